@@ -15,25 +15,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Progress
 from offgrid_node.parts import Parts
-from offgrid_node.protocol.effects import (
-    Audit,
-    Call,
-    Compare,
-    DropBlob,
-    Execute,
-    Executed,
-    Fetch,
-    Fill,
-    KeepSegment,
-    Machine,
-    Rebuild,
-    Regain,
-    Reseal,
-    Rewrap,
-    Ship,
-    Stop,
-    Verifier,
-)
+from offgrid_node.protocol.effects import Call, DropBlob, Execute, Executed, Fill, Machine, Stop, Verifier
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.orders import ClaimKey
@@ -42,6 +24,17 @@ from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.machine import MeshMachine
+from offgrid_node.protocol.objects.errands import (
+    Audit,
+    Compare,
+    Fetch,
+    KeepSegment,
+    Rebuild,
+    Regain,
+    Reseal,
+    Rewrap,
+    Ship,
+)
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.quorum.machine import QuorumMachine

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from offgrid_node.protocol.effects import (
+from offgrid_node.protocol.effects import Call, DropBlob, Execute, Fill, Outgoing, Stop
+from offgrid_node.protocol.objects.errands import (
     Audit,
-    Call,
     Compare,
-    DropBlob,
-    Execute,
     Fetch,
-    Fill,
     KeepSegment,
-    Outgoing,
     Rebuild,
     Regain,
     Reseal,
     Rewrap,
     Ship,
-    Stop,
 )
 
 

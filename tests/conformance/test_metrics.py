@@ -14,23 +14,12 @@ from offgrid_node.gateway.metrics import MetricsPage
 from offgrid_node.keys import NodeKey, check_identity_certificate, identity_certificate, verify
 from offgrid_node.meters import Meters
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import (
-    Audit,
-    Call,
-    Compare,
-    DropBlob,
-    Execute,
-    Machine,
-    Regain,
-    Reseal,
-    Rewrap,
-    Ship,
-    Stop,
-)
+from offgrid_node.protocol.effects import Call, DropBlob, Execute, Machine, Stop
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.mesh.founding import found_mesh
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
 from offgrid_node.protocol.mesh.records import ROLES_ALL
+from offgrid_node.protocol.objects.errands import Audit, Compare, Regain, Reseal, Rewrap, Ship
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.runtime import Runtime

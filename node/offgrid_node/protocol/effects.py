@@ -9,22 +9,29 @@ frozen dataclass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import common_pb2, jobs_pb2, objects_pb2, state_pb2
+from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.events import ObjectAdded
 from offgrid_node.protocol.mesh.wrapping import WrappingKey
+from offgrid_node.protocol.objects.errands import (
+    Audit,
+    Compare,
+    Fetch,
+    KeepSegment,
+    Rebuild,
+    Regain,
+    Reseal,
+    Rewrap,
+    Ship,
+)
 from offgrid_node.protocol.rng import Rng
-
-if TYPE_CHECKING:
-    from offgrid_node.protocol.objects.manifest import Manifest  # which names what is here in its turn
-    from offgrid_node.protocol.objects.segments import SegmentHead
 
 DOMAINS = ("mesh", "jobs", "objects", "quorum", "ledger", "state")
 
@@ -102,46 +109,6 @@ class Filled(NamedTuple):
     payload: bytes
     input_bytes: int
     error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Shipped:
-    """The end of a Ship or of a Rebuild: the host's ack, its signature checked, or the fault that kept it from coming.
-    `sent_bytes` it took of this Ship, in `took_ms`. `source_bad`: it failed because this node's own copy is gone or
-    rotten. Of a Rebuild: `unfit` is who did not give its part; `spoilt`: the sum of all parts was not the shard;
-    `rebuilt`: nobody here has checked what the ack stands for; `lost`: shards that the host had acked, and lacks."""
-
-    object_id: str
-    node: str
-    ack: common_pb2.Signed | None
-    fault: Fault | None
-    sent_bytes: int = 0
-    took_ms: int = 0
-    source_bad: bool = False
-    unfit: str = ""
-    spoilt: bool = False
-    rebuilt: bool = False
-    lost: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentKept:
-    """The end of a KeepSegment: the segment is sealed and fsynced in this node's blob store, and `manifest`, whose
-    signed bytes say `body`, carries its head; or the fault that kept it from that."""
-
-    token: bytes
-    manifest: objects_pb2.Manifest | None = None
-    body: Manifest | None = None
-    sealed_bytes: int = 0
-    fault: Fault | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """The end of a Fetch: the sealed bytes are fsynced in this node's blob store again, unless there is a fault."""
-
-    object_id: str
-    fault: Fault | None
 
 
 # ---- effects
@@ -256,98 +223,11 @@ class Stop(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Ship:
-    """Bring this node's copy of an object to a host, in pieces; its end comes back as Shipped."""
-
-    object_id: str
-    node: str
-    manifest: objects_pb2.Manifest
-    epoch: common_pb2.Signed
-
-
-class SumPart(NamedTuple):
-    """What a node adds to a sum of rows: each of these shards of its, times its coefficient; of a full copy no shard,
-    and one coefficient."""
-
-    node: str
-    shards: bytes
-    coefficients: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Rebuild:
-    """Have a host make its shards of an object from those of others, each as the sum of parts that follow one another;
-    its end comes back as Shipped."""
-
-    object_id: str
-    node: str
-    manifest: objects_pb2.Manifest
-    epoch: common_pb2.Signed
-    sums: Mapping[int, tuple[SumPart, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Fetch:
-    """Bring an object's sealed bytes back to this node from the hosts that have acked it, to be brought to others; its
-    end comes back as Fetched."""
-
-    object_id: str
-    manifest: objects_pb2.Manifest
-
-
-@dataclass(frozen=True, slots=True)
 class DropBlob:
     """Delete a blob here unless a row wants it: an object's sealed copy, a shard of another's; a missing one is no
     error."""
 
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class KeepSegment:
-    """Seal a segment of this node's journal; its end comes back as SegmentKept with the same token. `head` says all but
-    its object's id."""
-
-    token: bytes
-    segment: state_pb2.Segment
-    head: SegmentHead
-
-
-class Compare(NamedTuple):
-    """Compare what a host keeps for this node with what it has acked; its end comes back as Compared."""
-
-    node: str
-
-
-class Audit(NamedTuple):
-    """Ask the hosts of these objects of this node's whether they have what they acked; its end comes back as
-    Audited."""
-
-    object_ids: tuple[str, ...]
-
-
-class Rewrap(NamedTuple):
-    """Wrap a page of this node's objects, from this id on, anew for the keys of now; its end comes back as
-    Rewrapped."""
-
-    start: str
-
-
-class Reseal(NamedTuple):
-    """Seal an object of this node's anew, for one that is added with `replaces`; or, with `new_id`, which is that and
-    durable, wrap its key for the readers of the old one. The end comes back as Resealed."""
-
-    object_id: str
-    new_id: str = ""
-
-
-class Regain(NamedTuple):
-    """Take an object of this node's back that a host keeps and this node knows nothing of. What comes of it is
-    TakeBack, NotRegained, Unreadable or SegmentAstray, or ObjectAstray where it was not restored; else nothing, and it
-    is said again in time."""
-
-    object_id: str
-    node: str
 
 
 class Raise(NamedTuple):

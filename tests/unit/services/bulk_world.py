@@ -18,24 +18,11 @@ from google.protobuf.message import Message
 from offgrid.v1 import objects_pb2
 from offgrid_node.coding.fallback import Fallback
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import (
-    Answered,
-    Audit,
-    Call,
-    Compare,
-    DropBlob,
-    Execute,
-    Fetch,
-    Machine,
-    Rebuild,
-    Regain,
-    Reseal,
-    Rewrap,
-    Ship,
-)
+from offgrid_node.protocol.effects import Answered, Call, DropBlob, Execute, Machine
 from offgrid_node.protocol.errors import Fault, NotFound, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.events import CORE, HOST, PeerUp
 from offgrid_node.protocol.mesh.wrapping import WrappingKey
+from offgrid_node.protocol.objects.errands import Audit, Compare, Fetch, Rebuild, Regain, Reseal, Rewrap, Ship
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.manifest import Code
 from offgrid_node.protocol.objects.settings import OUTBOX_MAX, ObjectsSettings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bulk_world import SALT, Node, World
 
 from offgrid.v1 import common_pb2, objects_pb2
-from offgrid_node.protocol.effects import Ship
 from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.objects.errands import Ship
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.shards import blob_name
 from offgrid_node.protocol.objects.tables import quorum_id_of

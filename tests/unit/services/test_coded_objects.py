@@ -11,7 +11,6 @@ from bulk_world import Letter, Node, World
 from coded_world import DATA, Coded, K, N
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.effects import Shipped
 from offgrid_node.protocol.errors import (
     Exhausted,
     FailedPrecondition,
@@ -22,6 +21,7 @@ from offgrid_node.protocol.errors import (
     Unavailable,
 )
 from offgrid_node.protocol.events import CORE
+from offgrid_node.protocol.objects.errands import Shipped
 from offgrid_node.protocol.objects.manifest import Code
 from offgrid_node.protocol.objects.shards import blob_name, row_span
 from offgrid_node.services.caller import Caller, Kind

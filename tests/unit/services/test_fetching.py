@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from bulk_world import STRIPE, World
 
-from offgrid_node.protocol.effects import Fetch, Fetched
 from offgrid_node.protocol.errors import Unavailable
+from offgrid_node.protocol.objects.errands import Fetch, Fetched
 
 DATA = bytes(range(256)) * 5
 

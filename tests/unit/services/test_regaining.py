@@ -11,11 +11,11 @@ from google.protobuf.message import Message
 from offgrid.plaintext import checksum_of
 from offgrid.v1 import objects_pb2
 from offgrid_node.keys.stripes import OBJECT_KEY_BYTES, seal_stripe
-from offgrid_node.protocol.effects import Regain
 from offgrid_node.protocol.errors import AlreadyExists, Fault, InvalidRequest, NotFound, Unavailable
 from offgrid_node.protocol.events import ObjectAdded, ObjectAstray, SegmentAstray
 from offgrid_node.protocol.objects import regaining
 from offgrid_node.protocol.objects.comparing import AGAIN_MS
+from offgrid_node.protocol.objects.errands import Regain
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.manifest import TAG_BYTES, Manifest
 from offgrid_node.protocol.objects.segments import SegmentHead, sign_head

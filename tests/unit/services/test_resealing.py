@@ -10,12 +10,12 @@ from bulk_world import Letter, Node, World
 
 from offgrid.plaintext import checksum_of
 from offgrid.v1 import jobs_pb2, objects_pb2, state_pb2
-from offgrid_node.protocol.effects import Reseal
 from offgrid_node.protocol.errors import Corrupt, Fault, NotFound, Unavailable
 from offgrid_node.protocol.jobs.schedules import SCHEDULE_JOBS
 from offgrid_node.protocol.mesh.wrapping import BEGUN_KEY
 from offgrid_node.protocol.objects import resealing
 from offgrid_node.protocol.objects.commands import AddObject, Resealed
+from offgrid_node.protocol.objects.errands import Reseal
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.notices import GATHER_MS
 from offgrid_node.protocol.objects.resealing import ACKS_MS, LOOK_MS, PASS_MAX_MS, PASS_MS

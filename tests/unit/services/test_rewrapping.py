@@ -8,10 +8,10 @@ import pytest
 from bulk_world import Letter, Node, World
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.effects import Rewrap
 from offgrid_node.protocol.errors import Fault, InvalidRequest, Unavailable
 from offgrid_node.protocol.mesh.commands import RotateWrappingKey
 from offgrid_node.protocol.mesh.wrapping import LABEL_BYTES
+from offgrid_node.protocol.objects.errands import Rewrap
 from offgrid_node.protocol.objects.notices import GATHER_MS, PAGE_NOTICES
 from offgrid_node.protocol.objects.rewrapping import RETRY_MS
 from offgrid_node.protocol.objects.tables import NOTICES, OBJECTS, SHARED

@@ -11,10 +11,10 @@ from bulk_world import SALT, Node, World
 
 from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import KeepSegment, SegmentKept
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, PeerFault, Unavailable
 from offgrid_node.protocol.events import DropSegment, ObjectAdded, SegmentLost
 from offgrid_node.protocol.objects.commands import ReplicasLost
+from offgrid_node.protocol.objects.errands import KeepSegment, SegmentKept
 from offgrid_node.protocol.objects.inventory import Holding
 from offgrid_node.protocol.objects.lives import Life, last_life, sign_life
 from offgrid_node.protocol.objects.notices import GATHER_MS

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offgrid.v1 import common_pb2, objects_pb2
-from offgrid_node.protocol.effects import DropBlob, Ship
+from offgrid_node.protocol.effects import DropBlob
 from offgrid_node.protocol.errors import Fault, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.objects.errands import Ship
 from offgrid_node.protocol.objects.hashing import Possession
 from offgrid_node.protocol.objects.manifest import TAG_BYTES, Manifest
 from offgrid_node.protocol.objects.tables import OBJECTS

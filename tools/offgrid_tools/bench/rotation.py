@@ -16,9 +16,10 @@ from offgrid.v1 import common_pb2, lane_pb2, objects_pb2
 from offgrid_node.keys import NodeKey
 from offgrid_node.keys.wraps import ENTROPY_BYTES, KeyWraps
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Answered, Call, Rewrap
+from offgrid_node.protocol.effects import Answered, Call
 from offgrid_node.protocol.events import CORE, PeerUp
 from offgrid_node.protocol.mesh.wrapping import WrappingKey
+from offgrid_node.protocol.objects.errands import Rewrap
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.manifest import COPY, STRIPE_BYTES, Manifest
 from offgrid_node.protocol.objects.outbox import described

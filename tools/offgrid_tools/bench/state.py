@@ -19,29 +19,20 @@ import lmdb
 
 from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import (
-    Asked,
-    Audit,
-    Call,
-    Compare,
-    DropBlob,
-    Effect,
-    Execute,
-    Fetch,
-    Fill,
-    KeepSegment,
-    Rebuild,
-    Record,
-    Regain,
-    Reply,
-    Reseal,
-    Rewrap,
-    Rows,
-    Ship,
-    Stop,
-)
+from offgrid_node.protocol.effects import Asked, Call, DropBlob, Effect, Execute, Fill, Record, Reply, Rows, Stop
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.objects.errands import (
+    Audit,
+    Compare,
+    Fetch,
+    KeepSegment,
+    Rebuild,
+    Regain,
+    Reseal,
+    Rewrap,
+    Ship,
+)
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime
 from offgrid_node.storage.logged import LoggedStore

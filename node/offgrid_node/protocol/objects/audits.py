@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Audit, Rows
+from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.objects.commands import Audited, Findings
+from offgrid_node.protocol.objects.errands import Audit
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.inventory import Holding
 from offgrid_node.protocol.objects.outbox import DURABLE, Outbox

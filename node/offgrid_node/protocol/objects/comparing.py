@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Compare
 from offgrid_node.protocol.objects.commands import Compared
+from offgrid_node.protocol.objects.errands import Compare
 from offgrid_node.protocol.objects.inventory import Holding, Inventory
 from offgrid_node.protocol.objects.measuring import ASK_TIMEOUT_MS, FIRST_MS_MAX
 

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import DropBlob, Fetched, Rows, Shipped
+from offgrid_node.protocol.effects import DropBlob, Rows
 from offgrid_node.protocol.events import AckArrived, OpenQuorum, QuorumAcked, QuorumOpened
 from offgrid_node.protocol.objects.commands import AuditSoon
 from offgrid_node.protocol.objects.entries import DELIVERING, PENDING
+from offgrid_node.protocol.objects.errands import Fetched, Shipped
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.inventory import Holding
 from offgrid_node.protocol.objects.lacking import lack_of

@@ -8,7 +8,7 @@ from typing import Any
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Answered, Asked, Effect, Fetched, Regain, Rows, Shipped, Woke
+from offgrid_node.protocol.effects import Answered, Asked, Effect, Rows, Woke
 from offgrid_node.protocol.errors import Fault, Internal
 from offgrid_node.protocol.events import (
     AckRefused,
@@ -51,6 +51,7 @@ from offgrid_node.protocol.objects.comparing import Comparing
 from offgrid_node.protocol.objects.deletion import Deletion
 from offgrid_node.protocol.objects.delivery import Delivery
 from offgrid_node.protocol.objects.dropping import Dropping
+from offgrid_node.protocol.objects.errands import Fetched, Regain, Shipped
 from offgrid_node.protocol.objects.expiry import HOST_LATE_US, Expiry, TrustedClock
 from offgrid_node.protocol.objects.gone import Gone
 from offgrid_node.protocol.objects.heeding import Heeding

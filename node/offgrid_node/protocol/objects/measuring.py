@@ -15,7 +15,8 @@ from statistics import median_low
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Answered, Call, Shipped
+from offgrid_node.protocol.effects import Answered, Call
+from offgrid_node.protocol.objects.errands import Shipped
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.preference import UNKNOWN, Facts
 from offgrid_node.protocol.rng import Rng

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Fetch
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.objects.entries import PENDING
+from offgrid_node.protocol.objects.errands import Fetch
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.lacking import damage_of
 from offgrid_node.protocol.objects.outbox import Outbox

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Reseal, Rows
+from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.errors import FailedPrecondition, NotFound
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.objects.commands import Reencrypt, Resealed
+from offgrid_node.protocol.objects.errands import Reseal
 from offgrid_node.protocol.objects.outbox import ACCEPTED, DAMAGED, DURABLE, LOCAL, Outbox
 from offgrid_node.protocol.objects.reseal_rows import is_due, note, take_over, unnote
 from offgrid_node.protocol.objects.sharing import readers_of

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Rewrap, Rows
+from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.mesh.wrapping import LABEL_BYTES
 from offgrid_node.protocol.objects.commands import NewWrap, Rewrapped
+from offgrid_node.protocol.objects.errands import Rewrap
 from offgrid_node.protocol.objects.outbox import Outbox
 from offgrid_node.protocol.objects.tables import META, OBJECTS, REWRAPPING, WRAP_LABELS
 

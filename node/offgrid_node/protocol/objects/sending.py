@@ -7,8 +7,8 @@ from __future__ import annotations
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Rebuild, Ship
 from offgrid_node.protocol.objects.entries import DELIVERING
+from offgrid_node.protocol.objects.errands import Rebuild, Ship
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.looks import NextEpoch
 from offgrid_node.protocol.objects.outbox import Outbox

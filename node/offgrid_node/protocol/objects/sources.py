@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from zlib import crc32
 
-from offgrid_node.protocol.effects import SumPart
 from offgrid_node.protocol.objects.code import rows_for
+from offgrid_node.protocol.objects.errands import SumPart
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.parcels import Parcel
 

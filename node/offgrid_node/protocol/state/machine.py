@@ -21,16 +21,7 @@ from dataclasses import dataclass
 from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import (
-    Answered,
-    Effect,
-    KeepSegment,
-    Rows,
-    SegmentKept,
-    Signer,
-    Verifier,
-    Woke,
-)
+from offgrid_node.protocol.effects import Answered, Effect, Rows, Signer, Verifier, Woke
 from offgrid_node.protocol.errors import Corrupt, Internal, Unavailable
 from offgrid_node.protocol.events import (
     HOST,
@@ -43,6 +34,7 @@ from offgrid_node.protocol.events import (
     SegmentDurable,
     SegmentLost,
 )
+from offgrid_node.protocol.objects.errands import KeepSegment, SegmentKept
 from offgrid_node.protocol.objects.segments import SegmentHead
 from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.protocol.rng import Rng

@@ -14,11 +14,11 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.coding.coder import Coder
-from offgrid_node.protocol.effects import Audit
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, PeerFault
 from offgrid_node.protocol.merkle import Peaks
 from offgrid_node.protocol.objects.audit import NAME_BYTES, NONCE_BYTES, answer_of, decode_answers, judge
 from offgrid_node.protocol.objects.commands import Audited, Findings, TakeFindings
+from offgrid_node.protocol.objects.errands import Audit
 from offgrid_node.protocol.objects.hashing import wrong_shards
 from offgrid_node.protocol.objects.manifest import COPY, Manifest, object_id_bytes, stripe_digest
 from offgrid_node.protocol.objects.shards import row_span

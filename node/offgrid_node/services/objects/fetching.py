@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.keys.stripes import seal_stripe
-from offgrid_node.protocol.effects import Fetch, Fetched
 from offgrid_node.protocol.errors import Corrupt, Fault, NotFound
+from offgrid_node.protocol.objects.errands import Fetch, Fetched
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.shards import stripe_span
 from offgrid_node.protocol.objects.tables import OBJECTS

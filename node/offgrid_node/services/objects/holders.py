@@ -9,9 +9,9 @@ from google.protobuf.message import Message
 
 from offgrid.pieces import as_a
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.effects import Rebuild, Ship
 from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault, NotFound, OutcomeUnknown, PeerFault, Unavailable
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MS
+from offgrid_node.protocol.objects.errands import Rebuild, Ship
 from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.flow import Step

@@ -16,9 +16,9 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.effects import Compare
 from offgrid_node.protocol.errors import Corrupt, Fault, InvalidRequest, PeerFault, Unavailable
 from offgrid_node.protocol.objects.commands import Compared, ReplicasLost
+from offgrid_node.protocol.objects.errands import Compare
 from offgrid_node.protocol.objects.inventory import (
     NOTHING_KEPT,
     SUMMARY_BYTES,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from offgrid_node.protocol.effects import Shipped
 from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.objects.errands import Shipped
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.parcels import Parcel
 from offgrid_node.protocol.quorum.enough import enough

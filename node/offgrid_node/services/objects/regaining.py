@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.keys.stripes import open_size
-from offgrid_node.protocol.effects import Regain, Verifier
+from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import (
     Corrupt,
     Fault,
@@ -31,6 +31,7 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_node.protocol.events import ObjectAstray, SegmentAstray
 from offgrid_node.protocol.objects.commands import NotRegained, TakeBack, Unreadable
+from offgrid_node.protocol.objects.errands import Regain
 from offgrid_node.protocol.objects.hashing import wrong_shards
 from offgrid_node.protocol.objects.manifest import Manifest, verify_manifest
 from offgrid_node.protocol.objects.segments import SegmentHead, is_segment, verify_head

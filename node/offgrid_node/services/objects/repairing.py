@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from offgrid.v1 import common_pb2, objects_pb2
-from offgrid_node.protocol.effects import Rebuild, Shipped, SumPart, Verifier
+from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MS
+from offgrid_node.protocol.objects.errands import Rebuild, Shipped, SumPart
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.tables import OBJECTS
 from offgrid_node.protocol.quorum.records import Epoch

@@ -12,11 +12,11 @@ from typing import Protocol
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.effects import Reseal
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
 from offgrid_node.protocol.mesh.wrapping import BEGUN_KEY, WrappingKey
 from offgrid_node.protocol.objects.commands import Reencrypt, Resealed, StopReencryption
 from offgrid_node.protocol.objects.deletion import was_deleted
+from offgrid_node.protocol.objects.errands import Reseal
 from offgrid_node.protocol.objects.manifest import Code, Manifest
 from offgrid_node.protocol.objects.reseal_rows import is_due
 from offgrid_node.protocol.objects.resealing import IN_USE

@@ -13,11 +13,11 @@ from typing import Protocol
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.effects import Rewrap
 from offgrid_node.protocol.errors import Fault, InvalidRequest, PermissionDenied
 from offgrid_node.protocol.mesh.commands import RotateWrappingKey
 from offgrid_node.protocol.mesh.wrapping import BEGUN_KEY, LABEL_BYTES, WrappingKey
 from offgrid_node.protocol.objects.commands import NewWrap, Rewrapped
+from offgrid_node.protocol.objects.errands import Rewrap
 from offgrid_node.protocol.objects.reseal_rows import sealed_us
 from offgrid_node.protocol.objects.rewrapping import PAGE_OBJECTS
 from offgrid_node.protocol.objects.tables import META, OBJECTS, REWRAPPING

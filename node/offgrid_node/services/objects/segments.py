@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from offgrid.v1 import common_pb2, objects_pb2
-from offgrid_node.protocol.effects import KeepSegment, SegmentKept, Signer, Verifier
+from offgrid_node.protocol.effects import Signer, Verifier
 from offgrid_node.protocol.errors import Corrupt, Fault, PeerFault
+from offgrid_node.protocol.objects.errands import KeepSegment, SegmentKept
 from offgrid_node.protocol.objects.lives import BeginLife, Life, verify_life
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.segments import KnownSegments, sign_head

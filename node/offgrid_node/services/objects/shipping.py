@@ -17,9 +17,10 @@ from google.protobuf.message import Message
 
 from offgrid.pieces import Piece
 from offgrid.v1 import common_pb2, objects_pb2
-from offgrid_node.protocol.effects import DropBlob, Ship, Shipped, Verifier
+from offgrid_node.protocol.effects import DropBlob, Verifier
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, PeerFault
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MS, transfer_ms
+from offgrid_node.protocol.objects.errands import Ship, Shipped
 from offgrid_node.protocol.objects.hashing import Possession, possession_of, wrong_shards
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.shards import row_span

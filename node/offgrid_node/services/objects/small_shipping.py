@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from offgrid.v1 import common_pb2, objects_pb2
-from offgrid_node.protocol.effects import Ship
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MS, transfer_ms
+from offgrid_node.protocol.objects.errands import Ship
 from offgrid_node.protocol.objects.hashing import possession_of
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.protocol.quorum.records import Epoch

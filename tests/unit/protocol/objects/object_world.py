@@ -17,20 +17,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, objects_pb2, quorum_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import (
-    Answered,
-    Audit,
-    Call,
-    Compare,
-    DropBlob,
-    Execute,
-    Fetch,
-    Fetched,
-    Machine,
-    Rebuild,
-    Ship,
-    Shipped,
-)
+from offgrid_node.protocol.effects import Answered, Call, DropBlob, Execute, Machine
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, NotFound, Unavailable
 from offgrid_node.protocol.events import BROKER, HOST, PeerDown, PeerUp
 from offgrid_node.protocol.objects.commands import (
@@ -44,6 +31,7 @@ from offgrid_node.protocol.objects.commands import (
     KeepReplica,
     TakeNotices,
 )
+from offgrid_node.protocol.objects.errands import Audit, Compare, Fetch, Fetched, Rebuild, Ship, Shipped
 from offgrid_node.protocol.objects.inventory import Holding, holdings_of
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.manifest import COPY, MANIFEST_KIND, REED_SOLOMON, STRIPE_BYTES, Manifest, shard_root

@@ -11,9 +11,9 @@ import pytest
 from object_world import TIMEOUT_MS, Chaos, HostSpec, Site, World
 
 from offgrid.v1 import objects_pb2
-from offgrid_node.protocol.effects import Rebuild, Shipped
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Unavailable
 from offgrid_node.protocol.objects import slots
+from offgrid_node.protocol.objects.errands import Rebuild, Shipped
 from offgrid_node.protocol.objects.parcels import MOVES_AT_ONCE
 from offgrid_node.protocol.objects.settings import REPAIR_AFTER_MS
 from offgrid_node.protocol.objects.tables import GIVEN, SPREADING

@@ -6,7 +6,6 @@ import pytest
 
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Compare
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.objects.commands import Compared
 from offgrid_node.protocol.objects.comparing import (
@@ -18,6 +17,7 @@ from offgrid_node.protocol.objects.comparing import (
     UNNAMED_MS,
     Comparing,
 )
+from offgrid_node.protocol.objects.errands import Compare
 from offgrid_node.protocol.objects.inventory import Holding, Inventory
 from offgrid_node.protocol.objects.tables import GIVEN
 from offgrid_node.storage.memory import MemoryStore

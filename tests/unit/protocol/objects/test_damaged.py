@@ -6,8 +6,8 @@ import pytest
 from object_world import HostSpec, World
 
 from offgrid.v1 import objects_pb2, state_pb2
-from offgrid_node.protocol.effects import Shipped
 from offgrid_node.protocol.errors import Corrupt
+from offgrid_node.protocol.objects.errands import Shipped
 from offgrid_node.protocol.objects.outbox import ACCEPTED, DAMAGED, DURABLE, LOCAL
 
 COMPLETED, PENDING = objects_pb2.OUTBOX_STATUS_COMPLETED, objects_pb2.OUTBOX_STATUS_PENDING

@@ -10,9 +10,10 @@ import pytest
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.effects import Answered, Call, Shipped
+from offgrid_node.protocol.effects import Answered, Call
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.events import BROKER, HOST, PeerUp
+from offgrid_node.protocol.objects.errands import Shipped
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.measuring import (
     APART_MS,

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import SumPart
 from offgrid_node.protocol.events import HOST, PeerUp
 from offgrid_node.protocol.objects.code import added, combination, matrix
+from offgrid_node.protocol.objects.errands import SumPart
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.parcels import UNFIT_MAX_MS, UNFIT_MS, Parcel, Terms
 from offgrid_node.protocol.objects.sources import SAME, Sources, suspected

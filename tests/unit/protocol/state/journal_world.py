@@ -6,9 +6,10 @@ from random import Random
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Call, Delete, KeepSegment, Put, Raise, SegmentKept, Woke
+from offgrid_node.protocol.effects import Call, Delete, Put, Raise, Woke
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.events import HOST, DropSegment, ObjectAdded, PeerUp, SegmentDurable, SegmentLost
+from offgrid_node.protocol.objects.errands import KeepSegment, SegmentKept
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.protocol.objects.segments import SegmentHead
 from offgrid_node.protocol.sound import sound

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from offgrid_node.protocol.effects import Reseal
 from offgrid_node.protocol.ids import node_id_of
 from offgrid_node.protocol.mesh.roll import Roll
 from offgrid_node.protocol.mesh.root import Root
 from offgrid_node.protocol.objects import resealing
 from offgrid_node.protocol.objects.deletion import Deletion
+from offgrid_node.protocol.objects.errands import Reseal
 from offgrid_node.protocol.objects.outbox import ACCEPTED
 from offgrid_node.protocol.objects.sharing import Sharing
 from offgrid_node.protocol.signing import digest_of, signed_by
