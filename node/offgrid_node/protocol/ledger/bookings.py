@@ -119,13 +119,14 @@ class Bookings:
     def _settle_forgotten(self, ended: Ended, posted: Post) -> None:
         """What this node had promised out of the hold, and has forgotten, is paid: bookings are promised in their
         order as far as there is room, so the next ones of this payee were. Where all of these are remembered their root
-        shows it."""
+        shows it; where they are not, what another hold's end makes owed again may have been among them."""
         chosen = [*islice(fitting(self.owed.oldest(ended.payee), ended.room_micro), posted.count - ended.count)]
-        peaks = ended.peaks
+        peaks, are_all = ended.peaks, ended.count + len(chosen) == posted.count
         for each in chosen:
             peaks.add(each.digest)
-        if ended.count + len(chosen) == posted.count and peaks.root() != posted.root:
+        if not are_all or peaks.root() != posted.root:
             self._given.tell_unknown(ended.hold, posted.count)
+        if are_all and peaks.root() != posted.root:
             return
         for place, each in enumerate(chosen, ended.count):
             self._place(each, self._row(each), ended.hold, place)

@@ -95,6 +95,23 @@ def test_a_voucher_over_what_it_cannot_know_is_said() -> None:
     assert any("2 bookings" in notice for notice in bench.machine.notices)
 
 
+def test_a_voucher_over_more_than_it_owes_is_said_and_pays_what_it_owes() -> None:
+    """Another hold's end may make it owe again what was among that."""
+    bench, costs = payer(), [cost("j-1", 300), cost("j-2", 10)]
+    said: list[ledger_pb2.HoldVoucher] = []
+
+    def works() -> None:
+        bench.step(*costs)
+        finish(bench)
+        said.extend(vouchers(bench))
+
+    learns(bench, lost(bench, works))
+    owes_again(bench, costs[0])
+    posts(bench, said[0])
+    assert bench.machine.owed_micro == 0
+    assert any("2 bookings" in notice for notice in bench.machine.notices)
+
+
 @pytest.mark.parametrize("is_known", [False, True])
 def test_whose_a_forgotten_hold_is_it_finds_without_a_look_at_all_accounts_where_that_is_known(
     monkeypatch: pytest.MonkeyPatch, is_known: bool
