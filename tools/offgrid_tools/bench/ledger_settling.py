@@ -16,6 +16,7 @@ from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.commands import Settle
 from offgrid_node.protocol.ledger.delivery import GATHER_MS
+from offgrid_node.protocol.ledger.settings import SETTLEMENT_INTERVAL_MS
 from offgrid_node.protocol.ledger.tables import ACCOUNTS
 from offgrid_tools.ledgersim.keys import START_MICRO
 from offgrid_tools.ledgersim.whole.node import SETTLE_MS
@@ -48,7 +49,7 @@ class _Counted(World):
     def __init__(self, seed: int, hosts: int) -> None:
         self.blocks: dict[bytes, int] = {}
         self.voucher_bytes = self.vouchers = 0
-        super().__init__(seed, WITNESSES, observers=hosts + 1)
+        super().__init__(seed, WITNESSES, observers=hosts + 1, settle_ms=SETTLEMENT_INTERVAL_MS)
 
     def carry(self, sender: str, call: Call, on_end: object) -> None:
         if isinstance(call.request, ledger_pb2.PushBlocksRequest):
@@ -75,7 +76,7 @@ def settle_receipts(hosts: int = 64, receipts: int = 10_000, batches: int = 2, s
             costs.append(CostIncurred(f"j-{number}", 1, payee, AMOUNT_MICRO, "compute"))
             earned[payee] += AMOUNT_MICRO
         core.step(costs)
-        world.run(GATHER_MS << batch + 1)  # the second voucher is gathered for longer than the first
+        world.run(GATHER_MS * 3 ** (batch + 1))  # the second voucher is gathered for twice as long as the hold is old
     for payee in payees:
         world.nodes[payee].ask(Settle(b""))
     world.run(SETTLE_MS)

@@ -109,7 +109,7 @@ class Node:
             LedgerSettings(
                 Key(self.node_id),
                 SALT,
-                settlement_interval_ms=SETTLE_MS,
+                settlement_interval_ms=self.world.settle_ms,
                 epoch_ms=self.world.epoch_ms,
                 keep_txs=self.keep_txs,
             )

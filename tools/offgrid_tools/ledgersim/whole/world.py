@@ -26,7 +26,7 @@ from offgrid_node.protocol.ledger.records import GENESIS_KIND, LedgerGenesis
 from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.ledgersim.judge import Broken, Judge
 from offgrid_tools.ledgersim.keys import FEE, SALT, START_MICRO, Checks, Key, name_of
-from offgrid_tools.ledgersim.whole.node import Node
+from offgrid_tools.ledgersim.whole.node import SETTLE_MS, Node
 from offgrid_tools.sim.engine import EPOCH_US, MS, Engine, Trace
 
 SEEN_MAX = 32  # blocks that a liar remembers
@@ -54,6 +54,7 @@ class World:
         lying: int = 0,
         weights: Sequence[int] = (),
         epoch_ms: int = 0,
+        settle_ms: int = SETTLE_MS,
         trace: Trace | None = None,
     ) -> None:
         self.engine = Engine(seed, trace)
@@ -63,7 +64,7 @@ class World:
         self.latency_ms = (1, 5)
         self.sides: dict[str, int] = {}
         self.ending = epoch_ms > 0  # whether epochs end
-        self.epoch_ms = epoch_ms or YEAR_MS
+        self.epoch_ms, self.settle_ms = epoch_ms or YEAR_MS, settle_ms
         self.slowness = 1  # of liars: hours go by fast when little happens
         self.names = [name_of(number) for number in range(witnesses + observers)]
         self.genesis = LedgerGenesis(
