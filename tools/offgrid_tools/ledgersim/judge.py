@@ -41,6 +41,7 @@ class Judge:
         self._votings = [self._voting(genesis.witnesses, 0)]
         self._early: list[tuple[bytes, int, Statement | Report]] = []  # said in epochs that have not come
         self._orders: dict[bytes, OrderItem] = {}
+        self._given: set[bytes] = set()  # orders of former admins, of when they were admins
         self._ends: list[dict[bytes, int]] = []  # of each epoch that is over: account → the next slot after it
         self._standing: dict[bytes, int] = {}  # author → the epoch that it has entered
         self._next: dict[bytes, int] = {}
@@ -81,6 +82,12 @@ class Judge:
         for item in items:
             if isinstance(item, Statement | Report) and epoch < len(self._votings):
                 self._votings[epoch].bind(author, item)
+
+    def dismiss(self, admin: bytes) -> None:
+        """All honest nodes know by now that this is no admin any more: what it orders from now on nobody obeys."""
+        self.admins.discard(admin)
+        self._given.update(digest for digest, item in self._orders.items() if item.order.issuer == admin)
+        self.met.dismissed += 1
 
     def called_final(
         self, node: str, src: bytes, seq: int, digest: bytes, epoch: int = 0, *, by_cut: bool = False
@@ -192,7 +199,8 @@ class Judge:
                 raise Broken(f"{what} without slot {seq} of {base32(account)}, which is final")
         if body.order != NO_ORDER:
             item = self._orders.get(body.order)
-            if item is None or item.order.issuer not in self.admins or item.order.witnesses != body.witnesses:
+            given = item is not None and (item.order.issuer in self.admins or item.digest in self._given)
+            if item is None or not given or item.order.witnesses != body.witnesses:
                 raise Broken(f"{what} by an order that no admin has given")
         elif [each for each in voting.witnesses if each in body.witnesses] != [*body.witnesses]:
             raise Broken(f"{what} with witnesses whom nobody has ordered")

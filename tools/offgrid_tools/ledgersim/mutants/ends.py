@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import turning
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.cut_slot import CutSlot
@@ -21,6 +22,10 @@ from offgrid_tools.sim.mutants.patches import Patch, Sound, after, never
 
 def _whatever_is_here(sound: Sound) -> Sound:
     return lambda self, digest, ballot, now: self._cuts.held(digest) is not None
+
+
+def _never_dismissed(sound: Sound) -> Sound:
+    return lambda self, node_id, admin: sound(self, node_id, admin or self.is_admin(node_id_bytes(node_id)))
 
 
 def _whatever_it_comes_to(sound: Sound) -> Sound:
@@ -157,6 +162,14 @@ MUTANTS: dict[str, Planted] = {
     ),
     "order-of-anybody": Planted(
         "whoever orders a committee is obeyed", (Patch(Orders, "has_force", never(True)),), level="whole", ends=True
+    ),
+    "admin-for-ever": Planted(
+        "who was an admin once is one for ever", (Patch(Orders, "on_admin", _never_dismissed),), level="whole"
+    ),
+    "order-left-out": Planted(
+        "a cut may leave out an order that has force",
+        (Patch(Cuts, "check_order", never(None)),),
+        level="whole",
     ),
     "root-unchecked": Planted(
         "an epoch ends, and the next is entered, with whatever the accounts come to",

@@ -7,14 +7,18 @@ from contextlib import suppress
 from dataclasses import replace
 from random import Random
 
+from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.ids import node_id_bytes
-from offgrid_node.protocol.ledger.checkpoints import NO_ORDER, ORDER_KIND, Order, Target, Witnesses, cut_account
+from offgrid_node.protocol.ledger.blocks import seal_block
+from offgrid_node.protocol.ledger.checkpoints import ORDER_KIND, Order, Target, Witnesses, cut_account
+from offgrid_node.protocol.ledger.commands import PushBlocks
 from offgrid_node.protocol.ledger.cuts import NotYet
 from offgrid_node.protocol.ledger.items import Cut, Item, OrderItem, Report, Seal, Statement, Wish
 from offgrid_node.protocol.ledger.receipts import Final
 from offgrid_node.protocol.signing import digest_of
 from offgrid_tools.ledgersim.keys import SALT, Key
 from offgrid_tools.ledgersim.whole.node import Node
+from offgrid_tools.ledgersim.whole.proposals import proposal, unordered
 from offgrid_tools.ledgersim.whole.world import World
 
 
@@ -23,6 +27,26 @@ def sign_order(ledger: bytes, issuer: str, epoch: int, witnesses: Witnesses, cre
     body = order.encode()
     digest = digest_of(ORDER_KIND, SALT, body)
     return OrderItem(order, body, Key(issuer).sign(digest), digest)
+
+
+class Former:
+    """Who was an admin goes on to order, in blocks of its own that any node may be brought."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self._own = world, node_id_bytes(world.deputy)
+        self._height, self._head = 0, world.genesis.digest(SALT)
+        world.judge.liars.add(self._own)
+
+    def say(self, item: OrderItem) -> None:
+        world, self._height = self._world, self._height + 1
+        key = Key(world.deputy)
+        block = seal_block(
+            self._own, self._height, self._head, (), [item], world.now().utc_us, key, SALT, epoch=world.epoch
+        )
+        self._head = block.digest
+        world.left(ledger_pb2.Block.FromString(block.raw))
+        for node in world.honest():
+            node.ask(PushBlocks(world.deputy, (block,)))
 
 
 def lead_the_end(world: World, ballot: int) -> list[Item]:
@@ -71,12 +95,15 @@ def _wrong(world: World) -> Cut | None:
     node = world.nodes[rng.choice([*world.nodes])]
     wrong = rng.choice((0, 1, 1, 1, 2, 3, 4, 5, 6, 7, 7, 8))
     try:
-        cut = _uncertified(world, node) if wrong == 1 else node.proposal(without=wrong == 0, beyond=wrong == 7)
+        sound = node.machine, node.now()
+        cut = _uncertified(world, node) if wrong == 1 else proposal(*sound, without=wrong == 0, beyond=wrong == 7)
     except NotYet:
         return None
     body = cut.checkpoint
     if body.epoch != world.epoch:
         return None
+    if any(body.order) and wrong in (3, 4, 5, 6):
+        return unordered(node.machine, node.now())
     if wrong == 2:
         return replace(cut, checkpoint=replace(body, accounts=rng.randbytes(32)))
     if wrong == 3 and body.fees_micro:
@@ -84,7 +111,7 @@ def _wrong(world: World) -> Cut | None:
     if wrong == 4:
         return replace(cut, checkpoint=replace(body, witnesses=_other_witnesses(rng, body.witnesses)))
     if wrong == 5:
-        return replace(cut, checkpoint=replace(body, order=NO_ORDER if any(body.order) else rng.randbytes(32)))
+        return replace(cut, checkpoint=replace(body, order=rng.randbytes(32)))
     if wrong == 6:
         return replace(cut, checkpoint=replace(body, heads=rng.randbytes(32)))
     return cut
@@ -98,8 +125,8 @@ def _uncertified(world: World, node: Node) -> Cut:
             for digest in txs:
                 if all(what != digest for _, what in world.judge.certified((account, seq))):
                     with suppress(NotYet):
-                        return node.proposal(extra=Target(account, seq, (digest,)))
-    return node.proposal()
+                        return proposal(node.machine, node.now(), extra=Target(account, seq, (digest,)))
+    return proposal(node.machine, node.now())
 
 
 def _other_witnesses(rng: Random, witnesses: Witnesses) -> Witnesses:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
@@ -23,7 +22,7 @@ from offgrid_node.protocol.ledger.accounts import Account
 from offgrid_node.protocol.ledger.audit import accounts, sums
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.bootstrap import checked
-from offgrid_node.protocol.ledger.checkpoints import Base, Checkpoint, Target, heads_digest
+from offgrid_node.protocol.ledger.checkpoints import Base, Checkpoint, heads_digest
 from offgrid_node.protocol.ledger.commands import (
     AskCheckpoints,
     CreateTransfer,
@@ -34,7 +33,7 @@ from offgrid_node.protocol.ledger.commands import (
     SyncBlocks,
     UnlockSlot,
 )
-from offgrid_node.protocol.ledger.items import Cut, OrderItem
+from offgrid_node.protocol.ledger.items import OrderItem
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.meeting import question_of
 from offgrid_node.protocol.ledger.records import LedgerGenesis, Tx
@@ -61,6 +60,7 @@ from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
 from offgrid_tools.ledgersim.judge import Broken
 from offgrid_tools.ledgersim.keys import SALT, Key
+from offgrid_tools.ledgersim.whole.proposals import check_orders
 from offgrid_tools.sim.engine import EPOCH_US, MS
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Node:
         self.up, self.life = True, 0
         self.skew_us, self.rate = 0, 1_000
         self.keep_txs = KEEP_TXS
+        self.admins = {world.genesis.issuer, world.deputy}  # as its directory has them
         self.answers: list[Message | Fault] = []
         self.unlocked = False
         self.restored = False
@@ -117,8 +118,17 @@ class Node:
         self._machine.load(self.store, self.now())
         self._plan_wake()
         others = [name for name in self.world.names if name != self.node_id]
-        admin = AdminChanged(self.world.genesis.issuer, True)
-        self.world.after(1, self._mine(lambda: self.step([admin, *(PeerUp(name, "", frozenset()) for name in others)])))
+        up = [PeerUp(name, "", frozenset()) for name in others]
+        self.world.after(1, self._mine(lambda: self.step([*self._told_of_admins(), *up])))
+
+    def _told_of_admins(self) -> list[AdminChanged]:
+        return [AdminChanged(name, name in self.admins) for name in (self.world.genesis.issuer, self.world.deputy)]
+
+    def dismiss(self, admin: str) -> bool:
+        """It hears that this one is no admin any more; whether that is durable."""
+        self.admins.discard(admin)
+        self.step(self._told_of_admins())
+        return self.up
 
     def crash(self) -> None:
         self.up, self.life = False, self.life + 1
@@ -210,6 +220,8 @@ class Node:
         late = [block for block in own if ended and self.world.check(block).header.epoch > ended[-1].epoch]
         for block in own:
             if block not in late:
+                if not self.restored:
+                    check_orders(self._machine, self.world.check(block))
                 self.world.durable(block)
         self._judge(events, said, ended[-1].epoch if ended else epoch, by_cut=bool(ended))
         for checkpoint in ended:
@@ -351,24 +363,6 @@ class Node:
         """Those that have or had anything."""
         rows = {name: Account.decode(row) for name, row in self.store.scan(ACCOUNTS)}
         return {name: account for name, account in rows.items() if not account.untouched}
-
-    def proposal(self, *, without: bool = False, extra: Target | None = None, beyond: bool = False) -> Cut:
-        """What it would end its epoch with, for liars to look at; `without` slots that are not final here, or with one
-        `extra`, or with the last head `beyond` what its author has said. Raises NotYet."""
-        cuts = self._machine._turning._cuts
-        sound = cuts._targets
-        if without or extra is not None:
-            kept = {each.account: each for each in sound()} | {extra.account: extra} if extra is not None else {}
-            cuts._targets = lambda: [kept[account] for account in sorted(kept)]  # type: ignore[method-assign]
-        try:
-            cut = cuts.propose(self.now())
-        finally:
-            cuts._targets = sound  # type: ignore[method-assign]
-        if beyond and cut.heads:
-            last = replace(cut.heads[-1], height=cut.heads[-1].height + 1, digest=bytes(32))
-            cut = replace(cut, heads=(*cut.heads[:-1], last))
-            cut = replace(cut, checkpoint=replace(cut.checkpoint, heads=heads_digest(cuts.merged(cut), SALT)))
-        return cut
 
     def torn(self) -> list[tuple[bytes, int]]:
         """Slots of two transactions, or that their owner wants to end, and whose turn it is: they must end."""

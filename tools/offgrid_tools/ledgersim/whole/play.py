@@ -13,7 +13,7 @@ from offgrid_tools.ledgersim.cuts import draw_sides
 from offgrid_tools.ledgersim.judge import Broken, Judge
 from offgrid_tools.ledgersim.keys import SALT, START_MICRO
 from offgrid_tools.ledgersim.weights import one_decides
-from offgrid_tools.ledgersim.whole.enders import sign_order
+from offgrid_tools.ledgersim.whole.enders import Former, sign_order
 from offgrid_tools.ledgersim.whole.liars import Liar
 from offgrid_tools.ledgersim.whole.node import RESTORE_MS, Node
 from offgrid_tools.ledgersim.whole.plan import Plan
@@ -41,6 +41,8 @@ class Play:
             trace=trace,
         )
         self._asked = 0
+        self._dismisses = False
+        self._former = Former(world)
         self._old: tuple[Node, MemoryStore] | None = None
         world.latency_ms = plan.latency_ms
         self._bring_liars()
@@ -154,15 +156,23 @@ class Play:
             self._old = node, node.store.copy()
 
     def _move_on(self) -> None:
-        """Owners of witnesses wish the epoch to end; the admin orders another committee."""
+        """Owners of witnesses wish the epoch to end; admins order another committee, one of the two is dismissed."""
         world, rng = self.world, self.world.rng
         if rng.random() < 0.1:
             for node in world.nodes.values():
                 node.end_epoch()
+        root = world.genesis.digest(SALT)
         if rng.random() < 0.1:
             admin = world.nodes[world.genesis.issuer]
-            root, now_us = world.genesis.digest(SALT), admin.now().utc_us
-            admin.order(sign_order(root, admin.node_id, admin.epoch + 1, self._other_committee(), max(0, now_us)))
+            now_us = admin.now().utc_us
+            issuer = world.deputy if not self._dismisses and rng.random() < 0.4 else admin.node_id
+            admin.order(sign_order(root, issuer, admin.epoch + 1, self._other_committee(), max(0, now_us)))
+        if not self._dismisses and rng.random() < 0.15:
+            self._dismisses = True
+            world.dismiss()
+        if world.dismissed and rng.random() < 0.3:
+            order = sign_order(root, world.deputy, world.epoch + 1, self._other_committee(), world.now().utc_us)
+            self._former.say(order)
 
     def _other_committee(self) -> Witnesses:
         """Some of the witnesses and some others; those that keep no rule weigh less than a third together."""

@@ -6,6 +6,7 @@ The network loses, repeats and reorders calls and is cut into parts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 from google.protobuf.message import Message
@@ -31,6 +32,7 @@ from offgrid_tools.sim.engine import EPOCH_US, MS, Engine, Trace
 
 SEEN_MAX = 32  # blocks that a liar remembers
 YEAR_MS = 365 * 86_400_000
+AGAIN_MS = 500  # later a node that was down is told again
 CALL_MS = 1_000  # no call is waited for any longer
 
 Done = Callable[[Message | Fault], None]
@@ -76,7 +78,9 @@ class World:
         )
         self.check = Checks()
         self.judge = Judge(self.genesis)
-        self.judge.admins.add(node_id_bytes(self.names[-1]))
+        self.deputy = name_of(witnesses + observers)  # a second admin, who has no node
+        self.judge.admins = {node_id_bytes(name) for name in (self.names[-1], self.deputy)}
+        self.dismissed = False  # all honest nodes know that the second one is none any more
         self._durable: set[bytes] = set()  # blocks that were seen by the judge
         self._heights: dict[tuple[bytes, int], bytes] = {}
         self._first: dict[tuple[bytes, int], bytes] = {}  # author and height → the block that was there first
@@ -114,7 +118,7 @@ class World:
         """Loss shows as a fault, later; a repeated call is answered twice and the second answer ignored."""
         if isinstance(call.request, ledger_pb2.PushBlocksRequest):
             for block in call.request.blocks:
-                self._left(block)
+                self.left(block)
         ended: list[bool] = []
 
         def end(reply: Message | None, fault: Fault | None) -> None:
@@ -208,7 +212,7 @@ class World:
         forgotten = signed - {block.digest for block in bound}  # whoever holds it now, if only a liar
         node.may_mute = not knowing or bool(forgotten)
 
-    def _left(self, raw: ledger_pb2.Block) -> None:
+    def left(self, raw: ledger_pb2.Block) -> None:
         """A block is on its way from anybody to anybody."""
         block = self.check(raw)
         if block.digest not in self._durable:
@@ -239,6 +243,22 @@ class World:
             body=body, signature=Key(self.genesis.issuer).sign(digest_of(GENESIS_KIND, SALT, body))
         )
         self.nodes[self.genesis.issuer].ask(OpenLedger(signed, self.genesis))
+
+    def dismiss(self) -> None:
+        """The second admin is none any more; each node hears of it when it does."""
+        unaware = {*self.nodes}
+
+        def tell(name: str) -> None:
+            if not self.nodes[name].dismiss(self.deputy):
+                self.after(self._delay() + AGAIN_MS, partial(tell, name))
+                return
+            unaware.discard(name)
+            if not unaware:
+                self.dismissed = True
+                self.judge.dismiss(node_id_bytes(self.deputy))
+
+        for name in self.nodes:
+            self.after(self._delay(), partial(tell, name))
 
     def cost(self, core: str, job_id: str, payee: str, amount: int) -> None:
         self.nodes[core].step([CostIncurred(job_id, 1, payee, amount, "compute")])
