@@ -98,7 +98,7 @@ def test_what_was_met_is_counted() -> None:
     play = SlotsPlay(1, drawn)
     play.execute()
     counts = play.judge.met.counts()
-    of_machines = ["restored", "epochs", "ordered", "evicted", "usurped", "dismissed"]
+    of_machines = ["restored", "epochs", "ordered", "evicted", "usurped", "dismissed", "awoken"]
     assert [kind for kind, count in counts.items() if not count] == of_machines, counts
 
 

@@ -10,7 +10,7 @@ class Met:
     """How often. `cut_off` and `lost` are messages, `lies` what a liar signs against what it has signed before, `torn`
     slots of two transactions or more; of `epochs` that ended, `ordered` by an admin's order, and `evicted` without
     somebody who forked; `usurped` is how often a liar led the end of one and proposed what it liked; `dismissed` are
-    admins."""
+    admins, `awoken` nodes that began at a checkpoint."""
 
     crashes: int = 0
     lost: int = 0
@@ -25,6 +25,7 @@ class Met:
     evicted: int = 0
     usurped: int = 0
     dismissed: int = 0
+    awoken: int = 0
 
     def add(self, other: Met) -> None:
         for kind, count in other.counts().items():

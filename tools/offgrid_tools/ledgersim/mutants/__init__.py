@@ -3,9 +3,16 @@
 `MUTANTS` names them all; `soak ledger-mutants` demands each within a hundred seeds.
 """
 
-from offgrid_tools.ledgersim.mutants import above, ends, rows, rules, whole
+from offgrid_tools.ledgersim.mutants import above, begins, ends, rows, rules, whole
 from offgrid_tools.ledgersim.mutants.planted import Planted
 
-MUTANTS: dict[str, Planted] = {**rules.MUTANTS, **above.MUTANTS, **ends.MUTANTS, **rows.MUTANTS, **whole.MUTANTS}
+MUTANTS: dict[str, Planted] = {
+    **rules.MUTANTS,
+    **above.MUTANTS,
+    **ends.MUTANTS,
+    **begins.MUTANTS,
+    **rows.MUTANTS,
+    **whole.MUTANTS,
+}
 
 __all__ = ["MUTANTS", "Planted"]

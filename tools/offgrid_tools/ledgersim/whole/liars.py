@@ -21,6 +21,7 @@ from offgrid_node.protocol.ledger.records import Tx, noop_digest
 from offgrid_node.protocol.ledger.sources import NodeSource
 from offgrid_tools.ledgersim.keys import FEE, SALT, Key, sign_tx
 from offgrid_tools.ledgersim.whole.enders import lead_the_end, words_of_the_end
+from offgrid_tools.ledgersim.whole.servers import accounts_for, checkpoints_for
 from offgrid_tools.ledgersim.whole.world import World
 
 END_ODDS = 0.15  # how often it speaks of the epoch's end, while nobody waits for its word
@@ -70,7 +71,17 @@ class Liar:
                     self._send(sender, old)
                 if rng.random() < 0.3:
                     return done(Unavailable("not now"))
-                done(self._made_up())
+                answer = self._made_up()
+                answer.oldest = answer.epoch = self.world.epoch
+                done(answer)
+            case ledger_pb2.AskCheckpointsRequest():
+                done(ledger_pb2.AskCheckpointsResponse())
+                brought = checkpoints_for(self.world, self.name, request.first)
+                self.world.carry(
+                    self.name, Call("ledger", sender, "PushCheckpoints", brought, None, 0), lambda end: None
+                )
+            case ledger_pb2.ListEpochAccountsRequest():
+                done(accounts_for(self.world, self.name))
         return None
 
     def _learn(self, block: CheckedBlock) -> None:

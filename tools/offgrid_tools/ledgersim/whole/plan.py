@@ -16,8 +16,9 @@ EPOCHS_MS = (0, 0, 4_000, 8_000, HOUR_MS)
 class Plan:
     """`liars` of the witnesses lie, the first ones, together below a third of the weight; with `comeback` one more
     comes back from an old disk, and counts among them. `tearing`: an owner and its accomplice do nothing but sign two
-    transactions for one slot. `lying_owner`: an owner that is no witness keeps no rule. `cut_ms`: how long a
-    partition lasts when it is a long one. `epoch_ms`: how long an epoch lasts; 0: nobody ever wishes one to end."""
+    transactions for one slot. `lying_owner`: an owner that is no witness keeps no rule. `sleeper`: an owner is away for
+    longer than blocks are kept. `cut_ms`: how long a partition lasts when it is a long one. `epoch_ms`: how long an
+    epoch lasts; 0: nobody ever wishes one to end."""
 
     witnesses: int
     weights: tuple[int, ...]
@@ -25,6 +26,7 @@ class Plan:
     observers: int
     tearing: bool
     lying_owner: bool
+    sleeper: bool
     comeback: bool
     knowing: bool
     latency_ms: tuple[int, int]
@@ -51,13 +53,15 @@ def draw(seed: int, witnesses: int = 0, owners: int = 0) -> Plan:
     weights = draw_weights(rng, size, liars + comeback)
     if one_decides(weights, sum(weights[: liars + comeback])):
         weights = (1_000,) * size
+    lying_owner = not tearing and rng.random() < 0.5
     return Plan(
         witnesses=size,
         weights=weights,
         liars=liars,
         observers=max(owners, 4 if tearing else 2),
         tearing=tearing,
-        lying_owner=not tearing and rng.random() < 0.5,
+        lying_owner=lying_owner,
+        sleeper=not tearing and not lying_owner and 0 < epoch_ms < HOUR_MS,
         comeback=comeback,
         knowing=rng.random() < 0.6,
         latency_ms=rng.choice(latencies),

@@ -23,6 +23,8 @@ from offgrid_tools.sim.engine import Engine, Trace
 OPEN_MS, PEACE_MS, LOOK_MS = 2_500, 120_000, 4_000
 TORN_MS = 60_000  # liars go on in peace: so long a slot with two transactions may stay open
 CUT_PAYMENTS, SLOWNESS = 6, 50  # while the mesh is cut for hours; liars take their time then
+SLEPT_EPOCHS = 3  # blocks of the first are gone by then
+LIED_TO_MS = 20_000
 LEAP_US = 86_400_000_000  # of a wall clock, at most
 
 
@@ -44,6 +46,7 @@ class Play:
         self._dismisses = False
         self._former = Former(world)
         self._old: tuple[Node, MemoryStore] | None = None
+        self._sleeper = world.nodes[world.names[plan.witnesses]] if plan.sleeper else None
         world.latency_ms = plan.latency_ms
         self._bring_liars()
         if plan.skews:
@@ -69,6 +72,7 @@ class Play:
         drawn = {
             "an owner tears its slots": plan.tearing,
             "an owner lies": plan.lying_owner,
+            "an owner is away": plan.sleeper,
             "one comes back from an old disk": plan.comeback,
             "clocks are wrong": plan.skews,
             "a cut of hours": plan.cut_ms > 0,
@@ -88,6 +92,8 @@ class Play:
         world.open()
         world.run(OPEN_MS)
         world.loss, world.repeats, world.crash_odds = plan.loss, plan.repeats, plan.crash_odds
+        if self._sleeper is not None:
+            self._sleeper.crash()
         until_ms = world.now_ms + plan.hostile_ms
         while world.now_ms < until_ms:
             world.run(world.rng.randrange(1, 400))
@@ -104,6 +110,8 @@ class Play:
             node.restore(store, knowing=plan.knowing)
             world.run(RESTORE_MS + world.rng.randrange(10, 3_000))
         world.heal()
+        if self._sleeper is not None:
+            self._awake(self._sleeper)
         self._settle()
 
     # ---- a hostile while
@@ -174,11 +182,32 @@ class Play:
             order = sign_order(root, world.deputy, world.epoch + 1, self._other_committee(), world.now().utc_us)
             self._former.say(order)
 
+    def _awake(self, node: Node) -> None:
+        """It comes back once nobody has the blocks that it lacks."""
+        world = self.world
+        for _ in range(LOOK_MS, PEACE_MS, LOOK_MS):
+            if world.epoch >= SLEPT_EPOCHS:
+                break
+            for other in world.nodes.values():
+                other.end_epoch()
+            world.run(LOOK_MS)
+        node.start()
+        if world.rng.random() < 0.7:  # it meets liars alone at first
+            world.sides = dict.fromkeys((node.node_id, *world.liars), 1)
+            world.run(LIED_TO_MS)
+            world.sides.clear()
+        for _ in range(LOOK_MS, PEACE_MS, LOOK_MS):
+            world.run(LOOK_MS)
+            if node.epoch >= SLEPT_EPOCHS:
+                world.judge.met.awoken += 1
+                return
+        raise Broken(f"{node.node_id} was away, and is in epoch {node.epoch} still, others in {world.epoch}")
+
     def _other_committee(self) -> Witnesses:
         """Some of the witnesses and some others; those that keep no rule weigh less than a third together."""
         world, rng, plan = self.world, self.world.rng, self.plan
         faulty = world.names[: plan.liars + plan.comeback]
-        sound = [name for name in world.nodes if name not in faulty]
+        sound = [name for name, node in world.nodes.items() if name not in faulty and node is not self._sleeper]
         chosen = rng.sample(sound, rng.randrange(3, len(sound) + 1))
         kept = [name for name in faulty if rng.random() < 0.7]
         weights = {name: rng.choice((250, 1_000, 1_000, 4_000)) for name in (*kept, *chosen)}
