@@ -20,7 +20,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import TypeVar
 
-from offgrid.client import Client, OffgridError, payloads
+from offgrid.client import Client, payloads
 from offgrid.v1 import jobs_pb2, ledger_pb2
 from offgrid_node.folder import Folder, open_store
 from offgrid_node.local_mesh import LocalMesh, LocalNode
@@ -45,6 +45,8 @@ START_AT_ONCE = 4
 START_MICRO = 1_000_000_000_000
 TOKENS_MAX = 10_000_000
 BATCH_MAX = 100
+NO_HOST = "NoHostsAvailable"
+TRIES_MAX = 10  # of a job whose host is down whenever it is asked for
 JOBS_SHARE = 0.7  # of the kills fall while jobs are done
 POLL_S = 0.5
 ANSWER_BYTES = 16  # of a call with a voucher, as `bench ledger` counts it
@@ -72,11 +74,17 @@ class Plan:
 
 @dataclass(slots=True)
 class Work(Writer):
-    """One client of the core: batches of small jobs, each job for a host that it names."""
+    """One client of the core: batches of small jobs, each job for a host that it names. A job whose host was down for
+    longer than it was retried is asked for again, as a new one."""
 
     plan: Plan | None = None
     killer: Killer | None = None
-    acked: list[Acked] = field(default_factory=list)
+    acked: dict[str, Acked] = field(default_factory=dict)  # by job
+    again: int = 0
+    _numbers: dict[str, int] = field(default_factory=dict)  # by job, the receipt that it is for
+    _asked: int = 0
+    _tries: Counter[int] = field(default_factory=Counter)
+    _patience: Patience | None = None
     _task_id: str = ""
 
     def begin(self, client: Client) -> None:
@@ -90,19 +98,47 @@ class Work(Writer):
         """As many as the kills are due: jobs are under way as long as processes die."""
         assert self.plan is not None
         assert self.killer is not None
-        due = self.plan.receipts * (self.killer.done + 1) / max(1.0, JOBS_SHARE * self.plan.kills)
-        count = min(self.plan.receipts, int(due)) - len(self.acked)
-        if count <= 0:
-            if len(self.acked) == self.plan.receipts:
-                self.stop()
+        due = int(self.plan.receipts * (self.killer.done + 1) / max(1.0, JOBS_SHARE * self.plan.kills))
+        failed = self._without_host(client)
+        places = [*failed.values(), *range(self._asked, min(self.plan.receipts, due))][:BATCH_MAX]
+        if not places:
+            if self._asked == self.plan.receipts:
+                self._wait_for_ends(client)
             self._stop.wait(POLL_S)
             return
-        batch = [self._job(len(self.acked) + place) for place in range(min(count, BATCH_MAX))]
-        specs = [spec for spec, _ in batch]
-        made = self.insist(lambda: client.jobs.start(self._task_id, specs, request_id=f"settling-{number}"))
-        if made is not None:
-            pairs = zip(made.job_ids, batch, strict=True)
-            self.acked += [Acked(job_id, content, dispatched=True) for job_id, (_, content) in pairs]
+        batch = [self._job(place) for place in places]
+        made = self.insist(
+            lambda: client.jobs.start(self._task_id, [spec for spec, _ in batch], request_id=f"settling-{number}")
+        )
+        if made is None:
+            return
+        for job_id in list(failed)[: len(places)]:
+            del self.acked[job_id]
+            self.again += 1
+        self._asked = max(self._asked, *(place + 1 for place in places))
+        self._tries.update(places)
+        for job_id, place, (_, content) in zip(made.job_ids, places, batch, strict=True):
+            self.acked[job_id] = Acked(job_id, content, dispatched=True)
+            self._numbers[job_id] = place
+
+    def _without_host(self, client: Client) -> dict[str, int]:
+        """The jobs that found their host down, and the receipts that they were for."""
+        jobs = self.insist(lambda: list(client.jobs.list(states=["failed"]))) or ()
+        return {
+            job.job_id: self._numbers[job.job_id]
+            for job in jobs
+            if job.error == NO_HOST and job.job_id in self.acked and self._tries[self._numbers[job.job_id]] < TRIES_MAX
+        }
+
+    def _wait_for_ends(self, client: Client) -> None:
+        """Stops when all jobs have ended, or when for long none has."""
+        self._patience = self._patience or Patience()
+        jobs = self.insist(lambda: [job.job_id for job in client.jobs.list(states=OPEN_STATES)])
+        if jobs and not self._patience.waits_for(jobs):
+            self.violations += [f"job {job_id} has not ended, and for {STILL_S:.0f} s none has" for job_id in jobs[:20]]
+            self.stop()
+        elif jobs == [] and not self._without_host(client):
+            self.stop()
 
     def _job(self, number: int) -> tuple[jobs_pb2.JobSpec, bytes]:
         assert self.plan is not None
@@ -202,7 +238,6 @@ def _soak(plan: Plan, home: Path, say: Say) -> Toll:
         for thread in threads:
             thread.start()
         threads[0].join()
-        toll.violations += _all_ended(core, len(work.acked), Patience())
         say(f"   {len(work.acked)} jobs have ended after {time.monotonic() - began:.0f} s, {killer.done} kills")
         threads[1].join()
         patience = Patience(max(STILL_S, 2.0 * plan.interval_s))
@@ -216,12 +251,13 @@ def _soak(plan: Plan, home: Path, say: Say) -> Toll:
         toll.violations += [
             f"{name} did not stop in order: exit code {code}" for name, code in codes.items() if code != 0
         ]
-    stores = audit_stores(mesh, work.acked)
+    stores = audit_stores(mesh, work.acked.values())
     toll.violations += stores.broken + audit_money(money, [], stores.accepted) + audit_paid(money, plan)
     toll.violations += _verified([mesh[name] for name in (CORE, WITNESSES[0], hosts[0])])
     ended = _ended(core)
     toll.figures = {
         "kills": killer.done,
+        "jobs asked for again": work.again,
         "jobs paid once": sum(bool(booking.tx_id) for booking in money.bookings.bookings),
         "settlements": ended,
         "voucher calls": counted.calls,
@@ -235,17 +271,6 @@ def _soak(plan: Plan, home: Path, say: Say) -> Toll:
         say(f"   {what:26} {count:>10,}")
     say(f"   {stores.figures}")
     return toll
-
-
-def _all_ended(core: LocalNode, count: int, patience: Patience) -> list[str]:
-    """Waits until all jobs have."""
-    with core.client(10) as client:
-        left = [f"{count} jobs"]
-        while left and patience.waits_for(left):
-            with suppress(OffgridError):
-                left = [job.job_id for job in client.jobs.list(states=OPEN_STATES)]
-            time.sleep(POLL_S)
-    return [f"job {job_id} has not ended, and for {STILL_S:.0f} s none has" for job_id in left[:20]]
 
 
 def _block_bytes(witness: LocalNode, first: int) -> int:
