@@ -19,7 +19,7 @@ from offgrid_node.protocol.events import CostIncurred
 from offgrid_node.protocol.ids import base32, node_id_bytes
 from offgrid_node.protocol.ledger.delivery import Delivery
 from offgrid_node.protocol.ledger.given import GivenHolds
-from offgrid_node.protocol.ledger.given_hold import Ended
+from offgrid_node.protocol.ledger.given_hold import Given
 from offgrid_node.protocol.ledger.owed import Owed, OwedLines
 from offgrid_node.protocol.ledger.records import booking_digest
 from offgrid_node.protocol.ledger.sources import Post
@@ -34,6 +34,7 @@ from offgrid_node.protocol.ledger.tables import (
     number_of,
     place_key,
 )
+from offgrid_node.protocol.merkle import Peaks
 
 BOOKED_REMEMBERED = 4_096  # jobs, the newest: a core tells of a job once, so this is but a second lock
 
@@ -97,41 +98,74 @@ class Bookings:
                 if not self.owed.refill(payee):
                     break
 
-    def on_hold_ended(self, ended: Ended) -> None:
-        """What the hold's end did not pay is owed again, in its old place."""
-        if ended.beyond is not None:
-            self._settle_forgotten(ended, ended.beyond)
-        again: list[Owed] = []
-        for place in range(ended.paid, ended.count):
-            entry = self._draft.get(HOLD_BOOKINGS, place_key(ended.hold, place))
+    def on_holds_ended(self, payee: bytes) -> None:
+        """Some of this payee's have. What their ends did not pay is owed again, in its old place; one that pays what
+        this node has forgotten waits until its root shows what that was, or all its other holds have ended: what they
+        did not pay may be among it."""
+        while (given := self._next_end(payee)) is not None:
+            beyond = given.beyond
+            self._given.end(given)
+            if beyond is not None:
+                self._settle_forgotten(given, beyond)
+            self._owe_again(given)
+
+    # ---- inside
+
+    def _next_end(self, payee: bytes) -> Given | None:
+        """Of this payee's holds that have ended, the oldest first, one that need not wait."""
+        held = sorted(self._given.of(payee), key=lambda given: given.terms.number)
+        ended = [given for given in held if given.ended_by is not None]
+        for given in ended:
+            if given.beyond is None or self._forgotten(given, given.beyond)[1]:
+                return given
+        if len(ended) == len(held):
+            return next(iter(ended), None)
+        for given in ended:
+            given.booked = given.booked or self._last
+        if ended:
+            self._given.wait(payee)
+        return None
+
+    def _forgotten(self, given: Given, posted: Post, newest: int = NUMBER_MAX) -> tuple[list[Owed], bool]:
+        """What this node had promised out of the hold, and has forgotten, and whether the root shows that: bookings are
+        promised in their order as far as there is room, so these are the payee's next ones that the voucher has room
+        for."""
+        row, peaks = given.row, Peaks(given.peaks.peaks, given.row.count)
+        owed = (each for each in self.owed.oldest(given.terms.payee) if each.number <= newest)
+        found = [*islice(fitting(owed, posted.amount_micro - row.amount_micro), posted.count - row.count)]
+        for each in found:
+            peaks.add(each.digest)
+        return found, len(found) == posted.count - row.count and peaks.root() == posted.root
+
+    def _settle_forgotten(self, given: Given, posted: Post) -> None:
+        """It is paid. Where the root does not show what it was, it is all that was booked before the end was known and
+        is no more than the voucher covers."""
+        hold, count = given.terms.account, given.row.count
+        found, is_shown = self._forgotten(given, posted)
+        if not is_shown:
+            found, _ = self._forgotten(given, posted, given.booked or self._last)
+            self._given.tell_unknown(hold, posted.count)
+            if count + len(found) == posted.count:
+                return
+        for place, each in enumerate(found, count):
+            self._place(each, self._row(each), hold, place)
+            self.owed.clear(each)
+            given.peaks.add(each.digest)
+        self._given.pays_too(hold, count + len(found))
+
+    def _owe_again(self, given: Given) -> None:
+        hold, again = given.terms.account, list[Owed]()
+        for place in range(given.row.paid, given.row.count):
+            entry = self._draft.get(HOLD_BOOKINGS, place_key(hold, place))
             assert entry is not None, "what is promised is kept"
             owed = Owed.decode(number_of(entry), entry[:-NUMBER_BYTES])
             row = self._row(owed)
             row.owed, row.hold, row.place = True, b"", 0
             self._draft.put(BOOKINGS, owed.job_id.encode(), row)
-            self._draft.delete(HOLD_BOOKINGS, place_key(ended.hold, place))
+            self._draft.delete(HOLD_BOOKINGS, place_key(hold, place))
             again.append(owed)
         if again:
-            self.owed.add_again(ended.payee, again)
-
-    # ---- inside
-
-    def _settle_forgotten(self, ended: Ended, posted: Post) -> None:
-        """What this node had promised out of the hold, and has forgotten, is paid: bookings are promised in their
-        order as far as there is room, so the next ones of this payee were. Where all of these are remembered their root
-        shows it; where they are not, what another hold's end makes owed again may have been among them."""
-        chosen = [*islice(fitting(self.owed.oldest(ended.payee), ended.room_micro), posted.count - ended.count)]
-        peaks, are_all = ended.peaks, ended.count + len(chosen) == posted.count
-        for each in chosen:
-            peaks.add(each.digest)
-        if not are_all or peaks.root() != posted.root:
-            self._given.tell_unknown(ended.hold, posted.count)
-        if are_all and peaks.root() != posted.root:
-            return
-        for place, each in enumerate(chosen, ended.count):
-            self._place(each, self._row(each), ended.hold, place)
-            self.owed.clear(each)
-        self._given.pays_too(ended.hold, ended.count + len(chosen))
+            self.owed.add_again(given.terms.payee, again)
 
     def _row(self, owed: Owed) -> ledger_pb2.Booking:
         row = self._draft.row(BOOKINGS, owed.job_id.encode(), ledger_pb2.Booking)

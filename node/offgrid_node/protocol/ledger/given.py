@@ -25,7 +25,7 @@ from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.ledger.endings import ledger_event
 from offgrid_node.protocol.ledger.ends import Ends
 from offgrid_node.protocol.ledger.funding import Need, set_aside
-from offgrid_node.protocol.ledger.given_hold import ENDED, FUNDING, OPEN, Ended, Given
+from offgrid_node.protocol.ledger.given_hold import ENDED, FUNDING, OPEN, Given
 from offgrid_node.protocol.ledger.keys import Keys
 from offgrid_node.protocol.ledger.records import tx_id_of
 from offgrid_node.protocol.ledger.regained import regained
@@ -106,7 +106,7 @@ class GivenHolds:
     def untold(self, payee: bytes) -> Iterator[Given]:
         """Those whose payee has not acked all that is promised, or not said yet what it holds, or is to end them, and
         whose key this node signs with still."""
-        for given in self.of(payee):
+        for given in (each for each in self.of(payee) if each.ended_by is None):
             told = not given.asks and given.row.told_micro >= given.row.amount_micro and not given.row.frozen
             if given.asks if given.is_lost else not told and self._may_sign(given) and given.row.state == OPEN:
                 yield given
@@ -245,28 +245,30 @@ class GivenHolds:
         given.is_lost = given.asks = True
         self.freeze(given)
 
-    def give_up(self, now: Now) -> Iterator[Ended]:
-        """Nobody has said by what these have ended, and their time is over: what is promised is taken for paid."""
+    def give_up(self, now: Now) -> Iterator[bytes]:
+        """Nobody has said by what these have ended, and their time is over: what is promised is taken for paid. Their
+        payees."""
         over = [given for given in self._held.values() if given.is_lost and given.give_up_us <= now.utc_us]
         for given in over:
             row = given.row
             row.state, row.paid = ENDED, row.count
             self._drop(given)
             self.news = True
-            yield Ended(given.terms.account, given.terms.payee, row.count, row.count, given.peaks, 0)
+            yield given.terms.payee
 
     def on_funded(self, funding: bytes, is_final: bool) -> None:
         """What was to fund some of these became final, or void."""
+        self.news = True
         for given in self._by_funding.pop(funding):
             if is_final:
-                given.row.state, self.news = OPEN, True
+                given.row.state = OPEN
                 self._changed[given.terms.account] = given
             else:
                 given.row.state = ledger_pb2.HOLD_STATE_VOID
                 self._drop(given)
 
-    def on_ended(self, known: Known) -> Ended | None:
-        """A transaction became final or void; what that means for what was promised."""
+    def on_ended(self, known: Known) -> bytes | None:
+        """A transaction became final or void; the payee of the hold that has ended by it."""
         is_final = known.row.state == ledger_pb2.TX_STATE_FINAL
         source, digest = known.item.tx.source, known.item.digest
         if digest in self._by_funding:
@@ -274,15 +276,30 @@ class GivenHolds:
         if not is_final or not isinstance(source, HoldSource) or source.account not in self._held:
             return None
         given = self._held[source.account]
-        row = given.row
-        row.state, row.ended, row.paid = ENDED, digest, self._paid(given, source)
+        given.ended_by, given.is_lost, given.asks = known, False, False
+        return given.terms.payee
+
+    def end(self, given: Given) -> None:
+        """By what has ended it, which says how many of its bookings are paid."""
+        known, row = given.ended_by, given.row
+        assert known is not None
+        assert isinstance(known.item.tx.source, HoldSource)
+        row.state, row.ended, row.paid = ENDED, known.item.digest, self._paid(given, known.item.tx.source)
         self._drop(given)
         self.news = True
-        event = ledger_event(known.item.tx, digest, f"{row.paid} bookings")
-        self._draft.record(EventType.SETTLED, tx_id_of(digest), ledger=event)
-        beyond = source.act if isinstance(source.act, Post) and source.act.count > row.count else None
-        room = given.terms.room_micro - row.amount_micro
-        return Ended(source.account, given.terms.payee, row.paid, row.count, given.peaks, room, beyond)
+        event = ledger_event(known.item.tx, row.ended, f"{row.paid} bookings")
+        self._draft.record(EventType.SETTLED, tx_id_of(row.ended), ledger=event)
+
+    def wait(self, payee: bytes) -> None:
+        """For the ends of all holds of this payee: it is asked to see to those that have not ended."""
+        for given in self.of(payee):
+            if not given.row.frozen:
+                self.freeze(given)
+                self.news = True
+
+    def waiting(self) -> set[bytes]:
+        """Payees of holds that have ended, and wait."""
+        return {given.terms.payee for given in self._held.values() if given.ended_by is not None}
 
     def pays_too(self, hold: bytes, count: int) -> None:
         """Of a hold that has ended in this step: how many it has paid after all."""

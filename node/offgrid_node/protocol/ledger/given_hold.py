@@ -1,11 +1,12 @@
-"""One hold of this node's as it is in memory, and what its end means for those whom it was for."""
+"""One hold of this node's as it is in memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from offgrid.v1 import ledger_pb2
-from offgrid_node.protocol.ledger.sources import CLOCK_MARGIN_US, NO_ROOT, HoldTerms, Post
+from offgrid_node.protocol.ledger.sources import CLOCK_MARGIN_US, NO_ROOT, HoldSource, HoldTerms, Post
+from offgrid_node.protocol.ledger.transactions import Known
 from offgrid_node.protocol.merkle import Peaks
 
 FUNDING, OPEN, ENDED = ledger_pb2.HOLD_STATE_FUNDING, ledger_pb2.HOLD_STATE_OPEN, ledger_pb2.HOLD_STATE_ENDED
@@ -13,7 +14,7 @@ FUNDING, OPEN, ENDED = ledger_pb2.HOLD_STATE_FUNDING, ledger_pb2.HOLD_STATE_OPEN
 
 @dataclass(slots=True)
 class Given:
-    """One that has not ended."""
+    """One that has not ended, or whose end waits for what others' ends show."""
 
     terms: HoldTerms
     row: ledger_pb2.GivenHold
@@ -21,6 +22,15 @@ class Given:
     is_sure: bool = True  # whether its payee has said since this node's start what it holds, or could hold nothing
     asks: bool = False  # whether its payee is to say what it holds: after a start of either
     is_lost: bool = False  # whether it has ended by what is not known here (missed.py)
+    ended_by: Known | None = None
+    booked: int = 0  # the newest booking when its end was found to wait
+
+    @property
+    def beyond(self) -> Post | None:
+        """Its payee has posted a voucher over more bookings than are known here."""
+        source = self.ended_by.item.tx.source if self.ended_by is not None else None
+        act = source.act if isinstance(source, HoldSource) else None
+        return act if isinstance(act, Post) and act.count > self.row.count else None
 
     @property
     def root(self) -> bytes:
@@ -34,18 +44,3 @@ class Given:
 
     def has_room(self, amount_micro: int) -> bool:
         return self.row.amount_micro + amount_micro <= self.terms.room_micro
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A hold has ended: its bookings from `paid` on, of `count`, are owed again. `beyond`: its payee has posted a
-    voucher over more than this node remembers, of which `peaks` are the tree of what it does, and `room_micro` is what
-    that left."""
-
-    hold: bytes
-    payee: bytes
-    paid: int
-    count: int
-    peaks: Peaks
-    room_micro: int
-    beyond: Post | None = None

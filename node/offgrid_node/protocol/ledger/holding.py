@@ -123,11 +123,11 @@ class Holding:
 
     def on_ended(self, known: Known) -> None:
         """A transaction, of whichever account, became final or void."""
-        ended = self.given.on_ended(known)
+        payee = self.given.on_ended(known)
         if self.given.news or isinstance(known.item.tx.source, HoldSource):
             self._look_ms = 0
-        if ended is not None:
-            self.bookings.on_hold_ended(ended)
+        if payee is not None:
+            self.bookings.on_holds_ended(payee)
         self.taken.on_ended(known)
 
     # ---- the end of a step
@@ -140,12 +140,14 @@ class Holding:
             return False
         if self.given.news:
             self.given.news = False
+            for payee in sorted(self.given.waiting()):
+                self.bookings.on_holds_ended(payee)  # a funding may have come to nothing
             self._delivery.ask_unsure(now)
             self.bookings.cover(now)
         if self._look_ms is None or now.mono_ms < self._look_ms:
             return False
-        for ended in self.given.give_up(now):
-            self.bookings.on_hold_ended(ended)
+        for payee in self.given.give_up(now):
+            self.bookings.on_holds_ended(payee)
         signed = self.taken.post_due(now) + self.given.close_expired(now)
         waits = [wait for wait in (self.taken.wait_ms(now), self.given.wait_ms(now)) if wait is not None]
         # Not for as long as a clock says that is set right meanwhile.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from offgrid_node.protocol.ledger.bookings import Bookings
@@ -21,7 +20,12 @@ def _only_the_last(sound: Sound) -> Sound:
 
 
 def _all_again(sound: Sound) -> Sound:
-    return lambda self, ended: sound(self, replace(ended, paid=0))
+    def owe_again(self: Any, given: Any) -> None:
+        paid, given.row.paid = given.row.paid, 0
+        sound(self, given)
+        given.row.paid = paid
+
+    return owe_again
 
 
 def _no_promise_kept(sound: Sound) -> Sound:
@@ -37,7 +41,7 @@ HOLD_MUTANTS = {
     "voucher-not-cumulative": Mutant(
         "a voucher promises the last booking alone", (Patch(GivenHolds, "promise", _only_the_last),)
     ),
-    "paid-twice": Mutant("what a hold has paid is owed again", (Patch(Bookings, "on_hold_ended", _all_again),)),
+    "paid-twice": Mutant("what a hold has paid is owed again", (Patch(Bookings, "_owe_again", _all_again),)),
     "promise-not-durable": Mutant(
         "what is promised is in no row: a restarted payer promises it away again",
         (Patch(GivenHolds, "flush", _no_promise_kept),),
