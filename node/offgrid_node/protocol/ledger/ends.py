@@ -52,6 +52,12 @@ class Ends:
                 return known.item.digest
         return None
 
+    def last(self, hold: bytes) -> Tx | None:
+        """What stands in its last slot, if it is here."""
+        account = self._accounts.get(hold)
+        known = self._transactions.of_slot(hold, account.next_seq - 1, account.head)
+        return known.item.tx if known is not None else None
+
     def sign(self, terms: HoldTerms, act: Act, now: Now) -> bytes:
         """Ends the hold in its open slot, where this node has signed nothing yet; the transaction's digest."""
         assert self.own(terms) is None, "one transaction of this node's for a slot"

@@ -19,9 +19,10 @@ from offgrid_node.protocol.ledger.endings import ledger_event
 from offgrid_node.protocol.ledger.ends import Ends
 from offgrid_node.protocol.ledger.records import Tx, tx_id_of
 from offgrid_node.protocol.ledger.settings import LedgerSettings
-from offgrid_node.protocol.ledger.sources import CLOCK_MARGIN_US, GiveBack, HoldSource, HoldTerms, Post
+from offgrid_node.protocol.ledger.sources import CLOCK_MARGIN_US, NO_ROOT, GiveBack, HoldSource, HoldTerms, Post
 from offgrid_node.protocol.ledger.tables import TAKEN, TAKEN_OPEN, TXS
 from offgrid_node.protocol.ledger.transactions import Known
+from offgrid_node.protocol.signing import SIGNATURE_BYTES
 
 RETRY_MS = 1_000  # while this node may not sign
 
@@ -67,6 +68,8 @@ class TakenHolds:
         """What is known of that payer's hold; nothing, where there is none."""
         held = self._held.get(hold)
         row = held[1] if held is not None else self._draft.row(TAKEN, hold, ledger_pb2.TakenHold)
+        if row is None:
+            row = self._forgotten(hold)
         if row is None or HoldTerms.decode(row.voucher.terms).payer != payer:
             return ledger_pb2.TakenHold()
         return row
@@ -150,6 +153,19 @@ class TakenHolds:
             return own
         said = self._held[terms.account][1].voucher
         return self._ends.sign(terms, Post(said.amount_micro, said.count, said.root, said.signature), now)
+
+    def _forgotten(self, hold: bytes) -> ledger_pb2.TakenHold | None:
+        """A hold of which this node has lost all but what ended it."""
+        tx = self._ends.last(hold)
+        if tx is None or not isinstance(tx.source, HoldSource):
+            return None
+        said = ledger_pb2.HoldVoucher(
+            terms=tx.source.terms.encode(),
+            amount_micro=tx.source.act.amount_micro,
+            root=NO_ROOT,
+            signature=bytes(SIGNATURE_BYTES),
+        )
+        return ledger_pb2.TakenHold(voucher=said, ended=tx.digest(self._settings.salt))
 
     def _ended_with(self, hold: bytes) -> int:
         """Of a hold that is not open here: what it ended with, or nothing yet."""

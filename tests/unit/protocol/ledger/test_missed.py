@@ -15,7 +15,7 @@ from offgrid_node.protocol.ledger import given as holds
 from offgrid_node.protocol.ledger import missed
 from offgrid_node.protocol.ledger.commands import Settle
 from offgrid_node.protocol.ledger.records import Tx
-from offgrid_node.protocol.ledger.tables import GIVEN, GIVEN_OPEN, SLOTS, TAKEN_OPEN, TXS
+from offgrid_node.protocol.ledger.tables import GIVEN, GIVEN_OPEN, SLOTS, TAKEN, TAKEN_OPEN, TXS
 from offgrid_node.protocol.ledger.taken import TakenHolds
 from offgrid_node.storage.store import Batch
 from offgrid_tools.ledgersim.whole.node import Node
@@ -155,8 +155,9 @@ def test_a_job_that_ends_as_its_node_begins_at_a_checkpoint_is_paid() -> None:
     assert payer.machine.promised_out_micro == payer.machine.owed_micro == 0
 
 
-def ended_unseen(monkeypatch: pytest.MonkeyPatch) -> tuple[World, Node, Node]:
-    """The payer is back, and cannot tell by what its hold ended; the payee has posted."""
+def ended_unseen(monkeypatch: pytest.MonkeyPatch, *, forgets: bool = False) -> tuple[World, Node, Node]:
+    """The payer is back, and cannot tell by what its hold ended; the payee has posted, and may have lost what it was
+    promised."""
     monkeypatch.setattr(missed, "TRIED_MAX", 0)
     world, payer, payee = opened()
     work(world, payer, payee, "j-1")
@@ -164,13 +165,18 @@ def ended_unseen(monkeypatch: pytest.MonkeyPatch) -> tuple[World, Node, Node]:
     payee.ask(Settle(b""))
     world.run(5_000)
     away(world, payer)
+    if forgets:
+        payee.crash()
+        payee.store.commit(Batch(writes={(TAKEN, hold): None for hold, _ in payee.store.scan(TAKEN)}))
+        payee.start()
     settle(world)
     assert any("ended while this node was away" in notice for notice in payer.machine.notices)
     return world, payer, payee
 
 
-def test_what_no_end_shows_the_payee_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    world, payer, payee = ended_unseen(monkeypatch)
+@pytest.mark.parametrize("forgets", [False, True])
+def test_what_no_end_shows_the_payee_is_asked(monkeypatch: pytest.MonkeyPatch, forgets: bool) -> None:
+    world, payer, payee = ended_unseen(monkeypatch, forgets=forgets)
     work(world, payer, payee, "j-3", 30_000)
     assert not [given for given in payer.machine._holding.given.all() if given.is_lost]
     assert payer.machine.owed_micro == 0
