@@ -189,13 +189,17 @@ class Case:
     witnesses: int = 0
 
 
-def sweep(cases: Iterable[Case], *, jobs: int = 1, twice: bool = False) -> list[tuple[Report, bool]]:
-    """Runs all, in `jobs` processes; with `twice` each is run again, and False says that it did not repeat itself."""
+def sweep(
+    cases: Iterable[Case], *, jobs: int = 1, twice: Callable[[Case], bool] = lambda _: False
+) -> Iterator[tuple[Report, bool]]:
+    """Runs all, in `jobs` processes, and yields in their order; those that `twice` names are run again, and False says
+    that one did not repeat itself."""
     wanted = list(cases)
     if jobs == 1:
-        return [_one(case, twice) for case in wanted]
+        yield from (_one(case, twice(case)) for case in wanted)
+        return
     with ProcessPoolExecutor(jobs) as pool:
-        return list(pool.map(_one, wanted, [twice] * len(wanted), chunksize=2))
+        yield from pool.map(_one, wanted, map(twice, wanted))
 
 
 def _one(case: Case, twice: bool) -> tuple[Report, bool]:

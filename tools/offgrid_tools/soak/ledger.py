@@ -28,28 +28,28 @@ def cases_of(seed: int) -> list[Case]:
     return [Case(seed, level, size) for level in levels]
 
 
+def is_run_twice(case: Case) -> bool:
+    return case.seed % TWICE_EVERY == 0
+
+
 def soak_ledger(seed: int, rounds: int, say: Callable[[str], None], pythons: Sequence[Path] | None = None) -> list[str]:
     """Runs `rounds` seeds from `seed` on, some of them twice, the first by other Pythons too unless `pythons` is None
     (see interpreters.py); returns what was violated."""
     broken: list[str] = []
     began, events, final, noops, met = time.monotonic(), 0, 0, 0, Met()
     ran: Counter[tuple[str, int]] = Counter()
-    jobs = os.cpu_count() or 1
-    for first in range(seed, seed + rounds, CHUNK):
-        seeds = range(first, min(first + CHUNK, seed + rounds))
-        cases = [case for each in seeds for case in cases_of(each)]
-        once = sweep([case for case in cases if case.seed % TWICE_EVERY], jobs=jobs)
-        for report, equal in once + sweep(
-            [case for case in cases if not case.seed % TWICE_EVERY], jobs=jobs, twice=True
-        ):
-            events, final, noops = events + report.events, final + report.final, noops + report.noops
-            met.add(report.met)
-            ran[report.level, report.witnesses] += 1
-            if report.violation:
-                broken.append(f"{report.violation}; replay: {replay(report)}")
-            if not equal:
-                broken.append(f"seed {report.seed} of the {report.level} level does not repeat itself")
-        say(f"   seeds {seeds[0]} to {seeds[-1]}, {len(broken)} violations, {time.monotonic() - began:.0f} s")
+    cases = [case for each in range(seed, seed + rounds) for case in cases_of(each)]
+    for place, (report, equal) in enumerate(sweep(cases, jobs=os.cpu_count() or 1, twice=is_run_twice), 1):
+        events, final, noops = events + report.events, final + report.final, noops + report.noops
+        met.add(report.met)
+        ran[report.level, report.witnesses] += 1
+        wrong = [f"{report.violation}; replay: {replay(report)}"] if report.violation else []
+        wrong += [] if equal else [f"seed {report.seed} of the {report.level} level does not repeat itself"]
+        for each in wrong:
+            say(f"   {each}")
+        broken += wrong
+        if place % CHUNK == 0:
+            say(f"   {place} of {len(cases)} runs, {len(broken)} violations, {time.monotonic() - began:.0f} s")
     for (level, witnesses), count in sorted(ran.items()):
         say(f"   {count} seeds of the {level} level with {witnesses} witnesses")
     say(f"   {rounds} seeds, each tenth twice: {events} events, {final} final slots, {noops} of them no-ops")
