@@ -18,13 +18,14 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.accounts import Account, Accounts, Totals
 from offgrid_node.protocol.ledger.cut_slot import CutSlot
+from offgrid_node.protocol.ledger.disputes import Dispute
 from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import Double, Item, Report, Statement, TxItem, Unlock, decode_item
 from offgrid_node.protocol.ledger.keys import Keys
 from offgrid_node.protocol.ledger.records import Tx, noop_digest, tx_id_of
 from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.ledger.slots import Slots
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, EVIDENCE, META, TOTALS_KEY, TXS
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, DISPUTES, EVIDENCE, META, TOTALS_KEY, TXS, slot_key
 from offgrid_node.protocol.ledger.transactions import Known, Transactions
 from offgrid_node.protocol.ledger.voice import Voice
 from offgrid_node.protocol.ledger.witness import Witness
@@ -312,6 +313,13 @@ class Node:
             shown = decode_item(value, SALT)
             assert isinstance(shown, Double), "nothing else is evidence"
             yield shown.first.tx.src, shown.first.tx.seq
+
+    def top_ballot(self) -> int:
+        """The highest at which it has said anything in a slot that is open; 0: there is none."""
+        bit = self._bit_of(self.own)
+        rows = ((place, self.store.get(DISPUTES, slot_key(*place))) for place in self.world.txs)
+        disputes = (Dispute.decode(*place, ledger_pb2.DisputeRow.FromString(row)) for place, row in rows if row)
+        return max((dispute.promised(bit) for dispute in disputes), default=0)
 
     def hanging(self) -> str:
         """A transaction that is neither final nor void though its slot is final; empty: none."""

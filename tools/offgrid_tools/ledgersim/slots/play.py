@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from offgrid_node.protocol.ids import base32
+from offgrid_node.protocol.ledger.recovery import BALLOT_MS
 from offgrid_tools.ledgersim.cuts import draw_sides
 from offgrid_tools.ledgersim.judge import Broken, Judge, Place
 from offgrid_tools.ledgersim.slots.cabal import Cabal
@@ -16,6 +17,7 @@ LOOK_MS, PEACE_MS = 2_000, 240_000
 TORN_ODDS = 0.4  # of an owner that tears its slots; in a siege it tears each
 FRESH_MS, FRESH_LOOKS = 50, 40
 LYING_MS = 60_000  # liars go on in peace for so long
+SLOWEST = 900  # thousandths of its time that a clock counts
 SLOWNESS = 500  # of everybody in a cut of hours
 
 
@@ -45,7 +47,7 @@ class Play:
         ]
         if plan.skews:
             for node in world.nodes.values():
-                node.rate = rng.randrange(900, 1_100)
+                node.rate = rng.randrange(SLOWEST, 1_100)
 
     # ---- what is asked of every level
 
@@ -134,7 +136,8 @@ class Play:
         for owner in self.owners:
             owner.spending = False
         began_ms = world.now_ms
-        while world.now_ms < began_ms + PEACE_MS:
+        until_ms = began_ms + PEACE_MS + self._ballots_ms()
+        while world.now_ms < until_ms:
             world.run(LOOK_MS)
             if world.now_ms > began_ms + LYING_MS:
                 for liar in self.liars:
@@ -142,6 +145,13 @@ class Play:
             if not self._unsettled():
                 return
         raise Broken(self._unsettled())
+
+    def _ballots_ms(self) -> int:
+        """How long it takes after a cut of hours, in which time for a ballot has grown, until one is led by nobody who
+        lies, by the slowest clock."""
+        top = max(node.top_ballot() for node in self.world.nodes.values())
+        ballots = range(top, top + self.plan.liars + 1) if top else ()
+        return sum(BALLOT_MS << max(0, ballot - 1) for ballot in ballots) * 1_000 // SLOWEST
 
     def _unsettled(self) -> str:
         """What has not come to rest yet."""
