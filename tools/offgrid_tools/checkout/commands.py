@@ -102,6 +102,7 @@ SOAK_OPTIONS = """
   --receipts N                 of `settling`: how many jobs are paid; 10,000 unless given
   --hosts N                    of `settling`: by how many hosts they are done; 64 unless given
   --interval N                 of `settling`: seconds between settlements; 120 unless given
+  --python PATH                of `ledger`: another Python with what this one has; those on the path unless given
 """
 BENCH_OPTIONS = """
   GROUP        what to measure; everything unless given
