@@ -30,7 +30,8 @@ FIRST_MS_MAX = 1_000  # a host that comes is asked within it, not by all owners 
 REPORT_GAP_MS = 1_000  # however often it reports something
 UNDER_WAY_MAX = 8
 SAMPLES_MAX = 5  # the middle one of so many counts
-SILENT_ROUNDS_MAX = 3  # a host that has not answered so often is one of which nothing is known
+AGAIN_MS = 2_000  # one that does not answer may only just have started: asked again after it, then twice it, ...
+SILENT_ROUNDS_MAX = 6  # a host that has not answered so often is one of which nothing is known
 SPEED_BYTES_MIN = 262_144  # what is smaller says how far a host is, not how fast
 SPEED_AGE_MAX_MS = 3_600_000
 LIFE_BYTES_MAX = 16
@@ -100,7 +101,8 @@ class Measuring:
             seen.facts = _facts(answer.reply)
             self._heed_life(answer.node, seen, answer.reply.life[:LIFE_BYTES_MAX], now)
         else:
-            seen.unanswered += 1
+            self._ask_again(answer.node, now.mono_ms + (AGAIN_MS << seen.unanswered))
+            seen.unanswered = min(seen.unanswered + 1, SILENT_ROUNDS_MAX)
             if seen.unanswered >= SILENT_ROUNDS_MAX:
                 seen.facts = UNKNOWN
                 seen.round_trips_ms.clear()
@@ -126,6 +128,11 @@ class Measuring:
             self._draft.send(Call("objects", node_id, GET_CAPACITY, request, tag, ASK_TIMEOUT_MS, early=True))
 
     # ---- inside
+
+    def _ask_again(self, node_id: str, at_ms: int) -> None:
+        due_ms = self._due.due_ms(node_id)
+        if due_ms is None or at_ms < due_ms:
+            self._due.set(node_id, at_ms)
 
     def _heed_life(self, node_id: str, seen: _Seen, life: bytes, now: Now) -> None:
         if seen.life != life:

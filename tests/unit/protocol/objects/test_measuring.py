@@ -16,6 +16,7 @@ from offgrid_node.protocol.events import BROKER, HOST, PeerUp
 from offgrid_node.protocol.objects.errands import Shipped
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.measuring import (
+    AGAIN_MS,
     APART_MS,
     EVERY_MS,
     FIRST_MS_MAX,
@@ -165,6 +166,22 @@ def test_a_host_that_does_not_answer_is_one_of_which_nothing_is_known() -> None:
     assert owner.facts() == UNKNOWN
     owner.ask(ROOM, 2)
     assert owner.facts() == Facts(room_bytes=1_000, round_trip_ms=2)
+
+
+def test_a_host_that_does_not_answer_is_asked_again_soon_and_then_ever_later() -> None:
+    """It may only just have started, and what it knew of itself before, as that it is drained, counts at once."""
+    owner, asked = Owner(), []
+    for _ in range(SILENT_ROUNDS_MAX + 4):
+        owner.ask(Unavailable("not listening yet"), 0)
+        asked.append(owner.now_ms)
+    gaps = [later - sooner for sooner, later in itertools.pairwise(asked)]
+    assert gaps[:5] == [AGAIN_MS, 2 * AGAIN_MS, 4 * AGAIN_MS, 8 * AGAIN_MS, 16 * AGAIN_MS]
+    assert all(EVERY_MS * 3 // 4 <= gap <= EVERY_MS * 5 // 4 for gap in gaps[5:])
+    owner.ask(ROOM)
+    owner.ask(Unavailable("away"), 0)
+    unanswered_ms = owner.now_ms
+    owner.ask(ROOM, 0)
+    assert owner.now_ms - unanswered_ms == AGAIN_MS, "the answer before has made it begin anew"
 
 
 def test_how_fast_a_host_takes_what_is_shipped_and_that_it_grows_old() -> None:
