@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from offgrid_node.protocol.ids import base32
-from offgrid_node.protocol.ledger.recovery import BALLOT_MS
 from offgrid_tools.ledgersim.cuts import draw_sides
 from offgrid_tools.ledgersim.judge import Broken, Judge, Place
+from offgrid_tools.ledgersim.patience import led_by_liars_ms
 from offgrid_tools.ledgersim.slots.cabal import Cabal
 from offgrid_tools.ledgersim.slots.liars import Liar
 from offgrid_tools.ledgersim.slots.owners import Owner
@@ -147,11 +147,9 @@ class Play:
         raise Broken(self._unsettled())
 
     def _ballots_ms(self) -> int:
-        """How long it takes after a cut of hours, in which time for a ballot has grown, until one is led by nobody who
-        lies, by the slowest clock."""
+        """How long it takes after a cut of hours, in which time for a ballot has grown, by the slowest clock."""
         top = max(node.top_ballot() for node in self.world.nodes.values())
-        ballots = range(top, top + self.plan.liars + 1) if top else ()
-        return sum(BALLOT_MS << max(0, ballot - 1) for ballot in ballots) * 1_000 // SLOWEST
+        return led_by_liars_ms(self.plan.liars, top) * 1_000 // SLOWEST if top else 0
 
     def _unsettled(self) -> str:
         """What has not come to rest yet."""

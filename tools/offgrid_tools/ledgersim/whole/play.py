@@ -12,6 +12,7 @@ from offgrid_node.storage.memory import MemoryStore
 from offgrid_tools.ledgersim.cuts import draw_sides
 from offgrid_tools.ledgersim.judge import Broken, Judge
 from offgrid_tools.ledgersim.keys import SALT, START_MICRO
+from offgrid_tools.ledgersim.patience import led_by_liars_ms
 from offgrid_tools.ledgersim.weights import one_decides
 from offgrid_tools.ledgersim.whole.enders import Former, sign_order
 from offgrid_tools.ledgersim.whole.liars import Liar
@@ -21,7 +22,7 @@ from offgrid_tools.ledgersim.whole.world import World
 from offgrid_tools.sim.engine import Engine, Trace
 
 OPEN_MS, PEACE_MS, LOOK_MS = 2_500, 120_000, 4_000
-TORN_MS = 60_000  # liars go on in peace: so long a slot with two transactions may stay open
+TORN_MS = 60_000  # liars go on in peace: so long a slot with two transactions may stay open, and what they lead
 CUT_PAYMENTS, SLOWNESS = 6, 50  # while the mesh is cut for hours; liars take their time then
 SLEPT_EPOCHS = 3  # blocks of the first are gone by then
 LIED_TO_MS = 20_000
@@ -225,10 +226,11 @@ class Play:
         world = self.world
         world.run(LOOK_MS)
         torn: dict[tuple[bytes, int], int] = {}
-        for _ in range(LOOK_MS, PEACE_MS, LOOK_MS):
+        led_ms = led_by_liars_ms(self.plan.liars)
+        for _ in range(LOOK_MS, PEACE_MS + led_ms, LOOK_MS):
             world.run(LOOK_MS)
             torn = {slot: torn.get(slot, world.now_ms) for node in world.honest() for slot in node.torn()}
-            if any(world.now_ms - since_ms > TORN_MS for since_ms in torn.values()):
+            if any(world.now_ms - since_ms > TORN_MS + led_ms for since_ms in torn.values()):
                 raise Broken(f"{len(torn)} slots with two transactions do not end")
             if not torn and not self._unsettled():
                 return
