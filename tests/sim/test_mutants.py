@@ -30,28 +30,14 @@ SEEDS = 16
 SAMPLE = (
     "reply-before-commit",
     "send-before-commit",
-    "attempt-not-durable",
     "output-lost",
-    "reserve-ignored",
-    "paid-before-agreement",
-    "host-votes-twice",
-    "no-refutation",
     "ack-before-fsync",
-    "ack-counted-twice",
-    "outbox-forgotten",
     "vote-before-sync",
     "quorum-too-small",
-    "credited-twice",
     "booking-lost",
-    "priority-ignored",
-    "replicas-swept",
     "deletion-half-told",
-    "missing-unnamed",
-    "audit-nonce-repeated",
     "sealed-anew-under-old-key",
-    "reader-stays",
     "old-identity-admitted",
-    "old-root-believed",
 )
 
 
