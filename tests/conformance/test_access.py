@@ -72,12 +72,12 @@ EVERY_RPC = {
         MEMBERS: "SignAck TrackQuorums",
     },
     "LedgerService": {
-        f"{MEMBERS}, {OWNER}": "GetGenesis",
+        f"{MEMBERS}, {OWNER}": "GetGenesis ListEpochAccounts",
         OWNER: "OpenLedger GetBalance ListBalances CreateTransfer UnlockSlot GetTransaction WatchTransaction "
         "ListTransactions ListBookings GetLedgerStatus SetCreditLine ListCreditLines "
         "CreateTransaction SignTransaction SendTransaction GetWallet OpenLanes GetReceipt "
-        "ListBlocks Settle OrderCommittee EndEpoch ListEpochs",
-        MEMBERS: "PushBlocks SyncBlocks SignFinal DeliverVouchers AskCheckpoints PushCheckpoints ListEpochAccounts",
+        "ListBlocks Settle OrderCommittee EndEpoch ListEpochs GetCheckpoint",
+        MEMBERS: "PushBlocks SyncBlocks SignFinal DeliverVouchers AskCheckpoints PushCheckpoints",
     },
     "StateService": {OWNER: "ListEvents WatchEvents"},
 }

@@ -70,7 +70,6 @@ class Report:
     moved: bool  # blocks kept coming: rows and blocks could not be had of one instant, and were not compared
     first: int = 0  # the epoch from which on it was worked out anew: blocks behind it are forgotten
     unsealed: Sequence[int] = ()  # epochs before that, of whose checkpoints too few seals are kept
-    whole: bool = True  # False: blocks are forgotten, and what they came to cannot be had: each by itself alone
 
 
 class Told(NamedTuple):
@@ -100,7 +99,7 @@ class Source(Protocol):
         ...
 
     def start(self) -> Start | None:
-        """What it is verified from where that is not the genesis; None where it cannot be had."""
+        """What it is verified from where that is not the genesis."""
         ...
 
     def blocks(self, after: int) -> Iterator[tuple[int, ledger_pb2.Block]]:
@@ -123,15 +122,11 @@ def verify_ledger(source: Source) -> Report:
             checked = Verification(scratch, source.genesis(), source.salt, source.holds, Random(0))  # noqa: S311 - nothing is secret here
             oldest, moved = source.oldest(), False
             start = source.start() if oldest else None
-            whole = not oldest or start is not None
             if start is not None:
                 scratch.commit(Batch(writes=checked.take_writes()))
                 for writes in checked.begin_at(start):
                     scratch.commit(Batch(writes=writes))
-            if not whole:
-                for position, block in source.blocks(0):
-                    checked.check(block, position)
-            elif not oldest or checked.first:
+            if start is None or checked.first:
                 moved = _replay(checked, scratch, source)
             for where, what in source.wrong_rows():
                 checked.find(where, what)
@@ -142,7 +137,7 @@ def verify_ledger(source: Source) -> Report:
     took_s = time.monotonic() - began
     return Report(
         source.mesh, source.mesh_id, checked.blocks, checked.signatures, checked.final, checked.epochs, checked.found,
-        checked.findings, checked.below_zero, took_s, moved, oldest, checked.unsealed, whole,
+        checked.findings, checked.below_zero, took_s, moved, oldest, checked.unsealed,
     )  # fmt: skip
 
 
@@ -272,8 +267,16 @@ class _Node:
         return self._client.ledger.status().oldest_epoch
 
     def start(self) -> Start | None:
-        """What accounts had then a node tells to members alone."""
-        return None
+        epoch = self.oldest() - 1
+        if epoch < 0:
+            return None
+        told = [self._client.ledger.checkpoint(each) for each in range(epoch + 1)]
+        checkpoints = {each: ledger_pb2.CheckpointRow(body=one.body, heads=one.heads) for each, one in enumerate(told)}
+
+        def seals(number: int) -> Iterator[tuple[bytes, bytes, bytes]]:
+            return ((seal.witness, seal.digest, seal.signature) for seal in told[number].seals)
+
+        return Start(epoch, checkpoints, seals, lambda: self._client.ledger.epoch_accounts(epoch + 1))
 
     def blocks(self, after: int) -> Iterator[tuple[int, ledger_pb2.Block]]:
         return self._client.ledger.blocks(after + 1)

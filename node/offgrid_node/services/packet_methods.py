@@ -125,6 +125,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.LedgerService/OrderCommittee": 0x0723,
     "offgrid.v1.LedgerService/EndEpoch": 0x0724,
     "offgrid.v1.LedgerService/ListEpochs": 0x0725,
+    "offgrid.v1.LedgerService/GetCheckpoint": 0x0732,
     "offgrid.v1.LedgerService/Settle": 0x0730,
     "offgrid.v1.LedgerService/DeliverVouchers": 0x0731,
     "offgrid.v1.StateService/ListEvents": 0x0801,

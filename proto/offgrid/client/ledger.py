@@ -13,6 +13,7 @@ from offgrid.client.paging import pages
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid.v1.ledger_pb2 import TxState
 
+ACCOUNT_BYTES, ENTRY_BYTES = 20, 68
 ENDED = frozenset({TxState.TX_STATE_FINAL, TxState.TX_STATE_VOID, TxState.TX_STATE_UNKNOWN})
 
 
@@ -83,6 +84,28 @@ class Ledger:
             return [*page.epochs], page.next_page_token
 
         return pages(fetch, limit)
+
+    def checkpoint(self, epoch: int) -> ledger_pb2.GetCheckpointResponse:
+        """The checkpoint with which `epoch` ended: its body, the heads of all chains then, and the seals of it that the
+        node keeps, unchecked."""
+        request = ledger_pb2.GetCheckpointRequest(epoch=epoch)
+        return self._calls.unary("LedgerService/GetCheckpoint", request, ledger_pb2.GetCheckpointResponse)
+
+    def epoch_accounts(self, epoch: int) -> Iterator[bytes]:
+        """What each account had when `epoch` began, ENTRY_BYTES each, of which the first ACCOUNT_BYTES name it. Raises
+        OffgridError EpochGone where the node keeps that no more, RuntimeError for accounts that are in no order."""
+        after = b""
+        while True:
+            request = ledger_pb2.ListEpochAccountsRequest(epoch=epoch, after=after)
+            page = self._calls.unary("LedgerService/ListEpochAccounts", request, ledger_pb2.ListEpochAccountsResponse)
+            for at in range(0, len(page.accounts), ENTRY_BYTES):
+                entry = page.accounts[at : at + ENTRY_BYTES]
+                if entry[:ACCOUNT_BYTES] <= after:
+                    raise RuntimeError("the node gave an account that does not come after the one before it")
+                yield entry
+                after = entry[:ACCOUNT_BYTES]
+            if page.last or not page.accounts:
+                return
 
     def status(self) -> ledger_pb2.GetLedgerStatusResponse:
         """Who witnesses, how far each author's blocks are known here, what is pending and owed."""

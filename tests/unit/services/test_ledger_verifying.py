@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 from ledger_house import House
 
+from offgrid.client.ledger import Ledger
 from offgrid.v1 import ledger_pb2, mesh_pb2
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, InvalidRequest
 from offgrid_node.protocol.ledger.accounts import Account
+from offgrid_node.protocol.ledger.checkpoints import Checkpoint
 from offgrid_node.protocol.ledger.tables import ACCOUNTS, AUTHORS, CHAINS, LOG, META, NUMBER_MAX, PLACES, TXS
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.mesh import MeshHandlers, NodeFacts
@@ -24,6 +28,47 @@ def listed(house: House, first: int = 0, count: int = 0) -> ledger_pb2.ListBlock
         "list_blocks", ledger_pb2.ListBlocksRequest(first=first, count=count)
     )
     return found
+
+
+Liar = Callable[[SimpleNamespace], None]
+
+
+def lies(change: Callable[[ledger_pb2.GetCheckpointResponse], None]) -> Liar:
+    """Of the newest checkpoint behind which blocks are forgotten."""
+
+    def tell(ledger: SimpleNamespace) -> None:
+        told = ledger.checkpoint
+
+        def checkpoint(epoch: int) -> ledger_pb2.GetCheckpointResponse:
+            found: ledger_pb2.GetCheckpointResponse = told(epoch)
+            if epoch == 1:
+                change(found)
+            return found
+
+        ledger.checkpoint = checkpoint
+
+    return tell
+
+
+@lies
+def other_heads(told: ledger_pb2.GetCheckpointResponse) -> None:
+    told.heads[0].height += 1
+
+
+@lies
+def wrong_seals(told: ledger_pb2.GetCheckpointResponse) -> None:
+    for seal in told.seals:
+        seal.signature = bytes(64)
+
+
+@lies
+def another_checkpoint(told: ledger_pb2.GetCheckpointResponse) -> None:
+    body = Checkpoint.decode(told.body)
+    told.body = replace(body, previous=bytes(32)).encode()
+
+
+def no_accounts(ledger: SimpleNamespace) -> None:
+    ledger.epoch_accounts = lambda epoch: iter(())
 
 
 @pytest.fixture
@@ -102,17 +147,27 @@ class TestVerifying:
             for _ in range(10):
                 house.turn(500)
             house.pay(9)
-        report = verify_ledger(_Rows(house.store))
-        assert (report.findings, report.first, report.whole) == ([], 2, True)
-        assert report.epochs == 1
-        report = online(client_of(house))
-        assert (report.findings, report.first, report.whole) == ([], 2, False)
-        assert 0 < report.blocks == len([*house.store.scan(LOG)])
+        for report in (verify_ledger(_Rows(house.store)), online(client_of(house))):
+            assert (report.findings, report.first, report.unsealed) == ([], 2, [])
+            assert report.epochs == 1
+            assert 0 < report.blocks == len([*house.store.scan(LOG)])
         key, value = next(house.store.scan(ACCOUNTS))
         account = Account.decode(value)
         richer = Account(account.balance_micro + 1, account.next_seq, account.head)
         house.store.commit(Batch(writes={(ACCOUNTS, key): richer.encode()}))
         assert verify_ledger(_Rows(house.store)).found
+        assert online(client_of(house)).found
+
+    @pytest.mark.parametrize("liar", [other_heads, wrong_seals, another_checkpoint, no_accounts])
+    def test_what_a_node_says_of_its_checkpoint_is_checked(self, house: House, liar: Liar) -> None:
+        for _ in range(3):
+            house.ask("end_epoch", ledger_pb2.EndEpochRequest())
+            for _ in range(10):
+                house.turn(500)
+            house.pay(9)
+        client = client_of(house)
+        liar(client.ledger)
+        assert {finding.where for finding in online(client).findings} == {"epoch 1"}
 
     @pytest.mark.parametrize("table", [LOG, TXS, ACCOUNTS, META])
     def test_a_row_that_cannot_be_read_is_named(self, house: House, table: str) -> None:
@@ -150,11 +205,16 @@ def client_of(house: House, *, richer: int = 0, busy: bool = False) -> Any:
         page = listed(house, first)
         return zip(page.positions, page.blocks, strict=True)
 
+    def unary(method: str, request: Message, kind: object) -> Any:
+        assert method == "LedgerService/ListEpochAccounts"
+        return house.ask("list_epoch_accounts", request)
+
     def proof(node: str) -> mesh_pb2.GetMemberProofResponse:
         found = mesh.get_member_proof(ADMIN, mesh_pb2.GetMemberProofRequest(node=node))
         assert isinstance(found, mesh_pb2.GetMemberProofResponse)
         return found
 
+    calls: Any = SimpleNamespace(unary=unary)
     return SimpleNamespace(
         ledger=SimpleNamespace(
             genesis=lambda: house.ask("get_genesis", ledger_pb2.GetGenesisRequest()),
@@ -162,6 +222,8 @@ def client_of(house: House, *, richer: int = 0, busy: bool = False) -> Any:
             blocks=blocks,
             status=lambda: house.ask("get_ledger_status", ledger_pb2.GetLedgerStatusRequest()),
             epochs=lambda: house.ask("list_epochs", ledger_pb2.ListEpochsRequest()).epochs,
+            checkpoint=lambda epoch: house.ask("get_checkpoint", ledger_pb2.GetCheckpointRequest(epoch=epoch)),
+            epoch_accounts=Ledger(calls).epoch_accounts,
         ),
         mesh=SimpleNamespace(proof=proof, status=lambda: SimpleNamespace(node_id=house.key.node_id)),
     )

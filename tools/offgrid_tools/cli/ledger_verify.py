@@ -58,7 +58,7 @@ def _document(report: Any) -> None:
             "first_epoch": report.first,
             "unsealed": [*report.unsealed],
             "below_zero": report.below_zero,
-            "compared": report.whole and not report.moved,
+            "compared": not report.moved,
             "took_s": round(report.took_s, 3),
             "found": report.found,
             "findings": [{"where": finding.where, "what": finding.what} for finding in report.findings],
@@ -69,21 +69,18 @@ def _document(report: Any) -> None:
 def _show(report: Any) -> None:
     from offgrid_tools.cli.output import clean, duration, facts
 
-    said = "all holds" if report.whole else "what is kept holds"
-    click.echo("NOT VALID" if report.found else said)
+    click.echo("NOT VALID" if report.found else "all holds")
     for finding in report.findings:
         click.echo(f"  {clean(finding.where)}: {clean(finding.what)}")
     if report.found > len(report.findings):
         click.echo(f"  and {report.found - len(report.findings)} more")
     compared = "not compared: blocks kept coming; verify it again" if report.moved else "those of the node"
-    if not report.whole:
-        compared = "not compared: stop the node and verify its folder with --offline"
     since = f"epoch {report.first}: older blocks are forgotten" if report.first else "the genesis"
     facts(
         [
             ("from", since),
             ("checked", f"{report.blocks} blocks, {report.signatures} signatures, {report.final} final transactions"),
-            *([("epochs", f"{report.epochs} have ended since")] * report.whole),
+            ("epochs", f"{report.epochs} have ended since"),
             *(
                 [("unsealed", f"{len(report.unsealed)} checkpoints before it: their seals are not kept")]
                 * bool(report.unsealed)

@@ -58,12 +58,13 @@ def start_of(rows: Rows) -> Start | None:
         for key, row in rows.scan(CHECKPOINTS)
         if number_of(key) <= epoch
     }
+    return Start(epoch, checkpoints, lambda each: seals_of(rows, each), lambda: accounts_at(rows, epoch + 1, now))
 
-    def seals(number: int) -> Iterator[tuple[bytes, bytes, bytes]]:
-        for key, row in rows.scan(SEALS, number_key(number), prefix=number_key(number)):
-            yield key[-NODE_ID_BYTES:], row[:DIGEST_BYTES], row[DIGEST_BYTES:]
 
-    return Start(epoch, checkpoints, seals, lambda: accounts_at(rows, epoch + 1, now))
+def seals_of(rows: Rows, epoch: int) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """All that are kept of the checkpoint with which an epoch ended, good and bad: as in `Start.seals`."""
+    for key, row in rows.scan(SEALS, number_key(epoch), prefix=number_key(epoch)):
+        yield key[-NODE_ID_BYTES:], row[:DIGEST_BYTES], row[DIGEST_BYTES:]
 
 
 def unsealed(

@@ -111,19 +111,15 @@ class Verification:
         self.first = start.epoch + 1
         self._recount.enter(self.first)
 
-    def check(self, block: ledger_pb2.Block, position: int) -> CheckedBlock | None:
-        """The next block by itself: its form and its signatures."""
-        self.blocks += 1
-        try:
-            return check_block(block, self._salt, self._signed)
-        except PeerFault as fault:
-            self.find(f"position {position}", fault.message)
-            return None
-
     def take(self, block: ledger_pb2.Block, position: int) -> None:
         """The next block, which the node has at that position."""
-        checked = self.check(block, position)
-        if checked is None or checked.header.height <= self._behind.get(checked.header.author, 0):
+        self.blocks += 1
+        try:
+            checked = check_block(block, self._salt, self._signed)
+        except PeerFault as fault:
+            self.find(f"position {position}", fault.message)
+            return
+        if checked.header.height <= self._behind.get(checked.header.author, 0):
             return
         name = f"position {position}, block {checked.header.height} of {checked.header.author_id}"
         for digest in checked.leans_on if checked.header.epoch >= self._recount.epoch else ():

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Signer, Verifier
-from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.errors import InvalidRequest, NotFound
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes
 from offgrid_node.protocol.ledger.checkpoints import ORDER_KIND, Checkpoint, Order, check_witnesses, cut_account
 from offgrid_node.protocol.ledger.committee import Committee
 from offgrid_node.protocol.ledger.items import OrderItem, decode_item
+from offgrid_node.protocol.ledger.pruned_start import seals_of
 from offgrid_node.protocol.ledger.pruning import oldest_epoch
 from offgrid_node.protocol.ledger.receipts import Final
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES
@@ -58,6 +59,19 @@ class EpochReads:
 
         epochs, token = take_page(rows(), min(page_bounds(request.page_size), EPOCHS_MAX))
         return ledger_pb2.ListEpochsResponse(epochs=epochs, next_page_token=token)
+
+    def checkpoint(self, epoch: int) -> ledger_pb2.GetCheckpointResponse:
+        """The one with which `epoch` ended, as it is kept here. Raises NotFound."""
+        value = self._store.get(CHECKPOINTS, number_key(epoch))
+        if value is None:
+            ended = self._surveys.epoch.number
+            known = f"epochs 0 to {ended - 1} have" if ended else "none has"
+            raise NotFound(f"epoch {epoch} has not ended here: {known}", reason="EpochNotFound")
+        row = ledger_pb2.CheckpointRow.FromString(value)
+        found = ledger_pb2.GetCheckpointResponse(body=row.body, heads=row.heads)
+        for witness, digest, signature in seals_of(self._store, epoch):
+            found.seals.add(witness=witness, digest=digest, signature=signature)
+        return found
 
     def describe(self, status: ledger_pb2.GetLedgerStatusResponse, why_not: Iterable[str]) -> None:
         """What the status says of the epoch that it is."""

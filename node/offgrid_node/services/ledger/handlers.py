@@ -142,6 +142,10 @@ class LedgerHandlers:
         self._check_open()
         return self._epochs.epochs(request)
 
+    def get_checkpoint(self, caller: Caller, request: ledger_pb2.GetCheckpointRequest) -> Message:
+        self._check_open()
+        return self._epochs.checkpoint(request.epoch)
+
     # ---- accounts
 
     def get_balance(self, caller: Caller, request: ledger_pb2.GetBalanceRequest) -> Message:
