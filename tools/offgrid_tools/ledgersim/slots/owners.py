@@ -35,12 +35,25 @@ class Owner:
         self._seq = -1  # of the newest transaction that it signed
         self._under_way: list[Message] = []
         self._think_ms = think_ms
-        world.after(world.rng.randrange(1, 2 * think_ms), self._think)
+        self._round = 0
+        self._think_later()
 
-    def _think(self) -> None:
+    def stop_spending(self) -> None:
+        """From now on it has no more to say than what is not final yet, and says so again without a cut's slowness."""
+        self.spending = False
+        self._round += 1
+        self._think_later()
+
+    def _think_later(self) -> None:
+        world, this = self.world, self._round
+        world.after(world.rng.randrange(1, 2 * self._think_ms) * world.slowness, lambda: self._think(this))
+
+    def _think(self, this: int) -> None:
         world, rng = self.world, self.world.rng
+        if this != self._round:
+            return
         world.handled += 1
-        world.after(rng.randrange(1, 2 * self._think_ms) * world.slowness, self._think)
+        self._think_later()
         node = world.nodes[rng.choice(world.honest)]
         if not node.up or world.cut(self.name, node.name):
             return

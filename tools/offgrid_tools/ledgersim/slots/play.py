@@ -134,7 +134,7 @@ class Play:
     def _settle(self) -> None:
         world = self.world
         for owner in self.owners:
-            owner.spending = False
+            owner.stop_spending()
         began_ms = world.now_ms
         until_ms = began_ms + PEACE_MS + self._ballots_ms()
         while world.now_ms < until_ms:

@@ -44,6 +44,7 @@ class Liar:
         if accomplice is not None:
             self.forks = self.two_faced = accomplice.forks = accomplice.two_faced = False
             self.orderly = accomplice.orderly = False
+        self.silent = False  # it says nothing by itself any more
         self._led = (0, 0)  # epoch and ballot at which others have its word of the epoch's end
         genesis = world.genesis.digest(SALT)
         self._tips = [(0, genesis)]
@@ -121,6 +122,8 @@ class Liar:
             self._tell(words, [*self.world.nodes], epoch=epoch)
 
     def tick(self) -> None:
+        if self.silent:
+            return
         rng = self.world.rng
         self.world.after(rng.randrange(100, 1_000) * self.world.slowness, self.tick)
         if rng.random() < 0.2:

@@ -22,7 +22,7 @@ from offgrid_tools.ledgersim.whole.world import World
 from offgrid_tools.sim.engine import Engine, Trace
 
 OPEN_MS, PEACE_MS, LOOK_MS = 2_500, 120_000, 4_000
-TORN_MS = 60_000  # liars go on in peace: so long a slot with two transactions may stay open, and what they lead
+TORN_MS = 60_000  # liars go on in peace: so long a slot with two transactions may stay open, but for what they lead
 CUT_PAYMENTS, SLOWNESS = 6, 50  # while the mesh is cut for hours; liars take their time then
 SLEPT_EPOCHS = 3  # blocks of the first are gone by then
 LIED_TO_MS = 20_000
@@ -227,15 +227,19 @@ class Play:
         world.run(LOOK_MS)
         torn: dict[tuple[bytes, int], int] = {}
         led_ms = led_by_liars_ms(self.plan.liars)
-        for _ in range(LOOK_MS, PEACE_MS + led_ms, LOOK_MS):
+        silent_ms = world.now_ms + PEACE_MS + led_ms
+        until_ms = silent_ms + TORN_MS + led_ms
+        while world.now_ms < until_ms:
             world.run(LOOK_MS)
             torn = {slot: torn.get(slot, world.now_ms) for node in world.honest() for slot in node.torn()}
             if any(world.now_ms - since_ms > TORN_MS + led_ms for since_ms in torn.values()):
                 raise Broken(f"{len(torn)} slots with two transactions do not end")
             if not torn and not self._unsettled():
                 return
-        if wrong := self._unsettled():
-            raise Broken(wrong)
+            if world.now_ms > silent_ms:
+                for liar in world.liars.values():
+                    liar.silent = True
+        raise Broken(self._unsettled() or f"{len(torn)} slots with two transactions do not end")
 
     def _unsettled(self) -> str:
         """What has not come to rest yet."""
