@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
@@ -68,9 +67,6 @@ from offgrid_node.services.router import Router
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.state import StateHandlers
 from offgrid_node.storage.noting import NotingStore, end_noting
-
-if TYPE_CHECKING:
-    pass
 
 
 class Node:
