@@ -158,7 +158,7 @@ class Judge:
         return ballot if committee.enough(reported) else 0
 
     def committee(self, epoch: int) -> Committee:
-        return Committee(self._votings[epoch].witnesses)
+        return Committee(self._votings[epoch].witnesses, epoch)
 
     # ---- inside
 

@@ -17,9 +17,10 @@ REMEMBERED_MAX = 65_536
 
 
 class Committee:
-    """Weights are integer thousandths."""
+    """Weights are integer thousandths. `epoch`: for which it is asked who leads."""
 
-    def __init__(self, witnesses: tuple[tuple[str, int], ...]) -> None:
+    def __init__(self, witnesses: tuple[tuple[str, int], ...], epoch: int = 0) -> None:
+        self._epoch = epoch
         self._nodes = [node for node, _ in witnesses]
         self._bits = {node_id_bytes(node): 1 << index for index, node in enumerate(self._nodes)}
         self._weights = dict(witnesses)
@@ -36,8 +37,9 @@ class Committee:
 
     def leader_of(self, account: bytes, seq: int, ballot: int) -> int:
         """The bit of the witness whose vote the others follow at this ballot: each in turn, and another first in each
-        slot."""
-        first = int.from_bytes(account[:8], "big") + seq
+        slot and epoch. So liars who come first in a slot, which an epoch's end has begin anew, do not come first for
+        ever, though epochs be shorter than their ballots."""
+        first = int.from_bytes(account[:8], "big") + seq + self._epoch
         return 1 << (first + ballot) % len(self._nodes)
 
     def weight(self, mask: int) -> int:

@@ -123,6 +123,6 @@ class Epochs:
             self._changed = False
 
     def _begin(self, witnesses: tuple[tuple[str, int], ...], previous: bytes) -> None:
-        self.witnesses, self.committee, self.previous = witnesses, Committee(witnesses), previous
+        self.witnesses, self.committee, self.previous = witnesses, Committee(witnesses, self.number), previous
         self.own_bit = self.committee.bit_of(self._own)
         self.cut = self.cut_of(self.number)

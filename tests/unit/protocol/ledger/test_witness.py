@@ -5,6 +5,7 @@ Long, since it is the whole specification of one machine part, case by case, ove
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -396,6 +397,16 @@ def test_a_committee_knows_its_quorum_and_how_many_it_can_lose(weights: list[int
     assert committee.weight(everybody) == sum(weights)
     assert committee.enough(everybody)
     assert not committee.enough(0)
+
+
+def test_each_witness_leads_in_its_turn_and_another_first_in_each_slot_and_epoch() -> None:
+    witnesses = tuple((name, 1_000) for name in (SELF, W1, W2, W3))
+    account = node_id_bytes(OWNER)
+    for epoch, seq in itertools.product(range(4), range(4)):
+        led = [Committee(witnesses, epoch).leader_of(account, seq, ballot) for ballot in range(1, 5)]
+        assert sorted(led) == [1, 2, 4, 8]
+    first = [Committee(witnesses, epoch).leader_of(account, 0, 1) for epoch in range(4)]
+    assert sorted(first) == [1, 2, 4, 8]
 
 
 # ---- what is kept of others is bounded
