@@ -44,6 +44,12 @@ class Receiver(Protocol):
     def receive(self, sender: str, method: str, request: Message, done: Done) -> None: ...
 
 
+class Speaker(Receiver, Protocol):
+    """A liar: by itself it says nothing any more once it is `silent`."""
+
+    silent: bool
+
+
 class World:
     """Time in milliseconds. The first `lying` witnesses are nobody's until `liars` have them."""
 
@@ -86,7 +92,7 @@ class World:
         self._first: dict[tuple[bytes, int], bytes] = {}  # author and height → the block that was there first
         self.cuts: dict[int, dict[bytes, Cut]] = {}  # epoch → what was proposed as its end, by its checkpoint's digest
         self.nodes: dict[str, Node] = {}
-        self.liars: dict[str, Receiver] = {}
+        self.liars: dict[str, Speaker] = {}
         self._places: dict[bytes, Places] = {}  # of each block that was ever seen
         self.liars_txs: dict[tuple[bytes, int], dict[bytes, TxItem]] = {}
         for name in self.names[lying:]:
