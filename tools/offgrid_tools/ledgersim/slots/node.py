@@ -58,6 +58,7 @@ class Node:
         self.tag = name[:6]
         self.store = MemoryStore()
         self.up, self.life, self.rate = True, 0, 1_000
+        self._round = 0  # of what it does again and again
         self.log: list[Message] = []  # what it has taken in, and what it has said
         self.taken: set[int] = set()
         self._offered: dict[str, int] = {}  # of the log, what another surely holds
@@ -106,7 +107,7 @@ class Node:
         if first:
             self._accounts.flush()
             self._commit(draft.take(), (), (), ())
-        world.after(world.rng.randrange(1, SYNC_MS), self._mine(self._tick))
+        self._tick_after(world.rng.randrange(1, SYNC_MS))
         self._poke()
 
     def crash(self) -> None:
@@ -145,11 +146,21 @@ class Node:
             self.world.handled += 1
             self._step()
 
+    def quicken(self) -> None:
+        """A cut's slowness is over: what it does again and again it does soon."""
+        self._round += 1
+        if self.up:
+            self._tick_after(SYNC_MS)
+
+    def _tick_after(self, delay_ms: int) -> None:
+        this = self._round
+        self.world.after(delay_ms, self._mine(lambda: self._tick() if this == self._round else None))
+
     def _tick(self) -> None:
         """Compares what it holds with one other, which gets what it lacks."""
         world = self.world
         world.handled += 1
-        world.after(SYNC_MS * world.slowness, self._mine(self._tick))
+        self._tick_after(SYNC_MS * world.slowness)
         peer = world.nodes[world.rng.choice(world.honest)]
         if peer is self or not peer.up or world.cut(self.name, peer.name):
             return

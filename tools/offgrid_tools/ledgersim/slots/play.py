@@ -93,6 +93,8 @@ class Play:
             world.slowness = SLOWNESS
             world.run(plan.cut_ms)
             world.slowness = 1
+            for node in world.nodes.values():
+                node.quicken()
         world.heal()
         if plan.blackout:
             self._black_out()
