@@ -14,6 +14,7 @@ from offgrid_tools.ledgersim.slots.world import World
 from offgrid_tools.sim.engine import Engine, Trace
 
 LOOK_MS, PEACE_MS = 2_000, 240_000
+PER_OWNER_MS = 300  # witnesses of this level compare with one other at a time, and of a thousand owners much is open
 TORN_ODDS = 0.4  # of an owner that tears its slots; in a siege it tears each
 FRESH_MS, FRESH_LOOKS = 50, 40
 LYING_MS = 60_000  # liars go on in peace for so long
@@ -138,7 +139,7 @@ class Play:
         for owner in self.owners:
             owner.stop_spending()
         began_ms = world.now_ms
-        until_ms = began_ms + PEACE_MS + self._ballots_ms()
+        until_ms = began_ms + PEACE_MS + PER_OWNER_MS * self.plan.owners + self._ballots_ms()
         while world.now_ms < until_ms:
             world.run(LOOK_MS)
             if world.now_ms > began_ms + LYING_MS:
