@@ -36,6 +36,7 @@ from offgrid_node.listeners import Listeners
 from offgrid_node.machine_facts import unheld_notices
 from offgrid_node.node import Node
 from offgrid_node.node_executors import make_executors, open_at_work
+from offgrid_node.node_reducers import load_reducers
 from offgrid_node.node_settings import jobs_settings, mesh_settings, object_parts
 from offgrid_node.parts import Parts
 from offgrid_node.protocol.clock import Now
@@ -53,8 +54,10 @@ from offgrid_node.services.framed_road import FramedRoad
 from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.ledger.reads import ledger_summary
 from offgrid_node.services.mesh import NodeFacts
+from offgrid_node.session_vault import SessionVault
 from offgrid_node.storage.blobs import FileBlobs
 from offgrid_node.storage.disk import measure_fsync_ms
+from offgrid_node.storage.session_keys import SESSION_KEYS, SessionKeys
 from offgrid_node.storage.store import Store
 
 if TYPE_CHECKING:
@@ -80,7 +83,8 @@ class Daemon:
         self._config = config
         self._began_ns = time.monotonic_ns()
         self._folder = folder
-        self._problems = tuple(problems)
+        self._reducers, refused = load_reducers()
+        self._problems = (*problems, *refused)
         for sentence in self._problems:
             _log.warning("%s", sentence)
         self._coding = choose()
@@ -126,6 +130,12 @@ class Daemon:
         self.node = Node(self._parts(store, [framed, road], running))
         self.node.runtime.watch(log_events)
         self.check_newest()
+        self.node.sessions.shredding.start()
+        if unreadable := self.node.sessions.shredding.unreadable:
+            self._problems = (
+                *self._problems,
+                f"{unreadable} sessions cannot be read: their keys are not on this machine",
+            )
         await self._listen(tls, road, framed)
         self._driver.start(self.node.runtime)
         self._drops = self._watch_drops()
@@ -224,6 +234,9 @@ class Daemon:
             at_death=self._at_work.take_left if self._at_work is not None else frozenset,
             jobs=jobs_settings(config, key, self._pool),
             objects=object_parts(config, self._blobs, self._bulk, KeyWraps(key, self._ring.older), self._coding.coder),
+            vault=SessionVault(SessionKeys(config.node.data_dir / SESSION_KEYS)),
+            reducers=self._reducers,
+            raw_content=config.state.store_raw_content,
             data_dir=config.node.data_dir,
             job_timeout_ms=config.jobs.timeout_ms,
             copies=config.storage.copies,

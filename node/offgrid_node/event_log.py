@@ -21,8 +21,7 @@ LEVELS: Mapping[int, int] = {
     EventType.INVITE_USED: logging.INFO,
     EventType.PEER_ALIVE: logging.INFO,
     EventType.PEER_DEAD: logging.WARNING,
-    EventType.HOST_TOGGLED: logging.INFO,
-    EventType.HOST_DRAINED: logging.INFO,
+    EventType.HOST_CHANGED: logging.INFO,
     EventType.JOB_FAILED: logging.WARNING,
 }
 DISPATCHES = frozenset({EventType.JOB_CREATED, EventType.JOB_DISPATCHED})  # many a job sets out as it is made

@@ -39,6 +39,7 @@ from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.quorum.machine import QuorumMachine
 from offgrid_node.protocol.quorum.settings import QuorumSettings
 from offgrid_node.protocol.state.machine import StateMachine, StateSettings
+from offgrid_node.protocol.state.sessions.machine import SessionsMachine
 from offgrid_node.protocol.state.tables import Newer
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.caller import Caller, Kind
@@ -64,6 +65,7 @@ from offgrid_node.services.objects.status import object_notices
 from offgrid_node.services.quorum import QuorumHandlers
 from offgrid_node.services.quorum import check_answer as check_quorum_answer
 from offgrid_node.services.router import Router
+from offgrid_node.services.sessions.handlers import SessionHandlers
 from offgrid_node.services.shelf import Shelf
 from offgrid_node.services.state import StateHandlers
 from offgrid_node.storage.noting import NotingStore, end_noting
@@ -275,6 +277,7 @@ class Node:
                     parts.signer, salt, parts.economy, parts.settlement_interval_ms, parts.epoch_ms, parts.keep_ms
                 )
             ),
+            "sessions": SessionsMachine(),
             **({"state": StateMachine(state, self._noting)} if self._noting is not None else {}),
         }
 
@@ -329,6 +332,9 @@ class Node:
     def _handlers(self, parts: Parts) -> dict[str, object]:
         runtime, self_id, objects = self.runtime, self.node_id, self.objects
         shelf, bulk = Shelf(runtime.store), parts.objects.bulk
+        self.sessions = SessionHandlers(
+            runtime, parts.vault, parts.rng, parts.reducers, parts.later, raw_content=parts.raw_content
+        )
         padded = parts.objects.coding.padded
         inputs = InputPlacing(shelf, objects.uploads, objects.reading, objects.sealer, bulk, padded=padded)
         self._filling = Filling(shelf, inputs, lambda end: runtime.deliver("jobs", end))
@@ -351,4 +357,5 @@ class Node:
                 runtime, parts.signer, lambda: self.directory, parts.verify, bulk, self._client, enabled=parts.economy
             ),
             "offgrid.v1.StateService": StateHandlers(runtime),
+            "offgrid.v1.SessionService": self.sessions,
         }

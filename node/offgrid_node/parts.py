@@ -3,12 +3,13 @@ ones, the simulator twins of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
+from offgrid.reducers import Reducer, SessionReducer
 from offgrid_node.protocol.clock import Clock
 from offgrid_node.protocol.effects import Execute, Signer, Stop, Verifier
 from offgrid_node.protocol.errors import Fault
@@ -26,6 +27,7 @@ from offgrid_node.services.jobs.results import Letters
 from offgrid_node.services.join import Seal
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.objects.sides import ObjectParts
+from offgrid_node.services.sessions.vault import Vault
 from offgrid_node.storage.store import Store
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class Parts:
     mesh: MeshSettings
     jobs: JobsSettings
     objects: ObjectParts
+    vault: Vault
     data_dir: Path
     job_timeout_ms: int = TIMEOUT_MS
     copies: int = COPIES
@@ -78,4 +81,6 @@ class Parts:
     at_death: Callable[[], Collection[bytes]] = frozenset  # payloads under which the process before this one died
     monitor: Monitor = log_nothing
     meters: Meters | None = None  # None: nothing is counted
+    reducers: Mapping[str, Reducer] = field(default_factory=lambda: {SessionReducer.name: SessionReducer()})
+    raw_content: bool = False  # what applications say may be recorded as it is
     later: Later = never  # a twin whose work says nothing needs no timer

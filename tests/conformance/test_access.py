@@ -80,6 +80,10 @@ EVERY_RPC = {
         MEMBERS: "PushBlocks SyncBlocks SignFinal DeliverVouchers AskCheckpoints PushCheckpoints",
     },
     "StateService": {OWNER: "ListEvents WatchEvents"},
+    "SessionService": {
+        OWNER: "StartSession EndSession GetSession ListSessions RecordEvents ListRecords ShowState TakeSnapshot "
+        "PurgeSessions RegisterKind ListKinds",
+    },
 }
 EXPECTED = {
     f"offgrid.v1.{service}/{method}": frozenset(callers.split(", "))

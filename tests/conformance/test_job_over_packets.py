@@ -32,8 +32,10 @@ from offgrid_node.services.objects.sides import ObjectParts
 from offgrid_node.services.packet_link import PacketLink
 from offgrid_node.services.packet_road import PacketRoad
 from offgrid_node.services.packet_server import PacketServer
+from offgrid_node.session_vault import SessionVault
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.memory_blobs import MemoryBlobs
+from offgrid_node.storage.memory_session_keys import MemorySessionKeys
 from offgrid_tools.sim.crypto import (
     SimLetters,
     SimSigner,
@@ -138,6 +140,7 @@ class PacketMesh:
                     executors=spec.executors,
                 ),
                 objects=ObjectParts(MemoryBlobs(), Bulk(inline), SimWraps(member.signer)),
+                vault=SessionVault(MemorySessionKeys()),
                 data_dir=Path(),
             )
         )

@@ -18,8 +18,10 @@ from offgrid_node.protocol.state.tables import JOURNAL, NOTING_KEY
 from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.objects.sides import ObjectParts
+from offgrid_node.session_vault import SessionVault
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.memory_blobs import MemoryBlobs
+from offgrid_node.storage.memory_session_keys import MemorySessionKeys
 from offgrid_node.storage.store import Batch
 from offgrid_tools.sim.crypto import (
     SimLetters,
@@ -66,6 +68,7 @@ def run(store: MemoryStore, *, cuts_journal: bool) -> None:
             mesh=MeshSettings(ROLES, ("core:1",), (), "test", 2_000),
             jobs=JobsSettings(signer=SIGNER, salt=b""),
             objects=ObjectParts(MemoryBlobs(), Bulk(inline), SimWraps(SIGNER), cuts_journal=cuts_journal),
+            vault=SessionVault(MemorySessionKeys()),
             data_dir=Path(),
         )
     )

@@ -283,6 +283,14 @@ class Economy(Section):
     )
 
 
+class State(Section):
+    """Sessions of applications, and what is kept of them."""
+
+    store_raw_content: bool = Field(
+        default=False, description="record what people and models said as it is, and not its hash"
+    )
+
+
 _IN_DATA_DIR = {"memory_db": "memory.db", "chunk_dir": "chunks", "summary_dir": "summaries"}
 
 
@@ -297,6 +305,7 @@ class Config(Section):
     host: Host
     storage: Storage
     economy: Economy
+    state: State
 
     @model_validator(mode="before")
     @classmethod

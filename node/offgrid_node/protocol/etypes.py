@@ -15,8 +15,8 @@ class EventType(IntEnum):
     INVITE_USED = 5
     PEER_ALIVE = 6
     PEER_DEAD = 7
-    HOST_TOGGLED = 8
-    HOST_DRAINED = 9
+    HOST_CHANGED = 8
+    BLOCK_ADDED = 9
 
     MISSION_CREATED = 10
     MISSION_UPDATED = 11
@@ -37,5 +37,5 @@ class EventType(IntEnum):
     OBJECT_DELETED = 26
     TX_CREATED = 27
     TX_FINAL = 28
-    BLOCK_ADDED = 29
-    SETTLED = 30
+    SETTLED = 29
+    SESSION_CHANGED = 30

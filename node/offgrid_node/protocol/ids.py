@@ -22,7 +22,8 @@ NODE_IDS_REMEMBERED = 4_096  # in both forms; those of the mesh come again and a
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 _PAIRS = [first + second for first in _LETTERS for second in _LETTERS]
 _TIME_BYTES, _CHANCE_BYTES = 6, 9  # milliseconds since 1970 modulo 2^48, which lasts for 8,900 years, and 72 bits
-_ORDERED = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"234567abcdefghijklmnopqrstuvwxyz")
+_STANDARD, _SORTED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"234567abcdefghijklmnopqrstuvwxyz"
+_ORDERED, _DISORDERED = bytes.maketrans(_STANDARD, _SORTED), bytes.maketrans(_SORTED, _STANDARD)
 ID_BYTES = 10  # of chance in an id of `fresh_id`
 NAME_RULE = "1 to 63 characters of a-z, 0-9 and '-', the first not '-'"
 
@@ -75,3 +76,9 @@ def fresh_timely_id(prefix: str, utc_us: int, rng: Rng) -> str:
     time = (utc_us // 1_000 % (1 << 8 * _TIME_BYTES)).to_bytes(_TIME_BYTES, "big")
     text = base64.b32encode(time + rng.randbytes(_CHANCE_BYTES)).translate(_ORDERED)
     return f"{prefix}-{text.decode('ascii')}"
+
+
+def time_of_id(timely_id: str) -> int:
+    """Of an id of `fresh_timely_id`: milliseconds since 1970 modulo 2^48."""
+    text = timely_id.partition("-")[2].encode("ascii").translate(_DISORDERED)
+    return int.from_bytes(base64.b32decode(text)[:_TIME_BYTES], "big")

@@ -152,6 +152,17 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.LedgerService/DeliverVouchers": Row(MEMBERS),
     "offgrid.v1.StateService/ListEvents": Row(ADMINS),
     "offgrid.v1.StateService/WatchEvents": Row(ADMINS),
+    "offgrid.v1.SessionService/StartSession": Row(ADMINS),
+    "offgrid.v1.SessionService/EndSession": Row(ADMINS),
+    "offgrid.v1.SessionService/GetSession": Row(ADMINS),
+    "offgrid.v1.SessionService/ListSessions": Row(ADMINS),
+    "offgrid.v1.SessionService/RecordEvents": Row(ADMINS),
+    "offgrid.v1.SessionService/ListRecords": Row(ADMINS),
+    "offgrid.v1.SessionService/ShowState": Row(ADMINS),
+    "offgrid.v1.SessionService/TakeSnapshot": Row(ADMINS),
+    "offgrid.v1.SessionService/PurgeSessions": Row(ADMINS),
+    "offgrid.v1.SessionService/RegisterKind": Row(ADMINS),
+    "offgrid.v1.SessionService/ListKinds": Row(ADMINS),
 }
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from offgrid.client.objects import Objects
     from offgrid.client.quorum import Quorum
     from offgrid.client.schedules import Schedules
+    from offgrid.client.sessions import Session, Sessions
     from offgrid.client.submitting import Submittable
     from offgrid.job_function import FunctionOptions
 
@@ -113,6 +114,16 @@ class Client:
         return Ledger(self._calls)
 
     @cached_property
+    def sessions(self) -> Sessions:
+        from offgrid.client.sessions import Sessions
+
+        return Sessions(self._calls)
+
+    def session(self, name: str) -> Session:
+        """Records events: see offgrid.client.sessions."""
+        return self.sessions.open(name)
+
+    @cached_property
     def aio(self) -> Aio:
         """The client for asyncio."""
         from offgrid.client.aio import Aio
@@ -147,7 +158,10 @@ class Client:
         return in_order(self.jobs, prepared(work, options), zip(*iterables), in_flight)  # noqa: B905 - as `map` itself
 
     def close(self) -> None:
-        """Ends every call that is still running, and the threads behind `jobs.submit`."""
+        """Ends every call that is still running, the threads behind `jobs.submit`, and recording: what waits there has
+        two seconds."""
+        if "sessions" in self.__dict__:
+            self.sessions.close()
         if "jobs" in self.__dict__:
             self.jobs.close()
         self._calls.close()

@@ -74,6 +74,7 @@ ROOT = LazyGroup(
         "placement": Entry("root:PLACEMENT", "Why objects lie where they do."),
         "quorum": Entry("root:QUORUM", "Create, ack, show and list quorums."),
         "events": Entry("events:events", "What the journal says happened."),
+        "state": Entry("root:STATE", "Sessions of applications: list, show, export and shred them."),
         "sim": Entry("sim:sim", "Replay one seed of the simulator."),
     },
     HELP,
@@ -107,6 +108,20 @@ KEYS = LazyGroup(
         ),
     },
     "Show and rotate the keys of this node's data.",
+    common_options(),
+)
+STATE = LazyGroup(
+    "state",
+    {
+        "sessions": Entry("sessions:sessions", "List sessions."),
+        "show": Entry("sessions:show", "Show what a session's events come to, now or as it was."),
+        "records": Entry("sessions:records", "List what was recorded in a session."),
+        "snapshot": Entry("sessions:snapshot", "Keep what a session's events come to."),
+        "kinds": Entry("session_kinds:kinds", "List the kinds of events that this node knows."),
+        "register-kind": Entry("session_kinds:register_kind", "Let events of another kind be recorded."),
+        "purge": Entry("sessions:purge", "Shred what sessions say, for good."),
+    },
+    "Sessions of applications: list, show, export and shred them.",
     common_options(),
 )
 MISSION = LazyGroup(

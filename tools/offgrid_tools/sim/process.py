@@ -28,7 +28,9 @@ from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.objects.scrub import Pace
 from offgrid_node.services.objects.sides import ObjectParts
 from offgrid_node.services.stream import Stream
+from offgrid_node.session_vault import SessionVault
 from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.memory_session_keys import MemorySessionKeys
 from offgrid_tools.sim.agenda import Agenda
 from offgrid_tools.sim.crypto import (
     SimLetters,
@@ -79,6 +81,7 @@ class Process:
         self.dead = self.away = False  # it never comes back; it does not yet
         self.power = Power()
         self.on_cut: Callable[[], None] = self.crash  # its power has failed amid a write
+        self.session_keys = MemorySessionKeys()
         self.blobs = PoweredBlobs(self.power, lambda name: monitor.objects.on_deleted(self.node_id, name))
         self.node: Node | None = None
         self.refuses = True
@@ -201,6 +204,7 @@ class Process:
                 one_call_bytes=ONE_CALL_BYTES,
                 cuts_journal=bool(spec.journal_milli),
             ),
+            vault=SessionVault(self.session_keys, Random(f"sessions {self.boots}").randbytes),  # noqa: S311 - to be repeatable
             data_dir=Path(),
             required_milli=spec.journal_milli or REQUIRED_MILLI,
             economy=spec.economy,

@@ -60,7 +60,7 @@ class Duty:
         if state != self.asked:
             self.asked, self._said_drained = state, False
             self._post.put_bytes(META, DUTY_KEY, state.encode())
-            self._post.record(EventType.HOST_TOGGLED, state)
+            self._post.record(EventType.HOST_CHANGED, state)
 
     def stop(self) -> None:
         """The process is about to stop in order: what it breaks off is nobody's fault."""
@@ -77,7 +77,7 @@ class Duty:
         """Says once that a drain has come to its end."""
         if self.asked == DRAIN and idle and not self._said_drained:
             self._said_drained = True
-            self._post.record(EventType.HOST_DRAINED, "drained")
+            self._post.record(EventType.HOST_CHANGED, "drained")
 
 
 def describe(duty: Duty, busy: int, unsettled: int, *, idle: bool) -> jobs_pb2.HostState:

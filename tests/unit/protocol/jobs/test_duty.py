@@ -64,7 +64,7 @@ class TestAHostThatIsOff:
         bench = HostBench()
         toggle(bench, "off")
         toggle(bench, "off")
-        assert told(bench, EventType.HOST_TOGGLED) == ["off"]
+        assert told(bench, EventType.HOST_CHANGED) == ["off"]
 
     def test_tells_brokers_at_once(self) -> None:
         bench = HostBench()
@@ -96,9 +96,9 @@ class TestADrain:
         close(bench)
         assert bench.host.describe(bench.now).state == "drained"
         assert "it may stop" in bench.host.describe(bench.now).detail
-        assert told(bench, EventType.HOST_DRAINED) == ["drained"]
+        assert told(bench, EventType.HOST_CHANGED) == ["drain", "drained"]
         close(bench)
-        assert len(told(bench, EventType.HOST_DRAINED)) == 1
+        assert len(told(bench, EventType.HOST_CHANGED)) == 2
 
     def test_waits_for_what_a_cancelled_attempt_still_does(self) -> None:
         bench = HostBench()

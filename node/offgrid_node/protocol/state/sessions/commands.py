@@ -1,0 +1,70 @@
+"""What the handlers hand to the sessions machine: events checked, and sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StartSession:
+    """`session_id` is for a new one; `has_key`: its key is kept under it already. `keyless`: one of that name that is
+    open, but whose key is lost: it ends, and a new one begins."""
+
+    session_id: str
+    name: str
+    has_key: bool
+    keyless: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndSession:
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterKind:
+    """Its schema is sound."""
+
+    kind: str
+    schema: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BeginPurge:
+    """From here on there is no way back: whoever starts anew ends it."""
+
+    session_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndPurge:
+    """Their keys are gone; their rows go now, some at a time."""
+
+    session_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeepSnapshot:
+    """What the events up to `number` come to, sealed."""
+
+    session_id: str
+    reducer: str
+    version: int
+    number: int
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AddBlock:
+    """Events of one writer, sealed together. `sent`: how many it had sent before these."""
+
+    session_id: str
+    writer: bytes
+    sent: int
+    count: int
+    first_us: int
+    last_us: int
+    sealed: bytes
+    kinds: Mapping[str, int]
+    dropped: Mapping[str, int]

@@ -1,0 +1,328 @@
+"""The sessions machine: which sessions there are, and which block of events comes where in each.
+
+What is in a block it never sees: that is sealed before it comes here (services/sessions). It gives events their
+numbers, and takes what a writer sends again for what it is.
+
+    none ── StartSession ──▶ open ── EndSession ──▶ ended
+                              │ ▲                     │
+                              └─┘ AddBlock            │
+                     open or ended ── BeginPurge ──▶ purged
+
+A purge is noted before the key goes, and rows go after it: whoever is killed in between goes on with it (`purging`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+
+from offgrid.v1 import state_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.effects import Asked, Effect, Rows, Woke
+from offgrid_node.protocol.errors import (
+    Exhausted,
+    FailedPrecondition,
+    Fault,
+    Internal,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+)
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.rng import Rng
+from offgrid_node.protocol.sound import sound
+from offgrid_node.protocol.state.sessions.blocks import digest_of
+from offgrid_node.protocol.state.sessions.commands import (
+    AddBlock,
+    BeginPurge,
+    EndPurge,
+    EndSession,
+    KeepSnapshot,
+    RegisterKind,
+    StartSession,
+)
+from offgrid_node.protocol.state.sessions.tables import (
+    BLOCKS,
+    KEY_GONE,
+    KINDS,
+    NAMES,
+    OPEN_SESSIONS,
+    PURGING,
+    SESSIONS,
+    SNAPSHOTS,
+    block_key,
+    snapshots_of,
+)
+from offgrid_node.protocol.state.tables import number_key
+
+OPEN_MAX = 1_024
+WRITERS_MAX = 64  # of one session that are remembered; what others send again is recorded twice
+KINDS_MAX = 256  # in one session, and registered
+SWEPT_ROWS, SWEPT_BYTES = 4_096, 16 * 1024 * 1024  # in one step
+COUNT_MAX = 1 << 53
+SNAPSHOTS_MAX = 4  # of one session and reducer
+
+
+class SessionsMachine:
+    """All is in rows; nothing waits."""
+
+    def __init__(self) -> None:
+        self._draft = Draft()
+        self._open = 0
+        self._sweeps: dict[str, None] = {}  # sessions whose keys are gone, and rows are left
+
+    def load(self, rows: Rows, now: Now) -> None:
+        self._draft.load(rows)
+        self._open = sum(1 for _ in sound(rows.scan, OPEN_SESSIONS))
+        self._sweeps = {key.decode(): None for key, value in sound(rows.scan, PURGING) if value == KEY_GONE}
+
+    def deadline_ms(self) -> int | None:
+        return 0 if self._sweeps else None
+
+    def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
+        self._draft.begin(now)
+        for event in inputs:
+            match event:
+                case Asked(ticket, _, command):
+                    try:
+                        self._ask(ticket, command, now)
+                    except Internal:
+                        raise
+                    except Fault as fault:
+                        self._draft.reply(ticket, fault)
+                case Woke():
+                    pass  # what is to be swept is swept when the step closes
+                case _:
+                    raise Internal(f"the sessions machine does not know {type(event).__name__}")
+        self._sweep()
+        return self._draft.take()
+
+    def _ask(self, ticket: int, command: object, now: Now) -> None:
+        match command:
+            case StartSession():
+                self._start(ticket, command, now)
+            case EndSession():
+                self._end(ticket, command, now)
+            case AddBlock():
+                self._add(ticket, command, now)
+            case KeepSnapshot():
+                self._keep(ticket, command)
+            case RegisterKind():
+                self._register(ticket, command, now)
+            case BeginPurge():
+                self._begin_purge(ticket, command, now)
+            case EndPurge():
+                self._end_purge(ticket, command)
+            case _:
+                raise Internal(f"the sessions machine does not know {type(command).__name__}")
+
+    # ---- beginning and end
+
+    def _start(self, ticket: int, command: StartSession, now: Now) -> None:
+        newest = self._draft.get(NAMES, command.name.encode())
+        if newest is not None and self._draft.get(OPEN_SESSIONS, newest) is not None:
+            row = self._row(newest.decode())
+            if row.session.session_id != command.keyless:
+                self._draft.reply(ticket, state_pb2.StartSessionResponse(session=row.session, resumed=True))
+                return
+            self._close(row, now)
+        if not command.has_key:
+            text = f"the session {command.name!r} has just ended: start it again"
+            raise Unavailable(text, reason="SessionEnded", retry_ms=0)
+        if self._open >= OPEN_MAX:
+            raise Exhausted(f"{self._open} sessions are open: end one first", reason="SessionsFull")
+        session = state_pb2.Session(session_id=command.session_id, name=command.name, started_us=now.utc_us)
+        key = command.session_id.encode()
+        self._open += 1
+        self._draft.put_bytes(NAMES, command.name.encode(), key)
+        self._draft.put_bytes(OPEN_SESSIONS, key, b"")
+        self._draft.put(SESSIONS, key, state_pb2.SessionRow(session=session))
+        self._tell(session, "started")
+        self._draft.reply(ticket, state_pb2.StartSessionResponse(session=session))
+
+    def _end(self, ticket: int, command: EndSession, now: Now) -> None:
+        row = self._row(command.session_id)
+        if not row.session.ended_us:
+            self._close(row, now)
+        self._draft.reply(ticket, state_pb2.EndSessionResponse(session=row.session))
+
+    def _close(self, row: state_pb2.SessionRow, now: Now) -> None:
+        """Its writers stay: what they send again is still answered as before."""
+        session, key = row.session, row.session.session_id.encode()
+        session.ended_us = max(now.utc_us, session.started_us, 1)
+        self._open -= 1
+        self._draft.delete(OPEN_SESSIONS, key)
+        self._draft.put(SESSIONS, key, row)
+        self._tell(session, "ended")
+
+    def _tell(self, session: state_pb2.Session, outcome: str) -> None:
+        told = state_pb2.SessionEvent(session_id=session.session_id, name=session.name, outcome=outcome)
+        self._draft.record(EventType.SESSION_CHANGED, session.session_id, session=told)
+
+    # ---- kinds
+
+    def _register(self, ticket: int, command: RegisterKind, now: Now) -> None:
+        key = command.kind.encode()
+        if self._draft.get(KINDS, key) is None and sum(1 for _ in self._draft.committed(KINDS, b"")) >= KINDS_MAX:
+            raise Exhausted(f"{KINDS_MAX} kinds are registered, and no more are taken", reason="TooManyKinds")
+        kind = state_pb2.Kind(kind=command.kind, schema=command.schema, registered_us=max(now.utc_us, 1))
+        self._draft.put(KINDS, key, kind)
+        told = state_pb2.SessionEvent(name=command.kind, outcome="kind registered")
+        self._draft.record(EventType.SESSION_CHANGED, command.kind, session=told)
+        self._draft.reply(ticket, state_pb2.RegisterKindResponse(kind=kind))
+
+    # ---- shredding
+
+    def _begin_purge(self, ticket: int, command: BeginPurge, now: Now) -> None:
+        answer = state_pb2.PurgeSessionsResponse()
+        for session_id in command.session_ids:
+            row, key = self._row(session_id), session_id.encode()
+            session = row.session
+            if session.purged_us:
+                continue
+            if not session.ended_us:
+                self._close(row, now)
+            answer.sessions, answer.events = answer.sessions + 1, answer.events + session.kept
+            session.purged_us, session.kept, session.bytes = max(now.utc_us, 1), 0, 0
+            del row.writers[:]
+            self._draft.put(SESSIONS, key, row)
+            self._draft.put_bytes(PURGING, key, b"")
+            self._tell(session, "purged")
+        self._draft.reply(ticket, answer)
+
+    def _end_purge(self, ticket: int, command: EndPurge) -> None:
+        for session_id in command.session_ids:
+            if self._draft.get(PURGING, session_id.encode()) is not None:
+                self._draft.put_bytes(PURGING, session_id.encode(), KEY_GONE)
+                self._sweeps[session_id] = None
+        self._draft.reply(ticket, state_pb2.PurgeSessionsResponse())
+
+    def _sweep(self) -> None:
+        """Some rows of those whose keys are gone; the rest in the next steps."""
+        rows, room = SWEPT_ROWS, SWEPT_BYTES
+        for session_id in [*self._sweeps]:
+            for table, key, size in self._left(session_id):
+                if rows == 0 or room <= 0:
+                    return
+                rows, room = rows - 1, room - size
+                self._draft.delete(table, key)
+            self._draft.delete(PURGING, session_id.encode())
+            del self._sweeps[session_id]
+
+    def _left(self, session_id: str) -> Iterator[tuple[str, bytes, int]]:
+        """Rows with their sizes: those that are damaged go as well."""
+        prefix, damaged = session_id.encode(), list[bytes]()
+        for table in (BLOCKS, SNAPSHOTS):
+            for key, value in sound(self._draft.committed, table, prefix, prefix=prefix, on_damaged=damaged.append):
+                yield table, key, len(value)
+            yield from ((table, key, 0) for key in damaged if key.startswith(prefix))
+            damaged.clear()
+
+    # ---- events
+
+    def _add(self, ticket: int, command: AddBlock, now: Now) -> None:
+        row = self._row(command.session_id)
+        session, writer = row.session, _writer(row, command)
+        if command.sent < writer.sent:
+            if (command.sent, command.sent + command.count) != (writer.before, writer.sent):
+                known = f"{writer.sent} of this writer's are recorded, the newest of them behind {writer.before}"
+                raise InvalidRequest.field("sent", f"{command.sent} and {command.count} events: {known}")
+            self._draft.reply(ticket, state_pb2.RecordEventsResponse(first=writer.first))
+            return
+        _check_takes(session)
+        first = session.recorded + 1
+        session.lost = min(session.lost + command.sent - writer.sent, COUNT_MAX)
+        writer.first, writer.before, writer.sent = first, command.sent, command.sent + command.count
+        _count(session.dropped, {kind: n - writer.dropped[kind] for kind, n in command.dropped.items()})
+        for kind, n in command.dropped.items():
+            writer.dropped[kind] = n
+        _count(session.kinds, command.kinds)
+        session.recorded += command.count
+        session.kept += command.count
+        session.bytes += len(command.sealed)
+        session.newest_us = max(session.newest_us, command.last_us)
+        row.had_us = max(row.had_us + 1, now.utc_us)
+        block = state_pb2.BlockRow(
+            first=first,
+            count=command.count,
+            first_us=command.first_us,
+            last_us=command.last_us,
+            sealed=command.sealed,
+            had_us=row.had_us,
+        )
+        self._draft.put(BLOCKS, block_key(command.session_id, first), block)
+        self._draft.put(SESSIONS, command.session_id.encode(), row)
+        told = state_pb2.BlockEvent(
+            session_id=session.session_id, first=first, count=command.count, digest=digest_of(command.sealed)
+        )
+        self._draft.record(EventType.SESSION_CHANGED, session.session_id, block=told)
+        self._draft.reply(ticket, state_pb2.RecordEventsResponse(first=first))
+
+    # ---- snapshots
+
+    def _keep(self, ticket: int, command: KeepSnapshot) -> None:
+        """Some are kept beside it, for whoever cannot read the newest, or asks what was before."""
+        session = self._row(command.session_id).session
+        if session.purged_us:
+            raise shredded(session.session_id)
+        if not 0 < command.number <= session.recorded:
+            text = f"{command.number}; the session has {session.recorded} events"
+            raise InvalidRequest.field("number", text)
+        prefix = snapshots_of(command.session_id, command.reducer)
+        new = prefix + number_key(command.number)
+        kept = [key for key, _ in sound(self._draft.committed, SNAPSHOTS, prefix, prefix=prefix) if key != new]
+        for key in kept[: max(0, len(kept) + 1 - SNAPSHOTS_MAX)]:
+            self._draft.delete(SNAPSHOTS, key)
+        row = state_pb2.SnapshotRow(version=command.version, sealed=command.sealed)
+        self._draft.put(SNAPSHOTS, new, row)
+        self._draft.reply(ticket, state_pb2.TakeSnapshotResponse(number=command.number))
+
+    def _row(self, session_id: str) -> state_pb2.SessionRow:
+        row = self._draft.row(SESSIONS, session_id.encode(), state_pb2.SessionRow)
+        if row is None:
+            raise unknown_session(session_id)
+        return row
+
+
+def _check_takes(session: state_pb2.Session) -> None:
+    if session.purged_us:
+        raise shredded(session.session_id)
+    if session.ended_us:
+        text = f"the session {session.session_id} ({session.name!r}) has ended: start another one"
+        raise FailedPrecondition(text, reason="SessionEnded", metadata={"session_id": session.session_id})
+
+
+def _writer(row: state_pb2.SessionRow, command: AddBlock) -> state_pb2.WriterRow:
+    """The newest is the last. One that is not known, but has sent before, was forgotten: it is taken at its word."""
+    found = state_pb2.WriterRow(writer=command.writer)
+    for place, known in enumerate(row.writers):
+        if known.writer == command.writer:
+            found.CopyFrom(known)
+            del row.writers[place]
+            break
+    else:
+        if len(row.writers) == WRITERS_MAX:
+            del row.writers[0]
+            row.forgot = True
+        if command.sent and row.forgot:
+            found.sent = command.sent
+            for kind, number in command.dropped.items():
+                found.dropped[kind] = number
+    row.writers.append(found)
+    return row.writers[-1]
+
+
+def _count(counts: MutableMapping[str, int], more: Mapping[str, int]) -> None:
+    for kind, number in more.items():
+        if number > 0:
+            counts[kind] = min(counts[kind] + number, COUNT_MAX)
+
+
+def shredded(session_id: str) -> FailedPrecondition:
+    text = f"what the session {session_id} said was shredded"
+    return FailedPrecondition(text, reason="SessionShredded", metadata={"session_id": session_id})
+
+
+def unknown_session(session: str) -> NotFound:
+    text = f"there is no session {session!r}: `offgrid state sessions` lists them"
+    return NotFound(text, reason="SessionNotFound", metadata={"session": session})

@@ -1,0 +1,1 @@
+"""Sessions: what applications record, kept sealed; read back, folded and shredded."""

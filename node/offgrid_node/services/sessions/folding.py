@@ -1,0 +1,166 @@
+"""What a session's events come to, by each reducer that this node knows: worked out from the newest snapshot that is
+sound and the events behind it, and kept up as events come in.
+
+A snapshot that is damaged, or of another version of its reducer, is passed over for the one before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from offgrid.reducers import Recorded, Reducer
+from offgrid.v1 import state_pb2
+from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, Fault, InvalidRequest
+from offgrid_node.protocol.state.sessions.blocks import Entry
+from offgrid_node.protocol.state.sessions.tables import SNAPSHOTS, snapshots_of
+from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_of
+from offgrid_node.services.sessions.reading import Reading
+from offgrid_node.services.sessions.vault import Vault
+from offgrid_node.storage.store import Store
+
+LIVE_MAX = 64  # sessions and reducers whose state is kept up
+DIGEST_BYTES = 32
+STATE_BYTES_MAX = 1024 * 1024
+
+_pack = msgspec.msgpack.Encoder(order="sorted").encode
+_unpack = msgspec.msgpack.decode
+_read_json = msgspec.json.decode
+_to_json = msgspec.json.Encoder(order="sorted").encode
+
+
+@dataclass(slots=True)
+class Folded:
+    """What the events up to `number` come to; `snapshot`: the one from which that was worked out, 0: none."""
+
+    number: int
+    state: Any
+    snapshot: int = 0
+
+
+def _said(reducer: Reducer, number: int) -> str:
+    """What a snapshot is bound to be, beside its session."""
+    return f"snapshot {reducer.name} {reducer.version} {number}"
+
+
+class Folding:
+    """By reducer's name. Raises Corrupt where events cannot be read, FailedPrecondition (SessionShredded)."""
+
+    def __init__(self, store: Store, vault: Vault, reading: Reading, reducers: Mapping[str, Reducer]) -> None:
+        self._store, self._vault, self._reading, self.reducers = store, vault, reading, reducers
+        self._live: OrderedDict[tuple[str, str], Folded] = OrderedDict()
+
+    def reducer(self, name: str) -> Reducer:
+        found = self.reducers.get(name)
+        if found is None:
+            known = ", ".join(self.reducers)
+            raise InvalidRequest.field("reducer", f"{name!r} is not known to this node; there are: {known}")
+        return found
+
+    def state(self, session_id: str, reducer: Reducer, upto: int | None = None) -> Folded:
+        """Of all events, or of those up to a number."""
+        live = self._live.get((session_id, reducer.name))
+        if upto is None and live is not None:
+            del self._live[session_id, reducer.name]  # unless all goes well it is half of something
+            self._live[session_id, reducer.name] = self._read_on(session_id, reducer, live, None)
+            return live
+        folded = self._read_on(session_id, reducer, self._newest_snapshot(session_id, reducer, upto), upto)
+        if upto is None:
+            self._keep_live(session_id, reducer, folded)
+        return folded
+
+    def on_events(self, session_id: str, first: int, entries: Sequence[Entry]) -> None:
+        """These have just become durable: what is kept up is led on, if they come next."""
+        for name, reducer in self.reducers.items():
+            live = self._live.get((session_id, name))
+            if live is None or live.number + 1 != first:
+                continue
+            try:
+                live.state = _fold(reducer, live.state, enumerate(entries, first))
+                live.number += len(entries)
+            except Fault:  # whoever asks for the state is told
+                del self._live[session_id, name]
+
+    def sealed(self, session_id: str, reducer: Reducer, folded: Folded) -> bytes:
+        """As a snapshot. Raises FailedPrecondition (ReducerFailed) for what cannot be kept, Exhausted for too much."""
+        return self._vault.seal(session_id, _said(reducer, folded.number), _packed(reducer, folded.state))
+
+    def shown(self, reducer: Reducer, folded: Folded) -> tuple[bytes, bytes]:
+        """As JSON, and its digest: equal for equal states. Raises as `sealed`."""
+        packed = _packed(reducer, folded.state)
+        digest = hashlib.blake2b(packed, digest_size=DIGEST_BYTES, person=b"og.state.v1").digest()
+        return _to_json(folded.state), digest
+
+    def forget(self, session_id: str) -> None:
+        for key in [key for key in self._live if key[0] == session_id]:
+            del self._live[key]
+
+    # ---- inside
+
+    def _keep_live(self, session_id: str, reducer: Reducer, folded: Folded) -> None:
+        self._live[session_id, reducer.name] = folded
+        while len(self._live) > LIVE_MAX:
+            self._live.popitem(last=False)
+
+    def _read_on(self, session_id: str, reducer: Reducer, folded: Folded, upto: int | None) -> Folded:
+        if upto is not None and folded.number >= upto:
+            return folded
+        for part in self._reading.after(session_id, folded.number):
+            wanted = part.events if upto is None else [each for each in part.events if each[0] <= upto]
+            folded.state = _fold(reducer, folded.state, wanted)
+            folded.number = wanted[-1][0] if wanted else folded.number
+            if upto is not None and folded.number >= upto:
+                break
+        return folded
+
+    def _newest_snapshot(self, session_id: str, reducer: Reducer, upto: int | None) -> Folded:
+        prefix = snapshots_of(session_id, reducer.name)
+        for key, value in self._store.scan(SNAPSHOTS, prefix=prefix, reverse=True):
+            number, row = number_of(key[-NUMBER_BYTES:]), state_pb2.SnapshotRow.FromString(value)
+            if row.version != reducer.version or (upto is not None and number > upto):
+                continue
+            try:
+                state = _unpack(self._vault.open(session_id, _said(reducer, number), row.sealed))
+            except (Corrupt, msgspec.DecodeError):
+                continue  # an older one, or all events, come to the same
+            return Folded(number, state, number)
+        return Folded(0, _initial(reducer))
+
+
+def _initial(reducer: Reducer) -> Any:
+    try:
+        return reducer.initial()
+    except Exception as error:
+        text = f"the reducer {reducer.name} (version {reducer.version}) has no beginning: {error!r}"
+        raise FailedPrecondition(text, reason="ReducerFailed") from error
+
+
+def _packed(reducer: Reducer, state: object) -> bytes:
+    try:
+        packed = _pack(state)
+        if _unpack(packed) != state:
+            raise TypeError("it would come back as something else; None, bool, int, float, str, bytes, list, dict stay")
+        _to_json(state)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        text = f"what the reducer {reducer.name} comes to cannot be kept: {error}"
+        raise FailedPrecondition(text, reason="ReducerFailed") from error
+    if len(packed) > STATE_BYTES_MAX:
+        text = f"what the reducer {reducer.name} comes to has {len(packed)} bytes; {STATE_BYTES_MAX} at most are kept"
+        raise Exhausted(text, reason="StateTooLarge")
+    return packed
+
+
+def _fold(reducer: Reducer, state: Any, events: Any) -> Any:
+    apply = reducer.apply
+    try:
+        for number, (timestamp_us, kind, frame_id, energy_delta, data) in events:
+            state = apply(state, Recorded(number, timestamp_us, kind, frame_id, energy_delta, _read_json(data)))
+    except Exception as error:
+        text = f"the reducer {reducer.name} (version {reducer.version}) fails at event {number}: {error!r}"
+        raise FailedPrecondition(text, reason="ReducerFailed") from error
+    return state

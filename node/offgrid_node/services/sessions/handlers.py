@@ -1,0 +1,380 @@
+"""Handlers of SessionService: an application's events, checked, sealed and numbered; and read back.
+
+Events come and lie as one MessagePack text per block (protocol/state/sessions/blocks.py). They are checked one by one
+and sealed as they came, under the session's own key, before the machine sees them: what they say is in no row, no
+segment and no backup in clear.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+from google.protobuf.message import Message
+
+from offgrid.kinds import KIND, KIND_CHARS_MAX, KIND_RULE, KNOWN, Kinds, RejectedEvent
+from offgrid.reducers import Reducer
+from offgrid.v1 import state_pb2
+from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, Fault, InvalidRequest
+from offgrid_node.protocol.ids import fresh_timely_id
+from offgrid_node.protocol.rng import Rng
+from offgrid_node.protocol.state.sessions.blocks import (
+    BLOCK,
+    BLOCK_BYTES_MAX,
+    DATA_BYTES_MAX,
+    EVENTS_MAX,
+    Entry,
+    decode,
+)
+from offgrid_node.protocol.state.sessions.commands import AddBlock, EndSession, RegisterKind, StartSession
+from offgrid_node.protocol.state.sessions.machine import COUNT_MAX, shredded, unknown_session
+from offgrid_node.protocol.state.sessions.tables import ID_PREFIX, KINDS, NAMES, OPEN_SESSIONS, SESSION_ID, SESSIONS
+from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_key, number_of
+from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.caller import Caller
+from offgrid_node.services.flow import Later
+from offgrid_node.services.paging import PAGE_BYTES_MAX, decode_token, encode_token, page_bounds, take_page
+from offgrid_node.services.sessions.folding import Folding
+from offgrid_node.services.sessions.reading import Reading
+from offgrid_node.services.sessions.shredding import Shredding
+from offgrid_node.services.sessions.snapshots import Snapshots
+from offgrid_node.services.sessions.vault import Vault, keyless
+
+NAME_BYTES_MAX = 256
+SESSION = "session"  # the reducer that is meant when none is named
+WRITER_BYTES = 8
+TIME_MAX_US = 1 << 53
+FRAME_MAX = 1 << 53
+ENERGY_MAX = 1e15  # sums of as many as there can be stay finite
+SCAN_BLOCKS_MAX = 4_096  # looked at for one page, so that a rare filter never holds the node up; and opened
+SCAN_BYTES_MAX = 8 * 1024 * 1024
+
+
+class SessionHandlers:
+    """One method per RPC."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        vault: Vault,
+        rng: Rng,
+        reducers: Mapping[str, Reducer],
+        later: Later,
+        *,
+        raw_content: bool,
+    ) -> None:
+        """`raw_content`: what is content may be recorded as it is."""
+        self._runtime, self._vault, self._rng, self._raw_content = runtime, vault, rng, raw_content
+        self._kinds = Kinds()
+        for _, row in runtime.store.scan(KINDS):
+            kind = state_pb2.Kind.FromString(row)
+            self._kinds.register(kind.kind, msgspec.json.decode(kind.schema))
+        self._reading = Reading(runtime.store, vault)
+        self._folding = Folding(runtime.store, vault, self._reading, reducers)
+        self._snapshots = Snapshots(runtime, self._folding, later)
+        self.shredding = Shredding(runtime, vault, self._forget)
+
+    # ---- sessions
+
+    def start_session(self, caller: Caller, request: state_pb2.StartSessionRequest) -> Ticket:
+        """Its key is durable before it is: nothing was ever sealed without one. Where nobody knows whether it came to
+        be its key stays (shredding.py)."""
+        name = _name(request.name)
+        session_id = fresh_timely_id(ID_PREFIX, max(0, self._runtime.clock.now().utc_us), self._rng)
+        newest = self._runtime.store.get(NAMES, name.encode())
+        is_open = newest is not None and self._runtime.store.get(OPEN_SESSIONS, newest) is not None
+        keyless = newest.decode() if newest is not None and is_open and not self._vault.has(newest.decode()) else ""
+        makes = not is_open or bool(keyless)
+        if makes:
+            self._vault.create(session_id)
+
+        def started(outcome: Message | Fault) -> None:
+            found_open = isinstance(outcome, state_pb2.StartSessionResponse) and outcome.resumed
+            if makes and (found_open or isinstance(outcome, Exhausted)):
+                self.shredding.drop_unused(session_id)
+
+        try:
+            command = StartSession(session_id, name, makes, keyless)
+            ticket = self._runtime.ask("sessions", str(caller), command)
+        except Fault:
+            if makes:
+                self.shredding.drop_unused(session_id)
+            raise
+        ticket.when_done(started)
+        return ticket
+
+    def end_session(self, caller: Caller, request: state_pb2.EndSessionRequest) -> Ticket:
+        return self._runtime.ask("sessions", str(caller), EndSession(self._session(request.session).session_id))
+
+    def get_session(self, caller: Caller, request: state_pb2.GetSessionRequest) -> Message:
+        return state_pb2.GetSessionResponse(session=self._session(request.session))
+
+    def list_sessions(self, caller: Caller, request: state_pb2.ListSessionsRequest) -> Message:
+        """Newest first."""
+        start = decode_token(request.page_token)
+
+        def rows() -> Iterator[tuple[bytes, state_pb2.Session | None]]:
+            for key, value in self._runtime.store.scan(SESSIONS, end=start + b"\0" if start else b"", reverse=True):
+                session = state_pb2.SessionRow.FromString(value).session
+                wanted = request.name in ("", session.name) and not (request.open_only and session.ended_us)
+                yield key, session if wanted else None
+
+        sessions, token = take_page(rows(), request.page_size)
+        return state_pb2.ListSessionsResponse(sessions=sessions, next_page_token=token)
+
+    # ---- events
+
+    def record_events(self, caller: Caller, request: state_pb2.RecordEventsRequest) -> Ticket:
+        session = self._session(request.session)
+        if len(request.writer) != WRITER_BYTES:
+            raise InvalidRequest.field("writer", f"{len(request.writer)} bytes; {WRITER_BYTES} are needed")
+        if request.sent > COUNT_MAX:
+            raise InvalidRequest.field("sent", f"{request.sent}; at most {COUNT_MAX} is allowed")
+        entries = self._checked(request.events)
+        kinds = Counter(entry.kind for entry in entries)
+        times = [entry.timestamp_us for entry in entries]
+        self._check_key(session)
+        command = AddBlock(
+            session.session_id,
+            request.writer,
+            request.sent,
+            len(entries),
+            min(times),
+            max(times),
+            self._vault.seal(session.session_id, BLOCK, request.events),
+            kinds,
+            self._dropped(request.dropped),
+        )
+        ticket = self._runtime.ask("sessions", str(caller), command, size_bytes=len(request.events))
+
+        def durable(outcome: Message | Fault) -> None:
+            if isinstance(outcome, state_pb2.RecordEventsResponse):
+                self._snapshots.on_events(session.session_id, outcome.first, entries)
+
+        ticket.when_done(durable)
+        return ticket
+
+    def list_records(self, caller: Caller, request: state_pb2.ListRecordsRequest) -> Message:
+        """One page. A page may be short, even empty, and still name a next one: how much is looked at is bounded."""
+        session, limit, wanted = self._session(request.session), page_bounds(request.page_size), _Wanted.of(request)
+        self._check_key(session)
+        position = decode_token(request.page_token)
+        if position and position[NUMBER_BYTES:] != _filter_of(request):
+            raise InvalidRequest.field("page_token", "it belongs to a list with other filters; begin again without it")
+        backwards = request.newest_first
+        at = number_of(position[:NUMBER_BYTES]) if position else session.recorded + 1 if backwards else 0
+        walk = self._reading.before if backwards else self._reading.after
+        page, page_bytes, opened_bytes = state_pb2.ListRecordsResponse(), 0, 0
+        for looked, part in enumerate(walk(session.session_id, min(at, session.recorded + 1), wanted.may_be_in), 1):
+            for number, entry in part.events:
+                if wanted.has(entry):
+                    page_bytes += len(entry.data)
+                    if len(page.records) == limit or (page.records and page_bytes > PAGE_BYTES_MAX):
+                        page.next_page_token = encode_token(number_key(at) + _filter_of(request))
+                        return page
+                    page.records.append(_record(number, entry))
+                at = number
+            at, opened_bytes = part.looked, opened_bytes + part.bytes
+            if looked == SCAN_BLOCKS_MAX or opened_bytes >= SCAN_BYTES_MAX:
+                page.next_page_token = encode_token(number_key(at) + _filter_of(request))
+                break
+        return page
+
+    # ---- what they come to
+
+    def show_state(self, caller: Caller, request: state_pb2.ShowStateRequest) -> Message:
+        session, reducer = self._session(request.session), self._folding.reducer(request.reducer or SESSION)
+        self._check_key(session)
+        upto: int | None = None
+        if request.number and request.at_us:
+            raise InvalidRequest.field("at_us", "a number is given already; one of the two is allowed")
+        if request.number:
+            upto = min(request.number, session.recorded)
+        elif request.at_us:
+            upto = self._reading.number_at(session.session_id, session.recorded, request.at_us)
+        folded = self._folding.state(session.session_id, reducer, upto)
+        state, digest = self._folding.shown(reducer, folded)
+        return state_pb2.ShowStateResponse(
+            reducer=reducer.name,
+            version=reducer.version,
+            number=folded.number,
+            state=state,
+            digest=digest,
+            snapshot=folded.snapshot,
+        )
+
+    def take_snapshot(self, caller: Caller, request: state_pb2.TakeSnapshotRequest) -> Ticket:
+        session, reducer = self._session(request.session), self._folding.reducer(request.reducer or SESSION)
+        self._check_key(session)
+        if not session.recorded:
+            raise FailedPrecondition(f"nothing is recorded in {session.session_id}", reason="SessionEmpty")
+        return self._snapshots.take(session.session_id, reducer)
+
+    # ---- kinds
+
+    def register_kind(self, caller: Caller, request: state_pb2.RegisterKindRequest) -> Ticket:
+        _check_kind("kind", request.kind)
+        if request.kind in KNOWN:
+            raise InvalidRequest.field("kind", f"{request.kind} is known everywhere, and cannot be another here")
+        try:
+            schema = msgspec.json.decode(request.schema)
+            Kinds().register(request.kind, schema)
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest.field("schema", str(error)) from error
+
+        def registered(outcome: Message | Fault) -> None:
+            if isinstance(outcome, state_pb2.RegisterKindResponse):
+                self._kinds.register(request.kind, schema)
+
+        ticket = self._runtime.ask("sessions", str(caller), RegisterKind(request.kind, request.schema))
+        ticket.when_done(registered)
+        return ticket
+
+    def list_kinds(self, caller: Caller, request: state_pb2.ListKindsRequest) -> Message:
+        """Those that are known everywhere first."""
+        found = state_pb2.ListKindsResponse(store_raw_content=self._raw_content)
+        for kind in KNOWN:
+            found.kinds.add(kind=kind, schema=msgspec.json.encode(self._kinds.schema(kind)))
+        for _, row in self._runtime.store.scan(KINDS):
+            found.kinds.add().ParseFromString(row)
+        return found
+
+    # ---- shredding
+
+    def purge_sessions(self, caller: Caller, request: state_pb2.PurgeSessionsRequest) -> Ticket:
+        if request.all == bool(request.sessions):
+            raise InvalidRequest.field("sessions", "either some are named, or `all` is set")
+        if request.all:
+            named = [key.decode() for key, _ in self._runtime.store.scan(SESSIONS)]
+        else:
+            named = [self._session(text).session_id for text in request.sessions]
+        return self.shredding.purge([*dict.fromkeys(named)])
+
+    # ---- inside
+
+    def _session(self, text: str) -> state_pb2.Session:
+        """By its id, or the newest of that name. Raises NotFound."""
+        store, key = self._runtime.store, text.encode(errors="replace")
+        if not SESSION_ID.match(text):
+            _name(text, "session", ids=True)
+            key = store.get(NAMES, key) or b""
+        row = store.get(SESSIONS, key) if key else None
+        if row is None:
+            raise unknown_session(text)
+        return state_pb2.SessionRow.FromString(row).session
+
+    def _dropped(self, said: Mapping[str, int]) -> dict[str, int]:
+        known = {*self._kinds}
+        for kind, count in said.items():
+            if kind not in known:
+                raise InvalidRequest.field(f"dropped[{kind}]", f"not known here: {', '.join(known)} are")
+            if count > COUNT_MAX:
+                raise InvalidRequest.field(f"dropped[{kind}]", f"{count}; at most {COUNT_MAX} is allowed")
+        return dict(said)
+
+    def _forget(self, session_id: str) -> None:
+        self._folding.forget(session_id)
+        self._snapshots.forget(session_id)
+
+    def _check_key(self, session: state_pb2.Session) -> None:
+        if session.purged_us:
+            raise shredded(session.session_id)
+        if not self._vault.has(session.session_id):
+            raise keyless(session.session_id)
+
+    def _checked(self, events: bytes) -> list[Entry]:
+        """Raises InvalidRequest, naming each event that is wrong by its place."""
+        if not 0 < len(events) <= BLOCK_BYTES_MAX:
+            raise InvalidRequest.field("events", f"{len(events)} bytes; 1 to {BLOCK_BYTES_MAX} are allowed")
+        try:
+            entries = decode(events)
+        except Corrupt as fault:
+            raise InvalidRequest.field("events", fault.message) from fault
+        if not 0 < len(entries) <= EVENTS_MAX:
+            raise InvalidRequest.field("events", f"{len(entries)} events; 1 to {EVENTS_MAX} are allowed")
+        check, read, hashed = self._kinds.check, msgspec.json.decode, not self._raw_content
+        for place, entry in enumerate(entries):
+            if (wrong := _wrong(entry)) is not None:
+                raise InvalidRequest.field(f"events[{place}].{wrong[0]}", wrong[1])
+            try:
+                check(entry.kind, read(entry.data), hashed=hashed)
+            except RejectedEvent as error:
+                raise InvalidRequest.field(f"events[{place}]{error.path}", f"{entry.kind}: {error.rule}") from error
+            except (msgspec.DecodeError, RecursionError) as error:
+                raise InvalidRequest.field(f"events[{place}].data", f"no JSON: {error}") from error
+        return entries
+
+
+class _Wanted(NamedTuple):
+    """What of a session's events is asked for."""
+
+    kinds: Collection[str]
+    since_us: int
+    until_us: int
+    frame_id: int | None
+
+    @classmethod
+    def of(cls, request: state_pb2.ListRecordsRequest) -> _Wanted:
+        for place, kind in enumerate(request.kinds):
+            _check_kind(f"kinds[{place}]", kind)
+        frame_id = request.frame_id if request.HasField("frame_id") else None
+        return cls(frozenset(request.kinds), request.since_us, request.until_us or TIME_MAX_US, frame_id)
+
+    def may_be_in(self, block: state_pb2.BlockRow) -> bool:
+        return self.since_us <= block.last_us and block.first_us <= self.until_us
+
+    def has(self, entry: Entry) -> bool:
+        return (
+            (not self.kinds or entry.kind in self.kinds)
+            and self.since_us <= entry.timestamp_us <= self.until_us
+            and (self.frame_id is None or entry.frame_id == self.frame_id)
+        )
+
+
+def _wrong(entry: Entry) -> tuple[str, str] | None:
+    """What is no data: the field, and what is allowed."""
+    at_us, _, frame_id, energy_delta, data = entry
+    if not 0 <= at_us < TIME_MAX_US:
+        return "timestamp_us", f"{at_us}; 0 to {TIME_MAX_US - 1} is allowed"
+    if frame_id is not None and not 0 <= frame_id < FRAME_MAX:
+        return "frame_id", f"{frame_id}; 0 to {FRAME_MAX - 1} is allowed"
+    if energy_delta is not None and not -ENERGY_MAX <= energy_delta <= ENERGY_MAX:
+        return "energy_delta", f"{energy_delta}; {-ENERGY_MAX:g} to {ENERGY_MAX:g} is allowed"
+    if len(data) > DATA_BYTES_MAX:
+        return "data", f"{len(data)} bytes; {DATA_BYTES_MAX} at most are allowed"
+    return None
+
+
+def _record(number: int, entry: Entry) -> state_pb2.Record:
+    return state_pb2.Record(
+        number=number,
+        kind=entry.kind,
+        timestamp_us=entry.timestamp_us,
+        frame_id=entry.frame_id,
+        energy_delta=entry.energy_delta,
+        data=entry.data,
+    )
+
+
+def _name(text: str, field: str = "name", *, ids: bool = False) -> str:
+    if not 0 < len(text.encode(errors="replace")) <= NAME_BYTES_MAX or not text.isprintable():
+        shown = text[:NAME_BYTES_MAX]
+        raise InvalidRequest.field(field, f"{shown!r}: 1 to {NAME_BYTES_MAX} bytes of printable text are allowed")
+    if not ids and SESSION_ID.match(text):
+        raise InvalidRequest.field(field, f"{text!r} is the form of an id, and no name")
+    return text
+
+
+def _check_kind(field: str, kind: str) -> None:
+    if len(kind) > KIND_CHARS_MAX or not KIND.match(kind):
+        raise InvalidRequest.field(field, f"{kind!r} is no name of a kind: {KIND_RULE}")
+
+
+def _filter_of(request: state_pb2.ListRecordsRequest) -> bytes:
+    frame = request.frame_id if request.HasField("frame_id") else None
+    said = (request.session, sorted(request.kinds), request.since_us, request.until_us, frame, request.newest_first)
+    return hashlib.blake2b(json.dumps(said).encode(), digest_size=4).digest()

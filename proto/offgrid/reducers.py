@@ -1,0 +1,66 @@
+"""A session's state is the fold of its events by a reducer: `apply` over them all, in their order, from `initial`.
+
+A node folds by every reducer that it knows: `session`, below, and what packages on its machine register under the entry
+point group "offgrid.reducers" (an object or a class with a reducer's four names). State is made of what MessagePack has
+words for: None, bool, int, float, str, bytes, list, and dict with str keys. A reducer must be pure (same events, same
+state); who changes what one comes to raises its `version`, and snapshots of other versions count no more.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+
+class Recorded(NamedTuple):
+    """One event, as `record` was given it; `number` is its place in the session, from 1 on."""
+
+    number: int
+    timestamp_us: int
+    kind: str
+    frame_id: int | None
+    energy_delta: float | None
+    data: dict[str, Any]
+
+
+class Reducer(Protocol):
+    """`apply` may change the state that it is given and return it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    def initial(self) -> Any: ...
+
+    def apply(self, state: Any, event: Recorded) -> Any: ...
+
+
+class SessionReducer:
+    """What any session comes to: how many events of which kind, the energy in all, and the newest frame.
+
+    `energy_accumulator`: the sum of `energy_delta`; `frame_state`: of the newest event with a frame its number and
+    time, and what the newest energy.update said of fps and of the frame's budget.
+    """
+
+    name, version = "session", 1
+
+    def initial(self) -> dict[str, Any]:
+        return {"events": 0, "kinds": {}, "energy_accumulator": 0.0, "frame_state": {}, "newest_us": 0}
+
+    def apply(self, state: dict[str, Any], event: Recorded) -> dict[str, Any]:
+        state["events"] += 1
+        kinds = state["kinds"]
+        kinds[event.kind] = kinds.get(event.kind, 0) + 1
+        if event.energy_delta is not None:
+            state["energy_accumulator"] += event.energy_delta
+        if event.timestamp_us > state["newest_us"]:
+            state["newest_us"] = event.timestamp_us
+        frame = state["frame_state"]
+        if event.frame_id is not None:
+            frame["frame_id"], frame["timestamp_us"] = event.frame_id, event.timestamp_us
+        if event.kind == "energy.update":
+            for name in ("fps", "frame_budget_used"):
+                if name in event.data:
+                    frame[name] = event.data[name]
+        return state

@@ -1,0 +1,210 @@
+"""`offgrid state …`: sessions of applications, what was recorded in them and what it comes to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from offgrid_tools.cli.settings import common, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from offgrid.v1.state_pb2 import Record, Session
+
+LIMIT = 50
+SESSION = click.argument("session")
+
+
+@click.command()
+@click.option("--name", default="", help="Of that name.")
+@click.option("--open", "open_only", is_flag=True, help="That have not ended.")
+@click.option("--limit", type=click.IntRange(0), default=LIMIT, show_default=True, help="The newest so many; 0: all.")
+@common
+def sessions(name: str, open_only: bool, limit: int) -> None:
+    """List sessions, the newest first."""
+    found = settings().connect().sessions.list(name=name, open_only=open_only, limit=limit or None)
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit, json_of
+
+        emit({"sessions": [json_of(session) for session in found]})
+        return
+    from offgrid_tools.cli.output import cut, size, table, when
+
+    table(
+        ("session", "name", "started", "state", "events", "kept", "size"),
+        (
+            (s.session_id, cut(s.name), when(s.started_us), _state_of(s), s.recorded, s.kept, size(s.bytes))
+            for s in found
+        ),
+        empty="there are no sessions",
+    )
+
+
+@click.command()
+@SESSION
+@click.option("--reducer", default="", help="That folds them. [default: session]")
+@click.option("--at", metavar="TIME", help="As it was then: 10m (ago), 2026-11-20T08:00.")
+@click.option("--number", type=click.IntRange(1), help="Of the events up to that number.")
+@common
+def show(session: str, reducer: str, at: str | None, number: int | None) -> None:
+    """Show what the events of SESSION come to; its id, or the name of one that is open.
+
+    \b
+    offgrid state show 'flight 7' --at 2026-11-20T08:00
+    """
+    if at is not None and number is not None:
+        raise click.UsageError("--at and --number cannot both be given")
+    client, at_us = settings().connect(), _time("--at", at)
+    told = client.sessions.get(session)
+    shown = client.sessions.show(told.session_id, reducer=reducer, number=number or 0, at_us=at_us)
+    import json
+
+    state = json.loads(shown.state)
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit, json_of
+
+        emit(
+            {
+                "session": json_of(told),
+                "reducer": shown.reducer,
+                "version": shown.version,
+                "number": shown.number,
+                "snapshot": shown.snapshot,
+                "digest": shown.digest.hex(),
+                "state": state,
+            }
+        )
+        return
+    from offgrid_tools.cli.output import facts, size, when
+
+    facts(
+        [
+            ("session", told.session_id),
+            ("name", told.name),
+            ("state", _state_of(told)),
+            ("started", when(told.started_us)),
+            ("ended", when(told.ended_us) if told.ended_us else ""),
+            ("recorded", f"{told.recorded} events, of which {told.kept} are kept in {size(told.bytes)}"),
+            ("kinds", _counts(told.kinds)),
+            ("dropped", _counts(told.dropped)),
+            ("folded by", f"{shown.reducer}, version {shown.version}: {shown.number} events"),
+            ("digest", shown.digest.hex()),
+        ]
+    )
+    click.echo(json.dumps(state, indent=2, ensure_ascii=False))
+
+
+@click.command()
+@SESSION
+@click.option("--kind", "kinds", multiple=True, help="Of that kind: energy.update; repeat it for more.")
+@click.option("--since", metavar="TIME", help="From then on: 10m, 2h, 2026-11-20T08:00.")
+@click.option("--until", metavar="TIME", help="Up to then.")
+@click.option("--frame", type=click.IntRange(0), help="Of that frame.")
+@click.option("--limit", type=click.IntRange(0), default=LIMIT, show_default=True, help="The newest so many; 0: all.")
+@common
+def records(
+    session: str, kinds: tuple[str, ...], since: str | None, until: str | None, frame: int | None, limit: int
+) -> None:
+    """List what was recorded in SESSION, oldest first."""
+    found = settings().connect().sessions.records(
+        session,
+        kinds=kinds,
+        since_us=_time("--since", since),
+        until_us=_time("--until", until),
+        frame=frame,
+        newest_first=limit > 0,
+        limit=limit or None,
+    )  # fmt: skip
+    _print(reversed([*found]) if limit else found)
+
+
+@click.command()
+@SESSION
+@click.option("--reducer", default="", help="That folds them. [default: session]")
+@common
+def snapshot(session: str, reducer: str) -> None:
+    """Keep what the events of SESSION come to now, so that a start need not fold them anew."""
+    number = settings().connect().sessions.snapshot(session, reducer=reducer)
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        emit({"number": number})
+        return
+    click.echo(f"kept, with {number} events")
+
+
+@click.command()
+@click.option("--session", "named", multiple=True, metavar="SESSION", help="That session; repeat it for more.")
+@click.option("--all", "everything", is_flag=True, help="All sessions.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@common
+def purge(named: tuple[str, ...], everything: bool, yes: bool) -> None:
+    """Shred what sessions say, for good: nobody can read it any more, here, in a backup or at a host."""
+    if everything == bool(named):
+        raise click.UsageError("name sessions by --session, or give --all")
+    client = settings().connect()
+    told = [*client.sessions.list()] if everything else [client.sessions.get(each) for each in named]
+    events = sum(each.kept for each in told)
+    if not yes:
+        click.confirm(f"Shred {events} events of {len(told)} sessions? There is no way back.", abort=True, err=True)
+    answer = client.sessions.purge([] if everything else [each.session_id for each in told], everything=everything)
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        emit({"sessions": answer.sessions, "events": answer.events})
+        return
+    click.echo(f"{answer.events} events of {answer.sessions} sessions are shredded")
+
+
+def _time(option: str, text: str | None) -> int:
+    if text is None:
+        return 0
+    import time
+
+    from offgrid_tools.cli.events import since_us
+
+    try:
+        return since_us(text, time.time_ns() // 1_000)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(f"{text!r} is no time; 10m, 2h, 2026-11-20T08:00 are", param_hint=option) from error
+
+
+def _print(found: Iterable[Record]) -> None:
+    import json
+
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        for record in found:
+            emit({"record": _document(record, json.loads(record.data))})
+        return
+    from offgrid_tools.cli.output import clean, when
+
+    click.echo(f"{'NUMBER':>8}  {'TIME':<23}  {'KIND':<22}  {'FRAME':>7}  DATA")
+    for record in found:
+        frame = str(record.frame_id) if record.HasField("frame_id") else ""
+        data = clean(record.data.decode(errors="replace"))
+        click.echo(f"{record.number:>8}  {when(record.timestamp_us):<23}  {record.kind:<22}  {frame:>7}  {data}")
+
+
+def _document(record: Record, data: object) -> dict[str, Any]:
+    return {
+        "number": record.number,
+        "timestamp_us": record.timestamp_us,
+        "kind": record.kind,
+        "frame_id": record.frame_id if record.HasField("frame_id") else None,
+        "energy_delta": record.energy_delta if record.HasField("energy_delta") else None,
+        "data": data,
+    }
+
+
+def _state_of(session: Session) -> str:
+    if session.purged_us:
+        return "purged"
+    return "ended" if session.ended_us else "open"
+
+
+def _counts(counts: Any) -> str:
+    return ", ".join(f"{kind} {counts[kind]}" for kind in sorted(counts))
