@@ -16,7 +16,7 @@ from offgrid_node.local_mesh import LocalMesh, LocalNode
 
 pytestmark = pytest.mark.xdist_group("mesh")
 
-NAMES = ("Mesh", "Join", "Job", "Market", "Host", "Object", "Quorum", "Ledger", "State")
+NAMES = ("Mesh", "Join", "Job", "Market", "Host", "Object", "Quorum", "Ledger", "State", "Session")
 SERVICES = {f"offgrid.v1.{name}Service" for name in NAMES} | {
     "grpc.health.v1.Health",
     "grpc.reflection.v1alpha.ServerReflection",
@@ -33,12 +33,14 @@ ADMIN_CALLS = {
     "offgrid.v1.QuorumService/ListWeights": "",
     "offgrid.v1.LedgerService/GetGenesis": "",
     "offgrid.v1.StateService/ListEvents": "",
+    "offgrid.v1.SessionService/ListSessions": "",
     "grpc.health.v1.Health/Check": "",
 }
 MEMBER_CALLS = ADMIN_CALLS | {
     "offgrid.v1.JobService/ListMissions": "permission_denied",  # the owner's
     "offgrid.v1.HostService/GetHost": "permission_denied",
     "offgrid.v1.StateService/ListEvents": "permission_denied",
+    "offgrid.v1.SessionService/ListSessions": "permission_denied",
     "offgrid.v1.MeshService/Ping": "",
 }
 
