@@ -68,7 +68,7 @@ def test_what_is_put_back_comes_first_again() -> None:
     for number in range(6):
         some.add(event("word", number))
     taken = some.take(4, 10**6)
-    assert (some.oldest, some.newest) == (5, 6)
+    assert (some.oldest, some.accepted) == (5, 6)
     some.put_back(taken[2:])
     assert some.oldest == 3
     assert [each.timestamp_us for each in some.take(9, 10**6)] == [2, 3, 4, 5]

@@ -43,15 +43,10 @@ class Backlog:
         self._queue: deque[Waiting] = deque()
         self._bytes = 0
         self._dropped: Counter[str] = Counter()
-        self.accepted = self.turned_away = 0
+        self.accepted = self.turned_away = 0  # the first is the place of what was accepted last, too
 
     def __len__(self) -> int:
         return len(self._queue)
-
-    @property
-    def newest(self) -> int:
-        """The place of what was accepted last."""
-        return self.accepted
 
     @property
     def oldest(self) -> int:

@@ -56,7 +56,8 @@ class Recorder:
         self._missed_before = 0  # dropped and refused when it was last flushed
         self._breaker, self._write_ms = Breaker(), 0.0
         self._wake, self._settled = threading.Event(), threading.Condition()
-        self._closing, self._pid = False, os.getpid()
+        self._closing = self._over = False  # it takes nothing more; its thread ends
+        self._pid = os.getpid()
         self._why: OffgridError | None = None  # it takes nothing more
         self._thread = threading.Thread(target=self._run, name="offgrid-recorder", daemon=True)
         self._thread.start()
@@ -80,7 +81,7 @@ class Recorder:
     def flush(self, timeout_s: float) -> bool:
         """Waits until all that was accepted before now is settled. True: it is durable. False: it is not settled in
         time, or some that came since the last flush was dropped or refused."""
-        until = self._backlog.newest
+        until = self._backlog.accepted
         self._wake.set()
         with self._settled:
             settled = self._settled.wait_for(lambda: self._is_settled(until), timeout_s)
@@ -92,13 +93,11 @@ class Recorder:
         """Takes nothing more, flushes, and ends the thread."""
         self._closing = True
         flushed = self._pid == os.getpid() and self.flush(timeout_s)
-        self._end = True
+        self._over = True
         self._wake.set()
         if self._pid == os.getpid() and threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
         return flushed
-
-    _end = False
 
     # ---- its own
 
@@ -117,7 +116,7 @@ class Recorder:
 
     def _run(self) -> None:
         try:
-            while not self._end and self._why is None:
+            while not self._over and self._why is None:
                 if len(self._backlog) < BATCH_MIN and not self._under_way:
                     self._wake.wait(BATCH_S)
                 self._wake.clear()

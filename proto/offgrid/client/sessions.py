@@ -23,14 +23,11 @@ from offgrid.client.backlog import Waiting
 from offgrid.client.calls import Calls
 from offgrid.client.paging import pages
 from offgrid.client.recording import Figures, Recorder
-from offgrid.kinds import Kinds
+from offgrid.kinds import DATA_BYTES_MAX, ENERGY_MAX, FRAME_MAX, TIME_MAX_US, Kinds
 from offgrid.v1 import state_pb2
 
 CLOSE_S = 10.0
 EXIT_S = 2.0  # for what waits when the program ends without closing the session
-TIME_MAX_US = FRAME_MAX = 1 << 53
-ENERGY_MAX = 1e15
-DATA_BYTES_MAX = 64 * 1024
 _encode = msgspec.msgpack.Encoder().encode
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 

@@ -25,6 +25,9 @@ KIND_CHARS_MAX = 64
 KIND_RULE = f"words of a-z, 0-9 and _ with dots between, {KIND_CHARS_MAX} characters at most, as energy.update"
 SCHEMA_BYTES_MAX = 64 * 1024
 WORDS_MAX = 300  # of what was wrong
+DATA_BYTES_MAX = 64 * 1024  # of one event, as JSON
+TIME_MAX_US = FRAME_MAX = 1 << 53  # what JavaScript holds exactly
+ENERGY_MAX = 1e15  # either way: sums of as many as there can be stay finite
 HASHED = {"type": "string", "pattern": "^blake2b-256:[0-9a-f]{64}$"}
 EXPENDABLE, CONTENT = "x-expendable", "x-content"
 

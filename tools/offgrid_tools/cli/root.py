@@ -74,7 +74,7 @@ ROOT = LazyGroup(
         "placement": Entry("root:PLACEMENT", "Why objects lie where they do."),
         "quorum": Entry("root:QUORUM", "Create, ack, show and list quorums."),
         "events": Entry("events:events", "What the journal says happened."),
-        "state": Entry("root:STATE", "Sessions of applications: list, show, export and shred them."),
+        "state": Entry("root:STATE", "Sessions of applications: list, show and shred them, and the kinds of events."),
         "sim": Entry("sim:sim", "Replay one seed of the simulator."),
     },
     HELP,
@@ -121,7 +121,7 @@ STATE = LazyGroup(
         "register-kind": Entry("session_kinds:register_kind", "Let events of another kind be recorded."),
         "purge": Entry("sessions:purge", "Shred what sessions say, for good."),
     },
-    "Sessions of applications: list, show, export and shred them.",
+    "Sessions of applications: list, show and shred them, and the kinds of events.",
     common_options(),
 )
 MISSION = LazyGroup(

@@ -49,7 +49,7 @@ def sessions(name: str, open_only: bool, limit: int) -> None:
 @click.option("--number", type=click.IntRange(1), help="Of the events up to that number.")
 @common
 def show(session: str, reducer: str, at: str | None, number: int | None) -> None:
-    """Show what the events of SESSION come to; its id, or the name of one that is open.
+    """Show what the events of SESSION come to; its id, or a name: the newest of that name.
 
     \b
     offgrid state show 'flight 7' --at 2026-11-20T08:00

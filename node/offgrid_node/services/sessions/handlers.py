@@ -16,7 +16,18 @@ from typing import NamedTuple
 import msgspec
 from google.protobuf.message import Message
 
-from offgrid.kinds import KIND, KIND_CHARS_MAX, KIND_RULE, KNOWN, Kinds, RejectedEvent
+from offgrid.kinds import (
+    DATA_BYTES_MAX,
+    ENERGY_MAX,
+    FRAME_MAX,
+    KIND,
+    KIND_CHARS_MAX,
+    KIND_RULE,
+    KNOWN,
+    TIME_MAX_US,
+    Kinds,
+    RejectedEvent,
+)
 from offgrid.reducers import Reducer
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, Fault, InvalidRequest
@@ -25,7 +36,6 @@ from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.state.sessions.blocks import (
     BLOCK,
     BLOCK_BYTES_MAX,
-    DATA_BYTES_MAX,
     EVENTS_MAX,
     Entry,
     decode,
@@ -47,9 +57,6 @@ from offgrid_node.services.sessions.vault import Vault, keyless
 NAME_BYTES_MAX = 256
 SESSION = "session"  # the reducer that is meant when none is named
 WRITER_BYTES = 8
-TIME_MAX_US = 1 << 53
-FRAME_MAX = 1 << 53
-ENERGY_MAX = 1e15  # sums of as many as there can be stay finite
 SCAN_BLOCKS_MAX = 4_096  # looked at for one page, so that a rare filter never holds the node up; and opened
 SCAN_BYTES_MAX = 8 * 1024 * 1024
 

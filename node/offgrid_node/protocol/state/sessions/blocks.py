@@ -19,8 +19,6 @@ DIGEST_BYTES = 16
 NONCE_BYTES, TAG_BYTES = 24, 16
 EVENTS_MAX = 1_000  # in one block
 BLOCK_BYTES_MAX = 1024 * 1024
-DATA_BYTES_MAX = 64 * 1024  # of one event
-KIND_CHARS_MAX = 64
 BLOCK = "block"  # what it is bound to be, beside its session
 _PERSON = b"og.block.v1"
 

@@ -57,7 +57,7 @@ from offgrid_node.protocol.state.tables import number_key
 
 OPEN_MAX = 1_024
 WRITERS_MAX = 64  # of one session that are remembered; what others send again is recorded twice
-KINDS_MAX = 256  # in one session, and registered
+KINDS_MAX = 256  # registered
 SWEPT_ROWS, SWEPT_BYTES = 4_096, 16 * 1024 * 1024  # in one step
 COUNT_MAX = 1 << 53
 SNAPSHOTS_MAX = 4  # of one session and reducer

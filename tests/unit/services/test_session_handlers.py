@@ -7,7 +7,7 @@ import json
 import pytest
 from session_desk import START_US, Desk, event
 
-from offgrid.kinds import KNOWN
+from offgrid.kinds import DATA_BYTES_MAX, KNOWN
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import (
     Corrupt,
@@ -20,7 +20,7 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.state.sessions import machine
-from offgrid_node.protocol.state.sessions.blocks import DATA_BYTES_MAX, EVENTS_MAX
+from offgrid_node.protocol.state.sessions.blocks import EVENTS_MAX
 from offgrid_node.protocol.state.sessions.tables import BLOCKS, block_key
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.sessions import handlers
