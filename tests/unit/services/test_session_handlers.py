@@ -21,7 +21,7 @@ from offgrid_node.protocol.errors import (
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.state.sessions import machine
 from offgrid_node.protocol.state.sessions.blocks import EVENTS_MAX
-from offgrid_node.protocol.state.sessions.tables import BLOCKS, block_key
+from offgrid_node.protocol.state.sessions.tables import BLOCKS, KINDS, block_key
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.sessions import handlers
 from offgrid_node.services.sessions.shredding import ORPHAN_MS
@@ -450,3 +450,18 @@ class TestAKind:
             self.register(desk, "c")
         self.register(desk, "a", b"{}")
         desk.record(desk.session(), event(kind="a", anything=1))
+
+    def test_whose_row_is_damaged_is_left_out_until_it_is_registered_anew(self, desk: Desk) -> None:
+        self.register(desk, "a", b"{}")
+        self.register(desk, "b", b"{}")
+        desk.store.damage(KINDS, b"a")
+        desk.start()
+        listed = desk.ask("list_kinds", state_pb2.ListKindsRequest())
+        assert [each.kind for each in listed.kinds] == [*KNOWN, "b"]
+        desk.record(desk.session(), event(kind="b"))
+        self.register(desk, "a", b"{}")
+        desk.start()
+        desk.record(desk.session(), event(kind="a"), sent=1)
+
+    def test_is_kept_as_short_as_it_can_be_said(self, desk: Desk) -> None:
+        assert self.register(desk, "a", b'{ "type" :' + b" " * 1_000_000 + b'"object" }').schema == b'{"type":"object"}'

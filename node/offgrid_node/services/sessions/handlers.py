@@ -33,6 +33,7 @@ from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, Fault, InvalidRequest
 from offgrid_node.protocol.ids import fresh_timely_id
 from offgrid_node.protocol.rng import Rng
+from offgrid_node.protocol.sound import sound
 from offgrid_node.protocol.state.sessions.blocks import (
     BLOCK,
     BLOCK_BYTES_MAX,
@@ -77,7 +78,7 @@ class SessionHandlers:
         """`raw_content`: what is content may be recorded as it is."""
         self._runtime, self._vault, self._rng, self._raw_content = runtime, vault, rng, raw_content
         self._kinds = Kinds()
-        for _, row in runtime.store.scan(KINDS):
+        for _, row in sound(runtime.store.scan, KINDS):  # one that is damaged is to be registered anew
             kind = state_pb2.Kind.FromString(row)
             self._kinds.register(kind.kind, msgspec.json.decode(kind.schema))
         self._reading = Reading(runtime.store, vault)
@@ -237,7 +238,7 @@ class SessionHandlers:
             if isinstance(outcome, state_pb2.RegisterKindResponse):
                 self._kinds.register(request.kind, schema)
 
-        ticket = self._runtime.ask("sessions", str(caller), RegisterKind(request.kind, request.schema))
+        ticket = self._runtime.ask("sessions", str(caller), RegisterKind(request.kind, msgspec.json.encode(schema)))
         ticket.when_done(registered)
         return ticket
 
@@ -246,7 +247,7 @@ class SessionHandlers:
         found = state_pb2.ListKindsResponse(store_raw_content=self._raw_content)
         for kind in KNOWN:
             found.kinds.add(kind=kind, schema=msgspec.json.encode(self._kinds.schema(kind)))
-        for _, row in self._runtime.store.scan(KINDS):
+        for _, row in sound(self._runtime.store.scan, KINDS):
             found.kinds.add().ParseFromString(row)
         return found
 

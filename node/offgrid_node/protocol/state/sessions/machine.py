@@ -30,7 +30,7 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.rng import Rng
-from offgrid_node.protocol.sound import sound
+from offgrid_node.protocol.sound import keys, sound
 from offgrid_node.protocol.state.sessions.blocks import digest_of
 from offgrid_node.protocol.state.sessions.commands import (
     AddBlock,
@@ -163,7 +163,8 @@ class SessionsMachine:
 
     def _register(self, ticket: int, command: RegisterKind, now: Now) -> None:
         key = command.kind.encode()
-        if self._draft.get(KINDS, key) is None and sum(1 for _ in self._draft.committed(KINDS, b"")) >= KINDS_MAX:
+        known = {*keys(self._draft.committed, KINDS)}
+        if key not in known and len(known) >= KINDS_MAX:
             raise Exhausted(f"{KINDS_MAX} kinds are registered, and no more are taken", reason="TooManyKinds")
         kind = state_pb2.Kind(kind=command.kind, schema=command.schema, registered_us=max(now.utc_us, 1))
         self._draft.put(KINDS, key, kind)
