@@ -16,6 +16,7 @@ from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
+from offgrid.installed_reducers import load_reducers
 from offgrid_node import __version__
 from offgrid_node.access_files import write_access_files
 from offgrid_node.banner import banner
@@ -36,7 +37,6 @@ from offgrid_node.listeners import Listeners
 from offgrid_node.machine_facts import unheld_notices
 from offgrid_node.node import Node
 from offgrid_node.node_executors import make_executors, open_at_work
-from offgrid_node.node_reducers import load_reducers
 from offgrid_node.node_settings import jobs_settings, mesh_settings, object_parts
 from offgrid_node.parts import Parts
 from offgrid_node.protocol.clock import Now

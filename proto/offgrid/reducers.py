@@ -8,7 +8,25 @@ state); who changes what one comes to raises its `version`, and snapshots of oth
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+DIGEST_BYTES = 32
+STATE_BYTES_MAX = 1024 * 1024
+
+_pack = msgspec.msgpack.Encoder(order="sorted").encode
+_unpack = msgspec.msgpack.decode
+_to_json = msgspec.json.Encoder(order="sorted").encode
+
+
+class ReducerFailed(ValueError):
+    """It raised, or came to something that cannot be kept."""
+
+
+class StateTooLarge(ValueError):
+    """What it came to has more than STATE_BYTES_MAX."""
 
 
 class Recorded(NamedTuple):
@@ -64,3 +82,34 @@ class SessionReducer:
                 if name in event.data:
                     frame[name] = event.data[name]
         return state
+
+
+def initial_state(reducer: Reducer) -> Any:
+    """Raises ReducerFailed."""
+    try:
+        return reducer.initial()
+    except Exception as error:
+        text = f"the reducer {reducer.name} (version {reducer.version}) has no beginning: {error!r}"
+        raise ReducerFailed(text) from error
+
+
+def pack_state(reducer: Reducer, state: object) -> bytes:
+    """As MessagePack, dicts in the order of their keys. Raises ReducerFailed for what would come back as something
+    else, StateTooLarge."""
+    try:
+        packed = _pack(state)
+        if _unpack(packed) != state:
+            raise TypeError("it would come back as something else; None, bool, int, float, str, bytes, list, dict stay")
+        _to_json(state)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ReducerFailed(f"what the reducer {reducer.name} comes to cannot be kept: {error}") from error
+    if len(packed) > STATE_BYTES_MAX:
+        text = f"what the reducer {reducer.name} comes to has {len(packed)} bytes; {STATE_BYTES_MAX} at most are kept"
+        raise StateTooLarge(text)
+    return packed
+
+
+def show_state(reducer: Reducer, state: object) -> tuple[bytes, bytes]:
+    """As JSON, and its digest: equal for equal states, on every machine. Raises as `pack_state`."""
+    packed = pack_state(reducer, state)
+    return _to_json(state), hashlib.blake2b(packed, digest_size=DIGEST_BYTES, person=b"og.state.v1").digest()

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from session_desk import START_US, Desk, event
 
-from offgrid.reducers import Recorded
+from offgrid.reducers import STATE_BYTES_MAX, Recorded
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, InvalidRequest
 from offgrid_node.protocol.state.sessions import machine
 from offgrid_node.protocol.state.sessions.tables import SNAPSHOTS
-from offgrid_node.services.sessions import folding, snapshots
+from offgrid_node.services.sessions import snapshots
 from offgrid_node.storage.store import Batch
 
 
@@ -214,7 +214,7 @@ class TestAReducer:
         for state_of, said in (
             (object(), "cannot be kept"),
             ({1, 2}, "come back as something else"),
-            ("x" * folding.STATE_BYTES_MAX, "at most are kept"),
+            ("x" * STATE_BYTES_MAX, "at most are kept"),
         ):
             monkeypatch.setattr(reducer, "apply", lambda state, event, made=state_of: made)
             desk.start()

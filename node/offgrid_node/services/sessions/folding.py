@@ -6,15 +6,22 @@ A snapshot that is damaged, or of another version of its reducer, is passed over
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from offgrid.reducers import Recorded, Reducer
+from offgrid.reducers import (
+    Recorded,
+    Reducer,
+    ReducerFailed,
+    StateTooLarge,
+    initial_state,
+    pack_state,
+    show_state,
+)
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, Fault, InvalidRequest
 from offgrid_node.protocol.state.sessions.blocks import Entry
@@ -25,13 +32,11 @@ from offgrid_node.services.sessions.vault import Vault
 from offgrid_node.storage.store import Store
 
 LIVE_MAX = 64  # sessions and reducers whose state is kept up
-DIGEST_BYTES = 32
-STATE_BYTES_MAX = 1024 * 1024
 
-_pack = msgspec.msgpack.Encoder(order="sorted").encode
+T = TypeVar("T")
+
 _unpack = msgspec.msgpack.decode
 _read_json = msgspec.json.decode
-_to_json = msgspec.json.Encoder(order="sorted").encode
 
 
 @dataclass(slots=True)
@@ -88,13 +93,12 @@ class Folding:
 
     def sealed(self, session_id: str, reducer: Reducer, folded: Folded) -> bytes:
         """As a snapshot. Raises FailedPrecondition (ReducerFailed) for what cannot be kept, Exhausted for too much."""
-        return self._vault.seal(session_id, _said(reducer, folded.number), _packed(reducer, folded.state))
+        packed = _sound(lambda: pack_state(reducer, folded.state))
+        return self._vault.seal(session_id, _said(reducer, folded.number), packed)
 
     def shown(self, reducer: Reducer, folded: Folded) -> tuple[bytes, bytes]:
         """As JSON, and its digest: equal for equal states. Raises as `sealed`."""
-        packed = _packed(reducer, folded.state)
-        digest = hashlib.blake2b(packed, digest_size=DIGEST_BYTES, person=b"og.state.v1").digest()
-        return _to_json(folded.state), digest
+        return _sound(lambda: show_state(reducer, folded.state))
 
     def forget(self, session_id: str) -> None:
         for key in [key for key in self._live if key[0] == session_id]:
@@ -129,30 +133,17 @@ class Folding:
             except (Corrupt, msgspec.DecodeError):
                 continue  # an older one, or all events, come to the same
             return Folded(number, state, number)
-        return Folded(0, _initial(reducer))
+        return Folded(0, _sound(lambda: initial_state(reducer)))
 
 
-def _initial(reducer: Reducer) -> Any:
+def _sound(work: Callable[[], T]) -> T:
+    """A reducer's failure as whoever asked is told."""
     try:
-        return reducer.initial()
-    except Exception as error:
-        text = f"the reducer {reducer.name} (version {reducer.version}) has no beginning: {error!r}"
-        raise FailedPrecondition(text, reason="ReducerFailed") from error
-
-
-def _packed(reducer: Reducer, state: object) -> bytes:
-    try:
-        packed = _pack(state)
-        if _unpack(packed) != state:
-            raise TypeError("it would come back as something else; None, bool, int, float, str, bytes, list, dict stay")
-        _to_json(state)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        text = f"what the reducer {reducer.name} comes to cannot be kept: {error}"
-        raise FailedPrecondition(text, reason="ReducerFailed") from error
-    if len(packed) > STATE_BYTES_MAX:
-        text = f"what the reducer {reducer.name} comes to has {len(packed)} bytes; {STATE_BYTES_MAX} at most are kept"
-        raise Exhausted(text, reason="StateTooLarge")
-    return packed
+        return work()
+    except ReducerFailed as error:
+        raise FailedPrecondition(str(error), reason="ReducerFailed") from error
+    except StateTooLarge as error:
+        raise Exhausted(str(error), reason="StateTooLarge") from error
 
 
 def _fold(reducer: Reducer, state: Any, events: Any) -> Any:

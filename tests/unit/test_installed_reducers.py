@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint
 
-from offgrid_node.node_reducers import GROUP, load_reducers
+from offgrid.installed_reducers import GROUP, load_reducers
 
 
 class Counting:

@@ -1,4 +1,4 @@
-"""The reducers that a node folds sessions by: the built-in one, and those that packages on its machine register."""
+"""The reducers that sessions are folded by: the built-in one, and those that packages on this machine register."""
 
 from __future__ import annotations
 
