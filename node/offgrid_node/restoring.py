@@ -197,7 +197,7 @@ async def _fill(aside: Path, limit_bytes: int, mesh: Mesh, chain: Chain, say: Sa
         replay = Replay()
         for at, head in enumerate(chain.heads, 1):
             segment = await mesh.fetch(head)
-            store.commit(Batch(events=replay.add(segment), writes=dict(writes_of(segment))))
+            store.commit(Batch(replay.add(segment), dict(writes_of(segment)), replay.floor))
             say(f"segment {at} of {len(chain.heads)}")
         for name in damaged_rows(segment):
             say(f"{name} was damaged in the store that is lost: it is as it was before")

@@ -27,6 +27,7 @@ from offgrid_node.protocol.effects import (
     Asked,
     Call,
     Delete,
+    DropEvents,
     Effect,
     Machine,
     Outgoing,
@@ -295,6 +296,8 @@ class Runtime:
                 writes[effect.table, effect.key] = None
             elif isinstance(effect, Raise):
                 queues[effect.domain].append(effect.event)
+            elif isinstance(effect, DropEvents):
+                pending.batch.floor = max(pending.batch.floor, effect.upto)
             elif isinstance(effect, Call) and effect.early:
                 pending.early.append(effect)
             else:

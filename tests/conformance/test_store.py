@@ -328,6 +328,148 @@ def test_empty_events_count(store: Store) -> None:
     assert list(store.events(1)) == [(2, b""), (3, b"")]
 
 
+# ---- events that go
+
+
+def journal(store: Store, count: int) -> None:
+    """Events that share no pack: to verify is to write down what a log holds."""
+    for number in range(1, count + 1):
+        store.commit(Batch([b"e%d" % number]))
+        store.verify()
+
+
+def test_the_oldest_events_go_and_numbers_stay(store: Store) -> None:
+    journal(store, 10)
+
+    assert store.commit(Batch(floor=4)) == 10
+
+    assert store.journal_floor == 4
+    assert list(store.events()) == list(store.events(2)) == [(seq, b"e%d" % seq) for seq in range(5, 11)]
+    assert list(store.events(reverse=True)) == [(seq, b"e%d" % seq) for seq in range(10, 4, -1)]
+    assert list(store.events(7)) == [(seq, b"e%d" % seq) for seq in range(8, 11)]
+    assert store.verify() == []
+    assert store.commit(Batch([b"e11"])) == 11
+    assert [seq for seq, _ in store.events(9)] == [10, 11]
+
+
+def test_what_went_is_not_said_to_come_back(store: Store) -> None:
+    journal(store, 4)
+    store.commit(Batch(floor=3))
+
+    store.commit(Batch(floor=1))
+
+    assert store.journal_floor == 3
+
+
+def test_events_go_with_rows_and_others_in_one_batch(store: Store) -> None:
+    store.commit(Batch([b"one"], {("t", b"one"): b"1"}))
+    store.verify()
+    store.commit(Batch([b"two"]))
+
+    store.commit(Batch([b"three"], {("t", b"one"): None, ("t", b"three"): b"3"}, floor=1))
+
+    assert list(store.events()) == [(2, b"two"), (3, b"three")]
+    assert keys(store.scan("t")) == [b"three"]
+
+
+@pytest.mark.parametrize("floor", [3, 4, 1_000])
+def test_all_may_go_and_the_journal_goes_on_behind_that(store: Store, floor: int) -> None:
+    journal(store, 3)
+
+    assert store.commit(Batch(floor=floor)) == floor
+    assert list(store.events()) == []
+    assert store.commit(Batch([b"next"])) == floor + 1
+
+    assert list(store.events()) == [(floor + 1, b"next")]
+    assert store.verify() == []
+
+
+def test_a_journal_may_begin_anywhere(store: Store) -> None:
+    assert store.commit(Batch([b"first"], floor=41)) == 42
+
+    assert list(store.events()) == [(42, b"first")]
+    assert store.verify() == []
+
+
+@pytest.mark.parametrize("kind", ["lmdb", "memory"])
+def test_whoever_reads_what_goes_meanwhile_goes_on_with_what_is_there(kind: str, tmp_path: Path) -> None:
+    store = make(kind, tmp_path)
+    for number in range(1, 3 * CHUNK_ROWS):
+        store.commit(Batch([b"e%d" % number]))
+    up, down = store.events(), store.events(reverse=True)
+    assert next(up) == (1, b"e1")
+    assert next(down)[0] == 3 * CHUNK_ROWS - 1
+
+    store.commit(Batch(floor=2 * CHUNK_ROWS))
+
+    rest = [seq for seq, _ in up]
+    assert rest[-CHUNK_ROWS + 1 :] == list(range(2 * CHUNK_ROWS + 1, 3 * CHUNK_ROWS))
+    assert rest == sorted({*rest})
+    assert [seq for seq, _ in down][: CHUNK_ROWS - 2] == list(range(3 * CHUNK_ROWS - 2, 2 * CHUNK_ROWS, -1))
+
+
+@pytest.mark.parametrize("kind", ["lmdb", "logged"])
+def test_what_went_stays_gone_when_the_store_is_opened_again(kind: str, tmp_path: Path) -> None:
+    store = make(kind, tmp_path)
+    store.commit(Batch([b"a", b"b"]))
+    store.verify()
+    store.commit(Batch([b"c"]))
+    store.commit(Batch(floor=2))
+    store.close()
+
+    again = make(kind, tmp_path)
+
+    assert (again.journal_floor, again.journal_seq, list(again.events())) == (2, 3, [(3, b"c")])
+    again.commit(Batch(floor=9))
+    again.close()
+    empty = make(kind, tmp_path)
+    assert (empty.journal_floor, empty.journal_seq, list(empty.events()), empty.verify()) == (9, 9, [], [])
+    empty.close()
+
+
+@pytest.mark.parametrize("kind", ["lmdb", "logged"])
+def test_events_of_one_batch_stay_until_the_last_of_them_goes(kind: str, tmp_path: Path) -> None:
+    store = make(kind, tmp_path)
+    store.commit(Batch([b"a", b"b", b"c"]))
+    store.verify()
+    store.commit(Batch([b"d"]))
+
+    store.commit(Batch(floor=2))
+    assert (store.journal_floor, [seq for seq, _ in store.events()]) == (0, [1, 2, 3, 4])
+
+    store.commit(Batch(floor=3))
+    assert (store.journal_floor, [seq for seq, _ in store.events()]) == (3, [4])
+    store.close()
+
+
+@settings(max_examples=40)
+@given(
+    on_disk=st.sampled_from(["lmdb", "logged"]),
+    steps=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.booleans()), max_size=10),
+)
+def test_the_journal_on_disk_has_what_one_in_memory_has(
+    tmp_path_factory: pytest.TempPathFactory, on_disk: str, steps: list[tuple[int, int, bool]]
+) -> None:
+    """And of what went some more, that came in one batch with the first that stays."""
+    folder, model = tmp_path_factory.mktemp("floor"), MemoryStore()
+    store = make(on_disk, folder)
+    for count, gone, reopened in steps:
+        batch = Batch([b"x" * n for n in range(count)], floor=model.journal_floor + gone)
+        assert store.commit(batch) == model.commit(batch)
+        if reopened:
+            store.close()
+            store = make(on_disk, folder)
+        else:
+            store.verify()
+        kept, wanted = list(store.events()), list(model.events())
+        assert kept[len(kept) - len(wanted) :] == wanted
+        assert kept[::-1] == list(store.events(reverse=True))
+        assert [seq for seq, _ in kept] == list(range(store.journal_floor + 1, store.journal_seq + 1))
+        assert len(kept) - len(wanted) < 4
+        assert store.verify() == []
+    store.close()
+
+
 # ---- the end
 
 

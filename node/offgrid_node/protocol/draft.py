@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Delete, Effect, Outgoing, Put, Raise, Record, Reply, Rows
+from offgrid_node.protocol.effects import Delete, DropEvents, Effect, Outgoing, Put, Raise, Record, Reply, Rows
 from offgrid_node.protocol.errors import Fault
 
 M = TypeVar("M", bound=Message)
@@ -74,6 +74,9 @@ class Draft:
     def record(self, etype: int, subject: str, **data: Any) -> None:
         """One journal event; `data` names the case of Event's oneof."""
         self._effects.append(Record(state_pb2.Event(etype=etype, subject=subject, **data)))
+
+    def drop_events(self, upto: int) -> None:
+        self._effects.append(DropEvents(upto))
 
     def reply(self, ticket: int, outcome: Message | Fault) -> None:
         self._effects.append(Reply(ticket, outcome))

@@ -230,6 +230,12 @@ class DropBlob:
     name: str
 
 
+class DropEvents(NamedTuple):
+    """The journal's events up to that number go, in the same transaction."""
+
+    upto: int
+
+
 class Raise(NamedTuple):
     """Hand an event to another domain's machine, in this very batch."""
 
@@ -254,7 +260,7 @@ Outgoing = (
     | Reseal
     | Regain
 )
-Effect = Record | Put | Delete | Outgoing | Raise
+Effect = Record | Put | Delete | DropEvents | Outgoing | Raise
 
 
 # ---- what a machine needs and is

@@ -16,7 +16,7 @@ from offgrid_node.runtime import Runtime
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.paging import PAGE_BYTES_MAX, decode_token, encode_token, page_bounds
 from offgrid_node.services.stream import Stream
-from offgrid_node.storage.store import JOURNAL_SEQ_FIRST, Store
+from offgrid_node.storage.store import Store
 
 SCAN_EVENTS_MAX = 4_096  # looked at for one page, so that a rare filter never holds the node up (some 25 ms)
 SCAN_BYTES_MAX = 16 * 1024 * 1024
@@ -59,7 +59,8 @@ class StateHandlers:
         return page
 
     def watch_events(self, caller: Caller, request: state_pb2.WatchEventsRequest) -> Stream:
-        """Each event after `after_seq` once: from the journal first, then as it becomes durable."""
+        """Each event after `after_seq` once: from the journal first, then as it becomes durable. After 0: after what
+        is kept no more."""
         newest = self._runtime.store.journal_seq
         if request.after_seq > newest:
             raise FailedPrecondition(
@@ -67,7 +68,10 @@ class StateHandlers:
                 reason="JournalBehind",
                 metadata={"journal_seq": str(newest)},
             )
-        return JournalStream(self._runtime, request.after_seq, _known_etypes(request.etypes))
+        etypes, floor = _known_etypes(request.etypes), self._runtime.store.journal_floor
+        if 0 < request.after_seq < floor:
+            raise _gone(request.after_seq, floor)
+        return JournalStream(self._runtime, request.after_seq or floor, etypes)
 
 
 class JournalStream(Stream):
@@ -97,6 +101,8 @@ class JournalStream(Stream):
             self._waiting_bytes = 0
             return super().take()
         try:
+            if self._seq < (floor := self._store.journal_floor):
+                raise _gone(self._seq, floor)
             found = self._read_on()
         except Fault as fault:
             self.end(fault)
@@ -136,13 +142,22 @@ class JournalStream(Stream):
         self.push(response)
 
 
+def _gone(after_seq: int, floor: int) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"after_seq: {after_seq}: the journal begins after event {floor}, what came before is gone: begin there, or "
+        "with 0",
+        reason="EventsGone",
+        metadata={"journal_floor": str(floor)},
+    )
+
+
 def _walk(store: Store, at: int, *, newest_first: bool) -> Iterator[tuple[int, bytes]]:
     """Events after `at`, or those before it in descending order."""
     if not newest_first:
         yield from store.events(at)
         return
-    while at > JOURNAL_SEQ_FIRST:
-        start = max(at - WINDOW_EVENTS, JOURNAL_SEQ_FIRST)
+    while at > (first := store.journal_floor + 1):
+        start = max(at - WINDOW_EVENTS, first)
         # As many as fit between, and fewer where some are gone.
         window = [row for row in itertools.islice(store.events(start - 1), at - start) if row[0] < at]
         yield from reversed(window)
@@ -159,6 +174,7 @@ def _wanted(event: state_pb2.Event, etypes: Collection[int], request: state_pb2.
     return (
         (not etypes or event.etype in etypes)
         and event.timestamp_us >= request.since_us
+        and (not request.until_us or event.timestamp_us <= request.until_us)
         and (not request.subject or event.subject == request.subject)
     )
 
@@ -182,5 +198,5 @@ def _position(request: state_pb2.ListEventsRequest, newest_seq: int) -> int:
 
 
 def _filter_of(request: state_pb2.ListEventsRequest) -> bytes:
-    said = (sorted(request.etypes), request.since_us, request.subject, request.newest_first)
+    said = (sorted(request.etypes), request.since_us, request.until_us, request.subject, request.newest_first)
     return hashlib.blake2b(repr(said).encode(), digest_size=_FILTER_BYTES).digest()

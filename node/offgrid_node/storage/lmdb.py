@@ -18,8 +18,9 @@ import lmdb
 
 from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault, InvalidRequest, Unavailable
 from offgrid_node.storage.disk import FolderOwner, make_folder
-from offgrid_node.storage.journal import Tail, encode_packs
+from offgrid_node.storage.lmdb_change import Change, change_of
 from offgrid_node.storage.lmdb_env import (
+    FLOOR_KEY,
     JOURNAL,
     LOG_KEY,
     META,
@@ -55,8 +56,6 @@ LIMIT_BYTES_MIN = 1024 * 1024
 FREEING_RESERVE_BYTES = 1024 * 1024  # deletions copy pages too: without it a full store could not be emptied
 STORE_FULL_RETRY_MS = 60_000
 
-Changes = dict[str, list[tuple[bytes, bytes | None]]]
-
 
 class LmdbStore:
     """A `Store` in a folder of its own. Use `open`; `close` gives the folder back."""
@@ -67,6 +66,7 @@ class LmdbStore:
         self._opened: Opened | None = opened
         self._synced_txn = opened.synced_txn
         self._tail = opened.tail
+        self._floor_seq = opened.floor.seq  # at the latest; a drop says it before it is one, see `events_up`
         self._map_bytes = map_bytes
         self._limit_bytes = limit_bytes
         self._closed = False
@@ -164,11 +164,15 @@ class LmdbStore:
     def journal_seq(self) -> int:
         return self._tail.seq
 
+    @property
+    def journal_floor(self) -> int:
+        return self._floor_seq
+
     def events(self, after_seq: int = 0, *, reverse: bool = False) -> Iterator[tuple[int, bytes]]:
         read = partial(self._chunk, JOURNAL)
         if reverse:
-            return events_down(read, self._tail.seq, after_seq)
-        return events_up(read, lambda: self._tail.seq, after_seq)
+            return events_down(read, self._tail.seq, lambda: self._floor_seq, after_seq)
+        return events_up(read, lambda: self._tail.seq, lambda: self._floor_seq, after_seq)
 
     def _chunk(
         self, name: str, span: KeyRange, after: bytes | None, *, reverse: bool = False, rows_max: int = CHUNK_ROWS
@@ -223,43 +227,49 @@ class LmdbStore:
                 opened = self._usable()
             if not batch:
                 return self._tail.seq
-            packs, tail = encode_packs(self._tail, batch.events)
-            changes: Changes = {}
-            for (table, key), value in batch.writes.items():
-                changes.setdefault(table, []).append((key, value))
-            freeing = not batch.events and all(value is None for value in batch.writes.values())
-            ceiling = self._limit_bytes + (FREEING_RESERVE_BYTES if freeing else 0)
-            while not self._write(opened, packs, changes, tail):
+            change = self._change_of(opened, batch)
+            ceiling = self._limit_bytes + (FREEING_RESERVE_BYTES if batch.only_frees else 0)
+            while not self._write(opened, change):
                 self._grow(opened, ceiling)
-            if freeing:
+            if batch.only_frees:
                 self._give_back_reserve()
-            opened.seen += len(packs) + len(batch.writes)
+            opened.seen += len(change.packs) + len(batch.writes)
             if opened.seen >= SEEN_MAX:
                 with self._gate:
                     self._lay_map(opened)
             return self._tail.seq
 
-    def _write(
-        self, opened: Opened, packs: list[tuple[bytes, bytes]], changes: Changes, tail: Tail, log_id: bytes = b""
-    ) -> bool:
+    def _change_of(self, opened: Opened, batch: Batch) -> Change:
+        try:
+            return change_of(opened, batch)
+        except (lmdb.Error, OSError) as error:
+            raise fault_of(error, "cannot read the journal", self._path) from error
+
+    def _write(self, opened: Opened, change: Change, log_id: bytes = b"") -> bool:
         """One try at the transaction; False when the map is full and nothing was written."""
         number = 0
-        tables = TableWrites(opened)
+        tables, tail, drop = TableWrites(opened), change.tail, change.drop
+        self._floor_seq = drop.floor.seq
         try:
             with opened.env.begin(write=True, buffers=True) as txn:
                 number = txn.id()
-                for key, pack in packs:
-                    if not txn.put(key, pack, append=True, db=opened.dbs[JOURNAL]):
+                journal, meta = opened.dbs[JOURNAL], opened.dbs[META]
+                for key in drop.keys:
+                    txn.delete(key, db=journal)
+                for key, pack in change.packs:
+                    if not txn.put(key, pack, append=True, db=journal):
                         raise Corrupt("journal: there are events behind its end", reason="JournalForked")
-                for table, rows in changes.items():
+                for table, rows in change.rows.items():
                     tables.write(txn, table, rows, self._seal(table))
-                meta = opened.dbs[META]
                 txn.put(TAIL_KEY, tail_value(tail), db=meta)
+                if drop.floor != opened.floor:
+                    txn.put(FLOOR_KEY, tail_value(drop.floor, FLOOR_KEY), db=meta)
                 if log_id:
                     txn.put(LOG_KEY, log_value(log_id), db=meta)
                 for table, total in tables.sums.items():
                     txn.put(sum_key(table), sum_value(table, total), db=meta)
         except lmdb.MapFullError:
+            self._floor_seq = opened.floor.seq
             return False
         except (lmdb.Error, OSError) as error:
             self._recover(number, error)
@@ -271,6 +281,7 @@ class LmdbStore:
         opened.dbs.update(tables.made)
         opened.sums.update(tables.sums)  # before synced_txn: see Tally
         opened.tail = self._tail = tail
+        opened.floor = drop.floor
         opened.log_id = log_id or opened.log_id
         info = opened.env.info()
         opened.synced_txn = self._synced_txn = info["last_txnid"]
@@ -298,7 +309,7 @@ class LmdbStore:
             opened = self._usable()
         if opened.env.info()["map_size"] < self._limit_bytes:
             return
-        self._write(opened, [], {}, self._tail)
+        self._write(opened, self._change_of(opened, Batch()))
         with self._gate:
             self._usable().env.set_mapsize(self._limit_bytes)
 
@@ -332,7 +343,7 @@ class LmdbStore:
         with self._writer:
             with self._gate:
                 opened = self._usable()
-            while not self._write(opened, [], {}, self._tail, log_id):
+            while not self._write(opened, self._change_of(opened, Batch()), log_id):
                 self._grow(opened, self._limit_bytes + FREEING_RESERVE_BYTES)
 
     # ---- failing and recovering
@@ -360,7 +371,7 @@ class LmdbStore:
                 raise Unavailable(f"the store in {self._path} is closed", reason="StoreClosed")
             self._opened = open_environment(self._path, self._map_bytes, self._synced_txn)
             self._synced_txn = self._opened.synced_txn
-            self._tail = self._opened.tail
+            self._tail, self._floor_seq = self._opened.tail, self._opened.floor.seq
         return self._opened
 
     def _shut(self) -> None:

@@ -1,7 +1,8 @@
 """Opening an LMDB environment, checking that it is the one that was left, and saying in words what went wrong.
 
 Layout: the database "journal" holds the packs (journal.py), "t/NAME" the rows of table NAME (rows.py), "meta" the
-chain's tail, each table's sum and the id of the log that lies above (redo_log.py), if there is one. A file beside them
+chain's tail and, where events have gone, what comes before its first, each table's sum and the id of the log that lies
+above (redo_log.py), if there is one. A file beside them
 says that a store has been made here: LMDB takes a missing or empty data file for a new one, which would turn a lost
 store into an empty one without a word.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import lmdb
 
@@ -23,7 +24,7 @@ from offgrid_node.storage.runway import Runway
 LAYOUT_VERSION = 2  # 1 knew of no log above it and would pass over what is there
 JOURNAL, META, TABLE = "journal", "meta", "t/"
 OWN_DATABASES = 2
-TAIL_KEY = b"tail"
+TAIL_KEY, FLOOR_KEY = b"tail", b"floor"
 SUM_KEY = b"sum/"
 LOG_KEY = b"log"
 DATABASES_MAX = TABLES_MAX + OWN_DATABASES  # LMDB's max_dbs
@@ -51,6 +52,7 @@ class Opened:
     runway: Runway
     page_bytes: int
     tail: Tail = EMPTY
+    floor: Tail = EMPTY  # the last event that is kept no more
     log_id: bytes = b""
     dbs: dict[str, lmdb._Database] = field(default_factory=dict)
     sums: dict[str, TableSum] = field(default_factory=dict)
@@ -153,10 +155,10 @@ def _make(env: lmdb.Environment) -> None:
         txn.put(TAIL_KEY, tail_value(EMPTY), db=meta)
 
 
-def tail_value(tail: Tail) -> bytes:
-    """What lies under TAIL_KEY."""
+def tail_value(tail: Tail, key: bytes = TAIL_KEY) -> bytes:
+    """What lies under TAIL_KEY, or under FLOOR_KEY."""
     data = bytes([LAYOUT_VERSION]) + tail.seq.to_bytes(8, "big") + tail.digest
-    return _META_SEAL.wrap(TAIL_KEY, data)
+    return _META_SEAL.wrap(key, data)
 
 
 def sum_key(table: str) -> bytes:
@@ -181,15 +183,24 @@ def _load(opened: Opened) -> None:
         opened.dbs[name] = opened.env.open_db(name.encode("utf-8"), create=False)
     if JOURNAL not in opened.dbs or META not in opened.dbs:
         raise Corrupt("the store's own tables are missing: restore it from a backup", reason="StoreDamaged")
-    opened.tail, opened.sums, opened.log_id = read_meta(opened)
+    opened.tail, opened.floor, opened.sums, opened.log_id = read_meta(opened)
     _check_tail(opened)
 
 
-def read_meta(opened: Opened) -> tuple[Tail, dict[str, TableSum], bytes]:
-    """The tail, the sums and the log's id as they are on the disk; raises `Corrupt` when either fails its checksum."""
+class Meta(NamedTuple):
+    """The store's summary as it is on the disk."""
+
+    tail: Tail
+    floor: Tail
+    sums: dict[str, TableSum]
+    log_id: bytes
+
+
+def read_meta(opened: Opened) -> Meta:
+    """Raises `Corrupt` when any of it fails its checksum."""
     with opened.env.begin(db=opened.dbs[META]) as txn, txn.cursor() as cursor:
         rows = [(bytes(key), bytes(value)) for key, value in cursor]
-    tail: Tail | None = None
+    tail, floor = None, EMPTY
     sums: dict[str, TableSum] = {}
     log_id = b""
     for key, stored in rows:
@@ -198,13 +209,15 @@ def read_meta(opened: Opened) -> tuple[Tail, dict[str, TableSum], bytes]:
         data = _META_SEAL.unwrap(key, stored)
         if key == TAIL_KEY:
             tail = _read_tail(data)
+        elif key == FLOOR_KEY:
+            floor = _read_tail(data)
         elif key.startswith(SUM_KEY):
             sums[key[len(SUM_KEY) :].decode("utf-8")] = TableSum.decode(data)
         elif key == LOG_KEY:
             log_id = data
     if tail is None:
         raise Corrupt("the store's summary is missing: restore it from a backup", reason="StoreDamaged")
-    return tail, sums, log_id
+    return Meta(tail, floor, sums, log_id)
 
 
 def _read_tail(data: bytes) -> Tail:
@@ -220,7 +233,7 @@ def _check_tail(opened: Opened) -> None:
     """The newest pack must be whole and be the one that the summary names."""
     with opened.env.begin(db=opened.dbs[JOURNAL]) as txn, txn.cursor() as cursor:
         item = cursor.item() if cursor.last() else None
-    found = decode_pack(bytes(item[0]), bytes(item[1])).tail if item else EMPTY
+    found = decode_pack(bytes(item[0]), bytes(item[1])).tail if item else opened.floor
     if found.seq < opened.tail.seq:
         raise gap(found.seq + 1, opened.tail.seq)
     if found != opened.tail:

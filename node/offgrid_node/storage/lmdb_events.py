@@ -20,8 +20,11 @@ class ReadChunk(Protocol):
     ) -> Chunk: ...
 
 
-def events_up(read: ReadChunk, newest_seq: Callable[[], int], after_seq: int) -> Iterator[Event]:
+def events_up(
+    read: ReadChunk, newest_seq: Callable[[], int], floor_seq: Callable[[], int], after_seq: int
+) -> Iterator[Event]:
     """To the newest of the moment in which the last chunk is read. Raises Corrupt."""
+    after_seq = max(after_seq, floor_seq())
     if after_seq >= newest_seq():
         return
     start = read(KeyRange(b"", journal_key(after_seq + 2)), None, reverse=True, rows_max=1)
@@ -36,6 +39,8 @@ def events_up(read: ReadChunk, newest_seq: Callable[[], int], after_seq: int) ->
         chunk = read(span, last)
         for key, stored in chunk.rows:
             pack = decode_pack(key, stored)
+            if next_seq < pack.first_seq <= floor_seq() + 1:  # those between have gone meanwhile
+                tail, next_seq = None, pack.first_seq
             if tail is not None:
                 check_follows(pack, tail)
             elif pack.first_seq > next_seq:
@@ -44,12 +49,13 @@ def events_up(read: ReadChunk, newest_seq: Callable[[], int], after_seq: int) ->
             yield from enumerate(pack.events[next_seq - pack.first_seq :], next_seq)
             next_seq = max(next_seq, pack.last_seq + 1)
         more = chunk.more
-    if next_seq <= newest:
+    if max(next_seq, floor_seq() + 1) <= newest:
         raise gap(next_seq, newest)
 
 
-def events_down(read: ReadChunk, newest: int, after_seq: int) -> Iterator[Event]:
+def events_down(read: ReadChunk, newest: int, floor_seq: Callable[[], int], after_seq: int) -> Iterator[Event]:
     """From the newest to the one behind `after_seq`. Raises Corrupt."""
+    after_seq = max(after_seq, floor_seq())
     span = KeyRange(b"", None)
     wanted: int | None = None
     more = after_seq < newest
@@ -69,5 +75,5 @@ def events_down(read: ReadChunk, newest: int, after_seq: int) -> Iterator[Event]
             span = KeyRange(b"", key)
         more = chunk.more
     missing = newest if wanted is None else wanted
-    if missing > after_seq:
+    if missing > max(after_seq, floor_seq()):
         raise gap(after_seq + 1, missing)

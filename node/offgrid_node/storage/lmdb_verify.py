@@ -9,8 +9,8 @@ import lmdb
 
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.sound import row_name
-from offgrid_node.storage.journal import EMPTY, Tail, check_follows, decode_pack
-from offgrid_node.storage.lmdb_env import JOURNAL, TABLE, Opened, fault_of, read_meta
+from offgrid_node.storage.journal import check_follows, decode_pack
+from offgrid_node.storage.lmdb_env import JOURNAL, TABLE, Meta, Opened, fault_of, read_meta
 from offgrid_node.storage.lmdb_read import Row, wrong_sum
 from offgrid_node.storage.rows import CHECKSUM_BYTES, RowSeal, TableSum, damaged_order, damaged_row
 
@@ -32,20 +32,19 @@ def verify_environment(opened: Opened, path: Path) -> list[str]:
 
 
 def _findings(opened: Opened, path: Path) -> Iterator[str]:
-    summary = tail, sums, _ = opened.tail, opened.sums, opened.log_id
-    found = summary
+    summary = found = Meta(opened.tail, opened.floor, opened.sums, opened.log_id)
     try:
-        found = tail, sums, _ = read_meta(opened)
+        found = read_meta(opened)
     except Fault as fault:
         yield fault.message
     except (lmdb.Error, OSError) as error:
         yield fault_of(error, "cannot read the store's summary", path).message
     if found != summary:
         yield "the store's summary on the disk is not what was committed"
-    yield from _guarded("the journal", _journal(opened, tail), path)
+    yield from _guarded("the journal", _journal(opened, found), path)
     tables = {name.removeprefix(TABLE) for name in opened.dbs if name.startswith(TABLE)}
-    for table in sorted(tables | set(sums)):
-        yield from _guarded(f"table {table}", _table(opened, table, sums.get(table, TableSum())), path)
+    for table in sorted(tables | set(found.sums)):
+        yield from _guarded(f"table {table}", _table(opened, table, found.sums.get(table, TableSum())), path)
 
 
 def _guarded(what: str, findings: Iterator[str], path: Path) -> Iterator[str]:
@@ -71,8 +70,8 @@ def _walk(opened: Opened, name: str, shown: str) -> Iterator[Row | str]:
             yield key, stored
 
 
-def _journal(opened: Opened, expected: Tail) -> Iterator[str]:
-    tail = EMPTY
+def _journal(opened: Opened, expected: Meta) -> Iterator[str]:
+    tail = expected.floor
     for row in _walk(opened, JOURNAL, JOURNAL):
         if isinstance(row, str):
             yield row
@@ -87,8 +86,8 @@ def _journal(opened: Opened, expected: Tail) -> Iterator[str]:
         except Fault as fault:
             yield fault.message
         tail = pack.tail
-    if tail != expected:
-        yield f"journal: it ends at event {tail.seq}, not at event {expected.seq} as committed"
+    if tail != expected.tail:
+        yield f"journal: it ends at event {tail.seq}, not at event {expected.tail.seq} as committed"
 
 
 def _table(opened: Opened, table: str, expected: TableSum) -> Iterator[str]:

@@ -185,12 +185,16 @@ class LoggedStore:
             self._settled()
         return self._overlay.journal_seq
 
+    @property
+    def journal_floor(self) -> int:
+        return self._below.journal_floor
+
     def events(self, after_seq: int = 0, *, reverse: bool = False) -> Iterator[tuple[int, bytes]]:
         return self._events_down(after_seq) if reverse else self._events_up(after_seq)
 
     def _events_up(self, after_seq: int) -> Iterator[tuple[int, bytes]]:
         seq = after_seq
-        while seq < (overlay := self._settled()).base_seq:
+        while (seq := max(seq, self._below.journal_floor)) < (overlay := self._settled()).base_seq:
             for at, event in self._below.events(seq):
                 yield at, event
                 seq = at
@@ -229,7 +233,7 @@ class LoggedStore:
         """Whether the batch went to the log; it belongs below otherwise."""
         if self._log is None or not self._spacious or not self._knows_tables(batch):
             return False
-        if len(batch.writes) > OVERLAY_ROWS_MAX:
+        if batch.floor or len(batch.writes) > OVERLAY_ROWS_MAX:
             return False
         body = body_of(batch)
         if len(body) > RECORD_BYTES_MAX:

@@ -51,6 +51,7 @@ class MemoryStore:
     def __init__(self, *, limit_bytes: int = LIMIT_BYTES) -> None:
         self._tables: dict[str, _Table] = {}
         self._events: list[bytes] = []
+        self._floor = 0
         self._size = 0
         self._limit = limit_bytes
         self._closed = False
@@ -100,26 +101,30 @@ class MemoryStore:
 
     @property
     def journal_seq(self) -> int:
-        return len(self._events)
+        return self._floor + len(self._events)
+
+    @property
+    def journal_floor(self) -> int:
+        return self._floor
 
     def events(self, after_seq: int = 0, *, reverse: bool = False) -> Iterator[tuple[int, bytes]]:
-        seq = len(self._events) if reverse else after_seq + 1
-        while after_seq < seq <= len(self._events):
+        seq = self.journal_seq if reverse else max(after_seq, self._floor) + 1
+        while max(after_seq, self._floor) < seq <= self.journal_seq:
             self._check_open()
-            yield seq, self._events[seq - 1]
-            seq += -1 if reverse else 1
+            yield seq, self._events[seq - self._floor - 1]
+            seq = seq - 1 if reverse else max(seq, self._floor) + 1
 
     def commit(self, batch: Batch) -> int:
         check_batch(batch)
         self._check_open()
         if not batch:
-            return len(self._events)
+            return self.journal_seq
         fault, applied = self._faults.pop(0) if self._faults else (None, False)
         if fault is None or applied:
             self._apply(batch)
         if fault is not None:
             raise fault
-        return len(self._events)
+        return self.journal_seq
 
     def _apply(self, batch: Batch) -> None:
         for name in {name for name, _ in batch.writes} - self._tables.keys():
@@ -127,7 +132,8 @@ class MemoryStore:
             if len(self._tables) >= TABLES_MAX:
                 raise Internal(f"{name}: a store has at most {TABLES_MAX} tables", reason="TooManyTables")
             self._tables[name] = _Table()
-        growth = sum(map(len, batch.events))
+        gone = self._events[: max(0, batch.floor - self._floor)]
+        growth = sum(map(len, batch.events)) - sum(map(len, gone))
         for (name, key), value in batch.writes.items():
             old = self._tables[name].rows.get(key)
             growth += (len(key) + len(value) if value is not None else 0) - (
@@ -146,6 +152,8 @@ class MemoryStore:
                 self._tables[name].put(key, value)
         if self._damaged:
             self._damaged.difference_update(batch.writes)
+        del self._events[: len(gone)]
+        self._floor = max(self._floor, batch.floor)
         self._events += batch.events
         self._size += growth
 
@@ -203,7 +211,7 @@ class MemoryStore:
         """An independent store with the same contents, as a backup restored elsewhere would be."""
         twin = MemoryStore(limit_bytes=self._limit)
         twin._tables = {name: table.copy() for name, table in self._tables.items()}
-        twin._events = self._events.copy()
+        twin._events, twin._floor = self._events.copy(), self._floor
         twin._size = self._size
         twin._damaged = self._damaged.copy()
         return twin

@@ -110,6 +110,10 @@ class NotingStore:
     def journal_seq(self) -> int:
         return self._below.journal_seq
 
+    @property
+    def journal_floor(self) -> int:
+        return self._below.journal_floor
+
     def events(self, after_seq: int = 0, *, reverse: bool = False) -> Iterator[tuple[int, bytes]]:
         return self._below.events(after_seq, reverse=reverse)
 

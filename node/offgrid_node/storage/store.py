@@ -13,14 +13,21 @@ JOURNAL_SEQ_FIRST = 1
 class Batch:
     """One transaction: journal entries in order (serialised `offgrid.v1.Event`s without seq) and row changes.
 
-    `writes` maps (table, key) to a value, or to None for a deletion; the last change of a key stands.
+    `writes` maps (table, key) to a value, or to None for a deletion; the last change of a key stands. `floor`: the
+    journal's events up to that number go, but for those that share a pack with later ones; with one beyond its end the
+    journal goes on behind that.
     """
 
     events: list[bytes] = field(default_factory=list)
     writes: dict[tuple[str, bytes], bytes | None] = field(default_factory=dict)
+    floor: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.events or self.writes)
+        return bool(self.events or self.writes or self.floor)
+
+    @property
+    def only_frees(self) -> bool:
+        return not self.events and all(value is None for value in self.writes.values())
 
 
 class Store(Protocol):
@@ -54,8 +61,14 @@ class Store(Protocol):
         """Sequence number of the newest journal event; 0 when there is none."""
         ...
 
+    @property
+    def journal_floor(self) -> int:
+        """Sequence number of the newest event that is kept no more; 0 when all are."""
+        ...
+
     def events(self, after_seq: int = 0, *, reverse: bool = False) -> Iterator[tuple[int, bytes]]:
-        """Journal events with seq > after_seq, ascending (or all such, descending)."""
+        """Journal events that are kept, with seq > after_seq, ascending (or all such, descending). Those that go
+        while it is read may be left out."""
         ...
 
     def commit(self, batch: Batch) -> int:

@@ -65,11 +65,12 @@ class Events:
         *,
         types: Iterable[str | int] = (),
         since_us: int = 0,
+        until_us: int = 0,
         subject: str = "",
         newest_first: bool = False,
         limit: int | None = None,
     ) -> Iterator[state_pb2.Event]:
-        """Events that match, oldest first unless `newest_first`; `since_us` is microseconds since 1970, inclusive."""
+        """Events that match, oldest first unless `newest_first`; both times are microseconds since 1970, inclusive."""
         etypes = [etype_of(name) for name in types]
 
         def fetch(size: int, token: str) -> tuple[list[state_pb2.Event], str]:
@@ -78,6 +79,7 @@ class Events:
                 page_token=token,
                 etypes=etypes,
                 since_us=since_us,
+                until_us=until_us,
                 subject=subject,
                 newest_first=newest_first,
             )

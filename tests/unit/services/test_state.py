@@ -26,6 +26,7 @@ from offgrid_node.services.paging import PAGE_BYTES_MAX
 from offgrid_node.services.state import StateHandlers
 from offgrid_node.services.stream import STREAM_BACKLOG_MAX, Stream
 from offgrid_node.storage.memory import MemoryStore
+from offgrid_node.storage.store import Batch
 
 CREATED, QUEUED = EventType.JOB_CREATED, EventType.JOB_QUEUED
 
@@ -160,12 +161,24 @@ def test_pages_together_are_the_filtered_journal(
     assert found == (expected[::-1] if newest_first else expected)
 
 
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_pages_begin_and_end_with_what_is_kept(newest_first: bool) -> None:
+    journal = Journal()
+    journal.record(*(job_event() for _ in range(200)))
+    journal.store.commit(Batch(floor=150))
+
+    found = flat(journal.pages(newest_first=newest_first, page_size=20))
+
+    assert found == sorted(range(151, 201), reverse=newest_first)
+
+
 def test_subject_and_time_narrow_the_list_and_the_time_is_inclusive() -> None:
     journal = Journal()
     for number in range(10):
         journal.record(job_event(subject=f"j-{number % 2}"))
     times = [event.timestamp_us for event in journal.page().events]
     assert flat(journal.pages(subject="j-1", since_us=times[5])) == [6, 8, 10]
+    assert flat(journal.pages(since_us=times[5], until_us=times[7])) == [6, 7, 8]
 
 
 def test_events_that_come_while_pages_are_read_are_neither_lost_nor_repeated() -> None:
@@ -330,6 +343,30 @@ def test_waiting_for_what_lies_behind_the_journals_end_is_refused() -> None:
     with pytest.raises(FailedPrecondition) as caught:
         journal.watch(after_seq=2)
     assert caught.value.metadata == {"journal_seq": "1"}
+
+
+def test_a_watcher_of_all_begins_with_what_is_kept_and_one_who_would_miss_some_is_refused() -> None:
+    journal = Journal()
+    journal.record(*(job_event() for _ in range(5)))
+    journal.store.commit(Batch(floor=3))
+
+    assert drain(journal.watch()) == [4, 5]
+    assert drain(journal.watch(after_seq=3)) == [4, 5]
+    with pytest.raises(FailedPrecondition) as caught:
+        journal.watch(after_seq=2)
+    assert (caught.value.reason, caught.value.metadata) == ("EventsGone", {"journal_floor": "3"})
+
+
+def test_a_slow_watcher_of_what_goes_is_told() -> None:
+    journal = Journal()
+    journal.record(*(job_event() for _ in range(5)))
+    stream = journal.watch()
+
+    journal.store.commit(Batch(floor=2))
+
+    assert stream.take() == []
+    assert stream.fault is not None
+    assert stream.fault.reason == "EventsGone"
 
 
 def test_a_damaged_journal_ends_the_watch_with_its_fault(monkeypatch: pytest.MonkeyPatch) -> None:

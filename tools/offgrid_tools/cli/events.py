@@ -36,18 +36,23 @@ def since_us(text: str, now_us: int) -> int:
     help="A type by name or number (JOB_CREATED, 14); repeat it for more.",
 )
 @click.option("--since", metavar="TIME", help="From then on: 10m, 2h, 2026-11-20T08:00.")
+@click.option("--until", metavar="TIME", help="Up to then; not with --follow.")
 @click.option("--subject", default="", help="About one job, node, mission, …")
 @click.option("--limit", type=click.IntRange(0), default=LIMIT, show_default=True, help="The newest so many; 0: all.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with each event as it happens, until Ctrl-C.")
 @common
-def events(types: tuple[str, ...], since: str | None, subject: str, limit: int, follow: bool) -> None:
+def events(
+    types: tuple[str, ...], since: str | None, until: str | None, subject: str, limit: int, follow: bool
+) -> None:
     """What the journal says happened, oldest first."""
-    from_us = _since(since)
+    if until is not None and follow:
+        raise click.UsageError("--follow goes on for ever: leave --until out")
+    from_us, until_us = _time_of(since, "--since"), _time_of(until, "--until")
     client = settings().connect()
     _check_types(types)
     # Asked before the list, so that nothing falls between the list and what follows.
     head = client.mesh.status().journal_seq if follow else 0
-    listed = _newest(client, types, from_us, subject, limit)
+    listed = _newest(client, types, from_us, until_us, subject, limit)
     if settings().json and not follow:
         from offgrid_tools.cli.json_form import emit, json_of
 
@@ -59,7 +64,7 @@ def events(types: tuple[str, ...], since: str | None, subject: str, limit: int, 
         _print(e for e in client.events.watch(after_seq=after, types=types) if subject in ("", e.subject))
 
 
-def _since(text: str | None) -> int:
+def _time_of(text: str | None, option: str) -> int:
     if text is None:
         return 0
     import time
@@ -67,7 +72,7 @@ def _since(text: str | None) -> int:
     try:
         return since_us(text, time.time_ns() // 1000)
     except (ValueError, OverflowError) as error:
-        raise click.BadParameter(f"{text!r} is no time; 10m, 2h, 2026-11-20T08:00 are", param_hint="--since") from error
+        raise click.BadParameter(f"{text!r} is no time; 10m, 2h, 2026-11-20T08:00 are", param_hint=option) from error
 
 
 def _check_types(types: Iterable[str]) -> None:
@@ -84,9 +89,14 @@ def _check_types(types: Iterable[str]) -> None:
             raise click.BadParameter(f"{error}{meant}", param_hint="--type") from error
 
 
-def _newest(client: Client, types: Iterable[str], from_us: int, subject: str, limit: int) -> list[Event]:
+def _newest(client: Client, types: Iterable[str], from_us: int, until_us: int, subject: str, limit: int) -> list[Event]:
     found = client.events.list(
-        types=types, since_us=from_us, subject=subject, newest_first=limit > 0, limit=limit or None
+        types=types,
+        since_us=from_us,
+        until_us=until_us,
+        subject=subject,
+        newest_first=limit > 0,
+        limit=limit or None,
     )
     return list(found)[::-1] if limit else list(found)
 

@@ -107,7 +107,7 @@ class Comeback:
         replay = Replay()
         for head in chain.heads:
             segment = yield settled(self._fetch(head))
-            store.commit(Batch(events=replay.add(segment), writes=dict(writes_of(segment))))
+            store.commit(Batch(replay.add(segment), dict(writes_of(segment)), replay.floor))
         replay.check_end(chain.newest.events)
 
     def _fetch(self, head: SegmentHead) -> Flow[state_pb2.Segment]:

@@ -60,14 +60,19 @@ def _links(head: SegmentHead, heads: Mapping[str, SegmentHead]) -> tuple[Segment
 
 
 class Replay:
-    """Events as segments bring them, the old ones of a base beside new ones, in the order of their numbers."""
+    """Events as segments bring them, the old ones of a base beside new ones, in the order of their numbers. Those up to
+    `floor` are kept no more."""
 
     def __init__(self) -> None:
-        self._last = 0
+        self.floor = self._last = 0
         self._ahead: dict[int, bytes] = {}
 
     def add(self, segment: state_pb2.Segment) -> list[bytes]:
-        """The events that follow those so far."""
+        """The events that follow those so far, or the floor if that lies behind them."""
+        self.floor = max(self.floor, segment.floor)
+        self._last = max(self._last, self.floor)
+        for seq in [seq for seq in self._ahead if seq <= self._last]:
+            del self._ahead[seq]
         for part in segment.events:
             for seq, event in enumerate(part.events, part.first_seq):
                 if seq > self._last:

@@ -33,6 +33,9 @@ class History(Rows, Protocol):
     @property
     def journal_seq(self) -> int: ...
 
+    @property
+    def journal_floor(self) -> int: ...
+
     def events(self, after_seq: int = 0, *, reverse: bool = False) -> Iterator[tuple[int, bytes]]: ...
 
     def find_notes(self) -> None: ...
@@ -68,6 +71,7 @@ def segment_of(history: History, row: state_pb2.JournalRow, names: list[RowName]
     if row.scan_base:
         row.scan_events = _add_events(history, segment, row.scan_events, row.scan_events_end)
     row.events = _add_events(history, segment, row.events, history.journal_seq)
+    segment.floor = history.journal_floor
     if row.scan_base and not row.scan_table and row.scan_events == row.scan_events_end:
         row.base, row.scan_base = row.scan_base, 0
     return segment
@@ -75,14 +79,20 @@ def segment_of(history: History, row: state_pb2.JournalRow, names: list[RowName]
 
 def _add_events(history: History, segment: state_pb2.Segment, after: int, end: int) -> int:
     """The events behind `after`, to `end` at most; the number of the last one that came in."""
-    if after >= end:
-        return after
-    part, room = segment.events.add(first_seq=after + 1), EVENTS_BYTES
-    for seq, event in history.events(after):
+    part, room = state_pb2.SegmentEvents(), EVENTS_BYTES
+    for seq, event in history.events(after) if after < end else ():
+        if room <= 0:
+            break
+        if seq > end:
+            after = end
+            break
+        part.first_seq = part.first_seq or seq
         part.events.append(event)
         after, room = seq, room - len(event)
-        if room <= 0 or seq >= end:
-            break
+    else:
+        after = max(after, end)  # what lies between is kept no more
+    if part.events:
+        segment.events.append(part)
     return after
 
 

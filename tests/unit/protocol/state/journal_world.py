@@ -25,13 +25,13 @@ from offgrid_tools.sim.crypto import SimSigner, sim_verify
 SIGNER, SALT = SimSigner("owner"), bytes(16)
 OWNER = SIGNER.node_id
 Rows = dict[tuple[str, bytes], bytes]
-State = tuple[Rows, list[bytes]]
+State = tuple[Rows, dict[int, bytes]]
 
 
 def state_of(store: MemoryStore | NotingStore) -> State:
-    """The rows that segments are to bring back, and all events."""
+    """The rows that segments are to bring back, and all events, by their numbers."""
     rows = {(table, key): value for table in store.tables - LEFT_OUT for key, value in sound(store.scan, table)}
-    return rows, [event for _, event in store.events()]
+    return rows, dict(store.events())
 
 
 class Hosts:
@@ -51,7 +51,7 @@ class Hosts:
         chain, replay = self.chain(), Replay()
         for head in chain.heads:
             segment = unpacked(self.sealed[head.object_id])
-            into.commit(Batch(replay.add(segment), dict(writes_of(segment))))
+            into.commit(Batch(replay.add(segment), dict(writes_of(segment)), replay.floor))
         replay.check_end(chain.newest.events)
         return chain.newest
 
@@ -93,6 +93,10 @@ class JournalWorld:
         self.store.commit(Batch(said, {(table, key): value for table, key, value in writes}))
         if events:
             self.step(Stirred())
+
+    def drop(self, count: int) -> None:
+        """Of events that hosts have, some of the oldest go."""
+        self.store.commit(Batch(floor=min(self.below.journal_floor + count, self.machine.safe_events)))
 
     def step(self, *inputs: object, lost: bool = False) -> None:
         """One step and its commit; with `lost` the process dies before that."""

@@ -65,6 +65,7 @@ WRITES = st.lists(
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("write"), WRITES, st.integers(0, 3)),
+        st.tuples(st.just("drop"), st.integers(1, 9)),
         st.tuples(st.sampled_from(["wait", "seal", "seal fails", "seal is lost", "ack", "lose", "kill"])),
     ),
     max_size=40,
@@ -99,6 +100,8 @@ class TestAnyHistory:
             match what:
                 case "write":
                     world.write(*rest[0], events=rest[1])
+                case "drop":
+                    world.drop(*rest)
                 case "wait":
                     world.wait()
                 case "seal" | "seal fails" | "seal is lost":
@@ -129,7 +132,7 @@ class TestAnyHistory:
         rows, events = world.hosts.cut_at[newest.object_id]
         back = state_of(fresh)
         assert back[0] == rows
-        assert back[1] == events[: newest.events]
+        assert back[1] == {seq: event for seq, event in events.items() if seq <= newest.events}
         assert newest.events >= safe
 
 
