@@ -54,6 +54,7 @@ from offgrid_node.services.framed_road import FramedRoad
 from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.ledger.reads import ledger_summary
 from offgrid_node.services.mesh import NodeFacts
+from offgrid_node.services.sessions.privacy import Privacy
 from offgrid_node.session_vault import SessionVault
 from offgrid_node.storage.blobs import FileBlobs
 from offgrid_node.storage.disk import measure_fsync_ms
@@ -236,7 +237,9 @@ class Daemon:
             objects=object_parts(config, self._blobs, self._bulk, KeyWraps(key, self._ring.older), self._coding.coder),
             vault=SessionVault(SessionKeys(config.node.data_dir / SESSION_KEYS)),
             reducers=self._reducers,
-            raw_content=config.state.store_raw_content,
+            privacy=Privacy(
+                config.state.store_raw_content, config.state.export_includes_content, config.state.audit_mode
+            ),
             data_dir=config.node.data_dir,
             job_timeout_ms=config.jobs.timeout_ms,
             copies=config.storage.copies,

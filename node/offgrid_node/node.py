@@ -333,7 +333,7 @@ class Node:
         runtime, self_id, objects = self.runtime, self.node_id, self.objects
         shelf, bulk = Shelf(runtime.store), parts.objects.bulk
         self.sessions = SessionHandlers(
-            runtime, parts.vault, parts.rng, parts.reducers, parts.later, raw_content=parts.raw_content
+            runtime, parts.vault, parts.rng, parts.reducers, parts.later, self_id, parts.privacy
         )
         padded = parts.objects.coding.padded
         inputs = InputPlacing(shelf, objects.uploads, objects.reading, objects.sealer, bulk, padded=padded)

@@ -27,6 +27,7 @@ from offgrid_node.services.jobs.results import Letters
 from offgrid_node.services.join import Seal
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.objects.sides import ObjectParts
+from offgrid_node.services.sessions.privacy import Privacy
 from offgrid_node.services.sessions.vault import Vault
 from offgrid_node.storage.store import Store
 
@@ -82,5 +83,5 @@ class Parts:
     monitor: Monitor = log_nothing
     meters: Meters | None = None  # None: nothing is counted
     reducers: Mapping[str, Reducer] = field(default_factory=lambda: {SessionReducer.name: SessionReducer()})
-    raw_content: bool = False  # what applications say may be recorded as it is
+    privacy: Privacy = field(default_factory=Privacy)
     later: Later = never  # a twin whose work says nothing needs no timer

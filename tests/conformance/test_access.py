@@ -82,7 +82,7 @@ EVERY_RPC = {
     "StateService": {OWNER: "ListEvents WatchEvents"},
     "SessionService": {
         OWNER: "StartSession EndSession GetSession ListSessions RecordEvents ListRecords ShowState TakeSnapshot "
-        "PurgeSessions RegisterKind ListKinds",
+        "PurgeSessions RegisterKind ListKinds ExportSession BeginImport ImportEvents EndImport",
     },
 }
 EXPECTED = {

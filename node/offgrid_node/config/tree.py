@@ -289,6 +289,10 @@ class State(Section):
     store_raw_content: bool = Field(
         default=False, description="record what people and models said as it is, and not its hash"
     )
+    export_includes_content: bool = Field(
+        default=False, description="exports have it as it was recorded, unless they are asked for otherwise"
+    )
+    audit_mode: bool = Field(default=False, description="the journal tells who reads sessions, and how much of them")
 
 
 _IN_DATA_DIR = {"memory_db": "memory.db", "chunk_dir": "chunks", "summary_dir": "summaries"}

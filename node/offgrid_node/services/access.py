@@ -163,6 +163,10 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.SessionService/PurgeSessions": Row(ADMINS),
     "offgrid.v1.SessionService/RegisterKind": Row(ADMINS),
     "offgrid.v1.SessionService/ListKinds": Row(ADMINS),
+    "offgrid.v1.SessionService/ExportSession": Row(ADMINS),
+    "offgrid.v1.SessionService/BeginImport": Row(ADMINS),
+    "offgrid.v1.SessionService/ImportEvents": Row(ADMINS),
+    "offgrid.v1.SessionService/EndImport": Row(ADMINS),
 }
 
 

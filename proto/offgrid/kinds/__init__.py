@@ -28,6 +28,7 @@ WORDS_MAX = 300  # of what was wrong
 DATA_BYTES_MAX = 64 * 1024  # of one event, as JSON
 TIME_MAX_US = FRAME_MAX = 1 << 53  # what JavaScript holds exactly
 ENERGY_MAX = 1e15  # either way: sums of as many as there can be stay finite
+HASH = re.compile(r"blake2b-256:[0-9a-f]{64}\Z")
 HASHED = {"type": "string", "pattern": "^blake2b-256:[0-9a-f]{64}$"}
 EXPENDABLE, CONTENT = "x-expendable", "x-content"
 
@@ -95,11 +96,29 @@ class Kinds:
             error = next(compiled.iter_errors(data))
             raise RejectedEvent(kind, _pointer(error), error.message[:WORDS_MAX])
 
+    def check_recorded(self, kind: str, data: object) -> None:
+        """What was recorded once, here or elsewhere: its content may be as it was said, or hashed. Raises
+        RejectedEvent."""
+        try:
+            self.check(kind, data)
+        except RejectedEvent:
+            if not self.content(kind):
+                raise
+            self.check(kind, data, hashed=True)
+
+    def content(self, kind: str) -> tuple[str, ...]:
+        """The properties that are content; none of a kind that is not known."""
+        known = self._known.get(kind)
+        return () if known is None else known.content
+
     def hash_content(self, kind: str, data: dict[str, Any]) -> None:
-        """Puts hashes in the place of what is content, in an event that keeps to its schema."""
+        """Puts hashes in the place of what is content; a hash stays as it is. What is no string, as it was recorded
+        by another schema, is hashed as JSON."""
         for name in self._known[kind].content:
-            if name in data:
-                data[name] = "blake2b-256:" + hashlib.blake2b(data[name].encode(), digest_size=32).hexdigest()
+            value = data.get(name)
+            if name in data and not (isinstance(value, str) and HASH.match(value)):
+                text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+                data[name] = "blake2b-256:" + hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
 
 
 def _compiled(kind: str, schema: Any) -> Validator:

@@ -18,6 +18,8 @@ from offgrid_node.protocol.state.sessions.machine import SessionsMachine
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.sessions.handlers import SessionHandlers
+from offgrid_node.services.sessions.privacy import Privacy
+from offgrid_node.services.stream import Stream
 from offgrid_node.session_vault import SessionVault
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.memory_session_keys import MemorySessionKeys
@@ -40,7 +42,7 @@ class Desk:
     def __init__(self) -> None:
         self.store, self.clock, self.keys = MemoryStore(), Clock(), MemorySessionKeys()
         self.reducers: dict[str, Reducer] = {"session": SessionReducer()}
-        self.raw_content = False
+        self.privacy = Privacy()
         self.timers: list[tuple[int, Callable[[], None]]] = []
         self.start()
 
@@ -49,9 +51,7 @@ class Desk:
         rng, outlet = Random(1), cast(Any, object())  # nothing leaves
         self.runtime = Runtime(lambda: {"sessions": SessionsMachine()}, self.store, self.clock, rng, outlet)
         vault = SessionVault(self.keys, rng.randbytes)
-        self.handlers = SessionHandlers(
-            self.runtime, vault, rng, self.reducers, self.later, raw_content=self.raw_content
-        )
+        self.handlers = SessionHandlers(self.runtime, vault, rng, self.reducers, self.later, "node-1", self.privacy)
 
     def ask(self, method: str, request: Message) -> Any:
         """Raises Fault."""
@@ -59,10 +59,23 @@ class Desk:
         if isinstance(outcome, Ticket):
             self.runtime.turn()
             outcome = outcome.outcome
+        if isinstance(outcome, Stream):
+            return self.drain(outcome)
         if isinstance(outcome, Fault):
             raise outcome
         self.clock.now_us += 1_000
         return outcome
+
+    def drain(self, stream: Stream) -> list[Any]:
+        """All that it says, as fast as it can. Raises Fault."""
+        found: list[Any] = []
+        stream.when_ready(lambda: found.extend(stream.take()))
+        self.runtime.turn()
+        while not stream.ended:
+            self.wait(1)
+        if stream.fault is not None:
+            raise stream.fault
+        return found
 
     def later(self, delay_ms: int, callback: Callable[[], None]) -> None:
         self.timers.append((self.clock.now_us // 1_000 + delay_ms, callback))

@@ -19,11 +19,13 @@ from offgrid_node.protocol.errors import (
     Unavailable,
 )
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.state.sessions import machine
+from offgrid_node.protocol.state.sessions import machine, writers
 from offgrid_node.protocol.state.sessions.blocks import EVENTS_MAX
 from offgrid_node.protocol.state.sessions.tables import BLOCKS, KINDS, block_key
+from offgrid_node.protocol.state.sessions.writers import COUNT_MAX
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.sessions import handlers
+from offgrid_node.services.sessions.privacy import Privacy
 from offgrid_node.services.sessions.shredding import ORPHAN_MS
 from offgrid_node.storage.store import Batch
 
@@ -169,7 +171,7 @@ class TestEvents:
     def test_of_several_writers_are_told_apart_and_only_so_many_remembered(
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(machine, "WRITERS_MAX", 3)
+        monkeypatch.setattr(writers, "WRITERS_MAX", 3)
         session = desk.session()
         for number in range(4):
             desk.record(session, event(), writer=number.to_bytes(8, "big"), energy_update=5)
@@ -191,11 +193,11 @@ class TestEvents:
         with pytest.raises(InvalidRequest, match=r"dropped\[no.such\]: not known here"):
             desk.record(session, event(), no_such=1)
         with pytest.raises(InvalidRequest, match="at most"):
-            desk.record(session, event(), energy_update=machine.COUNT_MAX + 1)
+            desk.record(session, event(), energy_update=COUNT_MAX + 1)
         for number in range(5):
-            desk.record(session, event(), writer=number.to_bytes(8, "big"), energy_update=machine.COUNT_MAX)
+            desk.record(session, event(), writer=number.to_bytes(8, "big"), energy_update=COUNT_MAX)
         told = desk.ask("get_session", state_pb2.GetSessionRequest(session=session)).session
-        assert told.dropped["energy.update"] == machine.COUNT_MAX
+        assert told.dropped["energy.update"] == COUNT_MAX
 
     def test_sent_again_after_the_end_are_answered_as_before(self, desk: Desk) -> None:
         session = desk.session()
@@ -421,7 +423,7 @@ class TestAKind:
         self.register(desk)
         with pytest.raises(InvalidRequest, match=r"events\[0\]/said"):
             desk.record(session, event(kind="chat.turn", said="to be"))
-        desk.raw_content = True
+        desk.privacy = Privacy(raw_content=True)
         desk.start()
         desk.record(session, event(kind="chat.turn", said="to be"))
         assert desk.ask("list_kinds", state_pb2.ListKindsRequest()).store_raw_content

@@ -148,7 +148,7 @@ def test_nothing_comes_to_it_any_more(desk: Desk) -> None:
     late = desk.handlers.take_snapshot(ADMIN, state_pb2.TakeSnapshotRequest(session=go))
     desk.runtime.turn()
     assert isinstance(late.outcome, state_pb2.TakeSnapshotResponse)
-    ticket = desk.handlers.shredding.purge([go])
+    ticket = desk.handlers.shredding.purge([go], "me")
     late = desk.handlers.take_snapshot(ADMIN, state_pb2.TakeSnapshotRequest(session=go))
     desk.runtime.turn()
     assert isinstance(ticket.outcome, state_pb2.PurgeSessionsResponse)

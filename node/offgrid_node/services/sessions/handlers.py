@@ -16,46 +16,37 @@ from typing import NamedTuple
 import msgspec
 from google.protobuf.message import Message
 
-from offgrid.kinds import (
-    DATA_BYTES_MAX,
-    ENERGY_MAX,
-    FRAME_MAX,
-    KIND,
-    KIND_CHARS_MAX,
-    KIND_RULE,
-    KNOWN,
-    TIME_MAX_US,
-    Kinds,
-    RejectedEvent,
-)
+from offgrid.kinds import KIND, KIND_CHARS_MAX, KIND_RULE, KNOWN, TIME_MAX_US, Kinds
 from offgrid.reducers import Reducer
 from offgrid.v1 import state_pb2
-from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, Fault, InvalidRequest
+from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, Fault, InvalidRequest
 from offgrid_node.protocol.ids import fresh_timely_id
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.sound import sound
 from offgrid_node.protocol.state.sessions.blocks import (
     BLOCK,
-    BLOCK_BYTES_MAX,
-    EVENTS_MAX,
     Entry,
-    decode,
 )
 from offgrid_node.protocol.state.sessions.commands import AddBlock, EndSession, RegisterKind, StartSession
-from offgrid_node.protocol.state.sessions.machine import COUNT_MAX, shredded, unknown_session
-from offgrid_node.protocol.state.sessions.tables import ID_PREFIX, KINDS, NAMES, OPEN_SESSIONS, SESSION_ID, SESSIONS
+from offgrid_node.protocol.state.sessions.machine import COUNT_MAX
+from offgrid_node.protocol.state.sessions.tables import ID_PREFIX, KINDS, NAMES, OPEN_SESSIONS, SESSIONS
 from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_key, number_of
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Later
 from offgrid_node.services.paging import PAGE_BYTES_MAX, decode_token, encode_token, page_bounds, take_page
+from offgrid_node.services.sessions.auditing import Auditing
+from offgrid_node.services.sessions.checking import Checking
+from offgrid_node.services.sessions.exporting import Exporting
 from offgrid_node.services.sessions.folding import Folding
+from offgrid_node.services.sessions.importing import Importing
+from offgrid_node.services.sessions.lookup import Lookup, name_of
+from offgrid_node.services.sessions.privacy import Privacy
 from offgrid_node.services.sessions.reading import Reading
 from offgrid_node.services.sessions.shredding import Shredding
 from offgrid_node.services.sessions.snapshots import Snapshots
-from offgrid_node.services.sessions.vault import Vault, keyless
+from offgrid_node.services.sessions.vault import Vault
 
-NAME_BYTES_MAX = 256
 SESSION = "session"  # the reducer that is meant when none is named
 WRITER_BYTES = 8
 SCAN_BLOCKS_MAX = 4_096  # looked at for one page, so that a rare filter never holds the node up; and opened
@@ -72,11 +63,10 @@ class SessionHandlers:
         rng: Rng,
         reducers: Mapping[str, Reducer],
         later: Later,
-        *,
-        raw_content: bool,
+        node_id: str,
+        privacy: Privacy,
     ) -> None:
-        """`raw_content`: what is content may be recorded as it is."""
-        self._runtime, self._vault, self._rng, self._raw_content = runtime, vault, rng, raw_content
+        self._runtime, self._vault, self._rng, self._privacy = runtime, vault, rng, privacy
         self._kinds = Kinds()
         for _, row in sound(runtime.store.scan, KINDS):  # one that is damaged is to be registered anew
             kind = state_pb2.Kind.FromString(row)
@@ -85,14 +75,38 @@ class SessionHandlers:
         self._folding = Folding(runtime.store, vault, self._reading, reducers)
         self._snapshots = Snapshots(runtime, self._folding, later)
         self.shredding = Shredding(runtime, vault, self._forget)
+        self._lookup, self._auditing = Lookup(runtime.store, vault), Auditing(runtime, readings=privacy.audit)
+        self._checking = Checking(self._kinds, raw_content=privacy.raw_content)
+        exporting = Exporting(
+            runtime,
+            self._lookup,
+            self._reading,
+            self._kinds,
+            self._auditing,
+            later,
+            node_id=node_id,
+            content=privacy.export_content,
+        )
+        importing = Importing(
+            runtime,
+            vault,
+            self._lookup,
+            self._checking,
+            self._fresh_id,
+            self.shredding.drop_unused,
+            self._snapshots.on_events,
+        )
+        self.export_session = exporting.export_session
+        self.begin_import, self.end_import = importing.begin_import, importing.end_import
+        self.import_events = importing.import_events
 
     # ---- sessions
 
     def start_session(self, caller: Caller, request: state_pb2.StartSessionRequest) -> Ticket:
         """Its key is durable before it is: nothing was ever sealed without one. Where nobody knows whether it came to
         be its key stays (shredding.py)."""
-        name = _name(request.name)
-        session_id = fresh_timely_id(ID_PREFIX, max(0, self._runtime.clock.now().utc_us), self._rng)
+        name = name_of(request.name)
+        session_id = self._fresh_id()
         newest = self._runtime.store.get(NAMES, name.encode())
         is_open = newest is not None and self._runtime.store.get(OPEN_SESSIONS, newest) is not None
         keyless = newest.decode() if newest is not None and is_open and not self._vault.has(newest.decode()) else ""
@@ -116,10 +130,10 @@ class SessionHandlers:
         return ticket
 
     def end_session(self, caller: Caller, request: state_pb2.EndSessionRequest) -> Ticket:
-        return self._runtime.ask("sessions", str(caller), EndSession(self._session(request.session).session_id))
+        return self._runtime.ask("sessions", str(caller), EndSession(self._lookup.session(request.session).session_id))
 
     def get_session(self, caller: Caller, request: state_pb2.GetSessionRequest) -> Message:
-        return state_pb2.GetSessionResponse(session=self._session(request.session))
+        return state_pb2.GetSessionResponse(session=self._lookup.session(request.session))
 
     def list_sessions(self, caller: Caller, request: state_pb2.ListSessionsRequest) -> Message:
         """Newest first."""
@@ -137,15 +151,15 @@ class SessionHandlers:
     # ---- events
 
     def record_events(self, caller: Caller, request: state_pb2.RecordEventsRequest) -> Ticket:
-        session = self._session(request.session)
+        session = self._lookup.session(request.session)
         if len(request.writer) != WRITER_BYTES:
             raise InvalidRequest.field("writer", f"{len(request.writer)} bytes; {WRITER_BYTES} are needed")
         if request.sent > COUNT_MAX:
             raise InvalidRequest.field("sent", f"{request.sent}; at most {COUNT_MAX} is allowed")
-        entries = self._checked(request.events)
+        entries = self._checking.entries(request.events)
         kinds = Counter(entry.kind for entry in entries)
         times = [entry.timestamp_us for entry in entries]
-        self._check_key(session)
+        self._lookup.check_key(session)
         command = AddBlock(
             session.session_id,
             request.writer,
@@ -155,7 +169,7 @@ class SessionHandlers:
             max(times),
             self._vault.seal(session.session_id, BLOCK, request.events),
             kinds,
-            self._dropped(request.dropped),
+            self._checking.dropped(request.dropped),
         )
         ticket = self._runtime.ask("sessions", str(caller), command, size_bytes=len(request.events))
 
@@ -166,10 +180,13 @@ class SessionHandlers:
         ticket.when_done(durable)
         return ticket
 
-    def list_records(self, caller: Caller, request: state_pb2.ListRecordsRequest) -> Message:
+    def list_records(self, caller: Caller, request: state_pb2.ListRecordsRequest) -> Message | Ticket:
         """One page. A page may be short, even empty, and still name a next one: how much is looked at is bounded."""
-        session, limit, wanted = self._session(request.session), page_bounds(request.page_size), _Wanted.of(request)
-        self._check_key(session)
+        session = self._lookup.readable(request.session)
+        return self._auditing.listed(caller, session, request.page_token, self._page(session, request))
+
+    def _page(self, session: state_pb2.Session, request: state_pb2.ListRecordsRequest) -> state_pb2.ListRecordsResponse:
+        limit, wanted = page_bounds(request.page_size), _Wanted.of(request)
         position = decode_token(request.page_token)
         if position and position[NUMBER_BYTES:] != _filter_of(request):
             raise InvalidRequest.field("page_token", "it belongs to a list with other filters; begin again without it")
@@ -194,9 +211,8 @@ class SessionHandlers:
 
     # ---- what they come to
 
-    def show_state(self, caller: Caller, request: state_pb2.ShowStateRequest) -> Message:
-        session, reducer = self._session(request.session), self._folding.reducer(request.reducer or SESSION)
-        self._check_key(session)
+    def show_state(self, caller: Caller, request: state_pb2.ShowStateRequest) -> Message | Ticket:
+        session, reducer = self._lookup.readable(request.session), self._folding.reducer(request.reducer or SESSION)
         upto: int | None = None
         if request.number and request.at_us:
             raise InvalidRequest.field("at_us", "a number is given already; one of the two is allowed")
@@ -206,7 +222,7 @@ class SessionHandlers:
             upto = self._reading.number_at(session.session_id, session.recorded, request.at_us)
         folded = self._folding.state(session.session_id, reducer, upto)
         state, digest = self._folding.shown(reducer, folded)
-        return state_pb2.ShowStateResponse(
+        answer = state_pb2.ShowStateResponse(
             reducer=reducer.name,
             version=reducer.version,
             number=folded.number,
@@ -214,10 +230,10 @@ class SessionHandlers:
             digest=digest,
             snapshot=folded.snapshot,
         )
+        return self._auditing.shown(caller, session, answer)
 
     def take_snapshot(self, caller: Caller, request: state_pb2.TakeSnapshotRequest) -> Ticket:
-        session, reducer = self._session(request.session), self._folding.reducer(request.reducer or SESSION)
-        self._check_key(session)
+        session, reducer = self._lookup.readable(request.session), self._folding.reducer(request.reducer or SESSION)
         if not session.recorded:
             raise FailedPrecondition(f"nothing is recorded in {session.session_id}", reason="SessionEmpty")
         return self._snapshots.take(session.session_id, reducer)
@@ -244,7 +260,7 @@ class SessionHandlers:
 
     def list_kinds(self, caller: Caller, request: state_pb2.ListKindsRequest) -> Message:
         """Those that are known everywhere first."""
-        found = state_pb2.ListKindsResponse(store_raw_content=self._raw_content)
+        found = state_pb2.ListKindsResponse(store_raw_content=self._privacy.raw_content)
         for kind in KNOWN:
             found.kinds.add(kind=kind, schema=msgspec.json.encode(self._kinds.schema(kind)))
         for _, row in sound(self._runtime.store.scan, KINDS):
@@ -259,62 +275,17 @@ class SessionHandlers:
         if request.all:
             named = [key.decode() for key, _ in self._runtime.store.scan(SESSIONS)]
         else:
-            named = [self._session(text).session_id for text in request.sessions]
-        return self.shredding.purge([*dict.fromkeys(named)])
+            named = [self._lookup.session(text).session_id for text in request.sessions]
+        return self.shredding.purge([*dict.fromkeys(named)], str(caller))
 
     # ---- inside
 
-    def _session(self, text: str) -> state_pb2.Session:
-        """By its id, or the newest of that name. Raises NotFound."""
-        store, key = self._runtime.store, text.encode(errors="replace")
-        if not SESSION_ID.match(text):
-            _name(text, "session", ids=True)
-            key = store.get(NAMES, key) or b""
-        row = store.get(SESSIONS, key) if key else None
-        if row is None:
-            raise unknown_session(text)
-        return state_pb2.SessionRow.FromString(row).session
-
-    def _dropped(self, said: Mapping[str, int]) -> dict[str, int]:
-        known = {*self._kinds}
-        for kind, count in said.items():
-            if kind not in known:
-                raise InvalidRequest.field(f"dropped[{kind}]", f"not known here: {', '.join(known)} are")
-            if count > COUNT_MAX:
-                raise InvalidRequest.field(f"dropped[{kind}]", f"{count}; at most {COUNT_MAX} is allowed")
-        return dict(said)
+    def _fresh_id(self) -> str:
+        return fresh_timely_id(ID_PREFIX, max(0, self._runtime.clock.now().utc_us), self._rng)
 
     def _forget(self, session_id: str) -> None:
         self._folding.forget(session_id)
         self._snapshots.forget(session_id)
-
-    def _check_key(self, session: state_pb2.Session) -> None:
-        if session.purged_us:
-            raise shredded(session.session_id)
-        if not self._vault.has(session.session_id):
-            raise keyless(session.session_id)
-
-    def _checked(self, events: bytes) -> list[Entry]:
-        """Raises InvalidRequest, naming each event that is wrong by its place."""
-        if not 0 < len(events) <= BLOCK_BYTES_MAX:
-            raise InvalidRequest.field("events", f"{len(events)} bytes; 1 to {BLOCK_BYTES_MAX} are allowed")
-        try:
-            entries = decode(events)
-        except Corrupt as fault:
-            raise InvalidRequest.field("events", fault.message) from fault
-        if not 0 < len(entries) <= EVENTS_MAX:
-            raise InvalidRequest.field("events", f"{len(entries)} events; 1 to {EVENTS_MAX} are allowed")
-        check, read, hashed = self._kinds.check, msgspec.json.decode, not self._raw_content
-        for place, entry in enumerate(entries):
-            if (wrong := _wrong(entry)) is not None:
-                raise InvalidRequest.field(f"events[{place}].{wrong[0]}", wrong[1])
-            try:
-                check(entry.kind, read(entry.data), hashed=hashed)
-            except RejectedEvent as error:
-                raise InvalidRequest.field(f"events[{place}]{error.path}", f"{entry.kind}: {error.rule}") from error
-            except (msgspec.DecodeError, RecursionError) as error:
-                raise InvalidRequest.field(f"events[{place}].data", f"no JSON: {error}") from error
-        return entries
 
 
 class _Wanted(NamedTuple):
@@ -343,20 +314,6 @@ class _Wanted(NamedTuple):
         )
 
 
-def _wrong(entry: Entry) -> tuple[str, str] | None:
-    """What is no data: the field, and what is allowed."""
-    at_us, _, frame_id, energy_delta, data = entry
-    if not 0 <= at_us < TIME_MAX_US:
-        return "timestamp_us", f"{at_us}; 0 to {TIME_MAX_US - 1} is allowed"
-    if frame_id is not None and not 0 <= frame_id < FRAME_MAX:
-        return "frame_id", f"{frame_id}; 0 to {FRAME_MAX - 1} is allowed"
-    if energy_delta is not None and not -ENERGY_MAX <= energy_delta <= ENERGY_MAX:
-        return "energy_delta", f"{energy_delta}; {-ENERGY_MAX:g} to {ENERGY_MAX:g} is allowed"
-    if len(data) > DATA_BYTES_MAX:
-        return "data", f"{len(data)} bytes; {DATA_BYTES_MAX} at most are allowed"
-    return None
-
-
 def _record(number: int, entry: Entry) -> state_pb2.Record:
     return state_pb2.Record(
         number=number,
@@ -366,15 +323,6 @@ def _record(number: int, entry: Entry) -> state_pb2.Record:
         energy_delta=entry.energy_delta,
         data=entry.data,
     )
-
-
-def _name(text: str, field: str = "name", *, ids: bool = False) -> str:
-    if not 0 < len(text.encode(errors="replace")) <= NAME_BYTES_MAX or not text.isprintable():
-        shown = text[:NAME_BYTES_MAX]
-        raise InvalidRequest.field(field, f"{shown!r}: 1 to {NAME_BYTES_MAX} bytes of printable text are allowed")
-    if not ids and SESSION_ID.match(text):
-        raise InvalidRequest.field(field, f"{text!r} is the form of an id, and no name")
-    return text
 
 
 def _check_kind(field: str, kind: str) -> None:

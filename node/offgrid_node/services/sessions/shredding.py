@@ -59,7 +59,7 @@ class Shredding:
         rows = (state_pb2.SessionRow.FromString(row).session for _, row in sound(self._runtime.store.scan, SESSIONS))
         return sum(not each.purged_us and not self._vault.has(each.session_id) for each in rows)
 
-    def purge(self, session_ids: Sequence[str]) -> Ticket:
+    def purge(self, session_ids: Sequence[str], caller: str) -> Ticket:
         """Answers once nobody can read it any more."""
         shredded = Ticket()
 
@@ -71,7 +71,7 @@ class Shredding:
                     outcome = fault
             shredded.resolve(outcome)
 
-        self._runtime.ask("sessions", CALLER, BeginPurge(tuple(session_ids))).when_done(noted)
+        self._runtime.ask("sessions", caller, BeginPurge(tuple(session_ids))).when_done(noted)
         return shredded
 
     def _end(self, session_ids: Sequence[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from offgrid.v1 import state_pb2
+
 
 @dataclass(frozen=True, slots=True)
 class StartSession:
@@ -57,7 +59,8 @@ class KeepSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class AddBlock:
-    """Events of one writer, sealed together. `sent`: how many it had sent before these."""
+    """Events of one writer, sealed together. `sent`: how many it had sent before these; `imported`: of a session that
+    another node exported, which takes no others."""
 
     session_id: str
     writer: bytes
@@ -68,3 +71,31 @@ class AddBlock:
     sealed: bytes
     kinds: Mapping[str, int]
     dropped: Mapping[str, int]
+    imported: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BeginImport:
+    """`session` is the new one, as it was where it was exported, with its origin; `has_key` and `keyless` as in
+    StartSession, of the session that has the same digest."""
+
+    session: state_pb2.Session
+    has_key: bool
+    keyless: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndImport:
+    """All of its events are here."""
+
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TellOf:
+    """The journal is to say that somebody took so many events out of a session."""
+
+    session_id: str
+    name: str
+    outcome: str
+    events: int

@@ -8,12 +8,14 @@ numbers, and takes what a writer sends again for what it is.
                               └─┘ AddBlock            │
                      open or ended ── BeginPurge ──▶ purged
 
+Those that come from another node: imports.py.
+
 A purge is noted before the key goes, and rows go after it: whoever is killed in between goes on with it (`purging`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.clock import Now
@@ -34,15 +36,20 @@ from offgrid_node.protocol.sound import keys, sound
 from offgrid_node.protocol.state.sessions.blocks import digest_of
 from offgrid_node.protocol.state.sessions.commands import (
     AddBlock,
+    BeginImport,
     BeginPurge,
+    EndImport,
     EndPurge,
     EndSession,
     KeepSnapshot,
     RegisterKind,
     StartSession,
+    TellOf,
 )
+from offgrid_node.protocol.state.sessions.imports import check_next, importing, is_importing, writer_of
 from offgrid_node.protocol.state.sessions.tables import (
     BLOCKS,
+    IMPORTS,
     KEY_GONE,
     KINDS,
     NAMES,
@@ -53,13 +60,12 @@ from offgrid_node.protocol.state.sessions.tables import (
     block_key,
     snapshots_of,
 )
+from offgrid_node.protocol.state.sessions.writers import COUNT_MAX, count, writer_for
 from offgrid_node.protocol.state.tables import number_key
 
 OPEN_MAX = 1_024
-WRITERS_MAX = 64  # of one session that are remembered; what others send again is recorded twice
 KINDS_MAX = 256  # registered
 SWEPT_ROWS, SWEPT_BYTES = 4_096, 16 * 1024 * 1024  # in one step
-COUNT_MAX = 1 << 53
 SNAPSHOTS_MAX = 4  # of one session and reducer
 
 
@@ -83,9 +89,9 @@ class SessionsMachine:
         self._draft.begin(now)
         for event in inputs:
             match event:
-                case Asked(ticket, _, command):
+                case Asked(ticket, caller, command):
                     try:
-                        self._ask(ticket, command, now)
+                        self._ask(ticket, caller, command, now)
                     except Internal:
                         raise
                     except Fault as fault:
@@ -97,7 +103,7 @@ class SessionsMachine:
         self._sweep()
         return self._draft.take()
 
-    def _ask(self, ticket: int, command: object, now: Now) -> None:
+    def _ask(self, ticket: int, caller: str, command: object, now: Now) -> None:
         match command:
             case StartSession():
                 self._start(ticket, command, now)
@@ -110,9 +116,16 @@ class SessionsMachine:
             case RegisterKind():
                 self._register(ticket, command, now)
             case BeginPurge():
-                self._begin_purge(ticket, command, now)
+                self._begin_purge(ticket, caller, command, now)
             case EndPurge():
                 self._end_purge(ticket, command)
+            case BeginImport():
+                self._begin_import(ticket, caller, command, now)
+            case EndImport():
+                self._end_import(ticket, caller, command, now)
+            case TellOf(session_id, name, outcome, events):
+                session = state_pb2.Session(session_id=session_id, name=name)
+                self._draft.reply(ticket, self._tell(session, outcome, caller, events))
             case _:
                 raise Internal(f"the sessions machine does not know {type(command).__name__}")
 
@@ -129,8 +142,7 @@ class SessionsMachine:
         if not command.has_key:
             text = f"the session {command.name!r} has just ended: start it again"
             raise Unavailable(text, reason="SessionEnded", retry_ms=0)
-        if self._open >= OPEN_MAX:
-            raise Exhausted(f"{self._open} sessions are open: end one first", reason="SessionsFull")
+        self._check_room()
         session = state_pb2.Session(session_id=command.session_id, name=command.name, started_us=now.utc_us)
         key = command.session_id.encode()
         self._open += 1
@@ -142,6 +154,8 @@ class SessionsMachine:
 
     def _end(self, ticket: int, command: EndSession, now: Now) -> None:
         row = self._row(command.session_id)
+        if is_importing(row.session):
+            raise importing(row.session)
         if not row.session.ended_us:
             self._close(row, now)
         self._draft.reply(ticket, state_pb2.EndSessionResponse(session=row.session))
@@ -155,9 +169,63 @@ class SessionsMachine:
         self._draft.put(SESSIONS, key, row)
         self._tell(session, "ended")
 
-    def _tell(self, session: state_pb2.Session, outcome: str) -> None:
-        told = state_pb2.SessionEvent(session_id=session.session_id, name=session.name, outcome=outcome)
+    def _tell(self, session: state_pb2.Session, outcome: str, by: str = "", events: int = 0) -> state_pb2.SessionEvent:
+        told = state_pb2.SessionEvent(
+            session_id=session.session_id, name=session.name, outcome=outcome, by=by, events=events
+        )
         self._draft.record(EventType.SESSION_CHANGED, session.session_id, session=told)
+        return told
+
+    # ---- from another node
+
+    def _begin_import(self, ticket: int, caller: str, command: BeginImport, now: Now) -> None:
+        session = command.session
+        digest, key = session.origin.digest, session.session_id.encode()
+        known = self._draft.get(IMPORTS, digest)
+        row = self._row(known.decode()) if known is not None else None
+        if row is not None and not row.session.purged_us:
+            if row.session.session_id != command.keyless:
+                self._draft.reply(ticket, state_pb2.BeginImportResponse(session=row.session))
+                return
+            if not row.session.ended_us:
+                self._close(row, now)
+        if not command.has_key:
+            text = f"the session {session.name!r} has just been purged: import it again"
+            raise Unavailable(text, reason="SessionShredded", retry_ms=0)
+        self._check_room()
+        new = state_pb2.SessionRow(session=session, said_ended_us=session.ended_us)
+        new.session.ended_us = 0
+        self._open += 1
+        self._draft.put_bytes(OPEN_SESSIONS, key, b"")
+        self._draft.put_bytes(IMPORTS, digest, key)
+        self._draft.put(SESSIONS, key, new)
+        self._tell(session, "importing", caller, session.origin.events)
+        self._draft.reply(ticket, state_pb2.BeginImportResponse(session=new.session))
+
+    def _end_import(self, ticket: int, caller: str, command: EndImport, now: Now) -> None:
+        """It has its name, unless a session that is open has it: whoever records there is to find it again."""
+        row = self._row(command.session_id)
+        session, key, name = row.session, row.session.session_id.encode(), row.session.name.encode()
+        writer_of(session)
+        if session.purged_us:
+            raise shredded(session.session_id)
+        if is_importing(session):
+            if session.recorded != session.origin.events:
+                raise importing(session)
+            session.origin.imported_us = max(now.utc_us, 1)
+            session.ended_us = row.said_ended_us or max(session.newest_us, session.started_us, 1)
+            self._open -= 1
+            newest = self._draft.get(NAMES, name)
+            if newest is None or self._draft.get(OPEN_SESSIONS, newest) is None:
+                self._draft.put_bytes(NAMES, name, key)
+            self._draft.delete(OPEN_SESSIONS, key)
+            self._draft.put(SESSIONS, key, row)
+            self._tell(session, "imported", caller, session.recorded)
+        self._draft.reply(ticket, state_pb2.EndImportResponse(session=session))
+
+    def _check_room(self) -> None:
+        if self._open >= OPEN_MAX:
+            raise Exhausted(f"{self._open} sessions are open: end one first", reason="SessionsFull")
 
     # ---- kinds
 
@@ -174,7 +242,7 @@ class SessionsMachine:
 
     # ---- shredding
 
-    def _begin_purge(self, ticket: int, command: BeginPurge, now: Now) -> None:
+    def _begin_purge(self, ticket: int, caller: str, command: BeginPurge, now: Now) -> None:
         answer = state_pb2.PurgeSessionsResponse()
         for session_id in command.session_ids:
             row, key = self._row(session_id), session_id.encode()
@@ -184,11 +252,11 @@ class SessionsMachine:
             if not session.ended_us:
                 self._close(row, now)
             answer.sessions, answer.events = answer.sessions + 1, answer.events + session.kept
+            self._tell(session, "purged", caller, session.kept)
             session.purged_us, session.kept, session.bytes = max(now.utc_us, 1), 0, 0
             del row.writers[:]
             self._draft.put(SESSIONS, key, row)
             self._draft.put_bytes(PURGING, key, b"")
-            self._tell(session, "purged")
         self._draft.reply(ticket, answer)
 
     def _end_purge(self, ticket: int, command: EndPurge) -> None:
@@ -223,21 +291,23 @@ class SessionsMachine:
 
     def _add(self, ticket: int, command: AddBlock, now: Now) -> None:
         row = self._row(command.session_id)
-        session, writer = row.session, _writer(row, command)
+        session, writer = row.session, writer_for(row, command)
         if command.sent < writer.sent:
             if (command.sent, command.sent + command.count) != (writer.before, writer.sent):
                 known = f"{writer.sent} of this writer's are recorded, the newest of them behind {writer.before}"
                 raise InvalidRequest.field("sent", f"{command.sent} and {command.count} events: {known}")
             self._draft.reply(ticket, state_pb2.RecordEventsResponse(first=writer.first))
             return
-        _check_takes(session)
+        _check_takes(session, imported=command.imported)
+        if command.imported:
+            check_next(session, command.sent, writer.sent, command.count)
         first = session.recorded + 1
         session.lost = min(session.lost + command.sent - writer.sent, COUNT_MAX)
         writer.first, writer.before, writer.sent = first, command.sent, command.sent + command.count
-        _count(session.dropped, {kind: n - writer.dropped[kind] for kind, n in command.dropped.items()})
+        count(session.dropped, {kind: n - writer.dropped[kind] for kind, n in command.dropped.items()})
         for kind, n in command.dropped.items():
             writer.dropped[kind] = n
-        _count(session.kinds, command.kinds)
+        count(session.kinds, command.kinds)
         session.recorded += command.count
         session.kept += command.count
         session.bytes += len(command.sealed)
@@ -285,38 +355,14 @@ class SessionsMachine:
         return row
 
 
-def _check_takes(session: state_pb2.Session) -> None:
+def _check_takes(session: state_pb2.Session, *, imported: bool) -> None:
     if session.purged_us:
         raise shredded(session.session_id)
+    if is_importing(session) and not imported:
+        raise importing(session)
     if session.ended_us:
         text = f"the session {session.session_id} ({session.name!r}) has ended: start another one"
         raise FailedPrecondition(text, reason="SessionEnded", metadata={"session_id": session.session_id})
-
-
-def _writer(row: state_pb2.SessionRow, command: AddBlock) -> state_pb2.WriterRow:
-    """The newest is the last. One that is not known, but has sent before, was forgotten: it is taken at its word."""
-    found = state_pb2.WriterRow(writer=command.writer)
-    for place, known in enumerate(row.writers):
-        if known.writer == command.writer:
-            found.CopyFrom(known)
-            del row.writers[place]
-            break
-    else:
-        if len(row.writers) == WRITERS_MAX:
-            del row.writers[0]
-            row.forgot = True
-        if command.sent and row.forgot:
-            found.sent = command.sent
-            for kind, number in command.dropped.items():
-                found.dropped[kind] = number
-    row.writers.append(found)
-    return row.writers[-1]
-
-
-def _count(counts: MutableMapping[str, int], more: Mapping[str, int]) -> None:
-    for kind, number in more.items():
-        if number > 0:
-            counts[kind] = min(counts[kind] + number, COUNT_MAX)
 
 
 def shredded(session_id: str) -> FailedPrecondition:

@@ -1,0 +1,61 @@
+"""Writes an export in any form: head, events, and at the end what they come to and the digest over it all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, Protocol
+
+from offgrid.exports.document import Digest, Head, StatePart, Tail
+from offgrid.reducers import Recorded, SessionReducer, show_state
+
+
+class Writer(Protocol):
+    """One form; the file is the caller's."""
+
+    def add(self, event: Recorded) -> None: ...
+
+    def end(self, tail: Tail) -> None: ...
+
+
+def _json(file: BinaryIO, head: Head) -> Writer:
+    from offgrid.exports.json_lines import JsonWriter
+
+    return JsonWriter(file, head)
+
+
+def _yaml(file: BinaryIO, head: Head) -> Writer:
+    from offgrid.exports.yaml_documents import YamlWriter
+
+    return YamlWriter(file, head)
+
+
+def _parquet(file: BinaryIO, head: Head) -> Writer:
+    from offgrid.exports.parquet import ParquetWriter
+
+    return ParquetWriter(file, head)
+
+
+FORMS: Mapping[str, Callable[[BinaryIO, Head], Writer]] = {"json": _json, "yaml": _yaml, "parquet": _parquet}
+
+
+class ExportWriter:
+    """`events` are to come in their order, all that the head says."""
+
+    def __init__(self, file: BinaryIO, form: str, head: Head) -> None:
+        """Raises NoPyarrow."""
+        self._writer, self._digest, self._events = FORMS[form](file, head), Digest(head), 0
+        self._reducer = SessionReducer()
+        self._state = self._reducer.initial()
+
+    def add(self, event: Recorded) -> None:
+        self._writer.add(event)
+        self._digest.add(event)
+        self._state = self._reducer.apply(self._state, event)
+        self._events += 1
+
+    def end(self) -> Tail:
+        _, digest = show_state(self._reducer, self._state)
+        state = StatePart(self._reducer.name, self._reducer.version, digest.hex())
+        tail = Tail(self._events, state, self._digest.end(state))
+        self._writer.end(tail)
+        return tail
