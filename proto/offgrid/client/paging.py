@@ -10,14 +10,17 @@ PAGE_SIZE = 200
 T = TypeVar("T")
 
 
-def pages(fetch: Callable[[int, str], tuple[Sequence[T], str]], limit: int | None) -> Iterator[T]:
-    """Up to `limit` items (None: all). `fetch(page_size, page_token)` returns a page and the next token, "" at the end.
+def pages(
+    fetch: Callable[[int, str], tuple[Sequence[T], str]], limit: int | None, page_size: int = PAGE_SIZE
+) -> Iterator[T]:
+    """Up to `limit` items (None: all). `fetch(size, page_token)` returns a page of `page_size` items at most and the
+    next token, "" at the end.
 
     Raises RuntimeError when a node gives the same token twice, which would never end.
     """
     left, token = limit, ""
     while left is None or left > 0:
-        items, following = fetch(PAGE_SIZE if left is None else min(PAGE_SIZE, left), token)
+        items, following = fetch(page_size if left is None else min(page_size, left), token)
         yield from items if left is None else items[:left]
         left = None if left is None else left - len(items)
         if not following:

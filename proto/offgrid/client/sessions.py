@@ -12,9 +12,9 @@ import atexit
 import json
 import operator
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from weakref import WeakSet
 
 import msgspec
@@ -23,10 +23,18 @@ from offgrid.client.backlog import Waiting
 from offgrid.client.calls import Calls
 from offgrid.client.paging import pages
 from offgrid.client.recording import Figures, Recorder
+from offgrid.client.targets import Target
 from offgrid.kinds import DATA_BYTES_MAX, ENERGY_MAX, FRAME_MAX, TIME_MAX_US, Kinds
 from offgrid.v1 import state_pb2
 
+if TYPE_CHECKING:
+    from offgrid.client.porting import Imported, OnEvents
+    from offgrid.client.replaying import Replayed
+    from offgrid.exports.document import Head, Tail
+    from offgrid.reducers import Recorded
+
 CLOSE_S = 10.0
+RECORDS_PAGE = 1_000  # as many as a block may have
 EXIT_S = 2.0  # for what waits when the program ends without closing the session
 _encode = msgspec.msgpack.Encoder().encode
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -152,11 +160,7 @@ class Sessions:
         request = state_pb2.StartSessionRequest(name=name)
         started = self._calls.unary("SessionService/StartSession", request, state_pb2.StartSessionResponse)
         told = self.kinds()
-        kinds = Kinds()
-        for each in told.kinds:
-            if each.registered_us:
-                kinds.register(each.kind, json.loads(each.schema))
-        session = Session(self._calls, started.session, kinds, raw_content=told.store_raw_content)
+        session = Session(self._calls, started.session, kinds_of(told), raw_content=told.store_raw_content)
         self._opened.add(session)
         return session
 
@@ -217,7 +221,7 @@ class Sessions:
             page = self._calls.unary("SessionService/ListRecords", request, state_pb2.ListRecordsResponse)
             return [*page.records], page.next_page_token
 
-        return pages(fetch, limit)
+        return pages(fetch, limit, RECORDS_PAGE)
 
     def show(self, session: str, *, reducer: str = "", number: int = 0, at_us: int = 0) -> state_pb2.ShowStateResponse:
         """What a session's events come to: all of them, those up to a number, or those that the node had at a time."""
@@ -229,10 +233,56 @@ class Sessions:
         request = state_pb2.TakeSnapshotRequest(session=session, reducer=reducer)
         return self._calls.unary("SessionService/TakeSnapshot", request, state_pb2.TakeSnapshotResponse).number
 
+    def export(
+        self,
+        session: str,
+        target: Target | BinaryIO,
+        *,
+        form: str = "json",
+        content: bool | None = None,
+        on_events: OnEvents = lambda doing, done, total: None,
+    ) -> tuple[Head, Tail]:
+        """All of a session into a file (offgrid.exports), which appears whole or not at all: "json", "yaml" or
+        "parquet". `content`: what people and models said as it was recorded, and not hashed; as the node's
+        `state.export_includes_content` has it, unless given."""
+        from offgrid.client.porting import export_session
+
+        return export_session(self._calls, session, target, form, content, on_events)
+
+    def import_export(self, file: Target, *, on_events: OnEvents = lambda doing, done, total: None) -> Imported:
+        """An export as a session of this node, which has its times and numbers; the same one again is that session.
+        Kinds that the node does not know are registered. One that was cut off is gone on with. Raises BadExport."""
+        from offgrid.client.porting import import_session
+
+        return import_session(self._calls, file, on_events)
+
+    def replay(
+        self,
+        session: str,
+        *,
+        reducer: str = "",
+        number: int = 0,
+        at_us: int = 0,
+        on_event: Callable[[Recorded], None] = lambda event: None,
+    ) -> Replayed:
+        """As `show`, but folded in this process, anew from the first event, and held against what the node shows."""
+        from offgrid.client.replaying import replay_session
+
+        return replay_session(self, session, reducer, number, at_us, on_event)
+
     def purge(self, sessions: Iterable[str] = (), *, everything: bool = False) -> state_pb2.PurgeSessionsResponse:
         """Shreds what these sessions say, or all: nobody can read it any more, in any copy."""
         request = state_pb2.PurgeSessionsRequest(sessions=sessions, all=everything)
         return self._calls.unary("SessionService/PurgeSessions", request, state_pb2.PurgeSessionsResponse)
+
+
+def kinds_of(told: state_pb2.ListKindsResponse) -> Kinds:
+    """Those that a node knows, to check events by."""
+    kinds = Kinds()
+    for each in told.kinds:
+        if each.registered_us:
+            kinds.register(each.kind, json.loads(each.schema))
+    return kinds
 
 
 def data_of(record: state_pb2.Record) -> dict[str, Any]:

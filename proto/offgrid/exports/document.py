@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -15,6 +15,8 @@ DIGEST_BYTES = 32
 COUNT_MAX = 1 << 53
 ITEM_BYTES_MAX = 32 * 1024 * 1024  # of a head, an event or a tail, as text: 256 schemas of 64 KiB fit
 _DIGEST_PREFIX = "blake2b-256:"
+
+T = TypeVar("T")
 
 _canonical = msgspec.json.Encoder(order="sorted").encode
 
@@ -156,7 +158,7 @@ def plain(part: Head | Tail) -> dict[str, Any]:
     return found
 
 
-def _converted(said: Said, kind: type[Any]) -> Any:
+def _converted(said: Said, kind: type[T]) -> T:
     try:
         return msgspec.convert(said.item, kind)
     except msgspec.ValidationError as error:

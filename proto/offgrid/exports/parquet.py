@@ -22,7 +22,8 @@ class NoPyarrow(RuntimeError):
         super().__init__("Parquet needs pyarrow, which is not installed: pip install 'offgrid-node[parquet]'")
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def load_pyarrow() -> tuple[Any, Any]:
+    """It, and its part for Parquet. Raises NoPyarrow."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -35,7 +36,7 @@ class ParquetWriter:
     """Holds GROUP_EVENTS before they are written. Raises NoPyarrow."""
 
     def __init__(self, file: BinaryIO, head: Head) -> None:
-        self._arrow, parquet = _pyarrow()
+        self._arrow, parquet = load_pyarrow()
         arrow = self._arrow
         self._schema = arrow.schema(
             [
@@ -73,7 +74,7 @@ class ParquetWriter:
 
 def read_rows(file: BinaryIO) -> Iterator[Said]:
     """Head, events and tail. Raises BadExport for what is no Parquet, or none of ours; NoPyarrow."""
-    arrow, parquet = _pyarrow()
+    arrow, parquet = load_pyarrow()
     row = 0
     try:
         opened = parquet.ParquetFile(file)

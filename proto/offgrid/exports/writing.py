@@ -38,6 +38,16 @@ def _parquet(file: BinaryIO, head: Head) -> Writer:
 FORMS: Mapping[str, Callable[[BinaryIO, Head], Writer]] = {"json": _json, "yaml": _yaml, "parquet": _parquet}
 
 
+def check_form(form: str) -> None:
+    """Raises ValueError for one that is not known, NoPyarrow."""
+    if form not in FORMS:
+        raise ValueError(f"{form!r} is no form of an export; there are {', '.join(FORMS)}")
+    if form == "parquet":
+        from offgrid.exports.parquet import load_pyarrow
+
+        load_pyarrow()
+
+
 class ExportWriter:
     """`events` are to come in their order, all that the head says."""
 

@@ -74,7 +74,7 @@ ROOT = LazyGroup(
         "placement": Entry("root:PLACEMENT", "Why objects lie where they do."),
         "quorum": Entry("root:QUORUM", "Create, ack, show and list quorums."),
         "events": Entry("events:events", "What the journal says happened."),
-        "state": Entry("root:STATE", "Sessions of applications: list, show and shred them, and the kinds of events."),
+        "state": Entry("root:STATE", "Sessions of applications, and the kinds of their events."),
         "sim": Entry("sim:sim", "Replay one seed of the simulator."),
     },
     HELP,
@@ -120,8 +120,12 @@ STATE = LazyGroup(
         "kinds": Entry("session_kinds:kinds", "List the kinds of events that this node knows."),
         "register-kind": Entry("session_kinds:register_kind", "Let events of another kind be recorded."),
         "purge": Entry("sessions:purge", "Shred what sessions say, for good."),
+        "export": Entry("porting:export_", "Write a session to a file."),
+        "import": Entry("porting:import_", "Take a session in from a file."),
+        "replay": Entry("replaying:replay", "Fold a session anew, and compare."),
+        "validate": Entry("replaying:validate", "Hold events against their kinds' schemas."),
     },
-    "Sessions of applications: list, show and shred them, and the kinds of events.",
+    "Sessions of applications, and the kinds of their events.",
     common_options(),
 )
 MISSION = LazyGroup(

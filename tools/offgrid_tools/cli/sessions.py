@@ -86,6 +86,7 @@ def show(session: str, reducer: str, at: str | None, number: int | None) -> None
             ("state", _state_of(told)),
             ("started", when(told.started_us)),
             ("ended", when(told.ended_us) if told.ended_us else ""),
+            ("comes from", _origin_of(told)),
             ("recorded", f"{told.recorded} events, of which {told.kept} are kept in {size(told.bytes)}"),
             ("kinds", _counts(told.kinds)),
             ("dropped", _counts(told.dropped)),
@@ -172,13 +173,12 @@ def _time(option: str, text: str | None) -> int:
 
 
 def _print(found: Iterable[Record]) -> None:
-    import json
-
     if settings().json:
+        from offgrid.client.replaying import recorded_of
         from offgrid_tools.cli.json_form import emit
 
         for record in found:
-            emit({"record": _document(record, json.loads(record.data))})
+            emit({"record": recorded_of(record)._asdict()})
         return
     from offgrid_tools.cli.output import clean, when
 
@@ -189,21 +189,23 @@ def _print(found: Iterable[Record]) -> None:
         click.echo(f"{record.number:>8}  {when(record.timestamp_us):<23}  {record.kind:<22}  {frame:>7}  {data}")
 
 
-def _document(record: Record, data: object) -> dict[str, Any]:
-    return {
-        "number": record.number,
-        "timestamp_us": record.timestamp_us,
-        "kind": record.kind,
-        "frame_id": record.frame_id if record.HasField("frame_id") else None,
-        "energy_delta": record.energy_delta if record.HasField("energy_delta") else None,
-        "data": data,
-    }
-
-
 def _state_of(session: Session) -> str:
     if session.purged_us:
         return "purged"
+    if session.HasField("origin"):
+        return "imported" if session.origin.imported_us else f"importing: {session.recorded} of {session.origin.events}"
     return "ended" if session.ended_us else "open"
+
+
+def _origin_of(session: Session) -> str:
+    if not session.HasField("origin"):
+        return ""
+    from offgrid_tools.cli.output import when
+
+    origin = session.origin
+    hashed = ", content hashed" if origin.hashed else ""
+    there = f"{origin.session_id} of {origin.node_id}"
+    return f"{there}, imported {when(origin.imported_us)}{hashed}; digest {origin.digest.hex()}"
 
 
 def _counts(counts: Any) -> str:

@@ -58,7 +58,7 @@ class Exporting:
             first=session.recorded - session.kept + 1,
             events=session.kept,
         )
-        for kind in sorted(session.kinds):
+        for kind in sorted({*session.kinds, *session.dropped}):
             head.kinds.add(kind=kind, schema=msgspec.json.encode(self._schema(kind)))
         told = self._auditing.tell(caller, session, "exported", session.kept)
         return ExportStream(told, head, lambda at: self._read(session, at, hashed=hashed), self._later)

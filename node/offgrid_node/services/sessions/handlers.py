@@ -28,8 +28,8 @@ from offgrid_node.protocol.state.sessions.blocks import (
     Entry,
 )
 from offgrid_node.protocol.state.sessions.commands import AddBlock, EndSession, RegisterKind, StartSession
-from offgrid_node.protocol.state.sessions.machine import COUNT_MAX
 from offgrid_node.protocol.state.sessions.tables import ID_PREFIX, KINDS, NAMES, OPEN_SESSIONS, SESSIONS
+from offgrid_node.protocol.state.sessions.writers import COUNT_MAX
 from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_key, number_of
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
