@@ -107,6 +107,9 @@ def test_what_is_content_is_hashed_and_then_only_its_hash_will_do() -> None:
         ("a.b", {"properties": {"x": {"x-content": True}}}, 'must be of the type "string"'),
         ("a.b", {"properties": {"x": {"properties": {"y": {"type": "string", "x-content": True}}}}}, "own properties"),
         ("a.b", {"properties": {"x": {"type": "string", "x-content": "yes"}}}, "own properties alone, and be true"),
+        ("a.b", {"properties": {"x": {"type": "number", "x-key": True}}}, "a key must be of the type"),
+        ("a.b", {"properties": {"x": {"type": "array", "x-key": True}}}, "or an array of such"),
+        ("a.b", {"properties": {"x": {"type": "string", "x-key": 1}}}, "own properties alone, and be true"),
         ("Sensor", {}, "no name of a kind"),
         ("a..b", {}, "no name of a kind"),
         ("a" * 65, {}, "no name of a kind"),
@@ -122,6 +125,17 @@ def test_what_is_no_schema_is_refused(kind: str, schema: Any, said: str) -> None
     with pytest.raises(ValueError, match=said):
         kinds.register(kind, schema)
     assert set(kinds) == set(KNOWN)
+
+
+def test_keys_are_what_a_schema_calls_so() -> None:
+    kinds = Kinds()
+    assert kinds.keys("energy.update") == ("model_id",)
+    assert kinds.keys("user.prompt") == ("prompt_id",)
+    assert kinds.keys("pattern.interference") == ("models_involved",)
+    assert kinds.keys("health.heartbeat") == kinds.keys("not.known") == ()
+    texts = {"type": "array", "items": {"type": "string"}, "x-key": True}
+    kinds.register("a.b", {"properties": {"x": {"type": "string", "x-key": True}, "y": {"type": "string"}, "z": texts}})
+    assert kinds.keys("a.b") == ("x", "z")
 
 
 def test_no_pattern_takes_for_ever() -> None:

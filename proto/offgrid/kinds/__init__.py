@@ -1,11 +1,13 @@
 """Kinds of events that applications record, each with a JSON Schema (draft 2020-12) that an event must keep to.
 
 Four are known everywhere; more are registered at a node (`Sessions.register_kind`). What a schema leaves open is open:
-it says `"additionalProperties": false` where nothing else is allowed. Two words of our own may stand in one:
+it says `"additionalProperties": false` where nothing else is allowed. Three words of our own may stand in one:
 
     "x-expendable": true   of the whole: the oldest of this kind are dropped first where nothing more fits
     "x-content": true      of a property that is a string: what people or models said. Unless a node is told to store it
                            (state.store_raw_content), it is its hash that is recorded
+    "x-key": true          of a property that is a string, or an array of strings: what events are asked for by, e.g. an
+                           id; a node remembers which ones it saw (`offgrid memory ask --key`)
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ TIME_MAX_US = FRAME_MAX = 1 << 53  # what JavaScript holds exactly
 ENERGY_MAX = 1e15  # either way: sums of as many as there can be stay finite
 HASH = re.compile(r"blake2b-256:[0-9a-f]{64}\Z")
 HASHED = {"type": "string", "pattern": "^blake2b-256:[0-9a-f]{64}$"}
-EXPENDABLE, CONTENT = "x-expendable", "x-content"
+EXPENDABLE, CONTENT, KEY = "x-expendable", "x-content", "x-key"
 
 
 class _Known(NamedTuple):
@@ -40,6 +42,7 @@ class _Known(NamedTuple):
     raw: Validator
     hashed: Validator
     content: tuple[str, ...]
+    keys: tuple[str, ...]
 
 
 class RejectedEvent(ValueError):
@@ -64,12 +67,12 @@ class Kinds:
             raise ValueError(f"{kind!r} is no name of a kind: {KIND_RULE}")
         if not isinstance(schema, dict | bool) or len(json.dumps(schema)) > SCHEMA_BYTES_MAX:
             raise ValueError(f"{kind}: a schema is a JSON object of up to {SCHEMA_BYTES_MAX} bytes")
-        content = _content_of(kind, schema)
+        content, keys = _content_of(kind, schema), _keys_of(kind, schema)
         raw = hashed = _compiled(kind, schema)
         if content and isinstance(schema, dict):
             properties = schema["properties"] | dict.fromkeys(content, HASHED)
             hashed = _compiled(kind, schema | {"properties": properties})
-        self._known[kind] = _Known(schema, raw, hashed, content)
+        self._known[kind] = _Known(schema, raw, hashed, content, keys)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._known)
@@ -77,6 +80,11 @@ class Kinds:
     def schema(self, kind: str) -> Any:
         """Raises KeyError."""
         return self._known[kind].schema
+
+    def keys(self, kind: str) -> tuple[str, ...]:
+        """Its properties that events are asked for by; of a kind that is not known, none."""
+        known = self._known.get(kind)
+        return known.keys if known is not None else ()
 
     @property
     def expendable(self) -> frozenset[str]:
@@ -129,17 +137,31 @@ def _compiled(kind: str, schema: Any) -> Validator:
 
 
 def _content_of(kind: str, schema: Any) -> tuple[str, ...]:
-    """Properties of the event itself; deeper ones, and what is no string, are refused."""
+    found = _marked(kind, schema, CONTENT)
+    for name, each in found:
+        if each.get("type") != "string":
+            raise ValueError(f'{kind}: /properties/{name}: what is content must be of the type "string"')
+    return tuple(name for name, _ in found)
+
+
+def _keys_of(kind: str, schema: Any) -> tuple[str, ...]:
+    found = _marked(kind, schema, KEY)
+    for name, each in found:
+        items = each.get("items")
+        strings = each.get("type") == "array" and isinstance(items, dict) and items.get("type") == "string"
+        if each.get("type") != "string" and not strings:
+            raise ValueError(f'{kind}: /properties/{name}: a key must be of the type "string", or an array of such')
+    return tuple(name for name, _ in found)
+
+
+def _marked(kind: str, schema: Any, word: str) -> list[tuple[str, dict[str, Any]]]:
+    """Properties of the event itself; deeper ones are refused."""
     properties = schema.get("properties") if isinstance(schema, dict) else None
-    found = []
-    for name, each in properties.items() if isinstance(properties, dict) else ():
-        if isinstance(each, dict) and each.get(CONTENT) is True:
-            if each.get("type") != "string":
-                raise ValueError(f'{kind}: /properties/{name}: what is content must be of the type "string"')
-            found.append(name)
-    if json.dumps(schema).count(f'"{CONTENT}"') != len(found):
-        raise ValueError(f"{kind}: {CONTENT} may be said of the event's own properties alone, and be true")
-    return tuple(found)
+    named = properties.items() if isinstance(properties, dict) else ()
+    found = [(name, each) for name, each in named if isinstance(each, dict) and each.get(word) is True]
+    if json.dumps(schema).count(f'"{word}"') != len(found):
+        raise ValueError(f"{kind}: {word} may be said of the event's own properties alone, and be true")
+    return found
 
 
 def _refuse(uri: str) -> Any:
