@@ -1,0 +1,1 @@
+"""Summaries: what is remembered of events after they are gone."""
