@@ -144,6 +144,7 @@ class Daemon:
         self._cleanup.append(self.node.objects.scrub.close)
         self.node.objects.sweeping.start()
         self._cleanup.append(self.node.objects.sweeping.close)
+        self.node.memory.compacting.start()
         await self._finding.start()
         self._heap.start()
         self._cleanup.append(self._heap.close)
@@ -240,6 +241,7 @@ class Daemon:
             privacy=Privacy(
                 config.state.store_raw_content, config.state.export_includes_content, config.state.audit_mode
             ),
+            compaction_interval_ms=config.storage.compaction_interval * 1_000,
             data_dir=config.node.data_dir,
             job_timeout_ms=config.jobs.timeout_ms,
             copies=config.storage.copies,

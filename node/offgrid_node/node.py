@@ -40,6 +40,7 @@ from offgrid_node.protocol.quorum.machine import QuorumMachine
 from offgrid_node.protocol.quorum.settings import QuorumSettings
 from offgrid_node.protocol.state.machine import StateMachine, StateSettings
 from offgrid_node.protocol.state.sessions.machine import SessionsMachine
+from offgrid_node.protocol.state.summaries.machine import MemoryMachine
 from offgrid_node.protocol.state.tables import Newer
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.caller import Caller, Kind
@@ -59,6 +60,7 @@ from offgrid_node.services.jobs.speech import Speech
 from offgrid_node.services.jobs.work import Work
 from offgrid_node.services.join import JoinHandlers
 from offgrid_node.services.ledger.handlers import LedgerHandlers
+from offgrid_node.services.memory.room import MemoryRoom
 from offgrid_node.services.mesh import MeshHandlers
 from offgrid_node.services.objects.room import ObjectRoom
 from offgrid_node.services.objects.status import object_notices
@@ -278,6 +280,7 @@ class Node:
                 )
             ),
             "sessions": SessionsMachine(),
+            "memory": MemoryMachine(),
             **({"state": StateMachine(state, self._noting)} if self._noting is not None else {}),
         }
 
@@ -335,6 +338,7 @@ class Node:
         self.sessions = SessionHandlers(
             runtime, parts.vault, parts.rng, parts.reducers, parts.later, self_id, parts.privacy
         )
+        self.memory = MemoryRoom(runtime, parts.vault, self.sessions, bulk, parts.later, parts.compaction_interval_ms)
         padded = parts.objects.coding.padded
         inputs = InputPlacing(shelf, objects.uploads, objects.reading, objects.sealer, bulk, padded=padded)
         self._filling = Filling(shelf, inputs, lambda end: runtime.deliver("jobs", end))
@@ -358,4 +362,5 @@ class Node:
             ),
             "offgrid.v1.StateService": StateHandlers(runtime),
             "offgrid.v1.SessionService": self.sessions,
+            "offgrid.v1.MemoryService": self.memory.handlers,
         }

@@ -25,6 +25,7 @@ from offgrid_node.services.client import Road
 from offgrid_node.services.flow import Later
 from offgrid_node.services.jobs.results import Letters
 from offgrid_node.services.join import Seal
+from offgrid_node.services.memory.compacting import COMPACTION_INTERVAL_MS
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.objects.sides import ObjectParts
 from offgrid_node.services.sessions.privacy import Privacy
@@ -84,4 +85,5 @@ class Parts:
     meters: Meters | None = None  # None: nothing is counted
     reducers: Mapping[str, Reducer] = field(default_factory=lambda: {SessionReducer.name: SessionReducer()})
     privacy: Privacy = field(default_factory=Privacy)
+    compaction_interval_ms: int = COMPACTION_INTERVAL_MS
     later: Later = never  # a twin whose work says nothing needs no timer

@@ -84,6 +84,7 @@ EVERY_RPC = {
         OWNER: "StartSession EndSession GetSession ListSessions RecordEvents ListRecords ShowState TakeSnapshot "
         "PurgeSessions RegisterKind ListKinds ExportSession BeginImport ImportEvents EndImport",
     },
+    "MemoryService": {OWNER: "AskKey AskCount ListSummaries"},
 }
 EXPECTED = {
     f"offgrid.v1.{service}/{method}": frozenset(callers.split(", "))

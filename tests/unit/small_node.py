@@ -607,6 +607,7 @@ SERVICES = {
     "offgrid.v1.HostService": jobs_pb2,
     "offgrid.v1.MarketService": jobs_pb2,
     "offgrid.v1.StateService": state_pb2,
+    "offgrid.v1.MemoryService": state_pb2,
     "offgrid.v1.ObjectService": objects_pb2,
     "offgrid.v1.QuorumService": quorum_pb2,
     "offgrid.v1.LedgerService": ledger_pb2,

@@ -109,7 +109,10 @@ class Storage(Section):
         default=0, ge=0, le=2**30, description="raises what is kept", json_schema_extra=RESERVED
     )
     compaction_interval: int = Field(
-        default=1800, ge=1, le=YEAR_S, description="seconds between compactions", json_schema_extra=RESERVED
+        default=1800,
+        ge=1,
+        le=YEAR_S,
+        description="seconds of events that one summary of them has, which stays when they go",
     )
     limit_mb: int = Field(default=4096, ge=16, le=2**24, description="largest size of the store's file, in MiB")
 

@@ -33,7 +33,7 @@ from offgrid_node.protocol.objects.errands import (
 )
 from offgrid_node.protocol.rng import Rng
 
-DOMAINS = ("mesh", "jobs", "objects", "quorum", "ledger", "state", "sessions")
+DOMAINS = ("mesh", "jobs", "objects", "quorum", "ledger", "state", "sessions", "memory")
 
 
 # ---- inputs

@@ -167,6 +167,9 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.SessionService/BeginImport": Row(ADMINS),
     "offgrid.v1.SessionService/ImportEvents": Row(ADMINS),
     "offgrid.v1.SessionService/EndImport": Row(ADMINS),
+    "offgrid.v1.MemoryService/AskKey": Row(ADMINS),
+    "offgrid.v1.MemoryService/AskCount": Row(ADMINS),
+    "offgrid.v1.MemoryService/ListSummaries": Row(ADMINS),
 }
 
 

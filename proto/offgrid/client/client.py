@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from offgrid.client.host import Host
     from offgrid.client.jobs import Jobs, Market
     from offgrid.client.ledger import Ledger
+    from offgrid.client.memory import Memory
     from offgrid.client.mesh import Mesh
     from offgrid.client.objects import Objects
     from offgrid.client.quorum import Quorum
@@ -118,6 +119,12 @@ class Client:
         from offgrid.client.sessions import Sessions
 
         return Sessions(self._calls)
+
+    @cached_property
+    def memory(self) -> Memory:
+        from offgrid.client.memory import Memory
+
+        return Memory(self._calls)
 
     def session(self, name: str) -> Session:
         """Records events: see offgrid.client.sessions."""

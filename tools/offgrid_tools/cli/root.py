@@ -75,6 +75,7 @@ ROOT = LazyGroup(
         "quorum": Entry("root:QUORUM", "Create, ack, show and list quorums."),
         "events": Entry("events:events", "What the journal says happened."),
         "state": Entry("root:STATE", "Sessions of applications, and the kinds of their events."),
+        "memory": Entry("root:MEMORY", "What the node remembers of events, also of those that are gone."),
         "sim": Entry("sim:sim", "Replay one seed of the simulator."),
     },
     HELP,
@@ -126,6 +127,15 @@ STATE = LazyGroup(
         "validate": Entry("replaying:validate", "Hold events against their kinds' schemas."),
     },
     "Sessions of applications, and the kinds of their events.",
+    common_options(),
+)
+MEMORY = LazyGroup(
+    "memory",
+    {
+        "ask": Entry("memory:ask", "Ask whether a key was seen, or how many events of a type there were."),
+        "windows": Entry("memory:windows", "List summaries: what is left of events when they are gone."),
+    },
+    "What the node remembers of events, also of those that are gone.",
     common_options(),
 )
 MISSION = LazyGroup(

@@ -56,7 +56,7 @@ def show(session: str, reducer: str, at: str | None, number: int | None) -> None
     """
     if at is not None and number is not None:
         raise click.UsageError("--at and --number cannot both be given")
-    client, at_us = settings().connect(), _time("--at", at)
+    client, at_us = settings().connect(), time_us("--at", at)
     told = client.sessions.get(session)
     shown = client.sessions.show(told.session_id, reducer=reducer, number=number or 0, at_us=at_us)
     import json
@@ -112,8 +112,8 @@ def records(
     found = settings().connect().sessions.records(
         session,
         kinds=kinds,
-        since_us=_time("--since", since),
-        until_us=_time("--until", until),
+        since_us=time_us("--since", since),
+        until_us=time_us("--until", until),
         frame=frame,
         newest_first=limit > 0,
         limit=limit or None,
@@ -159,7 +159,7 @@ def purge(named: tuple[str, ...], everything: bool, yes: bool) -> None:
     click.echo(f"{answer.events} events of {answer.sessions} sessions are shredded")
 
 
-def _time(option: str, text: str | None) -> int:
+def time_us(option: str, text: str | None) -> int:
     if text is None:
         return 0
     import time

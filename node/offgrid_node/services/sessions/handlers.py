@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -277,6 +277,16 @@ class SessionHandlers:
         else:
             named = [self._lookup.session(text).session_id for text in request.sessions]
         return self.shredding.purge([*dict.fromkeys(named)], str(caller))
+
+    # ---- for what else reads sessions
+
+    def readable(self, text: str) -> state_pb2.Session:
+        """See lookup.py."""
+        return self._lookup.readable(text)
+
+    def keys_of(self, kind: str) -> Sequence[str]:
+        """Which properties of its events are keys."""
+        return self._kinds.keys(kind)
 
     # ---- inside
 

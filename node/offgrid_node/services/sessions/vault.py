@@ -7,6 +7,8 @@ from typing import Protocol
 
 from offgrid_node.protocol.errors import FailedPrecondition
 
+KEYLESS = "SessionKeyless"
+
 
 class Vault(Protocol):
     """Seals under a session's key; whoever drops the key has shredded what was sealed. `what` says what it is."""
@@ -39,4 +41,4 @@ def keyless(session_id: str) -> FailedPrecondition:
         f"what the session {session_id} says cannot be read: its key is not on this machine; put the file of keys "
         "back, if there is a copy"
     )
-    return FailedPrecondition(text, reason="SessionKeyless", metadata={"session_id": session_id})
+    return FailedPrecondition(text, reason=KEYLESS, metadata={"session_id": session_id})

@@ -61,6 +61,7 @@ from offgrid_node.protocol.state.sessions.tables import (
     snapshots_of,
 )
 from offgrid_node.protocol.state.sessions.writers import COUNT_MAX, count, writer_for
+from offgrid_node.protocol.state.summaries.tables import SUMMARIES
 from offgrid_node.protocol.state.tables import number_key
 
 OPEN_MAX = 1_024
@@ -281,7 +282,7 @@ class SessionsMachine:
     def _left(self, session_id: str) -> Iterator[tuple[str, bytes, int]]:
         """Rows with their sizes: those that are damaged go as well."""
         prefix, damaged = session_id.encode(), list[bytes]()
-        for table in (BLOCKS, SNAPSHOTS):
+        for table in (BLOCKS, SNAPSHOTS, SUMMARIES):
             for key, value in sound(self._draft.committed, table, prefix, prefix=prefix, on_damaged=damaged.append):
                 yield table, key, len(value)
             yield from ((table, key, 0) for key in damaged if key.startswith(prefix))

@@ -1,0 +1,69 @@
+"""When windows are summarised: once each has ended, and what a process before this one left, soon after the start.
+
+Nothing that is under way is kept on disk but what is done: a window's summaries and how far they reach are written in
+one transaction (protocol/state/summaries/machine.py). Whoever is killed in between begins behind the newest.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.state.summaries.commands import KeepWindow
+from offgrid_node.runtime import Runtime
+from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.flow import Flow, Later, Step, asked, run
+from offgrid_node.services.memory.walking import KeysOf, Walk
+from offgrid_node.services.sessions.vault import Vault
+
+COMPACTION_INTERVAL_MS = 1_800_000
+START_MS = 10_000  # after the start, when there is less to do
+PAUSE_MS = 10  # between two portions
+LANE = "memory"  # one at a time
+CALLER = "compaction"
+
+_log = logging.getLogger("offgrid.memory")
+
+
+class Compacting:
+    """`interval_ms` is a window's length."""
+
+    def __init__(
+        self, runtime: Runtime, vault: Vault, keys_of: KeysOf, bulk: Bulk, later: Later, interval_ms: int
+    ) -> None:
+        self._runtime, self._vault, self._keys_of = runtime, vault, keys_of
+        self._bulk, self._later, self._interval_ms = bulk, later, interval_ms
+
+    def start(self) -> None:
+        self._later(min(START_MS, self._interval_ms), self._on_time)
+
+    def _on_time(self) -> None:
+        run(self._compact(), self._ended)
+
+    def _ended(self, outcome: int | Fault) -> None:
+        """The next time is when the window of then ends, by the clock of now."""
+        if isinstance(outcome, Fault):
+            _log.warning("what happened is not summarised yet: %s", outcome.message)
+        elif outcome:
+            _log.warning("%d blocks of sessions could not be read, and are in no summary", outcome)
+        now_ms = self._runtime.clock.now().utc_us // 1_000
+        self._later(self._interval_ms - now_ms % self._interval_ms, self._on_time)
+
+    def _compact(self) -> Flow[int]:
+        """How many blocks were passed over."""
+        now_us, length_us = self._runtime.clock.now().utc_us, self._interval_ms * 1_000
+
+        def walk_from_here() -> Walk:
+            return Walk(self._runtime.store, self._vault, self._keys_of, length_us, now_us)
+
+        walk = yield self._bulk.run(walk_from_here, key=LANE)
+        while found := (yield self._bulk.run(walk.portion, key=LANE)):
+            if isinstance(found, KeepWindow):
+                size = sum(len(placed.row.body) for placed in found.summaries)
+                yield asked(self._runtime.ask("memory", CALLER, found, size_bytes=size))
+            yield self._pause
+        return int(walk.passed_over)
+
+    @property
+    def _pause(self) -> Step[None]:
+        return lambda done: self._later(PAUSE_MS, lambda: done(None))
