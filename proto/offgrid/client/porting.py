@@ -116,7 +116,7 @@ class _Bringing:
                 if self._raw_content:
                     self._kinds.check_recorded(event.kind, event.data)
                 else:
-                    if event.kind in {*self._kinds}:
+                    if self._kinds.content(event.kind):
                         event = event._replace(data={**before})
                         self._kinds.hash_content(event.kind, event.data)
                     self._kinds.check(event.kind, event.data, hashed=True)
