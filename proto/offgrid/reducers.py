@@ -9,7 +9,7 @@ state); who changes what one comes to raises its `version`, and snapshots of oth
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -23,6 +23,10 @@ _to_json = msgspec.json.Encoder(order="sorted").encode
 
 class ReducerFailed(ValueError):
     """It raised, or came to something that cannot be kept."""
+
+    @classmethod
+    def at(cls, reducer: Reducer, number: int, error: Exception) -> Self:
+        return cls(f"the reducer {reducer.name} (version {reducer.version}) fails at event {number}: {error!r}")
 
 
 class StateTooLarge(ValueError):

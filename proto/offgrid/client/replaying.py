@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -64,11 +65,14 @@ def replay_session(
     folds = installed_reducer(reducer or SESSION)
     session_id = sessions.get(session).session_id
     kept = sessions.show(session_id, reducer=folds.name, number=number, at_us=at_us)
-    last, state, digest = _folded(folds, recorded(sessions, session_id, kept.number), on_event)
-    if kept.version != folds.version:
+    events = takewhile(lambda event: event.number <= kept.number, recorded(sessions, session_id))
+    folded = _folded(folds, events if kept.number else (), on_event)
+    why = ""
+    if folded.first > 1:
+        why = f"events before {folded.first} are gone, and the node shows what they come to as well"
+    elif kept.version != folds.version:
         why = f"the node folds by version {kept.version} of {folds.name}, and here is version {folds.version}"
-        return Replayed(folds.name, folds.version, last, state, digest, "", why)
-    return Replayed(folds.name, folds.version, last, state, digest, kept.digest.hex())
+    return folded.replayed(folds, "" if why else kept.digest.hex(), why)
 
 
 def replay_export(file: BinaryIO, reducer: str, number: int, until_us: int, on_event: OnEvent) -> Replayed:
@@ -77,16 +81,16 @@ def replay_export(file: BinaryIO, reducer: str, number: int, until_us: int, on_e
     OffgridError."""
     folds, export = installed_reducer(reducer or SESSION), Export(file)
     wanted = _until(export.events(), number, until_us)
-    last, state, digest = _folded(folds, wanted, on_event)
+    folded = _folded(folds, wanted, on_event)
     assert export.tail is not None, "it was read to its end"
     said, kept, why = export.tail.state, "", ""
-    if last != export.head.first + export.head.events - 1:
+    if folded.count != export.head.events:
         why = "the export says what all its events come to, and these are some of them"
     elif (said.reducer, said.version) != (folds.name, folds.version):
         why = f"the export says what its events come to by {said.reducer}, version {said.version}"
     else:
         kept = said.digest
-    return Replayed(folds.name, folds.version, last, state, digest, kept, why)
+    return folded.replayed(folds, kept, why)
 
 
 def rejected(events: Iterable[Recorded], kinds: Kinds) -> Iterator[Rejected]:
@@ -122,12 +126,9 @@ def installed_reducer(name: str) -> Reducer:
     return found[name]
 
 
-def recorded(sessions: Sessions, session: str, most: int | None = None) -> Iterator[Recorded]:
-    """A session's events, the oldest first, `most` of them."""
-    if most == 0:
-        return
-    for record in sessions.records(session, limit=most):
-        yield recorded_of(record)
+def recorded(sessions: Sessions, session: str) -> Iterator[Recorded]:
+    """A session's events, the oldest first."""
+    return (recorded_of(record) for record in sessions.records(session))
 
 
 def recorded_of(record: state_pb2.Record) -> Recorded:
@@ -150,19 +151,37 @@ def _until(events: Iterable[Recorded], number: int, until_us: int) -> Iterator[R
             yield event
 
 
-def _folded(reducer: Reducer, events: Iterable[Recorded], on_event: OnEvent) -> tuple[int, bytes, str]:
-    number = 0
+@dataclass(slots=True)
+class _Folded:
+    """How many events, and the numbers of the first and the last of them."""
+
+    count: int = 0
+    first: int = 0
+    last: int = 0
+    state: bytes = b""
+    digest: str = ""
+
+    def replayed(self, reducer: Reducer, kept: str, why: str) -> Replayed:
+        return Replayed(reducer.name, reducer.version, self.last, self.state, self.digest, kept, why)
+
+
+def _folded(reducer: Reducer, events: Iterable[Recorded], on_event: OnEvent) -> _Folded:
+    folded = _Folded()
     try:
         state: Any = initial_state(reducer)
         for event in events:
-            number = event.number
+            folded.count, folded.last = folded.count + 1, event.number
+            folded.first = folded.first or event.number
             try:
                 state = reducer.apply(state, event)
             except Exception as error:
-                text = f"the reducer {reducer.name} (version {reducer.version}) fails at event {number}: {error!r}"
+                text = (
+                    f"the reducer {reducer.name} (version {reducer.version}) fails at event {event.number}: {error!r}"
+                )
                 raise ReducerFailed(text) from error
             on_event(event)
-        shown, digest = show_state(reducer, state)
+        folded.state, digest = show_state(reducer, state)
     except (ReducerFailed, StateTooLarge) as error:
         raise OffgridError("FAILED_PRECONDITION", type(error).__name__, str(error)) from error
-    return number, shown, digest.hex()
+    folded.digest = digest.hex()
+    return folded

@@ -83,8 +83,10 @@ class TestAnExport:
         desk.record(session, *(event(START_US + n, uptime_s=n) for n in range(50)))
         desk.record(session, *(event(START_US + n, uptime_s=n) for n in range(50, 60)), sent=50)
         timers = len(desk.timers)
-        _, entries = exported(desk, session)
+        head, *parts = desk.ask("export_session", state_pb2.ExportSessionRequest(session=session))
+        entries = [entry for part in parts for entry in decode(part.events)]
         assert [json.loads(entry.data)["uptime_s"] for entry in entries] == [*range(60)]
+        assert (head.head.events, max(len(part.events) for part in parts) < 200) == (60, True)
         assert len(desk.timers) == timers
 
     def test_leaves_content_out_unless_it_is_asked_for(self, desk: Desk) -> None:
@@ -113,6 +115,13 @@ class TestAnExport:
         desk.record(session, event(kind="chat.turn", said={"deep": "secret"}))
         register(desk, "chat.turn", CHAT)
         assert b"secret" not in exported(desk, session)[1][0].data
+
+    def test_has_what_was_there_when_it_began(self, desk: Desk) -> None:
+        session = filled(desk)
+        stream: Any = desk.handlers.export_session(ADMIN, state_pb2.ExportSessionRequest(session=session))
+        desk.record(session, event(), sent=5)
+        head, *parts = desk.drain(stream)
+        assert (head.head.events, sum(len(decode(part.events)) for part in parts)) == (5, 5)
 
     def test_is_in_the_journal_before_anything_leaves(self, desk: Desk) -> None:
         session = filled(desk)

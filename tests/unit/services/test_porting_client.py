@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.message import Message
 from session_desk import START_US, Desk, event
 
-from offgrid.client import porting
+from offgrid.client import porting, replaying
 from offgrid.client.calls import Calls
 from offgrid.client.errors import OffgridError
 from offgrid.client.replaying import replay_export
@@ -20,7 +20,7 @@ from offgrid.client.sessions import Sessions
 from offgrid.exports.document import BadExport
 from offgrid.exports.reading import Export
 from offgrid.exports.writing import FORMS, ExportWriter
-from offgrid.reducers import Recorded
+from offgrid.reducers import Recorded, SessionReducer
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Fault, InvalidRequest
 from offgrid_node.services.router import snake
@@ -30,6 +30,7 @@ from offgrid_tools.cli.settings import Settings
 
 CHAT = {"type": "object", "properties": {"said": {"type": "string", "x-content": True}}, "required": ["said"]}
 EVENTS = 10
+real = replaying.recorded
 
 
 class Killed(BaseException):
@@ -285,6 +286,31 @@ class TestAReplay:
         (live,) = here.desk.handlers._folding._live.values()
         live.state["events"] += 1
         assert here.sessions().replay("run").equal is False
+
+    def test_of_what_is_left_is_compared_with_nothing(self, here: DeskCalls, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(replaying, "recorded", lambda *asked: (r for r in real(*asked) if r.number > 3))
+        replayed = here.sessions().replay("run")
+        assert (replayed.number, replayed.equal) == (EVENTS, None)
+        assert "events before 4 are gone" in replayed.why
+
+    def test_by_another_version_of_the_reducer_is_compared_with_nothing(
+        self, here: DeskCalls, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Newer(SessionReducer):
+            version = 2
+
+        monkeypatch.setattr(replaying, "load_reducers", lambda: ({"session": Newer()}, []))
+        replayed = here.sessions().replay("run")
+        assert (replayed.equal, "here is version 2" in replayed.why) == (None, True)
+
+    def test_names_the_event_at_which_a_reducer_fails(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Failing(SessionReducer):
+            def apply(self, state: dict[str, Any], event: Recorded) -> dict[str, Any]:
+                raise ZeroDivisionError
+
+        monkeypatch.setattr(replaying, "load_reducers", lambda: ({"session": Failing()}, []))
+        with file.open("rb") as opened, pytest.raises(OffgridError, match=r"\(version 1\) fails at event 1: ZeroDiv"):
+            replay_export(opened, "", 0, 0, lambda event: None)
 
     def test_of_an_export_needs_no_node(self, here: DeskCalls, file: Path) -> None:
         with file.open("rb") as opened:

@@ -142,6 +142,10 @@ def _about(event: Event) -> str:
             return event.peer.liveness
         case "ledger":
             return _about_ledger(event.ledger)
+        case "session":
+            many = f", {event.session.events} events" if event.session.events else ""
+            by = f" by {event.session.by}" if event.session.by else ""
+            return f"{event.session.outcome}{by}: {event.session.name}{many}"
         case "node_started":
             return f"version {event.node_started.version}"
         case _:

@@ -152,6 +152,6 @@ def _fold(reducer: Reducer, state: Any, events: Any) -> Any:
         for number, (timestamp_us, kind, frame_id, energy_delta, data) in events:
             state = apply(state, Recorded(number, timestamp_us, kind, frame_id, energy_delta, _read_json(data)))
     except Exception as error:
-        text = f"the reducer {reducer.name} (version {reducer.version}) fails at event {number}: {error!r}"
-        raise FailedPrecondition(text, reason="ReducerFailed") from error
+        failed = ReducerFailed.at(reducer, number, error)
+        raise FailedPrecondition(str(failed), reason="ReducerFailed") from error
     return state
