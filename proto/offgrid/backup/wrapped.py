@@ -1,0 +1,48 @@
+"""The keys of sessions, sealed for a recovery key: one file beside the backups, replaced whole.
+
+    "OGKW" version 1 | public key 32 | sealed box of: count times (session id 26 | key 32)
+
+A backup has what sessions say, but not their keys; with this file and the recovery key's secret it can be read. So
+whoever purges a session must have this file replaced too, and a copy of it elsewhere opens what was purged since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from offgrid.backup import BackupDamaged, BackupUnknown
+from offgrid.backup.recovery import KEY_BYTES, Recipient, Secret
+
+WRAPPED_KEYS = "keys.wrapped"
+ID_CHARS = 26
+_MAGIC, _VERSION = b"OGKW", 1
+_AT_KEY = len(_MAGIC) + 1
+_AT_BOX = _AT_KEY + KEY_BYTES
+_ENTRY_BYTES = ID_CHARS + KEY_BYTES
+
+
+def wrap_keys(keys: Mapping[str, bytes], public_key: bytes) -> bytes:
+    """The file's content."""
+    from nacl.bindings import crypto_box_seal
+
+    clear = b"".join(session_id.encode("ascii") + key for session_id, key in keys.items())
+    return _MAGIC + bytes([_VERSION]) + public_key + crypto_box_seal(clear, public_key)
+
+
+def unwrap_keys(content: bytes, secret: Secret) -> dict[str, bytes]:
+    """The inverse of `wrap_keys`. Raises BackupUnknown, BackupDamaged, SecretNeeded."""
+    from nacl.bindings import crypto_box_seal_open
+    from nacl.exceptions import CryptoError
+
+    if content[:_AT_KEY] != _MAGIC + bytes([_VERSION]):
+        raise BackupUnknown(f"it is no file of wrapped keys of version {_VERSION}")
+    recipient = Recipient(content[_AT_KEY:_AT_BOX])
+    if len(recipient.public_key) != KEY_BYTES:
+        raise BackupDamaged("it is cut off")
+    private = secret.key_for(recipient)
+    try:
+        clear = crypto_box_seal_open(content[_AT_BOX:], recipient.public_key, private)
+    except (CryptoError, ValueError, TypeError):
+        raise BackupDamaged("what is in it does not open: it is damaged, or cut off") from None
+    entries = (clear[at : at + _ENTRY_BYTES] for at in range(0, len(clear), _ENTRY_BYTES))
+    return {entry[:ID_CHARS].decode("ascii"): entry[ID_CHARS:] for entry in entries}
