@@ -9,6 +9,7 @@ because they share gate, writer and environment; `lmdb_events.py` walks the jour
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -20,8 +21,10 @@ from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault, InvalidReque
 from offgrid_node.storage.disk import FolderOwner, make_folder
 from offgrid_node.storage.lmdb_change import Change, change_of
 from offgrid_node.storage.lmdb_env import (
+    DATA_FILE,
     FLOOR_KEY,
     JOURNAL,
+    LOCK_FILE,
     LOG_KEY,
     META,
     SEEN_MAX,
@@ -158,7 +161,7 @@ class LmdbStore:
     def _tally(self, table: str) -> Tally:
         with self._gate:
             opened = self._usable()
-            return Tally(table, opened.synced_txn, opened.sums.get(table, TableSum()))
+            return Tally(table, (opened.number, opened.synced_txn), opened.sums.get(table, TableSum()))
 
     @property
     def journal_seq(self) -> int:
@@ -186,7 +189,7 @@ class LmdbStore:
                     return Chunk()
                 with opened.env.begin(db=db) as txn, txn.cursor() as cursor:
                     chunk = read_down(cursor, span, rows_max) if reverse else read_up(cursor, span, after, rows_max)
-                    chunk.snapshot = txn.id()
+                    chunk.snapshot = (opened.number, txn.id())
                 self._saw(opened, len(chunk.rows))
                 return chunk
         except (lmdb.Error, OSError) as error:
@@ -346,6 +349,37 @@ class LmdbStore:
             while not self._write(opened, self._change_of(opened, Batch()), log_id):
                 self._grow(opened, self._limit_bytes + FREEING_RESERVE_BYTES)
 
+    # ---- a smaller file in place of this one (compacting.py)
+
+    def leave_log(self) -> None:
+        """From here on no log lies above. Raises as `commit` does."""
+        with self._writer:
+            with self._gate:
+                opened = self._usable()
+            try:
+                with opened.env.begin(write=True, db=opened.dbs[META]) as txn:
+                    txn.delete(LOG_KEY)
+            except (lmdb.Error, OSError) as error:
+                raise fault_of(error, f"the disk under {self._path} refused a write", self._path) from error
+            opened.log_id = b""
+
+    def take_over(self, data: Path) -> None:
+        """The file `data`, of a store that has all that this one has and is closed, takes the place of this one's,
+        which is gone then; the folder is not yet synced. Raises Unavailable where it could not, and nothing has
+        changed."""
+        with self._writer, self._gate:
+            self._usable()
+            self._shut()
+            try:
+                (self._path / LOCK_FILE).unlink(missing_ok=True)  # it knows the numbers of the old file's transactions
+                os.replace(data, self._path / DATA_FILE)
+            except OSError as error:
+                raise fault_of(error, f"{data} cannot take the place of the store's file", self._path) from error
+            else:
+                self._synced_txn = -1
+            finally:
+                self._usable()
+
     # ---- failing and recovering
 
     def _recover(self, number: int, cause: Exception) -> None:
@@ -400,6 +434,14 @@ class LmdbStore:
         with self._gate:
             opened = self._usable()
             return (opened.env.info()["last_pgno"] + 1) * opened.page_bytes
+
+    def used_bytes(self) -> int:
+        """Of `size_bytes` what holds rows and packs; the rest are free pages."""
+        with self._gate, self._usable().env.begin() as txn:
+            opened = self._usable()
+            stats = [opened.env.stat(), *(txn.stat(db) for db in opened.dbs.values())]
+        pages = sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
+        return pages * opened.page_bytes
 
     def limit_bytes(self) -> int:
         return self._limit_bytes

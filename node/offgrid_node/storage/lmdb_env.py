@@ -9,6 +9,7 @@ store into an empty one without a word.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypedDict
@@ -35,7 +36,7 @@ UNWRITTEN_PAGES_MAX = 8  # at the end of a whole file
 SEEN_MAX = 2_048
 
 _MARKER = "store.made"
-_DATA = "data.mdb"
+DATA_FILE, LOCK_FILE = "data.mdb", "lock.mdb"  # LMDB's own names
 _META_SEAL = RowSeal("\0meta")
 
 
@@ -57,6 +58,7 @@ class Opened:
     dbs: dict[str, lmdb._Database] = field(default_factory=dict)
     sums: dict[str, TableSum] = field(default_factory=dict)
     seen: int = 0  # rows and packs, since the map was laid
+    number: int = field(default_factory=itertools.count().__next__)  # after a reopening transactions may count anew
 
     def lay_map(self) -> None:
         """Lets go of all pages that were looked at; the system caches them as long as it likes. No transaction may be
@@ -83,9 +85,9 @@ def open_environment(path: Path, map_bytes: int, synced_txn: int = -1) -> Opened
         env.reader_check()
         if not made and env.stat()["entries"] == 0:
             _make(env)
-        runway = Runway(path / _DATA)
+        runway = Runway(path / DATA_FILE)
         opened = Opened(env, env.info()["last_txnid"], runway, env.stat()["psize"])
-        _check_length(opened, path / _DATA)
+        _check_length(opened, path / DATA_FILE)
         if opened.synced_txn > synced_txn:
             env.sync(True)
         _load(opened)
@@ -113,12 +115,12 @@ def _check_length(opened: Opened, data: Path) -> None:
 
 def _is_fresh(path: Path, made: bool) -> bool:
     try:
-        empty = (path / _DATA).stat().st_size == 0
+        empty = (path / DATA_FILE).stat().st_size == 0
     except FileNotFoundError:
         empty = True
     if empty and made:
         raise Corrupt(
-            f"the store's file {path / _DATA} is missing or empty: restore it from a backup, or remove the whole "
+            f"the store's file {path / DATA_FILE} is missing or empty: restore it from a backup, or remove the whole "
             "folder to begin anew",
             reason="StoreMissing",
         )

@@ -27,6 +27,8 @@ from offgrid_node.storage.rows import (
 )
 
 Row = tuple[bytes, bytes]
+Snapshot = tuple[int, int]
+"""Which opening of the file, and the transaction."""
 EDGE_ROWS = 2
 
 
@@ -41,7 +43,7 @@ class Chunk:
     below: list[Row] = field(default_factory=list)
     above: list[Row] = field(default_factory=list)
     more: bool = False
-    snapshot: int = -1
+    snapshot: Snapshot = (-1, -1)
 
 
 def read_up(cursor: lmdb.Cursor[bytes], span: KeyRange, after: bytes | None, rows_max: int = CHUNK_ROWS) -> Chunk:
@@ -146,9 +148,9 @@ class Tally:
     sum before its number; whoever takes both while that happens sees a later snapshot in the chunks, and says nothing.
     """
 
-    def __init__(self, table: str, snapshot: int, expected: TableSum) -> None:
+    def __init__(self, table: str, snapshot: Snapshot, expected: TableSum) -> None:
         self._table = table
-        self._snapshot: int | None = snapshot
+        self._snapshot: Snapshot | None = snapshot
         self._expected = expected
         self._rows = self._total = 0
 

@@ -10,70 +10,26 @@ from __future__ import annotations
 
 import os
 import threading
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault
+from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault, Unavailable
 from offgrid_node.protocol.sound import key_in
-from offgrid_node.storage.disk import disk_fault
+from offgrid_node.storage.copying import drop_copy
+from offgrid_node.storage.disk import disk_fault, sync_folder
 from offgrid_node.storage.lmdb import INITIAL_MAP_BYTES, LmdbStore
+from offgrid_node.storage.overlay import OVERLAY_ROWS_MAX, Overlay, Remembered, Row, Writes, merged
 from offgrid_node.storage.redo_log import LOG_ID_BYTES, RECORD_BYTES_MAX, RedoLog, body_of
 from offgrid_node.storage.rows import KeyRange, check_batch, check_key
 from offgrid_node.storage.store import Batch
 
-OVERLAY_BYTES_MAX = 1024 * 1024  # in memory; a checkpoint of it takes some ten milliseconds
-OVERLAY_ROWS_MAX = 2_048
 # What a checkpoint may need of the file at most: a path of pages copied for each row, and the values; of rows there
 # are less than twice OVERLAY_ROWS_MAX. With less left every batch goes to LMDB itself, which says in time that it is
 # full.
 SPARE_BYTES = 64 * 1024 * 1024
 
-Row = tuple[bytes, bytes]
-Writes = Mapping[tuple[str, bytes], bytes | None]
-
-
-class _Overlay:
-    """Batches that lie over the store below, which ends at event `base_seq`; replaced by each checkpoint.
-
-    Only grows, so that a reader in another thread sees each row as it was or as it is."""
-
-    __slots__ = ("_keys", "_sorted", "base_seq", "batch", "size_bytes", "version")
-
-    def __init__(self, base_seq: int) -> None:
-        self.base_seq = base_seq
-        self.batch = Batch()
-        self.size_bytes = self.version = 0
-        self._keys: dict[str, list[bytes]] = {}  # of each table, as they came
-        self._sorted: dict[str, list[bytes]] = {}  # of the tables that were scanned: the first so many of them in order
-
-    def lay(self, batch: Batch, size_bytes: int) -> None:
-        writes = self.batch.writes
-        fresh = [name for name in batch.writes if name not in writes]
-        writes.update(batch.writes)
-        for table, key in fresh:
-            self._keys.setdefault(table, []).append(key)
-        self.batch.events += batch.events
-        self.size_bytes += size_bytes
-        self.version += 1
-
-    @property
-    def journal_seq(self) -> int:
-        return self.base_seq + len(self.batch.events)
-
-    @property
-    def is_full(self) -> bool:
-        return self.size_bytes >= OVERLAY_BYTES_MAX or len(self.batch.writes) >= OVERLAY_ROWS_MAX
-
-    def keys(self, table: str, span: KeyRange, *, reverse: bool) -> list[bytes]:
-        """Those of the table that are in `span`."""
-        came, keys = self._keys.get(table, ()), self._sorted.get(table, [])
-        if len(keys) < len(came):
-            keys = self._sorted[table] = sorted(keys + sorted(came[len(keys) :]))  # two runs: merged, not sorted
-        end = len(keys) if span.end is None else bisect_left(keys, span.end)
-        found = keys[bisect_left(keys, span.low) : end]
-        return found[::-1] if reverse else found
+RETRY_MS = 60_000
 
 
 class LoggedStore:
@@ -86,12 +42,14 @@ class LoggedStore:
         self._tables: frozenset[str] = frozenset()
         self._txn = 0  # of the store below, as the log and the overlay know it
         self._spacious = self._in_doubt = self._broken = self._closed = False
-        self._overlay = _Overlay(below.journal_seq)
+        self._overlay = Overlay(below.journal_seq)
+        self._remembered: Remembered | None = None
 
     @classmethod
     def open(cls, path: Path, *, limit_bytes: int, initial_map_bytes: int = INITIAL_MAP_BYTES) -> LoggedStore:
         """As `LmdbStore.open`, which also says what is raised for the log: it is part of the store."""
         store = cls(path, LmdbStore.open(path, limit_bytes=limit_bytes, initial_map_bytes=initial_map_bytes))
+        drop_copy(path)  # what a process before this one has left
         try:
             store._open_log()
         except BaseException as error:
@@ -106,18 +64,29 @@ class LoggedStore:
         """A killed process knew what this one cannot: of a record or a transaction that the disk refused, the system's
         memory may show what a power cut takes away, or the other way about ("Can Applications Recover from fsync
         Failures?"). So nothing is appended before a transaction has come after whatever was left."""
-        log_id = self._below.log_id
-        if log_id:
-            self._log = RedoLog.open(self._path, log_id)
-        else:
-            log_id = os.urandom(LOG_ID_BYTES)
-            self._log = RedoLog.make(self._path, log_id)
-            self._below.move_on(log_id)
-        self._begin()
-        for batch in self._log.read():
+        for batch in self._find_log().read():
             self._overlay.lay(batch, len(body_of(batch)))
         self._in_doubt = self._spacious or bool(self._overlay.batch)
         self._try_checkpoint()
+
+    def _find_log(self) -> RedoLog:
+        """The store below knows of none when it is new, or its file another one since; that file is durable under its
+        name before what is in the log of before goes."""
+        log_id = self._below.log_id
+        if log_id:
+            log = RedoLog.open(self._path, log_id)
+        else:
+            log_id = os.urandom(LOG_ID_BYTES)
+            sync_folder(self._path)
+            log = RedoLog.make(self._path, log_id)
+            try:
+                self._below.move_on(log_id)
+            except BaseException:
+                log.close()
+                raise
+        self._log = log
+        self._begin()
+        return log
 
     # ---- reading
 
@@ -141,7 +110,7 @@ class LoggedStore:
             version, above, writes = overlay.version, overlay.keys(table, span, reverse=reverse), overlay.batch.writes
             rows = self._rows_below(table, span, above, writes, reverse)
             if above:
-                rows = _merged(above, writes, table, rows, reverse)
+                rows = merged(above, writes, table, rows, reverse)
             for key, value in rows:
                 if key == last:
                     continue
@@ -173,6 +142,10 @@ class LoggedStore:
                     return
             else:
                 return
+
+    @property
+    def path(self) -> Path:
+        return self._path
 
     @property
     def tables(self) -> frozenset[str]:
@@ -210,7 +183,7 @@ class LoggedStore:
             if seq <= base:
                 yield seq, event
 
-    def _settled(self) -> _Overlay:
+    def _settled(self) -> Overlay:
         """What lies over the store below, now that it is known what the store below holds. Raises as reads do."""
         if self._in_doubt:
             with self._writer:
@@ -271,6 +244,11 @@ class LoggedStore:
         self._look_below()
         if self._in_doubt or self._broken:
             self._commit_below(self._overlay.batch)
+        if self._log is None and not self._closed:
+            try:
+                self._find_log()
+            except OSError as error:
+                raise disk_fault(self._path, f"cannot open the store's log in {self._path}", error) from error
 
     def _pass_down(self, batch: Batch) -> None:
         self._checkpoint()
@@ -292,6 +270,7 @@ class LoggedStore:
 
     def _commit_below(self, batch: Batch) -> None:
         """With an empty batch the store below moves on all the same."""
+        base_seq = self._below.journal_seq
         try:
             if batch:
                 self._below.commit(batch)
@@ -301,8 +280,10 @@ class LoggedStore:
         except Exhausted:  # nothing was tried
             raise
         except BaseException:
-            self._in_doubt = True
+            self._in_doubt, self._remembered = True, None
             raise
+        if self._remembered is not None:
+            self._remembered.add(base_seq, batch)
 
     def _begin(self) -> None:
         """The store below has moved on: all that lay above is in it."""
@@ -311,8 +292,40 @@ class LoggedStore:
         if self._log is not None:
             self._log.begin(txn, self._below.seal)
         self._txn, self._tables, self._spacious = txn, tables, spare_bytes >= SPARE_BYTES
-        self._overlay = _Overlay(self._below.journal_seq)
+        self._overlay = Overlay(self._below.journal_seq)
         self._in_doubt = self._broken = False
+
+    # ---- copies (copying.py, compacting.py)
+
+    def checkpoint(self) -> None:
+        """All is in the store's own file. Raises as `commit` does."""
+        with self._writer:
+            self._mend()
+            self._checkpoint()
+
+    def remember(self, remembered: Remembered | None) -> None:
+        """From a checkpoint on, what goes to the store below goes there too; None: nowhere. Raises as `commit` does."""
+        with self._writer:
+            if remembered is not None:
+                self._mend()
+                self._checkpoint()
+            self._remembered = remembered
+
+    def take_over(self, bring: Callable[[Remembered], Path]) -> None:
+        """Puts another file in the place of this store's: `bring` gives it, with all that was remembered, and no log
+        above it. Commits wait meanwhile. Raises Unavailable, and what `bring` raises; then nothing has changed."""
+        with self._writer:
+            self._mend()
+            self._checkpoint()
+            remembered, self._remembered = self._remembered, None
+            if remembered is None:
+                raise Unavailable("a write has failed meanwhile", reason="CompactionBroken", retry_ms=RETRY_MS)
+            data = bring(remembered)
+            self._drop_log()  # it belongs to the file of before
+            try:
+                self._below.take_over(data)
+            finally:
+                self._mend()
 
     # ---- the rest
 
@@ -335,6 +348,10 @@ class LoggedStore:
     def size_bytes(self) -> int:
         return self._below.size_bytes()
 
+    def used_bytes(self) -> int:
+        """Of `size_bytes`; the rest are free pages."""
+        return self._below.used_bytes()
+
     def limit_bytes(self) -> int:
         return self._below.limit_bytes()
 
@@ -345,7 +362,7 @@ class LoggedStore:
                 return
             self._try_checkpoint()
             self._closed = True
-            self._overlay = _Overlay(self._below.journal_seq)
+            self._overlay = Overlay(self._below.journal_seq)
             self._drop_log()
             self._below.close()
 
@@ -353,35 +370,3 @@ class LoggedStore:
         if self._log is not None:
             self._log.close()
             self._log = None
-
-
-def _merged(above: list[bytes], writes: Writes, table: str, below: Iterator[Row], reverse: bool) -> Iterator[Row]:
-    """The rows below, with those of the keys above in their place; both in the order of the scan. Raises Corrupt where
-    the store below does, with all given that comes before."""
-    at = 0
-    try:
-        for row in below:
-            key = row[0]
-            while at < len(above) and (above[at] > key if reverse else above[at] < key):
-                yield from _written(writes, table, above[at])
-                at += 1
-            if at < len(above) and above[at] == key:
-                yield from _written(writes, table, key)
-                at += 1
-            else:
-                yield row
-    except Corrupt as fault:
-        damaged = bytes.fromhex(fault.metadata.get("key", ""))
-        for key in above[at:]:
-            if damaged and (key > damaged if reverse else key < damaged):
-                yield from _written(writes, table, key)
-        raise
-    for key in above[at:]:
-        yield from _written(writes, table, key)
-
-
-def _written(writes: Writes, table: str, key: bytes) -> Iterator[Row]:
-    """Unless it was deleted."""
-    value = writes[table, key]
-    if value is not None:
-        yield key, value

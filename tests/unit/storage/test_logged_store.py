@@ -15,7 +15,8 @@ import pytest
 from offgrid_node.protocol.errors import Corrupt, Fault, Unavailable
 from offgrid_node.protocol.sound import sound
 from offgrid_node.storage.lmdb import LmdbStore
-from offgrid_node.storage.logged import OVERLAY_BYTES_MAX, OVERLAY_ROWS_MAX, SPARE_BYTES, LoggedStore
+from offgrid_node.storage.logged import SPARE_BYTES, LoggedStore
+from offgrid_node.storage.overlay import OVERLAY_BYTES_MAX, OVERLAY_ROWS_MAX
 from offgrid_node.storage.redo_log import BLOCK_BYTES, LOG_BYTES, LOG_FILE, RECORD_BYTES_MAX, RedoLog
 from offgrid_node.storage.store import Batch
 

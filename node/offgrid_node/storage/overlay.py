@@ -1,0 +1,118 @@
+"""What lies over a store's own file until a checkpoint (logged.py): in memory, and merged with what is read below."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from offgrid_node.protocol.errors import Corrupt
+from offgrid_node.storage.rows import KeyRange
+from offgrid_node.storage.store import Batch
+
+OVERLAY_BYTES_MAX = 1024 * 1024  # in memory; a checkpoint of it takes some ten milliseconds
+OVERLAY_ROWS_MAX = 2_048
+
+Row = tuple[bytes, bytes]
+Writes = Mapping[tuple[str, bytes], bytes | None]
+
+
+class Overlay:
+    """Batches that lie over the store below, which ends at event `base_seq`; replaced by each checkpoint.
+
+    Only grows, so that a reader in another thread sees each row as it was or as it is."""
+
+    __slots__ = ("_keys", "_sorted", "base_seq", "batch", "size_bytes", "version")
+
+    def __init__(self, base_seq: int) -> None:
+        self.base_seq = base_seq
+        self.batch = Batch()
+        self.size_bytes = self.version = 0
+        self._keys: dict[str, list[bytes]] = {}  # of each table, as they came
+        self._sorted: dict[str, list[bytes]] = {}  # of the tables that were scanned: the first so many of them in order
+
+    def lay(self, batch: Batch, size_bytes: int) -> None:
+        writes = self.batch.writes
+        fresh = [name for name in batch.writes if name not in writes]
+        writes.update(batch.writes)
+        for table, key in fresh:
+            self._keys.setdefault(table, []).append(key)
+        self.batch.events += batch.events
+        self.size_bytes += size_bytes
+        self.version += 1
+
+    @property
+    def journal_seq(self) -> int:
+        return self.base_seq + len(self.batch.events)
+
+    @property
+    def is_full(self) -> bool:
+        return self.size_bytes >= OVERLAY_BYTES_MAX or len(self.batch.writes) >= OVERLAY_ROWS_MAX
+
+    def keys(self, table: str, span: KeyRange, *, reverse: bool) -> list[bytes]:
+        """Those of the table that are in `span`."""
+        came, keys = self._keys.get(table, ()), self._sorted.get(table, [])
+        if len(keys) < len(came):
+            keys = self._sorted[table] = sorted(keys + sorted(came[len(keys) :]))  # two runs: merged, not sorted
+        end = len(keys) if span.end is None else bisect_left(keys, span.end)
+        found = keys[bisect_left(keys, span.low) : end]
+        return found[::-1] if reverse else found
+
+
+@dataclass(slots=True)
+class Remembered:
+    """Batches that went to the store below since a copy of it was begun, in their order, each with the number of the
+    event before it. Too many are none: the copy is given up."""
+
+    bytes_max: int
+    batches: list[tuple[int, Batch]] = field(default_factory=list)
+    bytes: int = 0
+
+    @property
+    def too_much(self) -> bool:
+        return self.bytes > self.bytes_max
+
+    def add(self, base_seq: int, batch: Batch) -> None:
+        self.bytes += sum(map(len, batch.events)) + sum(
+            len(key) + len(value or b"") for (_, key), value in batch.writes.items()
+        )
+        if self.too_much:
+            self.batches.clear()
+        else:
+            self.batches.append((base_seq, batch))
+
+    def take(self) -> list[tuple[int, Batch]]:
+        taken, self.batches, self.bytes = self.batches, [], 0
+        return taken
+
+
+def merged(above: list[bytes], writes: Writes, table: str, below: Iterator[Row], reverse: bool) -> Iterator[Row]:
+    """The rows below, with those of the keys above in their place; both in the order of the scan. Raises Corrupt where
+    the store below does, with all given that comes before."""
+    at = 0
+    try:
+        for row in below:
+            key = row[0]
+            while at < len(above) and (above[at] > key if reverse else above[at] < key):
+                yield from written(writes, table, above[at])
+                at += 1
+            if at < len(above) and above[at] == key:
+                yield from written(writes, table, key)
+                at += 1
+            else:
+                yield row
+    except Corrupt as fault:
+        damaged = bytes.fromhex(fault.metadata.get("key", ""))
+        for key in above[at:]:
+            if damaged and (key > damaged if reverse else key < damaged):
+                yield from written(writes, table, key)
+        raise
+    for key in above[at:]:
+        yield from written(writes, table, key)
+
+
+def written(writes: Writes, table: str, key: bytes) -> Iterator[Row]:
+    """Unless it was deleted."""
+    value = writes[table, key]
+    if value is not None:
+        yield key, value
