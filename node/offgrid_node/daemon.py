@@ -16,9 +16,12 @@ from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
+from offgrid.backup.wrapped import WRAPPED_KEYS, wrap_keys
 from offgrid.installed_reducers import load_reducers
 from offgrid_node import __version__
 from offgrid_node.access_files import write_access_files
+from offgrid_node.backups.sending import Errands
+from offgrid_node.backups.store_file import StoreFile
 from offgrid_node.banner import banner
 from offgrid_node.coding import choose
 from offgrid_node.commit_place import INLINE_MAX_MS
@@ -27,7 +30,7 @@ from offgrid_node.drop_watch import DropWatch
 from offgrid_node.event_log import log_events
 from offgrid_node.executors.running import Running
 from offgrid_node.finding import Finding
-from offgrid_node.folder import Folder, check_store, open_store
+from offgrid_node.folder import MIB, Folder, backup_folder, check_store, open_store, recovery_key
 from offgrid_node.full_disk import StoreTrouble, chunk_notices
 from offgrid_node.heap import Heap
 from offgrid_node.keys import NodeTls, check_identity_certificate, issue_leaf, open_sealed, seal, verify
@@ -47,6 +50,7 @@ from offgrid_node.protocol.objects.preference import Policy
 from offgrid_node.protocol.objects.verified import count_of, oldest_us
 from offgrid_node.rotating import ring_of
 from offgrid_node.rotating_root import end_root_rotation
+from offgrid_node.services.backups.sides import BackupParts
 from offgrid_node.services.bulk import Bulk, Threads
 from offgrid_node.services.client import Road
 from offgrid_node.services.flow import Later
@@ -55,11 +59,13 @@ from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.ledger.reads import ledger_summary
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.sessions.privacy import Privacy
-from offgrid_node.session_vault import SessionVault
+from offgrid_node.session_vault import Keys, SessionVault
 from offgrid_node.storage.blobs import FileBlobs
 from offgrid_node.storage.disk import measure_fsync_ms
+from offgrid_node.storage.logged import LoggedStore
 from offgrid_node.storage.session_keys import SESSION_KEYS, SessionKeys
 from offgrid_node.storage.store import Store
+from offgrid_node.storage.wrapped_keys import WrappedKeys, drop_wrapped
 
 if TYPE_CHECKING:
     from offgrid_node.config import Config
@@ -96,6 +102,7 @@ class Daemon:
         self._meters = make_meters() if config.metrics.listen else None
         self._store_trouble = StoreTrouble(lambda: time.monotonic_ns() // 1_000_000)
         self._drops: DropWatch | None = None
+        self._wrapped: WrappedKeys | None = None
         self._heap = Heap(asyncio.get_running_loop())
         self.banner = ""
         self.outdated = asyncio.Event()
@@ -127,8 +134,9 @@ class Daemon:
         road = GrpcRoad(tls, lambda: self.node.directory, framed.learn, self._on_lost, before)
         threads = Threads(loop.call_soon_threadsafe)
         self._bulk = Bulk(threads)
+        backups = self._backup_parts(store, loop)
         self._cleanup += [self._driver.close, road.close, framed.close, running.close, threads.close, self._bulk.stop]
-        self.node = Node(self._parts(store, [framed, road], running))
+        self.node = Node(self._parts(store, [framed, road], running, backups))
         self.node.runtime.watch(log_events)
         self.check_newest()
         self.node.sessions.shredding.start()
@@ -145,6 +153,9 @@ class Daemon:
         self.node.objects.sweeping.start()
         self._cleanup.append(self.node.objects.sweeping.close)
         self.node.memory.compacting.start()
+        if self.node.backups is not None:
+            self.node.backups.start()
+            self._cleanup.append(self.node.backups.close)
         await self._finding.start()
         self._heap.start()
         self._cleanup.append(self._heap.close)
@@ -160,7 +171,7 @@ class Daemon:
             except Exception:  # noqa: BLE001 - whatever failed, the store must still be closed in order
                 _log.exception("while stopping")
 
-    def _open(self) -> Store:
+    def _open(self) -> LoggedStore:
         """The store, looked through, with its driver and what runs jobs in the folder that is ours now."""
         config = self._config
         store = open_store(config, create=False)
@@ -213,7 +224,35 @@ class Daemon:
                 node.runtime.ask("jobs", "daemon", StopHost()).when_done(lambda _: noted.set())
                 await asyncio.wait_for(noted.wait(), STOPPING_S)
 
-    def _parts(self, store: Store, roads: Sequence[Road], running: Running) -> Parts:
+    def _backup_parts(self, store: LoggedStore, loop: asyncio.AbstractEventLoop) -> BackupParts:
+        errands, threads, state = Errands(), Threads(loop.call_soon_threadsafe, 1), self._config.state
+        self._cleanup += [threads.close, errands.close]
+        return BackupParts(
+            StoreFile(store, errands),
+            Bulk(threads),
+            backup_folder(self._config),
+            self._config.node.name,
+            self._config.mesh.name,
+            __version__,
+            state.backup_interval * 1_000,
+            state.vacuum_interval * 1_000,
+            state.backup_limit_mb * MIB,
+            recovery_key(self._config),
+        )
+
+    def _session_keys(self, backups: BackupParts) -> Keys:
+        keys = SessionKeys(self._config.node.data_dir / SESSION_KEYS)
+        wrapped, recovery_key = backups.folder / WRAPPED_KEYS, backups.recovery_key
+        if not recovery_key:
+            try:
+                drop_wrapped(wrapped)  # what is shredded from now on could be read by it
+            except Fault as fault:
+                self._problems = (*self._problems, fault.message)
+            return keys
+        self._wrapped = WrappedKeys(keys, wrapped, lambda all_keys: wrap_keys(all_keys, recovery_key))
+        return self._wrapped
+
+    def _parts(self, store: Store, roads: Sequence[Road], running: Running, backups: BackupParts) -> Parts:
         config, key = self._config, self._ring.key
         self._blobs = FileBlobs(config.storage.chunk_dir)
         return Parts(
@@ -236,12 +275,13 @@ class Daemon:
             at_death=self._at_work.take_left if self._at_work is not None else frozenset,
             jobs=jobs_settings(config, key, self._pool),
             objects=object_parts(config, self._blobs, self._bulk, KeyWraps(key, self._ring.older), self._coding.coder),
-            vault=SessionVault(SessionKeys(config.node.data_dir / SESSION_KEYS)),
+            vault=SessionVault(self._session_keys(backups)),
             reducers=self._reducers,
             privacy=Privacy(
                 config.state.store_raw_content, config.state.export_includes_content, config.state.audit_mode
             ),
             compaction_interval_ms=config.storage.compaction_interval * 1_000,
+            backups=backups,
             data_dir=config.node.data_dir,
             job_timeout_ms=config.jobs.timeout_ms,
             copies=config.storage.copies,
@@ -308,6 +348,8 @@ class Daemon:
                 *self.node.ledger.notices,
                 *self.node.object_notices,
                 *self.node.journal_notices,
+                *self.node.backup_notices,
+                *((self._wrapped.trouble,) if self._wrapped is not None and self._wrapped.trouble else ()),
                 *self.node.ledger.mute_notices,
             ),
             ledger=ledger_summary(store),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offgrid.backup.recovery import public_from
 from offgrid_node.config import CONFIG_NAME, load, template
 from offgrid_node.keys import make_private_folder, refuse_writable, write_private
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition
@@ -23,7 +24,7 @@ from offgrid_node.storage.store import Store
 if TYPE_CHECKING:
     from offgrid_node.config import Config
 
-DOTENV_NAME, KEYS_NAME, ROOT_KEY = ".env", "keys", "mesh_root"
+DOTENV_NAME, KEYS_NAME, ROOT_KEY, BACKUPS = ".env", "keys", "mesh_root", "backups"
 STORE_FILE = "data.mdb"  # LMDB's own name for what a store's folder must hold
 MIB = 1024 * 1024
 VERIFY_BYTES_MAX = 64 * MIB  # about a quarter of a second
@@ -130,6 +131,16 @@ def open_store(config: Config, *, create: bool) -> LoggedStore:
         )
     refuse_writable(data_dir)
     return LoggedStore.open(path, limit_bytes=config.storage.limit_mb * MIB)
+
+
+def backup_folder(config: Config) -> Path:
+    """Of the backups that a node makes by itself."""
+    return Path(config.state.backup_dir) if config.state.backup_dir else config.node.data_dir / BACKUPS
+
+
+def recovery_key(config: Config) -> bytes:
+    """The public key; empty where none is set."""
+    return public_from(config.state.recovery_key) if config.state.recovery_key else b""
 
 
 def check_store(store: Store) -> tuple[str, ...]:

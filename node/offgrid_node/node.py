@@ -43,6 +43,8 @@ from offgrid_node.protocol.state.sessions.machine import SessionsMachine
 from offgrid_node.protocol.state.summaries.machine import MemoryMachine
 from offgrid_node.protocol.state.tables import Newer
 from offgrid_node.runtime import Runtime
+from offgrid_node.services.backups.handlers import BackupHandlers
+from offgrid_node.services.backups.making import Making
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.client import Client
 from offgrid_node.services.jobs.adoption import Adoption
@@ -208,6 +210,10 @@ class Node:
         return tuple(said)
 
     @property
+    def backup_notices(self) -> tuple[str, ...]:
+        return self.backups.notices if self.backups is not None else ()
+
+    @property
     def object_notices(self) -> tuple[str, ...]:
         return object_notices(self.runtime.machine("objects", ObjectsMachine), self.runtime.clock.now().utc_us)
 
@@ -339,6 +345,7 @@ class Node:
             runtime, parts.vault, parts.rng, parts.reducers, parts.later, self_id, parts.privacy
         )
         self.memory = MemoryRoom(runtime, parts.vault, self.sessions, bulk, parts.later, parts.compaction_interval_ms)
+        self.backups = Making(runtime, self_id, parts.backups, parts.later) if parts.backups is not None else None
         padded = parts.objects.coding.padded
         inputs = InputPlacing(shelf, objects.uploads, objects.reading, objects.sealer, bulk, padded=padded)
         self._filling = Filling(shelf, inputs, lambda end: runtime.deliver("jobs", end))
@@ -363,4 +370,5 @@ class Node:
             "offgrid.v1.StateService": StateHandlers(runtime),
             "offgrid.v1.SessionService": self.sessions,
             "offgrid.v1.MemoryService": self.memory.handlers,
+            "offgrid.v1.BackupService": BackupHandlers(self.backups),
         }

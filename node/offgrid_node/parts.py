@@ -21,6 +21,7 @@ from offgrid_node.protocol.objects.preference import Policy
 from offgrid_node.protocol.objects.settings import AUDIT_DAYS, COPIES, REPAIR_AFTER_MS, REQUIRED_MILLI
 from offgrid_node.protocol.state.machine import INTERVAL_MS
 from offgrid_node.runtime import Monitor
+from offgrid_node.services.backups.sides import BackupParts
 from offgrid_node.services.client import Road
 from offgrid_node.services.flow import Later
 from offgrid_node.services.jobs.results import Letters
@@ -86,4 +87,5 @@ class Parts:
     reducers: Mapping[str, Reducer] = field(default_factory=lambda: {SessionReducer.name: SessionReducer()})
     privacy: Privacy = field(default_factory=Privacy)
     compaction_interval_ms: int = COMPACTION_INTERVAL_MS
+    backups: BackupParts | None = None  # None: the store is no file
     later: Later = never  # a twin whose work says nothing needs no timer

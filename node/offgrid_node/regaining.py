@@ -32,7 +32,7 @@ def regain(path: Path, seed: bytes, *, root: bool) -> Path:
         if root:
             check_root(directory, key)
         else:
-            key = NodeKey(seed, _whose(directory, key, config.node.name))
+            key = NodeKey(seed, owner_of(directory, key, config.node.name))
         name = ROOT_KEY if root else NODE
         key.keep(folder.keys_path, name)
     finally:
@@ -40,16 +40,16 @@ def regain(path: Path, seed: bytes, *, root: bool) -> Path:
     return key_path(folder.keys_path, name)
 
 
-def _whose(directory: Directory, key: NodeKey, name: str) -> str:
-    """The id of this folder's node, as the words and its config agree."""
+def owner_of(directory: Directory, key: NodeKey, name: str) -> str:
+    """The id of the node of this name, whose key this is. Raises FailedPrecondition (NotThisNode, KeyReplaced)."""
     owner = next((node for node in directory.all_ids() if key.public_key in directory.keys(node)), "")
     record = directory.member(owner)
     if record is None or record.name != name:
-        whose = f"those of {record.name}" if record is not None else f"of no member of mesh {directory.mesh_name}"
-        text = f"these words are {whose}; this folder's node is called {name} (node.name in its config)"
+        whose = f"that of {record.name}" if record is not None else f"of no member of mesh {directory.mesh_name}"
+        text = f"this key is {whose}; the store's node is called {name} (node.name in its config)"
         raise FailedPrecondition(text, reason="NotThisNode")
     if directory.current_key(owner) != key.public_key:
         number = directory.key_number(owner)
-        text = f"these are the words of a key of {name} that was replaced since: it is number {number} now"
+        text = f"this is a key of {name} that was replaced since: it is number {number} now"
         raise FailedPrecondition(text, reason="KeyReplaced")
     return owner

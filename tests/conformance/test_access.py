@@ -85,6 +85,7 @@ EVERY_RPC = {
         "PurgeSessions RegisterKind ListKinds ExportSession BeginImport ImportEvents EndImport",
     },
     "MemoryService": {OWNER: "AskKey AskCount ListSummaries"},
+    "BackupService": {OWNER: "CreateBackup ListBackups CompactStore"},
 }
 EXPECTED = {
     f"offgrid.v1.{service}/{method}": frozenset(callers.split(", "))

@@ -175,7 +175,7 @@ class TestAllKeyFilesLost:
             regain(folder.path, older.seed, root=False)
         text = folder.config_path.read_text().replace("attic", "barn")
         folder.config_path.write_text(text)
-        with pytest.raises(FailedPrecondition, match="those of attic; this folder's node is called barn"):
+        with pytest.raises(FailedPrecondition, match="that of attic; the store's node is called barn"):
             regain(folder.path, key.seed, root=False)
 
     def test_the_root_names_the_next_one(self, lost: tuple[Folder, NodeKey, NodeKey]) -> None:

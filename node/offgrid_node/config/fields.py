@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from offgrid.backup.recovery import PUBLIC_RULE, public_from, public_text
 from offgrid_node.protocol.ids import NAME, NAME_RULE, NODE_ID
 from offgrid_node.protocol.jobs.hosted import MODEL_CHARS_MAX, MODEL_NAME
 
@@ -155,6 +156,13 @@ def _url(text: str) -> str:
 
 def _optional_url(text: str) -> str:
     return text and _url(text)
+
+
+def _recovery_key(text: str) -> str:
+    try:
+        return text and public_text(public_from(text))
+    except ValueError as error:
+        raise wrong(str(error)) from None
 
 
 def path_fault(text: str) -> str:
@@ -299,6 +307,7 @@ OptionalListen = Annotated[str, AfterValidator(_door), Allowed(f'{LISTEN_RULE}; 
 Door = Annotated[str, AfterValidator(_door), Allowed(f'{LISTEN_RULE}; "" = closed')]
 Admin = Annotated[str, AfterValidator(_admin), Allowed(ADMIN_RULE)]
 OptionalUrl = Annotated[str, AfterValidator(_optional_url), Allowed(f'{URL_RULE}; "" = none')]
+RecoveryKey = Annotated[str, AfterValidator(_recovery_key), Allowed(f'{PUBLIC_RULE}; "" = none')]
 OptionalPath = Annotated[str, AfterValidator(_optional_path), Allowed(f'{PATH_RULE}; "" = off')]
 FilePath = Annotated[Path, BeforeValidator(_path), Allowed(PATH_RULE)]
 Secret = Annotated[SecretStr, AfterValidator(_secret), Allowed("printable characters")]

@@ -293,6 +293,29 @@ class State(Section):
         default=False, description="exports have it as it was recorded, unless they are asked for otherwise"
     )
     audit_mode: bool = Field(default=False, description="the journal tells who reads sessions, and how much of them")
+    backup_interval: int = Field(
+        default=3_600,
+        ge=0,
+        le=YEAR_S,
+        description="seconds between backups of the store, if anything happened; 0: none",
+    )
+    backup_dir: f.OptionalPath = Field(
+        default="", description="where they lie, better on another disk; empty: backups in data_dir"
+    )
+    backup_limit_mb: int = Field(
+        default=4_096, ge=1, le=2**30, description="what all of them may take, in MiB; the newest stays in any case"
+    )
+    vacuum_interval: int = Field(
+        default=86_400,
+        ge=0,
+        le=YEAR_S,
+        description="seconds until the store's file is made small if a quarter of it is free; 0: never",
+    )
+    recovery_key: f.RecoveryKey = Field(
+        default="",
+        description="for which the keys of sessions are sealed, beside the backups, so that whoever has its secret can "
+        "read those; offgrid state recovery-key makes one; empty: nobody can",
+    )
 
 
 _IN_DATA_DIR = {"memory_db": "memory.db", "chunk_dir": "chunks", "summary_dir": "summaries"}

@@ -170,6 +170,9 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.MemoryService/AskKey": Row(ADMINS),
     "offgrid.v1.MemoryService/AskCount": Row(ADMINS),
     "offgrid.v1.MemoryService/ListSummaries": Row(ADMINS),
+    "offgrid.v1.BackupService/CreateBackup": Row(ADMINS),
+    "offgrid.v1.BackupService/ListBackups": Row(ADMINS),
+    "offgrid.v1.BackupService/CompactStore": Row(ADMINS),
 }
 
 

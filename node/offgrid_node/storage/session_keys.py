@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from offgrid_node.protocol.errors import Corrupt
@@ -51,18 +51,27 @@ class SessionKeys:
         if self._keys.keys() & set(session_ids):
             self._replace({name: key for name, key in self._keys.items() if name not in session_ids})
 
+    def all(self) -> Mapping[str, bytes]:
+        """By session."""
+        return dict(self._keys)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
 
     def _replace(self, keys: dict[str, bytes]) -> None:
-        try:
-            write_durably(self._path, _encode(keys))
-        except OSError as error:
-            raise disk_fault(self._path, f"cannot write {self._path}", error) from error
+        write_keys(self._path, keys)
         self._keys = keys
 
 
-def _encode(keys: dict[str, bytes]) -> bytes:
+def write_keys(path: Path, keys: Mapping[str, bytes]) -> None:
+    """Replaces the file. Raises Unavailable."""
+    try:
+        write_durably(path, _encode(keys))
+    except OSError as error:
+        raise disk_fault(path, f"cannot write {path}", error) from error
+
+
+def _encode(keys: Mapping[str, bytes]) -> bytes:
     body = _HEAD.pack(_MAGIC, _VERSION, len(keys)) + b"".join(
         session_id.encode("ascii") + key for session_id, key in keys.items()
     )

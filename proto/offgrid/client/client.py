@@ -13,6 +13,7 @@ from offgrid.client.silence import RECONNECT_S, Say
 
 if TYPE_CHECKING:
     from offgrid.client.aio import Aio
+    from offgrid.client.backups import Backups
     from offgrid.client.catalogue import Missions, Tasks
     from offgrid.client.events import Events
     from offgrid.client.futures import Future
@@ -125,6 +126,12 @@ class Client:
         from offgrid.client.memory import Memory
 
         return Memory(self._calls)
+
+    @cached_property
+    def backups(self) -> Backups:
+        from offgrid.client.backups import Backups
+
+        return Backups(self._calls)
 
     def session(self, name: str) -> Session:
         """Records events: see offgrid.client.sessions."""

@@ -74,7 +74,7 @@ ROOT = LazyGroup(
         "placement": Entry("root:PLACEMENT", "Why objects lie where they do."),
         "quorum": Entry("root:QUORUM", "Create, ack, show and list quorums."),
         "events": Entry("events:events", "What the journal says happened."),
-        "state": Entry("root:STATE", "Sessions of applications, and the kinds of their events."),
+        "state": Entry("root:STATE", "Sessions of applications, kinds of events, and backups of the node's store."),
         "memory": Entry("root:MEMORY", "What the node remembers of events, also of those that are gone."),
         "sim": Entry("sim:sim", "Replay one seed of the simulator."),
     },
@@ -125,8 +125,13 @@ STATE = LazyGroup(
         "import": Entry("porting:import_", "Take a session in from a file."),
         "replay": Entry("replaying:replay", "Fold a session anew, and compare."),
         "validate": Entry("replaying:validate", "Hold events against their kinds' schemas."),
+        "backup": Entry("backups:backup", "Write the node's store into a file, while it serves."),
+        "backups": Entry("backups:backups", "List those that the node makes by itself."),
+        "verify-backup": Entry("backups:verify_backup", "Check every byte of a backup; no node is needed."),
+        "recovery-key": Entry("recovery:recovery_key", "Make a key that opens what is sealed for it."),
+        "compact": Entry("backups:compact", "Make the store's file as small as what is in it."),
     },
-    "Sessions of applications, and the kinds of their events.",
+    "Sessions of applications, kinds of events, and backups of the node's store.",
     common_options(),
 )
 MEMORY = LazyGroup(
