@@ -87,7 +87,7 @@ def backups() -> None:
 @click.option("--passphrase", is_flag=True, help="It is sealed by a passphrase, which is asked for.")
 @common
 def verify_backup(file: Path, secret: Path | None, passphrase: bool) -> int:
-    """Read all of a backup and check every byte; no node is needed.
+    """Check every byte of a backup; no node is needed.
 
     Ends with 1 where it is damaged; nothing of such a one is ever put back.
     """
