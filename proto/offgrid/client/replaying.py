@@ -175,10 +175,7 @@ def _folded(reducer: Reducer, events: Iterable[Recorded], on_event: OnEvent) -> 
             try:
                 state = reducer.apply(state, event)
             except Exception as error:
-                text = (
-                    f"the reducer {reducer.name} (version {reducer.version}) fails at event {event.number}: {error!r}"
-                )
-                raise ReducerFailed(text) from error
+                raise ReducerFailed.at(reducer, event.number, error) from error
             on_event(event)
         folded.state, digest = show_state(reducer, state)
     except (ReducerFailed, StateTooLarge) as error:
