@@ -31,6 +31,7 @@ OnEvents = Callable[[str, int, int], None]
 """What is being done, for how many events so far, and of how many."""
 
 BATCH_EVENTS, BATCH_BYTES = 1_000, 512 * 1024
+OWNERS_MODE = 0o600  # of a new file: what a session says is in it, in clear
 TOLD_EVENTS = 1_000  # between two words on how far it has come
 
 
@@ -217,7 +218,7 @@ def _events(stream: Iterator[state_pb2.ExportSessionResponse], head: Head) -> It
 def _opened(target: Target | BinaryIO) -> AbstractContextManager[BinaryIO]:
     if hasattr(target, "write"):
         return nullcontext(cast("BinaryIO", target))
-    return replaced(target)
+    return replaced(target, OWNERS_MODE)
 
 
 def _tell(on_events: OnEvents, doing: str, done: int, total: int) -> None:

@@ -19,11 +19,12 @@ NEW_PART = os.O_WRONLY | os.O_CREAT | os.O_EXCL | OPENED  # what was planted und
 
 
 @contextmanager
-def replaced(target: Target) -> Iterator[BinaryIO]:
+def replaced(target: Target, mode: int = NEW_MODE) -> Iterator[BinaryIO]:
     """A file to write that takes `target`'s place when the block ends well, and leaves nothing when it does not.
 
     The place is at the end of symbolic links, which stay; the new file has the old one's mode. Whatever is there and
     is no regular file is opened and written to: it cannot be taken back. OSError names `target`, whatever step failed.
+    `mode`: of a file that was not there.
     """
     with naming(target):
         old = status(target)
@@ -34,7 +35,7 @@ def replaced(target: Target) -> Iterator[BinaryIO]:
         path = Path(os.path.realpath(target))
         part = _part_of(path)
         try:
-            with os.fdopen(os.open(part, NEW_PART, NEW_MODE if old is None else 0o600), "wb") as file:
+            with os.fdopen(os.open(part, NEW_PART, mode if old is None else 0o600), "wb") as file:
                 if old is not None:
                     part.chmod(old.st_mode & MODE_BITS)
                 yield file

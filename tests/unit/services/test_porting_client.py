@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -264,6 +265,26 @@ class TestAnExport:
         with pytest.raises(OffgridError, match="came no further than 0"):
             here.sessions().export("run", tmp_path / "run")
         assert [*tmp_path.iterdir()] == []
+
+    def test_takes_no_events_in_another_order(
+        self, here: DeskCalls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session = here.desk.session("two")
+        here.desk.record(session, event())
+        here.desk.record(session, event(), sent=1)
+        streamed = DeskCalls.stream
+
+        def turned(self: DeskCalls, *asked: Any, **more: Any) -> Iterator[Any]:
+            head, *parts = streamed(self, *asked, **more)
+            yield from (head, *reversed(parts))
+
+        monkeypatch.setattr(DeskCalls, "stream", turned)
+        with pytest.raises(OffgridError, match="came no further than 0"):
+            here.sessions().export("two", tmp_path / "two")
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+    def test_is_its_owners_alone(self, file: Path) -> None:
+        assert file.stat().st_mode & 0o777 == 0o600
 
     def test_knows_its_forms_before_anything_is_asked(self, here: DeskCalls, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="'xml' is no form of an export; there are json, yaml, parquet"):
