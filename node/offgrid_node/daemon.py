@@ -58,6 +58,7 @@ from offgrid_node.services.framed_road import FramedRoad
 from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.ledger.reads import ledger_summary
 from offgrid_node.services.mesh import NodeFacts
+from offgrid_node.services.retention import Budget
 from offgrid_node.services.sessions.privacy import Privacy
 from offgrid_node.session_vault import Keys, SessionVault
 from offgrid_node.storage.blobs import FileBlobs
@@ -149,6 +150,7 @@ class Daemon:
         self._driver.start(self.node.runtime)
         self._drops = self._watch_drops()
         self.node.objects.scrub.start()
+        self.node.retention.start()
         self._cleanup.append(self.node.objects.scrub.close)
         self.node.objects.sweeping.start()
         self._cleanup.append(self.node.objects.sweeping.close)
@@ -282,6 +284,11 @@ class Daemon:
             ),
             compaction_interval_ms=config.storage.compaction_interval * 1_000,
             backups=backups,
+            retention=Budget(
+                config.storage.retention_base_mb,
+                config.storage.retention_token_level,
+                config.state.cleanup_old_events_days,
+            ),
             data_dir=config.node.data_dir,
             job_timeout_ms=config.jobs.timeout_ms,
             copies=config.storage.copies,
@@ -351,6 +358,7 @@ class Daemon:
                 *self.node.backup_notices,
                 *((self._wrapped.trouble,) if self._wrapped is not None and self._wrapped.trouble else ()),
                 *self.node.ledger.mute_notices,
+                *self.node.retention.notices,
             ),
             ledger=ledger_summary(store),
             coder=self._coding.coder.name,
@@ -364,6 +372,7 @@ class Daemon:
             audit_oldest_us=oldest_us(store),
             audit_wrong=auditing.wrong_shards,
             audit_read_bytes=auditing.read_bytes,
+            retention=self.node.retention.summary,
         )
 
 

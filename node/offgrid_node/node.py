@@ -41,6 +41,7 @@ from offgrid_node.protocol.quorum.settings import QuorumSettings
 from offgrid_node.protocol.state.machine import StateMachine, StateSettings
 from offgrid_node.protocol.state.sessions.machine import SessionsMachine
 from offgrid_node.protocol.state.summaries.machine import MemoryMachine
+from offgrid_node.protocol.state.summaries.tables import summarised_upto
 from offgrid_node.protocol.state.tables import Newer
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.backups.handlers import BackupHandlers
@@ -68,6 +69,8 @@ from offgrid_node.services.objects.room import ObjectRoom
 from offgrid_node.services.objects.status import object_notices
 from offgrid_node.services.quorum import QuorumHandlers
 from offgrid_node.services.quorum import check_answer as check_quorum_answer
+from offgrid_node.services.retention import CALLER as RETENTION
+from offgrid_node.services.retention import Retention, Surroundings
 from offgrid_node.services.router import Router
 from offgrid_node.services.sessions.handlers import SessionHandlers
 from offgrid_node.services.shelf import Shelf
@@ -285,8 +288,8 @@ class Node:
                     parts.signer, salt, parts.economy, parts.settlement_interval_ms, parts.epoch_ms, parts.keep_ms
                 )
             ),
-            "sessions": SessionsMachine(),
             "memory": MemoryMachine(),
+            "sessions": SessionsMachine(parts.store, {each.name: each.version for each in parts.reducers.values()}),
             **({"state": StateMachine(state, self._noting)} if self._noting is not None else {}),
         }
 
@@ -346,6 +349,15 @@ class Node:
         )
         self.memory = MemoryRoom(runtime, parts.vault, self.sessions, bulk, parts.later, parts.compaction_interval_ms)
         self.backups = Making(runtime, self_id, parts.backups, parts.later) if parts.backups is not None else None
+        around = Surroundings(
+            lambda: self.journal_safe_seq,
+            lambda: summarised_upto(runtime.store),
+            self.sessions.summing_up,
+            lambda sessions: self.sessions.shredding.purge(sessions, RETENTION),
+            self.memory.joining.fold_oldest,
+            self.memory.joining.drop_oldest,
+        )
+        self.retention = Retention(runtime, parts.retention, around, parts.later)
         padded = parts.objects.coding.padded
         inputs = InputPlacing(shelf, objects.uploads, objects.reading, objects.sealer, bulk, padded=padded)
         self._filling = Filling(shelf, inputs, lambda end: runtime.deliver("jobs", end))
@@ -367,7 +379,7 @@ class Node:
             "offgrid.v1.LedgerService": LedgerHandlers(
                 runtime, parts.signer, lambda: self.directory, parts.verify, bulk, self._client, enabled=parts.economy
             ),
-            "offgrid.v1.StateService": StateHandlers(runtime),
+            "offgrid.v1.StateService": StateHandlers(runtime, self.retention),
             "offgrid.v1.SessionService": self.sessions,
             "offgrid.v1.MemoryService": self.memory.handlers,
             "offgrid.v1.BackupService": BackupHandlers(self.backups),

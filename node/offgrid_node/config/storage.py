@@ -103,11 +103,12 @@ class Storage(Section):
         description="the only hosts for this node's objects, by the URL of what metrics.listen serves there; none: any",
     )
     retention_base_mb: int = Field(
-        default=128, ge=0, le=2**30, description="events kept in any case, in MiB", json_schema_extra=RESERVED
+        default=128,
+        ge=1,
+        le=2**20,
+        description="MiB that events, summaries, chunks and indices may take: 40, 25, 25 and 10 % of it",
     )
-    retention_token_level: int = Field(
-        default=0, ge=0, le=2**30, description="raises what is kept", json_schema_extra=RESERVED
-    )
+    retention_token_level: int = Field(default=0, ge=0, le=1_000, description="they may take so many times that more")
     compaction_interval: int = Field(
         default=1800,
         ge=1,

@@ -316,6 +316,9 @@ class State(Section):
         description="for which the keys of sessions are sealed, beside the backups, so that whoever has its secret can "
         "read those; offgrid state recovery-key makes one; empty: nobody can",
     )
+    cleanup_old_events_days: int = Field(
+        default=90, ge=0, le=36_500, description="events older than that go, once hosts have them; 0: for no age"
+    )
 
 
 _IN_DATA_DIR = {"memory_db": "memory.db", "chunk_dir": "chunks", "summary_dir": "summaries"}

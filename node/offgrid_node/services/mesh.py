@@ -48,6 +48,7 @@ class NodeFacts:
     audit_oldest_us: int = 0
     audit_wrong: int = 0
     audit_read_bytes: int = 0
+    retention: str = ""
 
 
 def mesh_of(runtime: Runtime) -> MeshMachine:
@@ -99,6 +100,7 @@ class MeshHandlers:
             audit_oldest_us=facts.audit_oldest_us,
             audit_wrong=facts.audit_wrong,
             audit_read_bytes=facts.audit_read_bytes,
+            retention=facts.retention,
         )
 
     def list_peers(self, caller: Caller, request: mesh_pb2.ListPeersRequest) -> mesh_pb2.ListPeersResponse:

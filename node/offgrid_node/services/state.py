@@ -15,6 +15,7 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.paging import PAGE_BYTES_MAX, decode_token, encode_token, page_bounds
+from offgrid_node.services.retention import Retention
 from offgrid_node.services.stream import Stream
 from offgrid_node.storage.store import Store
 
@@ -33,8 +34,9 @@ _SEQ_BYTES = 8
 class StateHandlers:
     """Reads committed events; changes nothing."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, retention: Retention) -> None:
         self._runtime = runtime
+        self.get_retention = retention.get_retention
 
     def list_events(self, caller: Caller, request: state_pb2.ListEventsRequest) -> state_pb2.ListEventsResponse:
         """One page. A page may be short, even empty, and still name a next one: how much is looked at is bounded."""

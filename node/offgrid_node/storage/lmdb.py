@@ -423,12 +423,21 @@ class LmdbStore:
             return verify_environment(opened, self._path)
 
     def table_bytes(self, table: str) -> int:
-        """Of all pages that hold its rows."""
-        with self._gate, self._usable().env.begin() as txn:
-            db = self._usable().dbs.get(TABLE + table)
-            stat = txn.stat(db) if db is not None else None
-        pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] if stat is not None else 0
-        return pages * self._usable().page_bytes
+        return self._pages_of(TABLE + table)
+
+    def journal_bytes(self) -> int:
+        return self._pages_of(JOURNAL)
+
+    def _pages_of(self, name: str) -> int:
+        """In bytes."""
+        with self._gate:
+            opened = self._usable()
+            db = opened.dbs.get(name)
+            if db is None:
+                return 0
+            with opened.env.begin() as txn:
+                stat = txn.stat(db)
+            return (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]) * opened.page_bytes
 
     def size_bytes(self) -> int:
         with self._gate:

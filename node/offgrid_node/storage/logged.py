@@ -345,6 +345,12 @@ class LoggedStore:
         except OSError as error:
             yield disk_fault(self._path, f"cannot read the store's log in {self._path}", error).message
 
+    def table_bytes(self, table: str) -> int:
+        return self._below.table_bytes(table)
+
+    def journal_bytes(self) -> int:
+        return self._below.journal_bytes()
+
     def size_bytes(self) -> int:
         return self._below.size_bytes()
 

@@ -161,6 +161,13 @@ class MemoryStore:
         self._check_open()
         return [damaged_row(table, key).message for table, key in sorted(self._damaged)]
 
+    def table_bytes(self, table: str) -> int:
+        held = self._tables.get(table)
+        return sum(len(key) + len(value) for key, value in held.rows.items()) if held is not None else 0
+
+    def journal_bytes(self) -> int:
+        return sum(map(len, self._events))
+
     def size_bytes(self) -> int:
         return self._size
 

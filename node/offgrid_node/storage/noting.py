@@ -120,6 +120,12 @@ class NotingStore:
     def verify(self) -> Sequence[str]:
         return self._below.verify()
 
+    def table_bytes(self, table: str) -> int:
+        return self._below.table_bytes(table)
+
+    def journal_bytes(self) -> int:
+        return self._below.journal_bytes()
+
     def size_bytes(self) -> int:
         return self._below.size_bytes()
 

@@ -88,6 +88,11 @@ class Events:
 
         return pages(fetch, limit)
 
+    def retention(self) -> state_pb2.GetRetentionResponse:
+        """What the node may keep and what it does, and what has gone."""
+        request = state_pb2.GetRetentionRequest()
+        return self._calls.unary("StateService/GetRetention", request, state_pb2.GetRetentionResponse)
+
     def watch(self, *, after_seq: int = 0, types: Iterable[str | int] = ()) -> Iterator[state_pb2.Event]:
         """Each event as it becomes durable, from after `after_seq` on, none twice and none left out; without end.
 

@@ -270,6 +270,11 @@ class Sessions:
 
         return replay_session(self, session, reducer, number, at_us, on_event)
 
+    def pin(self, session: str, *, pinned: bool = True) -> state_pb2.Session:
+        """What it said stays, whatever else has to go."""
+        request = state_pb2.PinSessionRequest(session=session, pinned=pinned)
+        return self._calls.unary("SessionService/PinSession", request, state_pb2.PinSessionResponse).session
+
     def purge(self, sessions: Iterable[str] = (), *, everything: bool = False) -> state_pb2.PurgeSessionsResponse:
         """Shreds what these sessions say, or all: nobody can read it any more, in any copy."""
         request = state_pb2.PurgeSessionsRequest(sessions=sessions, all=everything)

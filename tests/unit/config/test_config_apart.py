@@ -19,7 +19,7 @@ FULL = """
 mesh.name = "home"
 mesh.peers = ["10.0.0.1:7440"]
 jobs.auth_key = "hunter2"
-storage.retention_base_mb = 7
+storage.summary_dir = "s"
 [host]
 labels = { room = "attic" }
 [[host.rules]]

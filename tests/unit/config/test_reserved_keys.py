@@ -26,32 +26,32 @@ def test_nothing_is_said_of_defaults_wherever_the_data_lies(tmp_path: Path) -> N
 
 
 def test_each_reserved_key_that_is_set_is_named_and_no_other(tmp_path: Path) -> None:
-    storage = 'enabled = false\nchunk_dir = "c"\nmemory_db = "m"\nretention_base_mb = 1'
+    storage = 'enabled = false\nchunk_dir = "c"\nmemory_db = "m"\nsummary_dir = "s"'
     text = f'mesh.name = "home"\njobs.queue_max = 7\njobs.broker_url = "https://a.b"\n[storage]\n{storage}\n'
     found = told(tmp_path, text)
     assert found == [
         "jobs.broker_url",
-        "storage.retention_base_mb",
+        "storage.summary_dir",
     ]
 
 
 def test_it_does_not_matter_where_it_was_set_and_secrets_stay_secret(tmp_path: Path) -> None:
-    environ = {"OFFGRID_BROKER_URL": "https://a.b", "OFFGRID_AUTH_KEY": "hush", "OFFGRID_RETENTION_BASE_MB": "1"}
+    environ = {"OFFGRID_BROKER_URL": "https://a.b", "OFFGRID_AUTH_KEY": "hush", "OFFGRID_SUMMARY_DIR": "s"}
     assert told(tmp_path, 'mesh.name = "home"', environ) == [
         "jobs.broker_url",
         "jobs.auth_key",
-        "storage.retention_base_mb",
+        "storage.summary_dir",
     ]
     assert not any("hush" in said for said in unused_settings(load(tmp_path / "offgrid.toml", environ)))
 
 
 def test_config_check_says_so_and_is_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "offgrid.toml"
-    file.write_text('mesh.name = "home"\n[storage]\nretention_base_mb = 1\n', encoding="utf-8")
+    file.write_text('mesh.name = "home"\n[storage]\nsummary_dir = "s"\n', encoding="utf-8")
     monkeypatch.delenv("OFFGRID_BROKER_URL", raising=False)
     done = CliRunner().invoke(cli, ["config", "check", str(file)])
     assert done.exit_code == 0
     assert done.output.splitlines() == [
         f"{file}: no problems",
-        f"{file}: storage.retention_base_mb is set, but this version does not use it yet",
+        f"{file}: storage.summary_dir is set, but this version does not use it yet",
     ]

@@ -49,7 +49,15 @@ class Desk:
     def start(self) -> None:
         """As a process does that was killed."""
         rng, outlet = Random(1), cast(Any, object())  # nothing leaves
-        self.runtime = Runtime(lambda: {"sessions": SessionsMachine()}, self.store, self.clock, rng, outlet)
+        self.runtime = Runtime(
+            lambda: {
+                "sessions": SessionsMachine(self.store, {name: each.version for name, each in self.reducers.items()})
+            },
+            self.store,
+            self.clock,
+            rng,
+            outlet,
+        )
         vault = SessionVault(self.keys, rng.randbytes)
         self.handlers = SessionHandlers(self.runtime, vault, rng, self.reducers, self.later, "node-1", self.privacy)
 

@@ -114,6 +114,8 @@ class Folding:
     def _read_on(self, session_id: str, reducer: Reducer, folded: Folded, upto: int | None) -> Folded:
         if upto is not None and folded.number >= upto:
             return folded
+        if folded.number < (gone := self._reading.gone(session_id)):
+            raise _gone(session_id, gone)
         for part in self._reading.after(session_id, folded.number):
             wanted = part.events if upto is None else [each for each in part.events if each[0] <= upto]
             folded.state = _fold(reducer, folded.state, wanted)
@@ -155,3 +157,11 @@ def _fold(reducer: Reducer, state: Any, events: Any) -> Any:
         failed = ReducerFailed.at(reducer, number, error)
         raise FailedPrecondition(str(failed), reason="ReducerFailed") from error
     return state
+
+
+def _gone(session_id: str, number: int) -> FailedPrecondition:
+    text = (
+        f"session {session_id}: events up to {number} are kept no more, and no snapshot tells what came to be till then"
+    )
+    metadata = {"session_id": session_id, "number": str(number)}
+    return FailedPrecondition(text, reason="EventsGone", metadata=metadata)

@@ -27,7 +27,7 @@ from offgrid_node.protocol.state.sessions.blocks import (
     BLOCK,
     Entry,
 )
-from offgrid_node.protocol.state.sessions.commands import AddBlock, EndSession, RegisterKind, StartSession
+from offgrid_node.protocol.state.sessions.commands import AddBlock, EndSession, PinSession, RegisterKind, StartSession
 from offgrid_node.protocol.state.sessions.tables import ID_PREFIX, KINDS, NAMES, OPEN_SESSIONS, SESSIONS
 from offgrid_node.protocol.state.sessions.writers import COUNT_MAX
 from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_key, number_of
@@ -269,6 +269,10 @@ class SessionHandlers:
 
     # ---- shredding
 
+    def pin_session(self, caller: Caller, request: state_pb2.PinSessionRequest) -> Ticket:
+        session = self._lookup.session(request.session)
+        return self._runtime.ask("sessions", str(caller), PinSession(session.session_id, request.pinned))
+
     def purge_sessions(self, caller: Caller, request: state_pb2.PurgeSessionsRequest) -> Ticket:
         if request.all == bool(request.sessions):
             raise InvalidRequest.field("sessions", "either some are named, or `all` is set")
@@ -287,6 +291,11 @@ class SessionHandlers:
     def keys_of(self, kind: str) -> Sequence[str]:
         """Which properties of its events are keys."""
         return self._kinds.keys(kind)
+
+    def summing_up(self, session_id: str) -> Iterator[Ticket]:
+        """Snapshots of all that it says, by each reducer. Raises as they do."""
+        for reducer in self._folding.reducers.values():
+            yield self._snapshots.take(session_id, reducer)
 
     # ---- inside
 

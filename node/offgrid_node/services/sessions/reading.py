@@ -1,4 +1,6 @@
-"""A session's events, block by block, opened. What is missing or damaged is named; nothing is given in its place."""
+"""A session's events, block by block, opened. What is missing or damaged is named; nothing is given in its place. Those
+that retention has dropped, always the oldest, are no longer there and not missing.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import NamedTuple
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Corrupt
 from offgrid_node.protocol.state.sessions.blocks import BLOCK, Entry, decode
-from offgrid_node.protocol.state.sessions.tables import BLOCKS, block_key
+from offgrid_node.protocol.state.sessions.tables import BLOCKS, SESSIONS, block_key
 from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_of
 from offgrid_node.services.sessions.vault import Vault
 from offgrid_node.storage.store import Store
@@ -35,11 +37,17 @@ class Reading:
     def __init__(self, store: Store, vault: Vault) -> None:
         self._store, self._vault = store, vault
 
+    def gone(self, session_id: str) -> int:
+        """The number of its newest event that is kept no more; 0: all are."""
+        row = self._store.get(SESSIONS, session_id.encode())
+        session = state_pb2.SessionRow.FromString(row or b"").session
+        return int(session.recorded - session.kept)
+
     def after(
         self, session_id: str, number: int, wants: Callable[[state_pb2.BlockRow], bool] = every
     ) -> Iterator[Part]:
-        """What comes behind that number. A block that nobody `wants` is not opened."""
-        prefix, following = session_id.encode(), number + 1
+        """What is kept behind that number. A block that nobody `wants` is not opened."""
+        prefix, following = session_id.encode(), max(number, self.gone(session_id)) + 1
         start, _ = next(iter(self._before(session_id, following)), (block_key(session_id, 0), b""))
         for key, value in self._store.scan(BLOCKS, start, prefix=prefix):
             block = _block(session_id, key, value)
@@ -56,8 +64,8 @@ class Reading:
         self, session_id: str, number: int, wants: Callable[[state_pb2.BlockRow], bool] = every
     ) -> Iterator[Part]:
         """What comes before that number, the newest first."""
-        wanted = number - 1
-        for key, value in self._before(session_id, wanted) if wanted else ():
+        wanted, gone = number - 1, self.gone(session_id)
+        for key, value in self._before(session_id, wanted) if wanted > gone else ():
             block = _block(session_id, key, value)
             last = block.first + block.count - 1
             if last < wanted:
@@ -66,12 +74,15 @@ class Reading:
             found = [each for each in reversed(events) if each[0] <= wanted]
             yield Part(found, block.first, len(block.sealed) if events else 0)
             wanted = block.first - 1
-        if wanted:
-            raise _missing(session_id, 1, wanted)
+            if wanted <= gone:
+                return
+        if wanted > gone:
+            raise _missing(session_id, gone + 1, wanted)
 
     def number_at(self, session_id: str, recorded: int, at_us: int) -> int:
-        """Of the newest event that this node had at that time; 0: none. Blocks' times rise, so it is sought between."""
-        low, high = 0, recorded  # what is asked for lies between them
+        """Of the newest event that this node had at that time, or of the newest that is kept no more. Blocks' times
+        rise, so it is sought between."""
+        low, high = self.gone(session_id), recorded  # what is asked for lies between them
         while low < high:
             middle = (low + high) // 2 + 1
             key, value = next(iter(self._before(session_id, middle)), (b"", b""))

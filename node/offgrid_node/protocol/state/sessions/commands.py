@@ -99,3 +99,27 @@ class TellOf:
     name: str
     outcome: str
     events: int
+
+
+@dataclass(frozen=True, slots=True)
+class PinSession:
+    session_id: str
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DropOldest:
+    """So many bytes are to go, and all that is older than `before_us`; no event behind `upto`. Of the sessions in
+    `spare` nothing goes now."""
+
+    upto: int
+    bytes: int
+    before_us: int = 0
+    spare: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetSessions:
+    """Of sessions that were shredded nothing is left but that they were: they go for good."""
+
+    session_ids: tuple[str, ...]

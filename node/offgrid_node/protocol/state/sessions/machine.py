@@ -6,7 +6,7 @@ numbers, and takes what a writer sends again for what it is.
     none ── StartSession ──▶ open ── EndSession ──▶ ended
                               │ ▲                     │
                               └─┘ AddBlock            │
-                     open or ended ── BeginPurge ──▶ purged
+                     open or ended ── BeginPurge ──▶ purged ── ForgetSessions ──▶ none
 
 Those that come from another node: imports.py.
 
@@ -15,7 +15,7 @@ A purge is noted before the key goes, and rows go after it: whoever is killed in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.clock import Now
@@ -38,14 +38,18 @@ from offgrid_node.protocol.state.sessions.commands import (
     AddBlock,
     BeginImport,
     BeginPurge,
+    DropOldest,
     EndImport,
     EndPurge,
     EndSession,
+    ForgetSessions,
     KeepSnapshot,
+    PinSession,
     RegisterKind,
     StartSession,
     TellOf,
 )
+from offgrid_node.protocol.state.sessions.dropping import Dropping, Journal
 from offgrid_node.protocol.state.sessions.imports import check_next, importing, is_importing, writer_of
 from offgrid_node.protocol.state.sessions.tables import (
     BLOCKS,
@@ -54,6 +58,7 @@ from offgrid_node.protocol.state.sessions.tables import (
     KINDS,
     NAMES,
     OPEN_SESSIONS,
+    PASSED,
     PURGING,
     SESSIONS,
     SNAPSHOTS,
@@ -73,8 +78,10 @@ SNAPSHOTS_MAX = 4  # of one session and reducer
 class SessionsMachine:
     """All is in rows; nothing waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal, reducers: Mapping[str, int]) -> None:
+        """`reducers` of this node: by name, the version."""
         self._draft = Draft()
+        self._dropping = Dropping(self._draft, journal, reducers)
         self._open = 0
         self._sweeps: dict[str, None] = {}  # sessions whose keys are gone, and rows are left
 
@@ -120,6 +127,12 @@ class SessionsMachine:
                 self._begin_purge(ticket, caller, command, now)
             case EndPurge():
                 self._end_purge(ticket, command)
+            case PinSession():
+                self._pin(ticket, command)
+            case DropOldest():
+                self._draft.reply(ticket, self._dropping.drop(command, now))
+            case ForgetSessions():
+                self._forget(ticket, command)
             case BeginImport():
                 self._begin_import(ticket, caller, command, now)
             case EndImport():
@@ -228,6 +241,30 @@ class SessionsMachine:
         if self._open >= OPEN_MAX:
             raise Exhausted(f"{self._open} sessions are open: end one first", reason="SessionsFull")
 
+    def _pin(self, ticket: int, command: PinSession) -> None:
+        row = self._row(command.session_id)
+        if command.pinned and row.session.purged_us:
+            raise shredded(command.session_id)
+        if row.session.pinned != command.pinned:
+            row.session.pinned = command.pinned
+            self._draft.put(SESSIONS, command.session_id.encode(), row)
+            self._tell(row.session, "pinned" if command.pinned else "unpinned")
+        self._draft.reply(ticket, state_pb2.PinSessionResponse(session=row.session))
+
+    def _forget(self, ticket: int, command: ForgetSessions) -> None:
+        """Those of them that are shredded to the last row."""
+        for session_id in command.session_ids:
+            key = session_id.encode()
+            row = self._draft.row(SESSIONS, key, state_pb2.SessionRow)
+            if row is None or not row.session.purged_us or self._draft.get(PURGING, key) is not None:
+                continue
+            self._draft.delete(SESSIONS, key)
+            self._draft.delete(PASSED, key)
+            if self._draft.get(NAMES, row.session.name.encode()) == key:
+                self._draft.delete(NAMES, row.session.name.encode())
+            self._tell(row.session, "forgotten")
+        self._draft.reply(ticket, state_pb2.Dropped())
+
     # ---- kinds
 
     def _register(self, ticket: int, command: RegisterKind, now: Now) -> None:
@@ -254,7 +291,7 @@ class SessionsMachine:
                 self._close(row, now)
             answer.sessions, answer.events = answer.sessions + 1, answer.events + session.kept
             self._tell(session, "purged", caller, session.kept)
-            session.purged_us, session.kept, session.bytes = max(now.utc_us, 1), 0, 0
+            session.purged_us, session.kept, session.bytes, session.pinned = max(now.utc_us, 1), 0, 0, False
             del row.writers[:]
             self._draft.put(SESSIONS, key, row)
             self._draft.put_bytes(PURGING, key, b"")

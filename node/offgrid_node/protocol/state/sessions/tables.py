@@ -15,6 +15,8 @@ SNAPSHOTS = "session_snapshots"  # session id + reducer's name + 0 + number (8 b
 PURGING = "sessions_purging"  # id of a session whose key is to go → nothing; KEY_GONE: only its rows are left
 
 KEY_GONE = b"\1"
+PASSED = "sessions_passed"  # session id → number (8 bytes, big-endian): its blocks up to that one were to go
+RETENTION, RETENTION_KEY = "retention", b"dropped"  # one row → RetentionRow
 IMPORTS = "session_imports"  # digest of an export → id of the session that it became, or is becoming
 KINDS = "session_kinds"  # name → Kind
 

@@ -1,0 +1,253 @@
+"""Keeps what this node keeps within its budget: looks now and then, and has the oldest go where there is too much.
+
+The budget is `base * (1 + level)`, in four shares. What is kept is measured as the pages that the store has for it:
+
+    events      40 %   the journal, and blocks of sessions' events
+    summaries   25 %   what windows of events came to, and snapshots of sessions
+    chunks      25 %   this node's own objects that are still on their way to hosts
+    indices     10 %   the rows of sessions, and what finds them
+
+Of events the oldest go, in the journal's order, down to a little less than their share, and what is older than
+`cleanup_days`: but nothing that hosts do not have yet, where this node's journal goes to hosts, nothing that is in no
+summary yet, and nothing of sessions that are pinned. Of summaries the oldest are put together, then they go. Of
+sessions that have nothing left the oldest are shredded and forgotten. Sealed bytes of an own object go by themselves
+once all that is wanted of it is acked; what is counted of them is not safe elsewhere, and stays.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import objects_pb2, state_pb2
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.objects.tables import OBJECTS, OUTBOX_OPEN, SPREADING
+from offgrid_node.protocol.sound import sound
+from offgrid_node.protocol.state.sessions.commands import DropOldest, ForgetSessions
+from offgrid_node.protocol.state.sessions.dropping import BUDGET
+from offgrid_node.protocol.state.sessions.tables import (
+    BLOCKS,
+    NAMES,
+    OPEN_SESSIONS,
+    PURGING,
+    RETENTION,
+    RETENTION_KEY,
+    SESSIONS,
+    SNAPSHOTS,
+)
+from offgrid_node.protocol.state.summaries.tables import SUMMARIES
+from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.caller import Caller
+from offgrid_node.services.flow import Flow, Later, run
+from offgrid_node.storage.store import Store
+
+MIB = 1024 * 1024
+FIRST_MS, INTERVAL_MS = 15_000, 60_000
+DAY_US = 86_400_000_000
+ENOUGH = 0.9  # of a share, once it was full
+SHARES = {"events": 40, "summaries": 25, "chunks": 25, "indices": 10}  # percent
+INDICES = (SESSIONS, NAMES, OPEN_SESSIONS)
+OWN_MAX = 10_000  # objects that are counted; who has more under way is told of as many
+FORGOTTEN_MAX = 64  # sessions, in one look
+CALLER = "retention"
+
+_log = logging.getLogger("offgrid.retention")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    base_mb: int = 128
+    token_level: int = 0
+    cleanup_days: int = 90  # 0: nothing goes for its age alone
+
+    @property
+    def total_bytes(self) -> int:
+        return self.base_mb * MIB * (1 + self.token_level)
+
+    def share_bytes(self, name: str) -> int:
+        return self.total_bytes * SHARES[name] // 100
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What others say and do. `safe_upto`: the journal's events that hosts have, None where it does not go to hosts;
+    `summed_upto`: those that are in summaries; `sum_up` takes snapshots of a session, `shred` shreds some; the oldest
+    summaries are put together, or go."""
+
+    safe_upto: Callable[[], int | None]
+    summed_upto: Callable[[], int]
+    sum_up: Callable[[str], Iterator[Ticket]]
+    shred: Callable[[Sequence[str]], Ticket]
+    fold_oldest: Callable[[], Ticket]
+    drop_oldest: Callable[[], Ticket]
+
+
+class Retention:
+    """One look at a time. What it does it does in portions; between them others have their turn."""
+
+    def __init__(self, runtime: Runtime, budget: Budget, around: Surroundings, later: Later) -> None:
+        self._runtime, self._budget, self._around, self._later = runtime, budget, around, later
+        self._going = False
+        self.held = ""  # what keeps it from dropping more, though too much is kept
+
+    def start(self) -> None:
+        self._going = True
+        self._later(FIRST_MS, self._turn)
+
+    def close(self) -> None:
+        self._going = False
+
+    # ---- asked
+
+    def get_retention(self, caller: Caller, request: state_pb2.GetRetentionRequest) -> Message:
+        budget, store = self._budget, self._runtime.store
+        answer = state_pb2.GetRetentionResponse(
+            base_bytes=budget.base_mb * MIB,
+            budget_bytes=budget.total_bytes,
+            journal_floor=store.journal_floor,
+            held=self.held,
+            cleanup_days=budget.cleanup_days,
+        )
+        answer.dropped.CopyFrom(self._dropped())
+        for name, percent in SHARES.items():
+            answer.shares.add(
+                name=name, percent=percent, budget_bytes=budget.share_bytes(name), used_bytes=self._used(name)
+            )
+        return answer
+
+    @property
+    def summary(self) -> str:
+        """What has gone, and why the last of it."""
+        gone = self._dropped()
+        if not gone.events:
+            return ""
+        why = "the budget was full" if gone.why == BUDGET else "it was old"
+        return f"{gone.events} events have gone, {gone.session_events} of sessions, the last because {why}"
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return (self.held,) if self.held else ()
+
+    # ---- a look
+
+    def _turn(self) -> None:
+        if self._going:
+            run(self._look(), self._ended)
+
+    def _ended(self, outcome: Fault | None) -> None:
+        if isinstance(outcome, Fault):
+            self.held = f"what is kept is not brought within its budget: {outcome.message}"
+            _log.warning("%s", self.held)
+        if self._going:
+            self._later(INTERVAL_MS, self._turn)
+
+    def _look(self) -> Flow[None]:
+        yield from self._drop_events()
+        yield from self._shrink_summaries()
+        yield from self._forget_sessions()
+
+    def _dropped(self) -> state_pb2.RetentionRow:
+        return state_pb2.RetentionRow.FromString(self._runtime.store.get(RETENTION, RETENTION_KEY) or b"")
+
+    def _used(self, name: str) -> int:
+        store = self._runtime.store
+        match name:
+            case "events":
+                return store.journal_bytes() + store.table_bytes(BLOCKS)
+            case "summaries":
+                return store.table_bytes(SUMMARIES) + store.table_bytes(SNAPSHOTS)
+            case "chunks":
+                return own_bytes(store)
+            case _:
+                return sum(map(store.table_bytes, INDICES))
+
+    def _excess(self, name: str) -> int:
+        """How much is to go, where a share is full."""
+        used, share = self._used(name), self._budget.share_bytes(name)
+        return max(0, used - int(share * ENOUGH)) if used > share else 0
+
+    def _drop_events(self) -> Flow[None]:
+        days = self._budget.cleanup_days
+        before_us = self._runtime.clock.now().utc_us - days * DAY_US if days else 0
+        excess, spare, held = self._excess("events"), set[str](), ""
+        while True:
+            upto, why = self._may_go()
+            command = DropOldest(upto, max(0, excess), before_us, frozenset(spare))
+            dropped = yield self._asked(command)
+            assert isinstance(dropped, state_pb2.Dropped)
+            excess -= dropped.bytes
+            if dropped.events:
+                what = f"{dropped.events} events of the journal and {dropped.session_events} of sessions"
+                _log.info("%s are dropped: %s", what, "the budget is full" if command.bytes else f"{days} days old")
+            if dropped.needs_snapshot:
+                spare.add(dropped.needs_snapshot)
+                if (yield from self._take_snapshots(dropped.needs_snapshot)):
+                    spare.discard(dropped.needs_snapshot)
+            elif not dropped.more:
+                if dropped.held and excess > 0:
+                    held = (
+                        f"{excess // MIB + 1} MB more of events are kept than storage.retention_base_mb allows: {why}"
+                    )
+                break
+        self.held = held
+
+    def _may_go(self) -> tuple[int, str]:
+        safe, summed = self._around.safe_upto(), self._around.summed_upto()
+        if safe is not None and safe <= summed:
+            return safe, "hosts do not have them yet"
+        return summed, "they are in no summary yet"
+
+    def _take_snapshots(self, session_id: str) -> Flow[bool]:
+        try:
+            for ticket in self._around.sum_up(session_id):
+                yield ticket.when_done
+        except Fault as fault:
+            _log.warning("events of session %s stay: they cannot be summed up: %s", session_id, fault.message)
+            return False
+        return True
+
+    def _shrink_summaries(self) -> Flow[None]:
+        """Snapshots are as many as there are sessions, and go with them."""
+        while self._excess("summaries"):
+            for shrink in (self._around.fold_oldest, self._around.drop_oldest):
+                changed = yield shrink().when_done
+                assert isinstance(changed, state_pb2.SummariesChanged)
+                if changed.folded:
+                    break
+            else:
+                break
+
+    def _forget_sessions(self) -> Flow[None]:
+        """Those that were shredded so long ago that nobody asks; where rows are too many, those that have nothing left
+        as well."""
+        days = self._budget.cleanup_days
+        before_us = self._runtime.clock.now().utc_us - days * DAY_US if days else 0
+        full = self._excess("indices") > 0
+        empty, shredded = list[str](), list[str]()
+        for key, value in sound(self._runtime.store.scan, SESSIONS):
+            session = state_pb2.SessionRow.FromString(value).session
+            if session.purged_us and (full or session.purged_us < before_us):
+                if self._runtime.store.get(PURGING, key) is None:
+                    shredded.append(session.session_id)
+            elif full and session.ended_us and not session.kept and not session.pinned and not session.purged_us:
+                empty.append(session.session_id)
+            if len(empty) + len(shredded) >= FORGOTTEN_MAX:
+                break
+        if empty:
+            yield self._around.shred(empty).when_done  # and forgotten with the next look
+        if shredded:
+            yield self._asked(ForgetSessions(tuple(shredded)))
+
+    def _asked(self, command: object) -> Callable[[Callable[[Message | Fault], None]], None]:
+        return self._runtime.ask("sessions", CALLER, command).when_done
+
+
+def own_bytes(store: Store) -> int:
+    """Of this node's own objects that lie here because not all is acked yet that is wanted of them."""
+    waiting = {value for table in (OUTBOX_OPEN, SPREADING) for _, value in islice(sound(store.scan, table), OWN_MAX)}
+    rows = (store.get(OBJECTS, object_id) for object_id in waiting)
+    return sum(objects_pb2.ObjectRow.FromString(row).object.size_bytes for row in rows if row is not None)
