@@ -90,7 +90,8 @@ def words_of_the_end(world: World, liar: str) -> list[Item]:
 
 
 def _wrong(world: World) -> Cut | None:
-    """What some honest node would propose, and has not said; in most cases with one thing wrong in it."""
+    """What some honest node would propose, and has not said; in most cases with one thing wrong in it. None of one that
+    does not know of the ledger yet."""
     rng = world.rng
     node = world.nodes[rng.choice([*world.nodes])]
     wrong = rng.choice((0, 1, 1, 1, 2, 3, 4, 5, 6, 7, 7, 8))
@@ -100,7 +101,7 @@ def _wrong(world: World) -> Cut | None:
     except NotYet:
         return None
     body = cut.checkpoint
-    if body.epoch != world.epoch:
+    if body.epoch != world.epoch or not body.ledger:
         return None
     if any(body.order) and wrong in (3, 4, 5, 6):
         return unordered(node.machine, node.now())
