@@ -20,7 +20,7 @@ from offgrid.client.calls import Calls
 from offgrid.client.errors import OffgridError
 from offgrid.client.sessions import kinds_of
 from offgrid.client.targets import Target, replaced
-from offgrid.exports.document import FORMAT, BadExport, Head, SessionPart, Tail, data_text, digest_bytes
+from offgrid.exports.document import FORMAT, BadExport, BasePart, Head, SessionPart, Tail, data_text, digest_bytes
 from offgrid.exports.reading import Export
 from offgrid.exports.writing import ExportWriter, check_form
 from offgrid.kinds import Kinds, RejectedEvent
@@ -77,8 +77,8 @@ class _Bringing:
     def bring(self, file: BinaryIO) -> Imported:
         export = Export(file)
         head = export.head
-        if head.first != 1:
-            text = f"it begins at event {head.first}: what came before is gone, and no node could fold the rest"
+        if head.first != 1 and not head.bases:
+            text = f"it begins at event {head.first}, and does not say what came to be before: no node could fold it"
             raise BadExport(text)
         new = self._learn(head)
         hashed = head.content == "hashed"
@@ -124,7 +124,7 @@ class _Bringing:
             except RejectedEvent as error:
                 raise BadExport(f"event {event.number}: {error}") from error
             yield _Ready(event, event.data != before)
-            _tell(self._on_events, doing, event.number, export.head.events)
+            _tell(self._on_events, doing, event.number - export.head.first + 1, export.head.events)
 
     def _register(self, kind: str, schema: object) -> None:
         request = state_pb2.RegisterKindRequest(kind=kind, schema=json.dumps(schema).encode())
@@ -139,10 +139,22 @@ class _Bringing:
             dropped=said.dropped,
             lost=said.lost,
             origin=state_pb2.Origin(
-                node_id=head.node_id, session_id=said.session_id, digest=digest, events=head.events, hashed=hashed
+                node_id=head.node_id,
+                session_id=said.session_id,
+                digest=digest,
+                first=head.first,
+                events=head.events,
+                hashed=hashed,
             ),
         )
         request = state_pb2.BeginImportRequest(session=session)
+        for base in head.bases:
+            request.bases.add(
+                reducer=base.reducer,
+                version=base.version,
+                number=base.number,
+                state=msgspec.msgpack.encode(base.state),
+            )
         return self._calls.unary("SessionService/BeginImport", request, state_pb2.BeginImportResponse).session
 
     def _send(self, session: state_pb2.Session, events: Iterator[_Ready]) -> None:
@@ -199,7 +211,16 @@ def _head_of(told: state_pb2.ExportHead) -> Head:
         first=told.first,
         events=told.events,
         kinds={kind.kind: json.loads(kind.schema) for kind in told.kinds},
+        bases=[*_bases(told)],
     )
+
+
+def _bases(told: state_pb2.ExportHead) -> Iterator[BasePart]:
+    """Those that JSON has words for: bytes are none."""
+    for base in told.bases:
+        state = msgspec.msgpack.decode(base.state)
+        if msgspec.json.decode(msgspec.json.encode(state)) == state:
+            yield BasePart(base.reducer, base.version, base.number, state)
 
 
 def _events(stream: Iterator[state_pb2.ExportSessionResponse], head: Head) -> Iterator[Recorded]:

@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import msgspec
 
 from offgrid.client.errors import OffgridError
+from offgrid.exports.document import Head
+from offgrid.exports.folding import Fold
 from offgrid.exports.reading import Export
 from offgrid.installed_reducers import load_reducers
 from offgrid.kinds import Kinds, RejectedEvent
-from offgrid.reducers import Recorded, Reducer, ReducerFailed, StateTooLarge, initial_state, show_state
+from offgrid.reducers import Recorded, Reducer, ReducerFailed, StateTooLarge
 from offgrid.v1 import state_pb2
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def replay_session(
     session_id = sessions.get(session).session_id
     kept = sessions.show(session_id, reducer=folds.name, number=number, at_us=at_us)
     events = takewhile(lambda event: event.number <= kept.number, recorded(sessions, session_id))
-    folded = _folded(folds, events if kept.number else (), on_event)
+    folded = _folded(_fold(folds), events if kept.number else (), on_event)
     why = ""
     if folded.first > 1:
         why = f"events before {folded.first} are gone, and the node shows what they come to as well"
@@ -81,10 +83,14 @@ def replay_export(file: BinaryIO, reducer: str, number: int, until_us: int, on_e
     OffgridError."""
     folds, export = installed_reducer(reducer or SESSION), Export(file)
     wanted = _until(export.events(), number, until_us)
-    folded = _folded(folds, wanted, on_event)
+    fold = _fold(folds, export.head)
+    folded = _folded(fold, wanted, on_event)
     assert export.tail is not None, "it was read to its end"
+    if folded.last < fold.number:
+        text = f"what came to be up to event {folded.last} is not in the export, but from event {fold.number} on"
+        raise OffgridError("FAILED_PRECONDITION", "EventsGone", text)
     said, kept, why = export.tail.state, "", ""
-    if folded.count != export.head.events:
+    if folded.events != export.head.events:
         why = "the export says what all its events come to, and these are some of them"
     elif (said.reducer, said.version) != (folds.name, folds.version):
         why = f"the export says what its events come to by {said.reducer}, version {said.version}"
@@ -142,6 +148,14 @@ def recorded_of(record: state_pb2.Record) -> Recorded:
     )
 
 
+def _fold(reducer: Reducer, head: Head | None = None) -> Fold:
+    """Raises OffgridError."""
+    try:
+        return Fold(reducer, head)
+    except ReducerFailed as error:
+        raise OffgridError("FAILED_PRECONDITION", "ReducerFailed", str(error)) from error
+
+
 def _until(events: Iterable[Recorded], number: int, until_us: int) -> Iterator[Recorded]:
     """Reads on to the end all the same: only then is it known that they are as they were written."""
     over = False
@@ -151,34 +165,28 @@ def _until(events: Iterable[Recorded], number: int, until_us: int) -> Iterator[R
             yield event
 
 
-@dataclass(slots=True)
-class _Folded:
+class _Folded(NamedTuple):
     """How many events, and the numbers of the first and the last of them."""
 
-    count: int = 0
-    first: int = 0
-    last: int = 0
-    state: bytes = b""
-    digest: str = ""
+    events: int
+    first: int
+    last: int
+    state: bytes
+    digest: str
 
     def replayed(self, reducer: Reducer, kept: str, why: str) -> Replayed:
         return Replayed(reducer.name, reducer.version, self.last, self.state, self.digest, kept, why)
 
 
-def _folded(reducer: Reducer, events: Iterable[Recorded], on_event: OnEvent) -> _Folded:
-    folded = _Folded()
+def _folded(fold: Fold, events: Iterable[Recorded], on_event: OnEvent) -> _Folded:
+    """Raises OffgridError."""
+    first = last = count = 0
     try:
-        state: Any = initial_state(reducer)
         for event in events:
-            folded.count, folded.last = folded.count + 1, event.number
-            folded.first = folded.first or event.number
-            try:
-                state = reducer.apply(state, event)
-            except Exception as error:
-                raise ReducerFailed.at(reducer, event.number, error) from error
+            first, last, count = first or event.number, event.number, count + 1
+            fold.add(event)
             on_event(event)
-        folded.state, digest = show_state(reducer, state)
+        state, digest = fold.shown()
     except (ReducerFailed, StateTooLarge) as error:
         raise OffgridError("FAILED_PRECONDITION", type(error).__name__, str(error)) from error
-    folded.digest = digest.hex()
-    return folded
+    return _Folded(count, first, last, state, digest)

@@ -7,7 +7,8 @@
 `content` is "recorded" where events are as they were recorded, "hashed" where hashes stand for what their kinds'
 schemas call content. `state` is what the events of the file come to, as they stand in it: of hashed ones a reducer may
 make something else than of the recorded ones. `digest` is over head, events and state, not over bytes: the same events
-have the same digest in every form.
+have the same digest in every form. Where a session's first events are kept no more, the head has "bases" as well, what
+the events up to a number came to by some reducers, and `state` is folded from there.
 
     json      JSON lines, one for each of the above
     yaml      YAML documents, likewise

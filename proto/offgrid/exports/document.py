@@ -43,8 +43,18 @@ class SessionPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lost: int
 
 
-class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`first`: the number of the first event; `events`: how many there are."""
+class BasePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the session's events up to `number` come to by a reducer, as JSON has words for it."""
+
+    reducer: str
+    version: int
+    number: int
+    state: Any
+
+
+class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`first`: the number of the first event; `events`: how many there are; `bases`: by some reducers, where events
+    before the first are kept no more."""
 
     offgrid_export: int
     node_id: str
@@ -53,6 +63,11 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first: int
     events: int
     kinds: dict[str, Any]
+    bases: list[BasePart] = []
+
+    @property
+    def last(self) -> int:
+        return self.first - 1 + self.events
 
 
 class StatePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,6 +138,9 @@ def head_of(said: Said) -> Head:
     for name, number in (counts | times | {"session.lost": session.lost, "events": head.events}).items():
         _check(said.place, name, number, 0, COUNT_MAX)
     _check(said.place, "first", head.first, 1, COUNT_MAX)
+    for base in head.bases:
+        _check(said.place, "bases.version", base.version, 1, (1 << 32) - 1)
+        _check(said.place, "bases.number", base.number, max(1, head.first - 1), head.last)
     return head
 
 

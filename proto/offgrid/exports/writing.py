@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import BinaryIO, Protocol
 
 from offgrid.exports.document import Digest, Head, StatePart, Tail
-from offgrid.reducers import Recorded, SessionReducer, show_state
+from offgrid.exports.folding import Fold
+from offgrid.reducers import Recorded, SessionReducer
 
 
 class Writer(Protocol):
@@ -54,18 +55,17 @@ class ExportWriter:
     def __init__(self, file: BinaryIO, form: str, head: Head) -> None:
         """Raises NoPyarrow."""
         self._writer, self._digest, self._events = FORMS[form](file, head), Digest(head), 0
-        self._reducer = SessionReducer()
-        self._state = self._reducer.initial()
+        self._fold = Fold(SessionReducer(), head)
 
     def add(self, event: Recorded) -> None:
         self._writer.add(event)
         self._digest.add(event)
-        self._state = self._reducer.apply(self._state, event)
+        self._fold.add(event)
         self._events += 1
 
     def end(self) -> Tail:
-        _, digest = show_state(self._reducer, self._state)
-        state = StatePart(self._reducer.name, self._reducer.version, digest.hex())
+        _, digest = self._fold.shown()
+        state = StatePart(SessionReducer.name, SessionReducer.version, digest)
         tail = Tail(self._events, state, self._digest.end(state))
         self._writer.end(tail)
         return tail

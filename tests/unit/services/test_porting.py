@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from session_desk import START_US, Desk, event
 
+from offgrid.reducers import STATE_BYTES_MAX
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import (
     Corrupt,
@@ -24,6 +25,7 @@ from offgrid_node.protocol.state.sessions.tables import BLOCKS, block_key
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.sessions import auditing, exporting
 from offgrid_node.services.sessions.privacy import Privacy
+from offgrid_node.services.sessions.reading import Reading
 from offgrid_node.services.stream import Stream
 from offgrid_node.storage.store import Batch
 
@@ -116,6 +118,14 @@ class TestAnExport:
         register(desk, "chat.turn", CHAT)
         assert b"secret" not in exported(desk, session)[1][0].data
 
+    def test_ends_where_its_next_event_is_dropped_meanwhile(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        session = filled(desk)
+        stream: Any = desk.handlers.export_session(ADMIN, state_pb2.ExportSessionRequest(session=session))
+        after = Reading.after
+        monkeypatch.setattr(Reading, "after", lambda self, session, at: after(self, session, at + 1))
+        with pytest.raises(FailedPrecondition, match="event 1 was dropped meanwhile"):
+            desk.drain(stream)
+
     def test_has_what_was_there_when_it_began(self, desk: Desk) -> None:
         session = filled(desk)
         stream: Any = desk.handlers.export_session(ADMIN, state_pb2.ExportSessionRequest(session=session))
@@ -148,7 +158,7 @@ class TestAnExport:
 
 
 def coming(events: int, name: str = "run", digest: bytes = DIGEST, **more: Any) -> state_pb2.BeginImportRequest:
-    origin = state_pb2.Origin(node_id="node-0", session_id="s-there", digest=digest, events=events)
+    origin = state_pb2.Origin(node_id="node-0", session_id="s-there", digest=digest, first=1, events=events)
     return state_pb2.BeginImportRequest(session=state_pb2.Session(name=name, origin=origin, **more))
 
 
@@ -310,6 +320,28 @@ class TestAnImport:
     def test_says_what_is_wrong_with_it(self, desk: Desk, change: dict[str, Any], field: str) -> None:
         with pytest.raises(InvalidRequest) as caught:
             begun(desk, **change)
+        assert [violation.field for violation in caught.value.violations] == [field]
+
+    @pytest.mark.parametrize(
+        ("first", "change", "field"),
+        [
+            (0, {}, "session.origin.first"),
+            (1, {}, "bases[0].number"),
+            (5, {"number": 3}, "bases[0].number"),
+            (5, {"number": 8}, "bases[0].number"),
+            (5, {"reducer": ""}, "bases[0].reducer"),
+            (5, {"state": b"\xc1"}, "bases[0].state"),
+            (5, {"state": b"\0" * (STATE_BYTES_MAX + 1)}, "bases[0].state"),
+        ],
+    )
+    def test_says_what_is_wrong_with_what_came_before(
+        self, desk: Desk, first: int, change: dict[str, Any], field: str
+    ) -> None:
+        request = coming(3)
+        request.session.origin.first = first
+        request.bases.add(**{"reducer": "session", "version": 1, "number": 5, "state": b"\x80"} | change)
+        with pytest.raises(InvalidRequest) as caught:
+            desk.ask("begin_import", request)
         assert [violation.field for violation in caught.value.violations] == [field]
 
     def test_is_none_of_a_session_that_was_recorded_here(self, desk: Desk) -> None:

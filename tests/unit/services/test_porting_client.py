@@ -24,8 +24,10 @@ from offgrid.exports.writing import FORMS, ExportWriter
 from offgrid.reducers import Recorded, SessionReducer
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Fault, InvalidRequest
+from offgrid_node.protocol.state.sessions.tables import BLOCKS, SESSIONS, SNAPSHOTS, block_key
 from offgrid_node.services.router import snake
 from offgrid_node.services.sessions.privacy import Privacy
+from offgrid_node.storage.store import Batch
 from offgrid_tools.cli import run
 from offgrid_tools.cli.settings import Settings
 
@@ -120,6 +122,20 @@ def changed(file: Path, before: str, after: str) -> Path:
             writer.add(Recorded(**line))
         writer.end()
     return file
+
+
+def shortened(calls: DeskCalls) -> str:
+    """A session of six events, of which retention has dropped three; a snapshot has four."""
+    desk, session = calls.desk, calls.desk.session("short")
+    desk.record(session, *(event(START_US + n, uptime_s=n) for n in range(3)))
+    desk.record(session, event(START_US + 3, uptime_s=3), sent=3)
+    desk.ask("take_snapshot", state_pb2.TakeSnapshotRequest(session=session))
+    desk.record(session, event(), event(), sent=4)
+    row = state_pb2.SessionRow.FromString(desk.store.get(SESSIONS, session.encode()) or b"")
+    row.session.kept = 3
+    gone = {(SESSIONS, session.encode()): row.SerializeToString(), (BLOCKS, block_key(session, 1)): None}
+    desk.store.commit(Batch(writes=gone))
+    return session
 
 
 class TestAnImport:
@@ -228,10 +244,36 @@ class TestAnImport:
         with pytest.raises(BadExport, match=r"no\.schema: /kind: not known here"):
             there.sessions().import_export(file)
 
-    def test_begins_at_the_first_event(self, there: DeskCalls, file: Path) -> None:
-        file.write_text(file.read_text().replace('"first":1', '"first":2'))
-        with pytest.raises(BadExport, match="begins at event 2"):
-            there.sessions().import_export(file)
+    def test_of_a_session_whose_first_events_are_gone_comes_to_the_same(
+        self, here: DeskCalls, there: DeskCalls, form: str, tmp_path: Path
+    ) -> None:
+        session = shortened(here)
+        path = tmp_path / "short"
+        head, tail = here.sessions().export("short", path, form=form)
+        assert (head.first, head.events, [base.number for base in head.bases]) == (4, 3, [4])
+        assert bytes.fromhex(tail.state.digest) == digest(here, session)
+        imported = there.sessions().import_export(path).session
+        assert (imported.recorded, imported.kept, imported.lost) == (6, 3, 0)
+        there.desk.start()
+        assert digest(there, "short") == digest(here, session)
+        assert [record.number for record in there.sessions().records("short")] == [4, 5, 6]
+        assert "events before 4 are gone" in there.sessions().replay("short").why
+        head, again = there.sessions().export("short", tmp_path / "again", form=form)
+        assert (head.first, head.events, again.state) == (4, 3, tail.state)
+        with path.open("rb") as opened:
+            assert replay_export(opened, "", 0, 0, lambda event: None).equal
+        with path.open("rb") as opened:
+            some = replay_export(opened, "", 5, 0, lambda event: None)
+        assert bytes.fromhex(some.digest) == here.sessions().show(session, number=5).digest
+
+    def test_that_does_not_say_what_came_before_its_first_event_is_refused(
+        self, here: DeskCalls, there: DeskCalls, tmp_path: Path
+    ) -> None:
+        shortened(here)
+        here.desk.store.commit(Batch(writes={(SNAPSHOTS, key): None for key, _ in here.desk.store.scan(SNAPSHOTS)}))
+        here.sessions().export("short", tmp_path / "short")
+        with pytest.raises(BadExport, match="begins at event 4, and does not say"):
+            there.sessions().import_export(tmp_path / "short")
 
     def test_hashes_content_where_the_node_does(self, here: DeskCalls, there: DeskCalls, tmp_path: Path) -> None:
         here.sessions().export("run", tmp_path / "raw", content=True)
@@ -348,7 +390,7 @@ class TestAReplay:
             writer = ExportWriter(opened, "json", export.head)
             for each in events:
                 writer.add(each)
-            writer._state["events"] += 1
+            writer._fold._state["events"] += 1
             writer.end()
         with file.open("rb") as opened:
             assert replay_export(opened, "", 0, 0, lambda event: None).equal is False

@@ -18,6 +18,7 @@ from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Later
 from offgrid_node.services.sessions.auditing import Auditing
+from offgrid_node.services.sessions.folding import Folding
 from offgrid_node.services.sessions.lookup import Lookup
 from offgrid_node.services.sessions.reading import Reading
 from offgrid_node.services.stream import Stream
@@ -38,6 +39,7 @@ class Exporting:
         runtime: Runtime,
         lookup: Lookup,
         reading: Reading,
+        folding: Folding,
         kinds: Kinds,
         auditing: Auditing,
         later: Later,
@@ -46,6 +48,7 @@ class Exporting:
         content: bool,
     ) -> None:
         self._runtime, self._lookup, self._reading, self._kinds = runtime, lookup, reading, kinds
+        self._folding = folding
         self._auditing, self._later, self._node_id, self._content = auditing, later, node_id, content
 
     def export_session(self, caller: Caller, request: state_pb2.ExportSessionRequest) -> Stream:
@@ -60,6 +63,8 @@ class Exporting:
         )
         for kind in sorted({*session.kinds, *session.dropped}):
             head.kinds.add(kind=kind, schema=msgspec.json.encode(self._schema(kind)))
+        if head.first > 1:
+            head.bases.extend(self._folding.bases(session.session_id))
         told = self._auditing.tell(caller, session, "exported", session.kept)
         return ExportStream(told, head, lambda at: self._read(session, at, hashed=hashed), self._later)
 
@@ -67,6 +72,9 @@ class Exporting:
         self._lookup.readable(session.session_id)  # it may have been shredded meanwhile
         found, opened_bytes = list[Message](), 0
         for part in self._reading.after(session.session_id, at):
+            if part.events[0][0] != at + 1:
+                text = f"session {session.session_id}: event {at + 1} was dropped meanwhile: export it again"
+                raise FailedPrecondition(text, reason="EventsGone", metadata={"session_id": session.session_id})
             entries = [entry for number, entry in part.events if number <= session.recorded]
             for group in _groups([self._hashed(entry) for entry in entries] if hashed else entries):
                 found.append(state_pb2.ExportSessionResponse(first=at + 1, events=encode(group)))

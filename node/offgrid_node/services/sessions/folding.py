@@ -7,7 +7,7 @@ A snapshot that is damaged, or of another version of its reducer, is passed over
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -48,9 +48,13 @@ class Folded:
     snapshot: int = 0
 
 
-def _said(reducer: Reducer, number: int) -> str:
+def snapshot_word(reducer: str, version: int, number: int) -> str:
     """What a snapshot is bound to be, beside its session."""
-    return f"snapshot {reducer.name} {reducer.version} {number}"
+    return f"snapshot {reducer} {version} {number}"
+
+
+def _said(reducer: Reducer, number: int) -> str:
+    return snapshot_word(reducer.name, reducer.version, number)
 
 
 class Folding:
@@ -100,6 +104,14 @@ class Folding:
         """As JSON, and its digest: equal for equal states. Raises as `sealed`."""
         return _sound(lambda: show_state(reducer, folded.state))
 
+    def bases(self, session_id: str) -> Iterator[state_pb2.Base]:
+        """By each reducer the oldest snapshot that is sound."""
+        for reducer in self.reducers.values():
+            folded = next(self._snapshots(session_id, reducer, newest_first=False), None)
+            if folded is not None:
+                state = pack_state(reducer, folded.state)
+                yield state_pb2.Base(reducer=reducer.name, version=reducer.version, number=folded.number, state=state)
+
     def forget(self, session_id: str) -> None:
         for key in [key for key in self._live if key[0] == session_id]:
             del self._live[key]
@@ -125,17 +137,24 @@ class Folding:
         return folded
 
     def _newest_snapshot(self, session_id: str, reducer: Reducer, upto: int | None) -> Folded:
+        for folded in self._snapshots(session_id, reducer, newest_first=True, upto=upto):
+            return folded
+        return Folded(0, _sound(lambda: initial_state(reducer)))
+
+    def _snapshots(
+        self, session_id: str, reducer: Reducer, *, newest_first: bool, upto: int | None = None
+    ) -> Iterator[Folded]:
+        """Those of this version of the reducer that open; others are passed over, for the next comes to the same."""
         prefix = snapshots_of(session_id, reducer.name)
-        for key, value in self._store.scan(SNAPSHOTS, prefix=prefix, reverse=True):
+        for key, value in self._store.scan(SNAPSHOTS, prefix=prefix, reverse=newest_first):
             number, row = number_of(key[-NUMBER_BYTES:]), state_pb2.SnapshotRow.FromString(value)
             if row.version != reducer.version or (upto is not None and number > upto):
                 continue
             try:
                 state = _unpack(self._vault.open(session_id, _said(reducer, number), row.sealed))
             except (Corrupt, msgspec.DecodeError):
-                continue  # an older one, or all events, come to the same
-            return Folded(number, state, number)
-        return Folded(0, _sound(lambda: initial_state(reducer)))
+                continue
+            yield Folded(number, state, number)
 
 
 def _sound(work: Callable[[], T]) -> T:

@@ -81,6 +81,7 @@ class SessionHandlers:
             runtime,
             self._lookup,
             self._reading,
+            self._folding,
             self._kinds,
             self._auditing,
             later,

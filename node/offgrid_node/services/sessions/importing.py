@@ -10,22 +10,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.kinds import FRAME_MAX, TIME_MAX_US
+from offgrid.reducers import STATE_BYTES_MAX
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest
 from offgrid_node.protocol.state.sessions.blocks import BLOCK, Entry
-from offgrid_node.protocol.state.sessions.commands import AddBlock, BeginImport, EndImport
+from offgrid_node.protocol.state.sessions.commands import AddBlock, BeginImport, EndImport, KeepSnapshot
 from offgrid_node.protocol.state.sessions.imports import writer_of
 from offgrid_node.protocol.state.sessions.tables import IMPORTS, SESSIONS
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.sessions.checking import Checking
+from offgrid_node.services.sessions.folding import snapshot_word
 from offgrid_node.services.sessions.lookup import Lookup, name_of
 from offgrid_node.services.sessions.vault import Vault
 
 DIGEST_BYTES = 32
+BASES_MAX = 64
+NAME_CHARS_MAX = 64  # of a reducer
 
 OnEvents = Callable[[str, int, Sequence[Entry]], None]
 
@@ -49,7 +54,7 @@ class Importing:
 
     def begin_import(self, caller: Caller, request: state_pb2.BeginImportRequest) -> Ticket:
         """As with any session, its key is durable before it is."""
-        session = self._checked(request.session)
+        session, bases = self._checked(request.session), _checked_bases(request)
         known = self._known(session.origin.digest)
         keyless = known is not None and not known.purged_us and not self._vault.has(known.session_id)
         makes = known is None or bool(known.purged_us) or keyless
@@ -62,7 +67,8 @@ class Importing:
             if makes and (known or isinstance(outcome, Exhausted)):
                 self._drop_unused(fresh_id)
 
-        command = BeginImport(session, makes, known.session_id if keyless and known is not None else "")
+        sealed = tuple(self._sealed(fresh_id, base) for base in bases) if makes else ()
+        command = BeginImport(session, makes, known.session_id if keyless and known is not None else "", sealed)
         try:
             ticket = self._runtime.ask("sessions", str(caller), command)
         except Fault:
@@ -106,6 +112,11 @@ class Importing:
 
     # ---- inside
 
+    def _sealed(self, session_id: str, base: state_pb2.Base) -> KeepSnapshot:
+        word = snapshot_word(base.reducer, base.version, base.number)
+        sealed = self._vault.seal(session_id, word, base.state)
+        return KeepSnapshot(session_id, base.reducer, base.version, base.number, sealed)
+
     def _known(self, digest: bytes) -> state_pb2.Session | None:
         key = self._runtime.store.get(IMPORTS, digest)
         row = self._runtime.store.get(SESSIONS, key) if key is not None else None
@@ -126,6 +137,8 @@ class Importing:
         for field, number in (("lost", said.lost), ("origin.events", origin.events)):
             if number > FRAME_MAX:
                 raise InvalidRequest.field(f"session.{field}", f"{number}; at most {FRAME_MAX} is allowed")
+        if not 0 < origin.first <= FRAME_MAX:
+            raise InvalidRequest.field("session.origin.first", f"{origin.first}; 1 to {FRAME_MAX} is allowed")
         return state_pb2.Session(
             name=said.name,
             started_us=said.started_us,
@@ -136,7 +149,30 @@ class Importing:
                 node_id=origin.node_id,
                 session_id=origin.session_id,
                 digest=origin.digest,
+                first=origin.first,
                 events=origin.events,
                 hashed=origin.hashed,
             ),
         )
+
+
+def _checked_bases(request: state_pb2.BeginImportRequest) -> Sequence[state_pb2.Base]:
+    """Raises InvalidRequest. One is needed, by some reducer, where the first events are not in the export."""
+    first, events = request.session.origin.first, request.session.origin.events
+    if len(request.bases) > BASES_MAX:
+        raise InvalidRequest.field("bases", f"{len(request.bases)}; at most {BASES_MAX} are allowed")
+    for place, base in enumerate(request.bases):
+        field = f"bases[{place}]"
+        if not 0 < len(base.reducer) <= NAME_CHARS_MAX or not base.reducer.isprintable():
+            raise InvalidRequest.field(f"{field}.reducer", f"1 to {NAME_CHARS_MAX} printable characters are allowed")
+        if not 0 < first - 1 <= base.number < first + events:
+            text = f"{base.number}; {first - 1} to {first - 1 + events} is allowed, and none where nothing is missing"
+            raise InvalidRequest.field(f"{field}.number", text)
+        if len(base.state) > STATE_BYTES_MAX:
+            text = f"{len(base.state)} bytes; {STATE_BYTES_MAX} at most are kept"
+            raise InvalidRequest.field(f"{field}.state", text)
+        try:
+            msgspec.msgpack.decode(base.state)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise InvalidRequest.field(f"{field}.state", f"no MessagePack: {error}") from error
+    return request.bases

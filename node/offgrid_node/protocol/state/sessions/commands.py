@@ -77,11 +77,13 @@ class AddBlock:
 @dataclass(frozen=True, slots=True)
 class BeginImport:
     """`session` is the new one, as it was where it was exported, with its origin; `has_key` and `keyless` as in
-    StartSession, of the session that has the same digest."""
+    StartSession, of the session that has the same digest. `bases`: what the events come to that are not in the export,
+    and some that are."""
 
     session: state_pb2.Session
     has_key: bool
     keyless: str = ""
+    bases: tuple[KeepSnapshot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,16 @@ def is_importing(session: state_pb2.Session) -> bool:
     return session.HasField("origin") and not session.origin.imported_us
 
 
+def last_of(session: state_pb2.Session) -> int:
+    """The number of the last event that it is to have."""
+    return session.origin.first - 1 + session.origin.events
+
+
 def importing(session: state_pb2.Session) -> FailedPrecondition:
+    here = session.recorded - session.origin.first + 1
     text = (
-        f"of the session {session.session_id} ({session.name!r}) {session.recorded} of {session.origin.events} events "
-        "have been imported: import the file again to go on, or purge it"
+        f"of the session {session.session_id} ({session.name!r}) {here} of {session.origin.events} events have been "
+        "imported: import the file again to go on, or purge it"
     )
     return FailedPrecondition(text, reason="SessionImporting", metadata={"session_id": session.session_id})
 
@@ -34,12 +40,12 @@ def writer_of(session: state_pb2.Session) -> bytes:
     return session.origin.digest[:_WRITER_BYTES]
 
 
-def check_next(session: state_pb2.Session, sent: int, known: int, count: int) -> None:
-    """`count` events behind `sent`, where there are `known`. Raises FailedPrecondition for events behind a gap, or more
-    than there are to be."""
-    if sent > known:
-        text = f"event {known + 1} of the session {session.session_id} comes next, and not event {sent + 1}"
-        raise FailedPrecondition(text, reason="ImportGap", metadata={"next": str(known + 1)})
-    if known + count > session.origin.events:
+def check_next(session: state_pb2.Session, sent: int, count: int) -> None:
+    """`count` events behind `sent`. Raises FailedPrecondition for events behind a gap, or more than there are to be."""
+    if sent > session.recorded:
+        following = session.recorded + 1
+        text = f"event {following} of the session {session.session_id} comes next, and not event {sent + 1}"
+        raise FailedPrecondition(text, reason="ImportGap", metadata={"next": str(following)})
+    if sent + count > last_of(session):
         text = f"the session {session.session_id} is to have {session.origin.events} events, and these go beyond"
         raise FailedPrecondition(text, reason="ImportTooLong", metadata={"session_id": session.session_id})

@@ -50,7 +50,7 @@ from offgrid_node.protocol.state.sessions.commands import (
     TellOf,
 )
 from offgrid_node.protocol.state.sessions.dropping import Dropping, Journal
-from offgrid_node.protocol.state.sessions.imports import check_next, importing, is_importing, writer_of
+from offgrid_node.protocol.state.sessions.imports import check_next, importing, is_importing, last_of, writer_of
 from offgrid_node.protocol.state.sessions.tables import (
     BLOCKS,
     IMPORTS,
@@ -208,7 +208,11 @@ class SessionsMachine:
             raise Unavailable(text, reason="SessionShredded", retry_ms=0)
         self._check_room()
         new = state_pb2.SessionRow(session=session, said_ended_us=session.ended_us)
-        new.session.ended_us = 0
+        new.session.ended_us, new.session.recorded = 0, session.origin.first - 1
+        new.writers.add(writer=writer_of(session), sent=new.session.recorded)
+        for base in command.bases:
+            row_of = state_pb2.SnapshotRow(version=base.version, sealed=base.sealed)
+            self._draft.put(SNAPSHOTS, snapshots_of(base.session_id, base.reducer) + number_key(base.number), row_of)
         self._open += 1
         self._draft.put_bytes(OPEN_SESSIONS, key, b"")
         self._draft.put_bytes(IMPORTS, digest, key)
@@ -224,7 +228,7 @@ class SessionsMachine:
         if session.purged_us:
             raise shredded(session.session_id)
         if is_importing(session):
-            if session.recorded != session.origin.events:
+            if session.recorded != last_of(session):
                 raise importing(session)
             session.origin.imported_us = max(now.utc_us, 1)
             session.ended_us = row.said_ended_us or max(session.newest_us, session.started_us, 1)
@@ -234,7 +238,7 @@ class SessionsMachine:
                 self._draft.put_bytes(NAMES, name, key)
             self._draft.delete(OPEN_SESSIONS, key)
             self._draft.put(SESSIONS, key, row)
-            self._tell(session, "imported", caller, session.recorded)
+            self._tell(session, "imported", caller, session.origin.events)
         self._draft.reply(ticket, state_pb2.EndImportResponse(session=session))
 
     def _check_room(self) -> None:
@@ -338,7 +342,7 @@ class SessionsMachine:
             return
         _check_takes(session, imported=command.imported)
         if command.imported:
-            check_next(session, command.sent, writer.sent, command.count)
+            check_next(session, command.sent, command.count)
         first = session.recorded + 1
         session.lost = min(session.lost + command.sent - writer.sent, COUNT_MAX)
         writer.first, writer.before, writer.sent = first, command.sent, command.sent + command.count
