@@ -160,6 +160,7 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.SessionService/RecordEvents": Row(ADMINS),
     "offgrid.v1.SessionService/ListRecords": Row(ADMINS),
     "offgrid.v1.SessionService/ShowState": Row(ADMINS),
+    "offgrid.v1.SessionService/WatchSession": Row(ADMINS),
     "offgrid.v1.SessionService/TakeSnapshot": Row(ADMINS),
     "offgrid.v1.SessionService/PurgeSessions": Row(ADMINS),
     "offgrid.v1.SessionService/PinSession": Row(ADMINS),

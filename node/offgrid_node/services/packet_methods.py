@@ -147,6 +147,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.SessionService/ImportEvents": 0x0A0E,
     "offgrid.v1.SessionService/EndImport": 0x0A0F,
     "offgrid.v1.SessionService/PinSession": 0x0A10,
+    "offgrid.v1.SessionService/WatchSession": 0x0A11,
     "offgrid.v1.MemoryService/AskKey": 0x0B01,
     "offgrid.v1.MemoryService/AskCount": 0x0B02,
     "offgrid.v1.MemoryService/ListSummaries": 0x0B03,

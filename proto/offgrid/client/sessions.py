@@ -21,6 +21,7 @@ import msgspec
 
 from offgrid.client.backlog import Waiting
 from offgrid.client.calls import Calls
+from offgrid.client.errors import OffgridError
 from offgrid.client.paging import pages
 from offgrid.client.recording import Figures, Recorder
 from offgrid.client.targets import Target
@@ -222,6 +223,40 @@ class Sessions:
             return [*page.records], page.next_page_token
 
         return pages(fetch, limit, RECORDS_PAGE)
+
+    def watch(
+        self, session: str, *, after: int | None = None, kinds: Iterable[str] = (), reducer: str = ""
+    ) -> Iterator[state_pb2.WatchSessionResponse]:
+        """First `sync`, what the session's events came to by `reducer`, then each `record` as it becomes durable, none
+        twice and none left out; ends when the session has. With `after`, a record's number, it begins behind that,
+        without a sync.
+
+        A lost connection is taken up where it ended; a node that stays away for the client's `reconnect_s` raises
+        OffgridError WatchEnded; whoever read so slowly that retention overtook it gets EventsGone.
+        """
+        named, silence = [*kinds], self._calls.silence("what is recorded")
+        while True:
+            request = state_pb2.WatchSessionRequest(session=session, after=after, kinds=named, reducer=reducer)
+            lost: OffgridError | None = None
+            silence.opening()
+            try:
+                for answer in self._calls.stream(
+                    "SessionService/WatchSession", request, state_pb2.WatchSessionResponse
+                ):
+                    silence.heard()
+                    if answer.HasField("sync"):
+                        session, after = answer.sync.session.session_id, answer.sync.number
+                    else:
+                        after = answer.record.number
+                    yield answer
+            except OffgridError as error:
+                if not error.outcome_unknown and error.reason != "SlowReader":
+                    raise
+                lost = error
+            else:
+                if self.get(session).ended_us:
+                    return
+            silence.wait(lost)
 
     def show(self, session: str, *, reducer: str = "", number: int = 0, at_us: int = 0) -> state_pb2.ShowStateResponse:
         """What a session's events come to: all of them, those up to a number, or those that the node had at a time."""

@@ -117,6 +117,7 @@ STATE = LazyGroup(
         "sessions": Entry("sessions:sessions", "List sessions."),
         "show": Entry("sessions:show", "Show what a session's events come to, now or as it was."),
         "records": Entry("sessions:records", "List what was recorded in a session."),
+        "watch": Entry("sessions:watch", "Follow a session: its state, then each event."),
         "snapshot": Entry("sessions:snapshot", "Keep what a session's events come to."),
         "kinds": Entry("session_kinds:kinds", "List the kinds of events that this node knows."),
         "register-kind": Entry("session_kinds:register_kind", "Let events of another kind be recorded."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from offgrid.v1.state_pb2 import Record, Session
 
 LIMIT = 50
+HEADING = f"{'NUMBER':>8}  {'TIME':<23}  {'KIND':<22}  {'FRAME':>7}  DATA"
 SESSION = click.argument("session")
 
 
@@ -44,6 +46,36 @@ def sessions(name: str, open_only: bool, limit: int) -> None:
 
 @click.command()
 @SESSION
+@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Of that kind; repeat it for more.")
+@click.option("--after", type=click.IntRange(0), help="Behind that number, without the state.")
+@click.option("--reducer", default="", help="That folds the state. [default: session]")
+@common
+def watch(session: str, kinds: tuple[str, ...], after: int | None, reducer: str) -> None:
+    """Follow SESSION: first what its events came to, then each event, until it ends or Ctrl-C."""
+    told = settings().connect().sessions.watch(session, after=after, kinds=kinds, reducer=reducer)
+    if settings().json:
+        from offgrid.client.replaying import recorded_of
+        from offgrid_tools.cli.json_form import emit, json_of
+
+        for each in told:
+            if each.HasField("sync"):
+                emit({"sync": {**json_of(each.sync), "state": json.loads(each.sync.state)}})
+            else:
+                emit({"record": recorded_of(each.record)._asdict()})
+        return
+    from offgrid_tools.cli.output import clean
+
+    click.echo(HEADING)
+    for each in told:
+        if each.HasField("sync"):
+            state = clean(each.sync.state.decode(errors="replace"))
+            click.echo(f"{each.sync.number:>8}  {'':<23}  {'(' + each.sync.reducer + ')':<22}  {'':>7}  {state}")
+        else:
+            _print_one(each.record)
+
+
+@click.command()
+@SESSION
 @click.option("--reducer", default="", help="That folds them. [default: session]")
 @click.option("--at", metavar="TIME", help="As it was then: 10m (ago), 2026-11-20T08:00.")
 @click.option("--number", type=click.IntRange(1), help="Of the events up to that number.")
@@ -59,8 +91,6 @@ def show(session: str, reducer: str, at: str | None, number: int | None) -> None
     client, at_us = settings().connect(), time_us("--at", at)
     told = client.sessions.get(session)
     shown = client.sessions.show(told.session_id, reducer=reducer, number=number or 0, at_us=at_us)
-    import json
-
     state = json.loads(shown.state)
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of
@@ -180,13 +210,17 @@ def _print(found: Iterable[Record]) -> None:
         for record in found:
             emit({"record": recorded_of(record)._asdict()})
         return
+    click.echo(HEADING)
+    for record in found:
+        _print_one(record)
+
+
+def _print_one(record: Record) -> None:
     from offgrid_tools.cli.output import clean, when
 
-    click.echo(f"{'NUMBER':>8}  {'TIME':<23}  {'KIND':<22}  {'FRAME':>7}  DATA")
-    for record in found:
-        frame = str(record.frame_id) if record.HasField("frame_id") else ""
-        data = clean(record.data.decode(errors="replace"))
-        click.echo(f"{record.number:>8}  {when(record.timestamp_us):<23}  {record.kind:<22}  {frame:>7}  {data}")
+    frame = str(record.frame_id) if record.HasField("frame_id") else ""
+    data = clean(record.data.decode(errors="replace"))
+    click.echo(f"{record.number:>8}  {when(record.timestamp_us):<23}  {record.kind:<22}  {frame:>7}  {data}")
 
 
 def _state_of(session: Session) -> str:

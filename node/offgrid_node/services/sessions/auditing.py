@@ -46,6 +46,10 @@ class Auditing:
             return answer
         return self._after(self.tell(caller, session, "shown", answer.number), answer)
 
+    def watched(self, caller: Caller, session: state_pb2.Session) -> Ticket | None:
+        """All that comes from now on may be read; None where readings are not told of."""
+        return self.tell(caller, session, "watched", 0) if self._readings else None
+
     def listed(
         self, caller: Caller, session: state_pb2.Session, token: str, page: state_pb2.ListRecordsResponse
     ) -> state_pb2.ListRecordsResponse | Ticket:

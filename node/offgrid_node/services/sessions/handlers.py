@@ -46,6 +46,8 @@ from offgrid_node.services.sessions.reading import Reading
 from offgrid_node.services.sessions.shredding import Shredding
 from offgrid_node.services.sessions.snapshots import Snapshots
 from offgrid_node.services.sessions.vault import Vault
+from offgrid_node.services.sessions.watching import Watching
+from offgrid_node.services.stream import Stream
 
 SESSION = "session"  # the reducer that is meant when none is named
 WRITER_BYTES = 8
@@ -96,6 +98,9 @@ class SessionHandlers:
             self._fresh_id,
             self.shredding.drop_unused,
             self._snapshots.on_events,
+        )
+        self._watching = Watching(
+            runtime, self._lookup, self._reading, self._folding, self._auditing, later, lambda each: _record(*each)
         )
         self.export_session = exporting.export_session
         self.begin_import, self.end_import = importing.begin_import, importing.end_import
@@ -209,6 +214,11 @@ class SessionHandlers:
                 page.next_page_token = encode_token(number_key(at) + _filter_of(request))
                 break
         return page
+
+    def watch_session(self, caller: Caller, request: state_pb2.WatchSessionRequest) -> Stream:
+        for place, kind in enumerate(request.kinds):
+            _check_kind(f"kinds[{place}]", kind)
+        return self._watching.watch(caller, request, frozenset(request.kinds), request.reducer or SESSION)
 
     # ---- what they come to
 
