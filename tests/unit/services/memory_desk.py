@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 from session_desk import Desk
 
 from offgrid.v1 import state_pb2
+from offgrid_node.protocol.effects import Machine
 from offgrid_node.protocol.errors import Fault
-from offgrid_node.protocol.state.sessions.machine import SessionsMachine
 from offgrid_node.protocol.state.summaries.machine import MemoryMachine
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk, inline
@@ -30,9 +30,7 @@ class MemoryDesk(Desk):
 
     def start(self) -> None:
         rng, outlet = Random(1), cast(Any, object())  # nothing leaves
-        self.runtime = Runtime(
-            lambda: {"sessions": SessionsMachine(), "memory": MemoryMachine()}, self.store, self.clock, rng, outlet
-        )
+        self.runtime = Runtime(self.machines, self.store, self.clock, rng, outlet)
         self.timers.clear()
         self.vault = SessionVault(self.keys, rng.randbytes)
         self.handlers = SessionHandlers(
@@ -40,6 +38,9 @@ class MemoryDesk(Desk):
         )
         self.memory = MemoryRoom(self.runtime, self.vault, self.handlers, Bulk(inline), self.later, WINDOW_MS)
         self.memory.compacting.start()
+
+    def machines(self) -> dict[str, Machine]:
+        return super().machines() | {"memory": MemoryMachine()}
 
     def later(self, delay_ms: int, callback: Callable[[], None]) -> None:
         """By a clock that nobody sets."""
@@ -74,7 +75,9 @@ class MemoryDesk(Desk):
         return outcome
 
     def remembered(self, method: str, request: Message) -> Any:
-        return self.settle(getattr(self.memory.handlers, method)(ADMIN, request))
+        found = self.settle(getattr(self.memory.handlers, method)(ADMIN, request))
+        self.runtime.turn()
+        return found
 
     def seen(self, key: str, **scope: Any) -> state_pb2.AskKeyResponse:
         """All pages."""

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from offgrid.reducers import Reducer, SessionReducer
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.effects import Machine
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.state.sessions.machine import SessionsMachine
 from offgrid_node.runtime import Runtime, Ticket
@@ -49,17 +50,13 @@ class Desk:
     def start(self) -> None:
         """As a process does that was killed."""
         rng, outlet = Random(1), cast(Any, object())  # nothing leaves
-        self.runtime = Runtime(
-            lambda: {
-                "sessions": SessionsMachine(self.store, {name: each.version for name, each in self.reducers.items()})
-            },
-            self.store,
-            self.clock,
-            rng,
-            outlet,
-        )
+        self.runtime = Runtime(self.machines, self.store, self.clock, rng, outlet)
         vault = SessionVault(self.keys, rng.randbytes)
         self.handlers = SessionHandlers(self.runtime, vault, rng, self.reducers, self.later, "node-1", self.privacy)
+
+    def machines(self) -> dict[str, Machine]:
+        versions = {name: each.version for name, each in self.reducers.items()}
+        return {"sessions": SessionsMachine(self.store, versions)}
 
     def ask(self, method: str, request: Message) -> Any:
         """Raises Fault."""

@@ -11,7 +11,9 @@ from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, InvalidReq
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.state.sessions.tables import BLOCKS, SESSIONS, block_key
 from offgrid_node.protocol.state.summaries.tables import JOURNAL, SUMMARIES, summarised_upto, summary_key
+from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.memory import asking, walking
+from offgrid_node.services.sessions.privacy import Privacy
 from offgrid_node.storage.store import Batch
 
 PROMPT = "user.prompt"
@@ -70,6 +72,7 @@ class TestAWindow:
     def test_is_not_summarised_before_it_is_over(self, desk: MemoryDesk) -> None:
         upto, session = summarised_upto(desk.store), desk.session()
         desk.record(session, event(desk.clock.now_us), sent=30)
+        desk.start()
         desk.compact()
         assert summarised_upto(desk.store) == upto
         desk.wait(WINDOW_MS)
@@ -90,7 +93,8 @@ class TestAWindow:
 
     def test_is_the_same_in_portions_of_any_size(self, desk: MemoryDesk, monkeypatch: pytest.MonkeyPatch) -> None:
         wanted = [*desk.store.scan(SUMMARIES, prefix=JOURNAL.encode())]
-        desk.store.commit(Batch(writes={("memory", b"upto"): None}))
+        rows = [(SUMMARIES, key) for key, _ in desk.store.scan(SUMMARIES)]
+        desk.store.commit(Batch(writes=dict.fromkeys([("memory", b"upto"), *rows])))
         monkeypatch.setattr(walking, "PORTION_EVENTS", 3)
         desk.start()
         desk.compact()
@@ -146,7 +150,8 @@ class TestAKey:
         sighting = desk.seen("p-13").sightings[0]
         assert (sighting.exact, sighting.session_id, sighting.at_least) == (False, session, 1)
         assert sighting.window_id == desk.summaries("run")[1].window_id
-        assert not desk.seen("p-14").sightings, "a summary that counts all its keys errs in none"
+        assert not desk.seen("p-14").sightings
+        assert desk.seen("p-14").false_positive == 0, "a summary that counts all its keys errs in none"
         assert [each.at_least for each in desk.seen("m0", session="run").sightings] == [2, 2, 1]
 
     def test_in_a_time_is_sought_there_alone(self, desk: MemoryDesk) -> None:
@@ -215,12 +220,49 @@ class TestACount:
         assert (cut.at_least, cut.at_most, cut.cut) == (11, 21, 1)
         assert [each.exact for each in desk.seen(key).sightings] == [False, False, True]
 
+    def test_does_not_look_at_more_than_it_may(self, desk: MemoryDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+        second = desk.summaries("run")[1]
+        monkeypatch.setattr(asking, "READ_MAX", 9)
+        found = desk.count("energy.update", since_us=second.oldest_us + 1)
+        assert (found.at_least, found.at_most, found.cut) == (5, 10, 1)
+
+    def test_is_exact_where_summaries_went_before_their_events(self, desk: MemoryDesk) -> None:
+        while desk.settle(desk.memory.joining.drop_oldest()).folded:
+            pass
+        assert desk.count(EventType.SESSION_CHANGED).at_least == 31
+        assert desk.count(PROMPT).at_least == 15
+
+    def test_leaves_out_a_session_that_is_not_all_here(self, desk: MemoryDesk) -> None:
+        session = desk.session()
+        row = state_pb2.SessionRow.FromString(desk.store.get(SESSIONS, session.encode()) or b"")
+        row.session.origin.events = 99
+        desk.store.commit(Batch(writes={(SESSIONS, session.encode()): row.SerializeToString()}))
+        assert desk.count(PROMPT).at_most == 0
+
     def test_says_what_it_knows_nothing_of(self, desk: MemoryDesk) -> None:
         session = desk.session()
         drop_blocks(desk, session)
         desk.store.commit(Batch(writes={(SUMMARIES, summary_key(session, 1)): None}))
         found = desk.count("energy.update")
         assert (found.at_most, found.basis.recorded - found.basis.summarised - found.basis.events) == (10, 10)
+
+
+class TestAnAudit:
+    def test_has_the_journal_say_who_asked_for_what_sessions_said(self) -> None:
+        desk = MemoryDesk()
+        desk.privacy = Privacy(audit=True)
+        desk.start()
+        desk.record(desk.session(), prompt("p", desk.clock.now_us))
+        before = desk.store.journal_seq
+        desk.summaries()
+        desk.count(EventType.TX_FINAL)
+        assert desk.store.journal_seq == before, "the journal is no secret"
+        desk.seen("p")
+        desk.count(PROMPT, session="run")
+        desk.summaries("run")
+        told = [state_pb2.Event.FromString(raw).session for _, raw in desk.store.events(before)]
+        assert [(each.outcome, each.name) for each in told] == [("asked", ""), ("asked", "run"), ("asked", "run")]
+        assert {each.by for each in told} == {str(ADMIN)}
 
 
 class TestPages:
@@ -289,6 +331,7 @@ class TestAPurge:
             desk.vault.open(session, "summary 1 10", state_pb2.SummaryRow.FromString(before[0][1]).body)
         assert not desk.seen("p-13").sightings
         assert desk.count(PROMPT).at_most == 0
+        assert desk.count(PROMPT).basis.unreadable == 0
         with pytest.raises(FailedPrecondition, match="shredded"):
             desk.seen("p-13", session=session)
 

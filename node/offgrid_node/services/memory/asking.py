@@ -19,7 +19,7 @@ from offgrid_node.protocol.state.sessions.imports import is_importing
 from offgrid_node.protocol.state.sessions.tables import BLOCKS, SESSIONS, block_key
 from offgrid_node.protocol.state.summaries import journal_facts, session_facts
 from offgrid_node.protocol.state.summaries.summary import Facts, Summary
-from offgrid_node.protocol.state.summaries.tables import JOURNAL, SUMMARIES, summarised_upto, summary_key
+from offgrid_node.protocol.state.summaries.tables import JOURNAL, SUMMARIES, summary_key
 from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_key, number_of
 from offgrid_node.services.memory.opening import opened
 from offgrid_node.services.memory.walking import WINDOW_EVENTS, KeysOf
@@ -128,9 +128,8 @@ class Asking:
     # ---- the journal
 
     def _journal(self, page: _Page, number: int) -> None:
-        upto, newest = summarised_upto(self._store), self._store.journal_seq
+        newest = self._store.journal_seq
         at = self._summaries(page, JOURNAL, number)
-        at = max(at, upto + 1)
         tail = self._store.events(at - 1)
         while found := [*self._journal_events(islice(tail, READ_MAX), newest)]:
             page.step(JOURNAL, at)

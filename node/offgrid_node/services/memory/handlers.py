@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from google.protobuf.message import Message
 
@@ -17,11 +18,10 @@ from offgrid_node.protocol.state.summaries.windows import window_id
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
-from offgrid_node.services.flow import Flow, ticket_of
+from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.memory.asking import Asking, Place
 from offgrid_node.services.memory.opening import opened
 from offgrid_node.services.memory.questions import CountQuestion, KeyQuestion
-from offgrid_node.services.memory.walking import KeysOf
 from offgrid_node.services.paging import decode_token, encode_token, take_page
 from offgrid_node.services.sessions.vault import Vault
 
@@ -29,21 +29,32 @@ ETYPE_MAX = 1_000
 KEY_CHARS_MAX = 4_096
 FILTER_BYTES = 4
 
-Readable = Callable[[str], state_pb2.Session]
-"""By its id or name. Raises NotFound, and FailedPrecondition for one that cannot be read."""
+
+class Sessions(Protocol):
+    """What is asked of them."""
+
+    def keys_of(self, kind: str) -> Sequence[str]: ...
+
+    def readable(self, text: str) -> state_pb2.Session:
+        """By its id or name. Raises NotFound, and FailedPrecondition for one that cannot be read."""
+        ...
+
+    def asked(self, caller: Caller, session: state_pb2.Session) -> Ticket | None:
+        """The journal's word on it, where the owner wants that; of all sessions where it is none."""
+        ...
 
 
 class MemoryHandlers:
     """Reads committed rows; changes nothing."""
 
-    def __init__(self, runtime: Runtime, vault: Vault, keys_of: KeysOf, bulk: Bulk, readable: Readable) -> None:
-        self._runtime, self._vault, self._bulk, self._readable = runtime, vault, bulk, readable
-        self._asking = Asking(runtime.store, vault, keys_of)
+    def __init__(self, runtime: Runtime, vault: Vault, sessions: Sessions, bulk: Bulk) -> None:
+        self._runtime, self._vault, self._sessions, self._bulk = runtime, vault, sessions, bulk
+        self._asking = Asking(runtime.store, vault, sessions.keys_of)
 
     def ask_key(self, caller: Caller, request: state_pb2.AskKeyRequest) -> Ticket:
         if not 0 < len(request.key) <= KEY_CHARS_MAX:
             raise InvalidRequest.field("key", f"{len(request.key)} characters; 1 to {KEY_CHARS_MAX} are allowed")
-        return self._ask(KeyQuestion(request.key), request.scope, f"key {request.key}")
+        return self._ask(caller, KeyQuestion(request.key), request.scope, f"key {request.key}")
 
     def ask_count(self, caller: Caller, request: state_pb2.AskCountRequest) -> Ticket:
         if bool(request.etype) == bool(request.kind):
@@ -61,10 +72,11 @@ class MemoryHandlers:
         name = request.kind or type_name(request.etype)
         since_us, until_us = _times(request.scope)
         question = CountQuestion(name, since_us, until_us, journal=bool(request.etype))
-        return self._ask(question, request.scope, f"count {name}")
+        return self._ask(caller, question, request.scope, f"count {name}")
 
     def list_summaries(self, caller: Caller, request: state_pb2.ListSummariesRequest) -> Ticket:
-        scope = self._readable(request.session).session_id if request.session else JOURNAL
+        session = self._sessions.readable(request.session) if request.session else None
+        scope = session.session_id if session is not None else JOURNAL
         prefix, start = scope.encode(), decode_token(request.page_token)
         if start and not start.startswith(prefix):
             raise InvalidRequest.field("page_token", "it belongs to a list of something else; begin again without it")
@@ -77,12 +89,15 @@ class MemoryHandlers:
             summaries, token = take_page(rows(), request.page_size)
             return state_pb2.ListSummariesResponse(summaries=summaries, next_page_token=token)
 
-        return ticket_of(self._away(page))
+        return ticket_of(self._away(page, self._sessions.asked(caller, session) if session is not None else None))
 
     # ---- inside
 
-    def _ask(self, question: KeyQuestion | CountQuestion, scope: state_pb2.AskScope, said: str) -> Ticket:
-        session_id = self._readable(scope.session).session_id if scope.session else ""
+    def _ask(
+        self, caller: Caller, question: KeyQuestion | CountQuestion, scope: state_pb2.AskScope, said: str
+    ) -> Ticket:
+        session = self._sessions.readable(scope.session) if scope.session else state_pb2.Session()
+        session_id = session.session_id
         since_us, until_us = _times(scope)
         mark = hashlib.blake2b(
             repr((said, session_id, since_us, until_us)).encode(errors="replace"), digest_size=FILTER_BYTES
@@ -99,9 +114,11 @@ class MemoryHandlers:
             answer.next_page_token = encode_token(mark + following.encode()) if following is not None else ""
             return answer
 
-        return ticket_of(self._away(page))
+        return ticket_of(self._away(page, self._sessions.asked(caller, session) if question.sessions else None))
 
-    def _away(self, page: Callable[[], Message]) -> Flow[Message]:
+    def _away(self, page: Callable[[], Message], told: Ticket | None) -> Flow[Message]:
+        if told is not None:
+            yield asked(told)
         found: Message = yield self._bulk.run(page)
         return found
 

@@ -20,4 +20,4 @@ class MemoryRoom:
     ) -> None:
         self.compacting = Compacting(runtime, vault, sessions.keys_of, bulk, later, interval_ms)
         self.joining = Joining(runtime, vault, bulk)
-        self.handlers = MemoryHandlers(runtime, vault, sessions.keys_of, bulk, sessions.readable)
+        self.handlers = MemoryHandlers(runtime, vault, sessions, bulk)

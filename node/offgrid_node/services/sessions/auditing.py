@@ -69,6 +69,10 @@ class Auditing:
             return page
         return self._after(self.tell(caller, session, "read", told - before.told), page)
 
+    def asked(self, caller: Caller, session: state_pb2.Session) -> Ticket | None:
+        """Of what is remembered of it; of all sessions where it is none. None: nobody is to be told."""
+        return self.tell(caller, session, "asked", session.recorded) if self._readings else None
+
     def _after(self, told: Ticket, answer: Message) -> Ticket:
         answered = Ticket()
         told.when_done(lambda outcome: answered.resolve(outcome if isinstance(outcome, Fault) else answer))

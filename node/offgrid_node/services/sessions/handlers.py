@@ -299,6 +299,10 @@ class SessionHandlers:
         """See lookup.py."""
         return self._lookup.readable(text)
 
+    def asked(self, caller: Caller, session: state_pb2.Session) -> Ticket | None:
+        """See auditing.py."""
+        return self._auditing.asked(caller, session)
+
     def keys_of(self, kind: str) -> Sequence[str]:
         """Which properties of its events are keys."""
         return self._kinds.keys(kind)
