@@ -79,10 +79,10 @@ EVERY_RPC = {
         "ListBlocks Settle OrderCommittee EndEpoch ListEpochs GetCheckpoint",
         MEMBERS: "PushBlocks SyncBlocks SignFinal DeliverVouchers AskCheckpoints PushCheckpoints",
     },
-    "StateService": {OWNER: "ListEvents WatchEvents"},
+    "StateService": {OWNER: "ListEvents WatchEvents GetRetention"},
     "SessionService": {
         OWNER: "StartSession EndSession GetSession ListSessions RecordEvents ListRecords ShowState TakeSnapshot "
-        "PurgeSessions RegisterKind ListKinds ExportSession BeginImport ImportEvents EndImport",
+        "PurgeSessions RegisterKind ListKinds ExportSession BeginImport ImportEvents EndImport PinSession",
     },
     "MemoryService": {OWNER: "AskKey AskCount ListSummaries"},
     "BackupService": {OWNER: "CreateBackup ListBackups CompactStore"},
