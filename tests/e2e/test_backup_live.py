@@ -79,6 +79,7 @@ def test_what_was_backed_up_comes_back_but_for_what_was_shredded(mesh: LocalMesh
     elsewhere = tmp_path / "clear"
     shutil.copy(clear, elsewhere)
     shutil.copy(clear.parent / WRAPPED_KEYS, tmp_path / WRAPPED_KEYS)
+    later = tmp_path / "later"
     for file in (sealed, elsewhere):
         come_back(lone, file, secret)
         with lone.client() as client:
@@ -86,7 +87,17 @@ def test_what_was_backed_up_comes_back_but_for_what_was_shredded(mesh: LocalMesh
             assert client.mesh.status().node_id == status.node_id
             with pytest.raises(Exception, match="cannot be read"):
                 said_in(client, shredded)
-            assert recorded(client, f"after {file.name}")
+            if file == sealed:
+                recorded(client, "afterwards")
+                backed_up(lone, later)
+                shutil.copy(lone.folder / "data" / "backups" / WRAPPED_KEYS, tmp_path / "later.keys")
+    restored = offgrid(lone, "state", "restore", later, "--recovery-secret", secret,
+                       "--wrapped-keys", tmp_path / "later.keys", "--json")  # fmt: skip
+    assert restored.code == 0, restored.said
+    told = [json.loads(line) for line in restored.out.splitlines()]
+    assert sorted(each["outcome"] for each in told) == ["here", "here", "restored"]
+    with lone.client() as client:
+        assert said_in(client, "afterwards") == [f"afterwards {marker}" for marker in MARKERS]
 
 
 def come_back(lone: LocalNode, file: Path, secret: Path) -> None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -59,11 +60,13 @@ def export_session(
         return head, writer.end()
 
 
-def import_session(calls: Calls, file: Target, on_events: OnEvents) -> Imported:
+def import_session(calls: Calls, file: Target | BinaryIO, on_events: OnEvents) -> Imported:
     """Raises BadExport for a file that is none, was cut or changed, or has an event that its kind does not let through;
     OffgridError, OSError, NoPyarrow."""
     told = calls.unary("SessionService/ListKinds", state_pb2.ListKindsRequest(), state_pb2.ListKindsResponse)
     bringing = _Bringing(calls, kinds_of(told), raw_content=told.store_raw_content, on_events=on_events)
+    if not isinstance(file, str | PathLike):
+        return bringing.bring(file)
     with Path(file).open("rb") as opened:
         return bringing.bring(opened)
 

@@ -284,7 +284,9 @@ class Sessions:
 
         return export_session(self._calls, session, target, form, content, on_events)
 
-    def import_export(self, file: Target, *, on_events: OnEvents = lambda doing, done, total: None) -> Imported:
+    def import_export(
+        self, file: Target | BinaryIO, *, on_events: OnEvents = lambda doing, done, total: None
+    ) -> Imported:
         """An export as a session of this node, which has its times and numbers; the same one again is that session.
         Kinds that the node does not know are registered. One that was cut off is gone on with. Raises BadExport."""
         from offgrid.client.porting import import_session

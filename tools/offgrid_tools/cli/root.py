@@ -131,6 +131,7 @@ STATE = LazyGroup(
         "backup": Entry("backups:backup", "Write the node's store into a file, while it serves."),
         "backups": Entry("backups:backups", "List those that the node makes by itself."),
         "verify-backup": Entry("backups:verify_backup", "Check every byte of a backup; no node is needed."),
+        "restore": Entry("restoring:restore", "Bring sessions of a backup into the node."),
         "recovery-key": Entry("recovery:recovery_key", "Make a key that opens what is sealed for it."),
         "compact": Entry("backups:compact", "Make the store's file as small as what is in it."),
     },
