@@ -73,8 +73,9 @@ def go(errand: Errand, say: Callable[[str, int, int], None]) -> Done:
 def main() -> None:
     errand = Errand(**json.loads(_line()))
     threading.Thread(target=_end_with_the_sender, daemon=True).start()
-    with suppress(AttributeError, OSError):
-        os.nice(NICE)
+    if sys.platform != "win32":
+        with suppress(OSError):
+            os.nice(NICE)
     try:
         _tell({"done": asdict(go(errand, _say))})
     except Fault as fault:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from offgrid.backup import BackupDamaged
 from offgrid.backup.container import BackupReader
@@ -56,7 +56,8 @@ def restore_sessions(
         session = kept.sessions[session_id]
         wanted.remove(session_id)
         try:
-            with tempfile.TemporaryFile() as file:  # what is said in it nobody else can open, and it goes with us
+            with tempfile.TemporaryFile() as passing:  # what is said in it nobody else can open, and it goes with us
+                file = cast("BinaryIO", passing)  # on Windows it is one by another name
                 write_export(file, kept, session_id, events)
                 file.seek(0)
                 imported = sessions.import_export(file, on_events=on_events)
