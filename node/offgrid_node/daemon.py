@@ -358,6 +358,7 @@ class Daemon:
                 *self.node.backup_notices,
                 *((self._wrapped.trouble,) if self._wrapped is not None and self._wrapped.trouble else ()),
                 *self.node.ledger.mute_notices,
+                *self.node.memory.notices,
                 *self.node.retention.notices,
             ),
             ledger=ledger_summary(store),

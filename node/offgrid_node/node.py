@@ -352,6 +352,7 @@ class Node:
         around = Surroundings(
             lambda: self.journal_safe_seq,
             lambda: summarised_upto(runtime.store),
+            self.memory.compacting.compact_now,
             self.sessions.summing_up,
             lambda sessions: self.sessions.shredding.purge(sessions, RETENTION),
             self.memory.joining.fold_oldest,

@@ -9,9 +9,10 @@ The budget is `base * (1 + level)`, in four shares. What is kept is measured as 
 
 Of events the oldest go, in the journal's order, down to a little less than their share, and what is older than
 `cleanup_days`: but nothing that hosts do not have yet, where this node's journal goes to hosts, nothing that is in no
-summary yet, and nothing of sessions that are pinned. Of summaries the oldest are put together, then they go. Of
-sessions that have nothing left the oldest are shredded and forgotten. Sealed bytes of an own object go by themselves
-once all that is wanted of it is acked; what is counted of them is not safe elsewhere, and stays.
+summary yet, and nothing of sessions that are pinned. Where only summaries are missing the window under way is cut
+short. Of summaries the oldest are put together, then they go. Of sessions that have nothing left the oldest are
+shredded and forgotten. Sealed bytes of an own object go by themselves once all that is wanted of it is acked; what is
+counted of them is not safe elsewhere, and stays.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ INDICES = (SESSIONS, NAMES, OPEN_SESSIONS)
 OWN_MAX = 10_000  # objects that are counted; who has more under way is told of as many
 FORGOTTEN_MAX = 64  # sessions, in one look
 CALLER = "retention"
+UNSUMMED = "they are in no summary yet"
 
 _log = logging.getLogger("offgrid.retention")
 
@@ -75,11 +77,12 @@ class Budget:
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What others say and do. `safe_upto`: the journal's events that hosts have, None where it does not go to hosts;
-    `summed_upto`: those that are in summaries; `sum_up` takes snapshots of a session, `shred` shreds some; the oldest
-    summaries are put together, or go."""
+    `summed_upto`: those that are in summaries; `compact_now` summarises all that has happened; `sum_up` takes snapshots
+    of a session, `shred` shreds some; the oldest summaries are put together, or go."""
 
     safe_upto: Callable[[], int | None]
     summed_upto: Callable[[], int]
+    compact_now: Callable[[], Ticket]
     sum_up: Callable[[str], Iterator[Ticket]]
     shred: Callable[[Sequence[str]], Ticket]
     fold_oldest: Callable[[], Ticket]
@@ -173,7 +176,7 @@ class Retention:
     def _drop_events(self) -> Flow[None]:
         days = self._budget.cleanup_days
         before_us = self._runtime.clock.now().utc_us - days * DAY_US if days else 0
-        excess, spare, held = self._excess("events"), set[str](), ""
+        excess, spare, held, compacted = self._excess("events"), set[str](), "", False
         while True:
             upto, why = self._may_go()
             command = DropOldest(upto, max(0, excess), before_us, frozenset(spare))
@@ -187,6 +190,9 @@ class Retention:
                 spare.add(dropped.needs_snapshot)
                 if (yield from self._take_snapshots(dropped.needs_snapshot)):
                     spare.discard(dropped.needs_snapshot)
+            elif dropped.held and excess > 0 and why == UNSUMMED and not compacted:
+                compacted = True
+                yield self._around.compact_now().when_done
             elif not dropped.more:
                 if dropped.held and excess > 0:
                     held = (
@@ -199,7 +205,7 @@ class Retention:
         safe, summed = self._around.safe_upto(), self._around.summed_upto()
         if safe is not None and safe <= summed:
             return safe, "hosts do not have them yet"
-        return summed, "they are in no summary yet"
+        return summed, UNSUMMED
 
     def _take_snapshots(self, session_id: str) -> Flow[bool]:
         try:

@@ -14,6 +14,7 @@ from offgrid.client.calls import Calls
 from offgrid.client.errors import OffgridError
 from offgrid.client.events import etype_of
 from offgrid.client.paging import pages
+from offgrid.kinds import KIND
 from offgrid.v1 import state_pb2
 
 TRIES = 3  # where the node joins summaries in the middle of an answer
@@ -119,10 +120,12 @@ class Memory:
 
 def etype_or_kind(what: str | int) -> tuple[int, str]:
     """One of the two is empty. Raises ValueError."""
-    text = str(what)
-    if text and (text.islower() or "." in text):
-        return 0, text
-    return etype_of(what), ""
+    try:
+        return etype_of(what), ""
+    except ValueError:
+        if not KIND.match(str(what)):
+            raise
+        return 0, str(what)
 
 
 Answer = TypeVar("Answer", state_pb2.AskKeyResponse, state_pb2.AskCountResponse)

@@ -49,6 +49,7 @@ class MemoryDesk(Desk):
     def wait(self, ms: int) -> None:
         """Each timer when it is due."""
         end_ms = self.elapsed_ms + ms
+        self.runtime.turn()
         while self.timers and (first := min(self.timers, key=lambda each: each[0]))[0] <= end_ms:
             self.timers.remove(first)
             self._pass(first[0] - self.elapsed_ms)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from memory_desk import HOUR_US, WINDOW_MS, MemoryDesk
 from session_desk import START_US, event
@@ -79,6 +81,25 @@ class TestAWindow:
         desk.compact()
         assert summarised_upto(desk.store) == desk.store.journal_seq
 
+    def test_under_way_is_summarised_when_it_is_asked_for(self, desk: MemoryDesk) -> None:
+        session, before = desk.session(), len(desk.summaries())
+        desk.record(session, energy(1, desk.clock.now_us), sent=30)
+        ticket = desk.memory.compacting.compact_now()
+        desk.wait(100)
+        assert desk.settle(ticket).kept == 2
+        assert summarised_upto(desk.store) == desk.store.journal_seq
+        desk.record(session, energy(1, desk.clock.now_us), sent=31)
+        desk.wait(WINDOW_MS)
+        assert [each.count for each in desk.summaries()[before:]] == [1, 1]
+        assert len({each.window_id for each in desk.summaries()[before:]}) == 1
+
+    def test_is_summarised_once_by_whoever_comes_first(self, desk: MemoryDesk) -> None:
+        desk.record(desk.session(), energy(1, desk.clock.now_us), sent=30)
+        tickets = [desk.memory.compacting.compact_now() for _ in range(3)]
+        desk.wait(100)
+        assert sum(desk.settle(ticket).kept for ticket in tickets) == 2
+        assert desk.count("energy.update").at_most == 16
+
     def test_with_very_many_events_has_several_summaries(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(walking, "WINDOW_EVENTS", 4)
         desk = MemoryDesk()
@@ -90,6 +111,15 @@ class TestAWindow:
         found = desk.summaries("run")
         assert len({each.window_id for each in found}) == 1
         assert [(each.first, each.count) for each in found] == [(1, 2), (3, 2), (5, 2), (7, 2), (9, 1)]
+
+    def test_with_very_many_keys_has_several_summaries(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(walking, "WINDOW_KEYS", 6)
+        desk = MemoryDesk()
+        session = desk.session()
+        for n in range(9):
+            desk.record(session, prompt(f"p-{n}", desk.clock.now_us), sent=n)
+        desk.wait(WINDOW_MS)
+        assert [(each.first, each.keys) for each in desk.summaries("run")] == [(1, 4), (5, 5)]
 
     def test_is_the_same_in_portions_of_any_size(self, desk: MemoryDesk, monkeypatch: pytest.MonkeyPatch) -> None:
         wanted = [*desk.store.scan(SUMMARIES, prefix=JOURNAL.encode())]
@@ -392,6 +422,18 @@ class TestWhatIsDamaged:
         desk.store.commit(Batch(writes={(SUMMARIES, summary_key(other, 1)): row}))
         with pytest.raises(Corrupt, match=other):
             desk.summaries("other")
+
+    def test_in_the_journal_is_told(self, desk: MemoryDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+        def events(after_seq: int = 0) -> Iterator[tuple[int, bytes]]:
+            raise Corrupt("event 5 of the journal is damaged", reason="ChecksumMismatch")
+            yield 0, b""
+
+        with monkeypatch.context() as patched:
+            patched.setattr(desk.store, "events", events)
+            desk.wait(WINDOW_MS)
+            assert "event 5" in desk.memory.notices[0]
+        desk.wait(WINDOW_MS)
+        assert not desk.memory.notices
 
 
 class TestAKill:

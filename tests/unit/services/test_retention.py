@@ -31,6 +31,7 @@ class Kept(Desk):
         self.budget = Budget(**{"base_mb": 1, **budget})
         self.safe: int | None = None
         self.summed: int | None = None
+        self.summing: int | None = None
         self.shrunk: list[str] = []
         super().__init__()
 
@@ -40,6 +41,7 @@ class Kept(Desk):
         around = Surroundings(
             lambda: self.safe,
             lambda: self.store.journal_seq if self.summed is None else self.summed,
+            self.compact,
             self.handlers.summing_up,
             lambda sessions: self.handlers.shredding.purge(sessions, "retention"),
             lambda: self.shrink("folded"),
@@ -48,6 +50,12 @@ class Kept(Desk):
         self.retention = Retention(self.runtime, self.budget, around, self.later)
         self.retention.start()
         self.wait(FIRST_MS)
+
+    def compact(self) -> Ticket:
+        """`summing`: up to where there are summaries then."""
+        self.summed, ticket = self.summing, Ticket()
+        ticket.resolve(state_pb2.SummariesChanged())
+        return ticket
 
     def shrink(self, how: str) -> Ticket:
         """A summary; three are there to be put together, and one that they become."""
@@ -216,9 +224,17 @@ class TestWhatStays:
     def test_what_is_in_no_summary(self, desk: Kept) -> None:
         session = desk.session()
         desk.fill(session, 20)
-        desk.safe, desk.summed = 9, 3
+        desk.safe, desk.summed, desk.summing = 9, 3, 3
         told = desk.look()
         assert (told.journal_floor, told.held[-24:]) == (3, "they are in no summary yet"[-24:])
+
+    def test_and_has_all_summarised_where_only_that_is_missing(self, desk: Kept) -> None:
+        desk.fill(desk.session(), 20)
+        desk.summed = 3
+        told = desk.look()
+        assert desk.summed is None
+        assert told.journal_floor > 3
+        assert told.held == ""
 
     def test_what_a_pinned_session_said(self, desk: Kept) -> None:
         pinned, other = desk.session("pinned"), desk.session("other")

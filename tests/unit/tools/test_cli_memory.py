@@ -93,6 +93,8 @@ def test_how_many_there_were(og: Run, node: MemoryNode) -> None:
     assert "of 1 windows only a part was asked for" in out
     asked = node.calls["AskCount"][0]
     assert (asked.etype, asked.kind, asked.scope.until_us - asked.scope.since_us) == (14, "", 86_400_000_000)
+    og("memory", "ask", "--count", "job_created")
+    assert node.calls["AskCount"][-1].etype == 14
     og("memory", "ask", "--count", "energy.update", "--session", "run")
     assert (node.calls["AskCount"][-1].kind, node.calls["AskCount"][-1].scope.session) == ("energy.update", "run")
 
@@ -123,6 +125,7 @@ def test_windows(og: Run, node: MemoryNode) -> None:
         ((), "give --key or --count"),
         (("--key", "x", "--count", "JOB_CREATED"), "give --key or --count"),
         (("--count", "JOB_CRATED"), "is no event type, and no kind"),
+        (("--count", "No kind"), "is no event type, and no kind"),
         (("--key", "x", "--from", "tomorrow"), "is no time"),
     ],
 )

@@ -18,6 +18,7 @@ from offgrid_node.protocol.state.sessions.blocks import BLOCK, Entry, decode
 from offgrid_node.protocol.state.sessions.imports import is_importing
 from offgrid_node.protocol.state.sessions.tables import BLOCKS, SESSIONS, block_key
 from offgrid_node.protocol.state.summaries import journal_facts, session_facts
+from offgrid_node.protocol.state.summaries.machine import MOVED
 from offgrid_node.protocol.state.summaries.summary import Facts, Summary
 from offgrid_node.protocol.state.summaries.tables import JOURNAL, SUMMARIES, summary_key
 from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_key, number_of
@@ -197,7 +198,7 @@ class Asking:
         prefix = scope.encode()
         before = next(self._store.scan(SUMMARIES, prefix=prefix, end=summary_key(scope, number), reverse=True), None)
         if before is not None and state_pb2.SummaryRow.FromString(before[1]).last >= number:
-            raise FailedPrecondition("summaries were joined meanwhile: ask again", reason="SummariesMoved")
+            raise FailedPrecondition("summaries were joined meanwhile: ask again", reason=MOVED)
         at = number
         for _, value in self._store.scan(SUMMARIES, summary_key(scope, number), prefix=prefix):
             row = state_pb2.SummaryRow.FromString(value)

@@ -18,7 +18,7 @@ from offgrid_node.protocol.errors import Corrupt, FailedPrecondition
 from offgrid_node.protocol.sound import sound
 from offgrid_node.protocol.state.summaries.commands import DropSummaries, FoldSummaries, Placed
 from offgrid_node.protocol.state.summaries.keyset import count
-from offgrid_node.protocol.state.summaries.machine import DROPPED_MAX
+from offgrid_node.protocol.state.summaries.machine import DROPPED_MAX, MOVED
 from offgrid_node.protocol.state.summaries.summary import Summary, join
 from offgrid_node.protocol.state.summaries.tables import JOURNAL, SUMMARIES, bound_as, scope_of, summary_key
 from offgrid_node.protocol.state.summaries.windows import DAY_US, WEEK_US, Window, span_of
@@ -126,7 +126,7 @@ class Joining:
     def _opened(self, scope: str, first: int) -> Summary:
         value = self._runtime.store.get(SUMMARIES, summary_key(scope, first))
         if value is None:
-            raise FailedPrecondition(f"the summary of {scope} from event {first} on has gone", reason="SummariesMoved")
+            raise FailedPrecondition(f"the summary of {scope} from event {first} on has gone", reason=MOVED)
         return opened(self._vault, scope, state_pb2.SummaryRow.FromString(value))
 
 

@@ -21,3 +21,7 @@ class MemoryRoom:
         self.compacting = Compacting(runtime, vault, sessions.keys_of, bulk, later, interval_ms)
         self.joining = Joining(runtime, vault, bulk)
         self.handlers = MemoryHandlers(runtime, vault, sessions, bulk)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return (self.compacting.trouble,) if self.compacting.trouble else ()

@@ -16,14 +16,15 @@ from offgrid_node.protocol.state.sessions.blocks import BLOCK, decode
 from offgrid_node.protocol.state.sessions.tables import BLOCKS, block_key
 from offgrid_node.protocol.state.summaries import journal_facts, session_facts
 from offgrid_node.protocol.state.summaries.commands import KeepWindow, Placed
-from offgrid_node.protocol.state.summaries.summary import KEYS_MAX, Gathering, Summary, encode
+from offgrid_node.protocol.state.summaries.summary import Gathering, Summary, encode
 from offgrid_node.protocol.state.summaries.tables import JOURNAL, bound_as, summarised_upto
 from offgrid_node.protocol.state.summaries.windows import Window, window_at
 from offgrid_node.services.sessions.vault import Vault
 from offgrid_node.storage.store import Store
 
 PORTION_EVENTS = 1_000  # of the journal and of sessions, at a go
-WINDOW_EVENTS = 16_384  # then a second summary of that window begins
+WINDOW_EVENTS = 16_384  # then a second summary of that window begins; likewise
+WINDOW_KEYS = 16_384  # of the journal and of each session
 
 KeysOf = Callable[[str], Sequence[str]]
 """Which properties of a kind are keys."""
@@ -39,9 +40,10 @@ class _Scope:
 
 
 class Walk:
-    """Over what is committed as it begins, in portions. In memory it holds one window, in clear."""
+    """Over what is committed as it begins, in portions. In memory it holds one window, in clear. `now_us`: what is
+    under way then stays for later; None: nothing does."""
 
-    def __init__(self, store: Store, vault: Vault, keys_of: KeysOf, length_us: int, now_us: int) -> None:
+    def __init__(self, store: Store, vault: Vault, keys_of: KeysOf, length_us: int, now_us: int | None) -> None:
         self._store, self._vault, self._keys_of = store, vault, keys_of
         self._length_us, self._now_us, self._end = length_us, now_us, store.journal_seq
         self.passed_over = 0  # blocks
@@ -51,7 +53,7 @@ class Walk:
         self._after = self._at = after
         self._window: Window | None = None
         self._scopes: dict[str, _Scope] = {}
-        self._count = 0
+        self._count = self._keys = 0
 
     def portion(self) -> KeepWindow | bool:
         """The summaries of a window that is over; else whether there is more. Raises Corrupt where the journal is
@@ -70,17 +72,19 @@ class Walk:
             self._take(seq, event)
             self._at = seq
             looked += self._count - before
-        if self._window is not None and not self._window.takes(self._now_us):
+        if self._window is not None and (self._now_us is None or not self._window.takes(self._now_us)):
             return self._close(self._window)
         return False
 
     @property
     def _is_full(self) -> bool:
-        return self._count >= WINDOW_EVENTS or any(each.gathering.keys >= KEYS_MAX for each in self._scopes.values())
+        return self._count >= WINDOW_EVENTS or self._keys >= WINDOW_KEYS
 
     def _take(self, seq: int, event: state_pb2.Event) -> None:
-        self._gathering(JOURNAL, seq, seq).add(seq, event.timestamp_us, journal_facts.facts_of(event))
-        self._count += 1
+        gathering = self._gathering(JOURNAL, seq, seq)
+        before = gathering.keys
+        gathering.add(seq, event.timestamp_us, journal_facts.facts_of(event))
+        self._count, self._keys = self._count + 1, self._keys + gathering.keys - before
         if event.HasField("block"):
             self._take_block(event.block)
 
@@ -95,9 +99,10 @@ class Walk:
             self.passed_over += 1
             return
         gathering = self._gathering(session_id, block.first, block.first + len(entries) - 1)
+        before = gathering.keys
         for number, entry in enumerate(entries, block.first):
             gathering.add(number, entry.timestamp_us, session_facts.facts_of(entry, self._keys_of(entry.kind)))
-        self._count += len(entries)
+        self._count, self._keys = self._count + len(entries), self._keys + gathering.keys - before
 
     def _gathering(self, scope: str, first: int, last: int) -> Gathering:
         found = self._scopes.get(scope)

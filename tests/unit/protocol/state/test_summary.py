@@ -107,6 +107,9 @@ class TestOfASession:
         assert self.facts({"a": {"b": {"c": {"d": 1}}}}).numbers == [("a.b/a/b/c/d", 1)]
         assert self.facts({"a": {"b": {"c": {"d": {"e": 1}}}}}).numbers == []
 
+    def test_of_very_many_numbers_some_are_taken(self) -> None:
+        assert len(self.facts({f"n{n}": n for n in range(1_000)}).numbers) == session_facts.NUMBERS_MAX
+
     def test_keys_are_what_the_kind_calls_so(self) -> None:
         data = {"id": "i", "ids": ["j", "k", 3], "other": "o", "number": 4}
         assert self.facts(data, "id", "ids", "number", "missing").keys == ["i", "j", "k"]

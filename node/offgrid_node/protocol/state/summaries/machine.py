@@ -27,6 +27,7 @@ from offgrid_node.protocol.state.summaries.tables import (
 from offgrid_node.protocol.state.tables import number_key, number_of
 
 DROPPED_MAX = 4_096  # in one step
+MOVED = "SummariesMoved"  # they are not what whoever asks has seen
 
 
 class MemoryMachine:
@@ -74,7 +75,7 @@ class MemoryMachine:
         upto = number_of(row) if row is not None else 0
         if command.after != upto or command.upto <= upto:
             text = f"events up to {upto} are summarised, and those from {command.after + 1} on were to be"
-            raise FailedPrecondition(text, reason="SummariesMoved")
+            raise FailedPrecondition(text, reason=MOVED)
         wanted = [placed for placed in command.summaries if self._is_wanted(placed.scope)]
         for placed in wanted:
             self._put(placed)
@@ -88,10 +89,10 @@ class MemoryMachine:
             row = self._draft.row(SUMMARIES, key, state_pb2.SummaryRow)
             if row is None or row.first < at or row.last > placed.row.last:
                 text = f"summaries of {placed.scope} from {placed.row.first} on are not what they were"
-                raise FailedPrecondition(text, reason="SummariesMoved")
+                raise FailedPrecondition(text, reason=MOVED)
             at = row.last + 1
         if not self._is_wanted(placed.scope):
-            raise FailedPrecondition(f"what {placed.scope} said was shredded", reason="SummariesMoved")
+            raise FailedPrecondition(f"what {placed.scope} said was shredded", reason=MOVED)
         for key in keys:
             self._draft.delete(SUMMARIES, key)
         self._put(placed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from offgrid_node.protocol.state.sessions.blocks import Entry
 from offgrid_node.protocol.state.summaries.summary import Facts
 
 DEPTH_MAX = 4
+NUMBERS_MAX = 256  # of one event
 ENERGY_DELTA = "energy_delta"
 
 _read = msgspec.json.decode
@@ -21,7 +23,7 @@ def facts_of(entry: Entry, keys: Sequence[str]) -> Facts:
     lists are passed over."""
     _, kind, _, energy_delta, text = entry
     data = _read(text)
-    numbers = [*_numbers(kind, data, DEPTH_MAX)]
+    numbers = [*islice(_numbers(kind, data, DEPTH_MAX), NUMBERS_MAX)]
     if energy_delta is not None:
         numbers.append((ENERGY_DELTA, energy_delta))
     found = [key for name in keys for key in _texts(data.get(name))]

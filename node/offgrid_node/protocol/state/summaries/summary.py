@@ -17,8 +17,6 @@ from offgrid_node.protocol.state.summaries.figures import Figure, Figures
 from offgrid_node.protocol.state.summaries.hitters import Hitters, hitters_of
 from offgrid_node.protocol.state.summaries.sample import Reservoir, Sampled, smallest
 
-KEYS_MAX = 16_384  # different ones in one window; then a second summary of it begins
-
 
 class Summary(msgspec.Struct, array_like=True, frozen=True):
     """`oldest_us` and `newest_us` are of events, by their own word; `types` counts them."""
