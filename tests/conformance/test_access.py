@@ -82,7 +82,8 @@ EVERY_RPC = {
     "StateService": {OWNER: "ListEvents WatchEvents GetRetention"},
     "SessionService": {
         OWNER: "StartSession EndSession GetSession ListSessions RecordEvents ListRecords ShowState TakeSnapshot "
-        "PurgeSessions RegisterKind ListKinds ExportSession BeginImport ImportEvents EndImport PinSession",
+        "PurgeSessions RegisterKind ListKinds ExportSession BeginImport ImportEvents EndImport PinSession "
+        "WatchSession",
     },
     "MemoryService": {OWNER: "AskKey AskCount ListSummaries"},
     "BackupService": {OWNER: "CreateBackup ListBackups CompactStore"},
