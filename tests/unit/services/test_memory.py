@@ -15,6 +15,7 @@ from offgrid_node.protocol.state.sessions.tables import BLOCKS, SESSIONS, block_
 from offgrid_node.protocol.state.summaries.tables import JOURNAL, SUMMARIES, summarised_upto, summary_key
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.memory import asking, walking
+from offgrid_node.services.retention import Budget, Retention, Surroundings
 from offgrid_node.services.sessions.privacy import Privacy
 from offgrid_node.storage.store import Batch
 
@@ -275,6 +276,37 @@ class TestACount:
         desk.store.commit(Batch(writes={(SUMMARIES, summary_key(session, 1)): None}))
         found = desk.count("energy.update")
         assert (found.at_most, found.basis.recorded - found.basis.summarised - found.basis.events) == (10, 10)
+
+
+class TestRetention:
+    def test_drops_what_is_summarised_and_all_that_happened_is_still_told(self) -> None:
+        """A budget of 1 MiB for 2 MB of events, of a window that is not over yet."""
+        desk = MemoryDesk()
+        around = Surroundings(
+            lambda: None,
+            lambda: summarised_upto(desk.store),
+            desk.memory.compacting.compact_now,
+            desk.handlers.summing_up,
+            lambda sessions: desk.handlers.shredding.purge(sessions, "retention"),
+            desk.memory.joining.fold_oldest,
+            desk.memory.joining.drop_oldest,
+        )
+        session = desk.session("run")
+        for n in range(50):
+            data = {"note": f"{n}-".ljust(40_000, "x")}
+            desk.record(session, event(desk.clock.now_us, queue_depth=n, **data), sent=n)
+        retention = Retention(desk.runtime, Budget(base_mb=1), around, desk.later)
+        retention.start()
+        desk.wait(30_000)
+        kept = desk.ask("get_session", state_pb2.GetSessionRequest(session="run")).session.kept
+        assert 0 < kept < 12
+        assert retention.held == ""
+        found = desk.count("health.heartbeat")
+        assert (found.at_least, found.at_most) == (50, 50)
+        assert desk.count(EventType.SESSION_CHANGED).at_least == desk.store.journal_seq
+        assert sum(each.at_least for each in desk.seen(session).sightings) == 51
+        figure = desk.summaries("run")[0].figures[0]
+        assert (figure.name, figure.least, figure.most) == ("health.heartbeat/queue_depth", 0, 49)
 
 
 class TestAnAudit:
