@@ -125,12 +125,13 @@ def changed(file: Path, before: str, after: str) -> Path:
 
 
 def shortened(calls: DeskCalls) -> str:
-    """A session of six events, of which retention has dropped three; a snapshot has four."""
+    """A session of six events, of which retention has dropped three; the older snapshot has four."""
     desk, session = calls.desk, calls.desk.session("short")
     desk.record(session, *(event(START_US + n, uptime_s=n) for n in range(3)))
     desk.record(session, event(START_US + 3, uptime_s=3), sent=3)
     desk.ask("take_snapshot", state_pb2.TakeSnapshotRequest(session=session))
     desk.record(session, event(), event(), sent=4)
+    desk.ask("take_snapshot", state_pb2.TakeSnapshotRequest(session=session))
     row = state_pb2.SessionRow.FromString(desk.store.get(SESSIONS, session.encode()) or b"")
     row.session.kept = 3
     gone = {(SESSIONS, session.encode()): row.SerializeToString(), (BLOCKS, block_key(session, 1)): None}
@@ -265,6 +266,8 @@ class TestAnImport:
         with path.open("rb") as opened:
             some = replay_export(opened, "", 5, 0, lambda event: None)
         assert bytes.fromhex(some.digest) == here.sessions().show(session, number=5).digest
+        with path.open("rb") as opened, pytest.raises(OffgridError, match="up to event 0 is not in the export"):
+            replay_export(opened, "", 3, 0, lambda event: None)
 
     def test_that_does_not_say_what_came_before_its_first_event_is_refused(
         self, here: DeskCalls, there: DeskCalls, tmp_path: Path
