@@ -24,6 +24,7 @@ from offgrid_node.protocol.objects.settings import REQUIRED_MILLI
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import ADMIN, ANONYMOUS, Caller
+from offgrid_node.services.memory.compacting import COMPACTION_INTERVAL_MS
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.objects.scrub import Pace
 from offgrid_node.services.objects.sides import ObjectParts
@@ -154,6 +155,8 @@ class Process:
         check_reload(self.spec.name, node, self.store)
         self.node = node
         node.objects.scrub.start()
+        if self.spec.window_s:
+            node.memory.compacting.start()
         driver.poke()
 
     def _take_keys(self) -> None:
@@ -209,6 +212,7 @@ class Process:
             required_milli=spec.journal_milli or REQUIRED_MILLI,
             economy=spec.economy,
             settlement_interval_ms=SETTLEMENT_INTERVAL_MS,
+            compaction_interval_ms=spec.window_s * 1_000 or COMPACTION_INTERVAL_MS,
             monitor=self._monitor.on_runtime_fault,
             later=lambda delay_ms, step: agenda.later(delay_ms * MS, step),
         )

@@ -23,3 +23,4 @@ class Spec:
     domain: str = ""  # what it fails together with
     drop: str = ""  # which jobs of its local queue lie in its drop folder
     journal_milli: int = 0  # its journal is brought to hosts, and bears the loss of what weighs less
+    window_s: int = 0  # so many seconds of what happened are summarised together; 0: none are
