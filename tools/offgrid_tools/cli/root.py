@@ -122,7 +122,7 @@ STATE = LazyGroup(
         "kinds": Entry("session_kinds:kinds", "List the kinds of events that this node knows."),
         "register-kind": Entry("session_kinds:register_kind", "Let events of another kind be recorded."),
         "purge": Entry("sessions:purge", "Shred what sessions say, for good."),
-        "retention": Entry("retention:retention", "What may be kept, what is, and what has gone."),
+        "retention": Entry("retention:retention", "Show how much may be kept, how much is, and what has gone."),
         "pin": Entry("retention:pin", "Keep all that a session said, whatever has to go."),
         "export": Entry("porting:export_", "Write a session to a file."),
         "import": Entry("porting:import_", "Take a session in from a file."),
