@@ -18,6 +18,7 @@ from offgrid.backup.recovery import public_from
 from offgrid_node.config import CONFIG_NAME, load, template
 from offgrid_node.keys import make_private_folder, refuse_writable, write_private
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition
+from offgrid_node.storage.format import check_format, stamp
 from offgrid_node.storage.logged import LoggedStore
 from offgrid_node.storage.store import Store
 
@@ -114,11 +115,12 @@ def name_or_default(name: str | None) -> str:
     return name or host_name()
 
 
-def open_store(config: Config, *, create: bool) -> LoggedStore:
+def open_store(config: Config, *, create: bool, any_format: bool = False) -> LoggedStore:
     """The node's store, owned by this process until it is closed.
 
     Only `init` and `join` create: a node that runs has a store, and an empty one in its place would be another node.
-    Raises FailedPrecondition (reason StoreMissing) when there is none, what `LoggedStore.open` raises otherwise.
+    Raises FailedPrecondition (reason StoreMissing) when there is none, what `LoggedStore.open` raises otherwise, and
+    what `check_format` does, unless its rows may be of any form.
     """
     path, data_dir = config.storage.memory_db, config.node.data_dir
     if create:
@@ -130,7 +132,16 @@ def open_store(config: Config, *, create: bool) -> LoggedStore:
             reason="StoreMissing",
         )
     refuse_writable(data_dir)
-    return LoggedStore.open(path, limit_bytes=config.storage.limit_mb * MIB)
+    store = LoggedStore.open(path, limit_bytes=config.storage.limit_mb * MIB)
+    try:
+        if create:
+            stamp(store)
+        if not any_format:
+            check_format(store)
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def backup_folder(config: Config) -> Path:

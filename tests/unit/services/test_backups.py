@@ -55,6 +55,10 @@ class StoreFile:
         self.compacted += 1
         return Compacted(2, 1)
 
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """As the store of the node's."""
+        return None
+
     def sizes(self) -> tuple[int, int, int]:
         return 64 * MB, 64 * MB - self.free_bytes, 1024 * MB
 

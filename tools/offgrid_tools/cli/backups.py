@@ -126,6 +126,24 @@ def compact() -> None:
     click.echo(f"{size(last.after_bytes)}; {size(last.before_bytes)} before")
 
 
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say so; nothing else is ever done while the node runs.")
+@common
+def migrate(dry_run: bool) -> None:
+    """Say whether the node's store is of an older version.
+
+    A node does not run on one that is: `offgrid-node migrate` brings it into the form that is needed, with a backup
+    first, while the node stands still.
+    """
+    told = settings().connect().backups.list()
+    if settings().json:
+        from offgrid_tools.cli.json_form import emit
+
+        emit({"store_form": told.store_form, "newest_form": told.newest_form})
+        return
+    click.echo(f"nothing to do: the store's rows have form {told.store_form}, the newest that this node knows")
+
+
 def _followed(told: Iterable[Any]) -> Any:
     """The last message; how far it is meanwhile."""
     from offgrid_tools.cli.bars import bar

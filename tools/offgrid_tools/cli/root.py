@@ -133,6 +133,7 @@ STATE = LazyGroup(
         "verify-backup": Entry("backups:verify_backup", "Check every byte of a backup; no node is needed."),
         "restore": Entry("restoring:restore", "Bring sessions of a backup into the node."),
         "recovery-key": Entry("recovery:recovery_key", "Make a key that opens what is sealed for it."),
+        "migrate": Entry("backups:migrate", "Say whether the store is of an older version."),
         "compact": Entry("backups:compact", "Make the store's file as small as what is in it."),
     },
     "Sessions of applications, kinds of events, and backups of the node's store.",

@@ -19,6 +19,7 @@ from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, Step, run, ticket_of
 from offgrid_node.services.stream import Stream
 from offgrid_node.storage.compacting import Compacted
+from offgrid_node.storage.format import FORMAT
 
 PATH_CHARS_MAX = 4_096
 DAMAGED_SHOWN = 100
@@ -72,7 +73,12 @@ class BackupHandlers:
         found = yield making.listed()
         size, used, limit = making.parts.file.sizes()
         said = state_pb2.ListBackupsResponse(
-            folder=str(making.parts.folder), store_bytes=size, store_used_bytes=used, store_limit_bytes=limit
+            folder=str(making.parts.folder),
+            store_bytes=size,
+            store_used_bytes=used,
+            store_limit_bytes=limit,
+            store_form=making.form,
+            newest_form=FORMAT,
         )
         for each in found:
             said.backups.add(

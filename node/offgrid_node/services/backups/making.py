@@ -22,6 +22,7 @@ from offgrid_node.services.backups.sides import BackupParts
 from offgrid_node.services.flow import Flow, Later, Step, run
 from offgrid_node.storage.compacting import Compacted
 from offgrid_node.storage.disk import make_folder
+from offgrid_node.storage.format import format_of
 
 FIRST_MS = 60_000  # after a start, at the soonest
 AGAIN_MS = 60_000  # behind another one
@@ -47,6 +48,11 @@ class Making:
     @property
     def notices(self) -> tuple[str, ...]:
         return tuple(self._trouble.values())
+
+    @property
+    def form(self) -> int:
+        """Of the store's rows. Raises as reads do."""
+        return format_of(self._runtime.store)
 
     # ---- when somebody asks
 

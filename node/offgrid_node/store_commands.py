@@ -1,0 +1,155 @@
+"""The commands of `offgrid-node` for a store that is lost, or of an older version: `restore` and `migrate`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from offgrid_node.options import FOLDER, ROLE, SETTINGS, parse_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from offgrid.backup.recovery import Secret
+    from offgrid_node.keys import NodeKey
+
+
+@click.command()
+@FOLDER
+@click.option("--via", "address", metavar="HOST:PORT", help="Where any member of the mesh listens.")
+@click.option(
+    "--backup",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="In place of --via: a backup that the node wrote.",
+)
+@click.option(
+    "--recovery-secret",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Opens the backup, and the keys of its sessions: the recovery key's file.",
+)
+@click.option("--passphrase", is_flag=True, help="Asks for the passphrase by which the backup is sealed.")
+@click.option(
+    "--wrapped-keys",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The keys of its sessions. [default: keys.wrapped beside the backup]",
+)
+@click.option(
+    "--key",
+    "key_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A copy of the lost node's keys/node.key.",
+)
+@click.option("--words", is_flag=True, help="Asks for the 24 recovery words in place of a key file.")
+@click.option("--dry-run", is_flag=True, help="Only say what would come back.")
+@ROLE
+@SETTINGS
+def restore(
+    folder: Path,
+    address: str | None,
+    backup: Path | None,
+    recovery_secret: Path | None,
+    passphrase: bool,
+    wrapped_keys: Path | None,
+    key_file: Path | None,
+    words: bool,
+    dry_run: bool,
+    roles: tuple[str, ...],
+    settings: tuple[str, ...],
+) -> None:
+    """Brings a node that has lost its disk back into an empty folder: from what other members keep of its journal, or
+    from a backup, which is as old as it is."""
+    from offgrid_node.keys import NodeKey
+    from offgrid_node.keys.words import seed_of
+
+    if (address is None) == (backup is None):
+        raise click.UsageError("say from where: --via HOST:PORT or --backup FILE, one of them")
+    if (key_file is None) == (not words):
+        raise click.UsageError("say whose node it is: --key FILE or --words, one of them")
+    if key_file is not None:
+        key = NodeKey.read(key_file)
+    else:
+        key = NodeKey(seed_of(click.prompt("recovery words", hide_input=sys.stdin.isatty(), err=True)))
+    chosen = roles or ("core", "broker", "host")
+    if backup is not None:
+        opens = _opening(recovery_secret, passphrase)
+        _from_backup(folder, backup, key, chosen, parse_settings(settings), opens, wrapped_keys, dry_run=dry_run)
+    elif address is not None:
+        _from_mesh(folder, key, address, chosen, parse_settings(settings), dry_run=dry_run)
+    if not dry_run:
+        click.echo(f"next: offgrid-node run --dir {shlex.quote(str(folder))}")
+
+
+def _opening(recovery_secret: Path | None, passphrase: bool) -> Secret:
+    from offgrid.backup.recovery import Secret, read_secret
+
+    try:
+        key = read_secret(recovery_secret).key if recovery_secret is not None else b""
+    except ValueError as error:
+        raise click.BadParameter(f"{recovery_secret} {error}", param_hint="--recovery-secret") from error
+    hidden = sys.stdin.isatty()
+    return Secret(key, click.prompt("passphrase", hide_input=hidden, err=True).encode() if passphrase else b"")
+
+
+def _from_backup(
+    folder: Path,
+    backup: Path,
+    key: NodeKey,
+    roles: tuple[str, ...],
+    values: Mapping[str, object],
+    secret: Secret,
+    wrapped: Path | None,
+    *,
+    dry_run: bool,
+) -> None:
+    from offgrid_node.restoring_backup import restore_backup
+
+    made = restore_backup(
+        folder, backup, key, roles, values, secret=secret, wrapped=wrapped, dry_run=dry_run, say=click.echo
+    )
+    manifest = made.manifest
+    said = "would come back" if dry_run else "restored"
+    click.echo(f"{said}: {manifest.node} ({made.node_id}) of mesh {manifest.mesh}")
+    click.echo(f"  journal   up to event {manifest.journal_seq}, {sum(manifest.rows.values())} rows")
+    click.echo(f"  sessions  {manifest.rows.get('sessions', 0)}, with {made.sessions} keys to read them")
+
+
+def _from_mesh(
+    folder: Path, key: NodeKey, address: str, roles: tuple[str, ...], values: Mapping[str, object], *, dry_run: bool
+) -> None:
+    from offgrid_node.restoring import restore as bring_back
+
+    made = bring_back(folder, key, address, roles, values, dry_run=dry_run, say=click.echo)
+    newest = made.chain.newest
+    click.echo(f"{'would come back' if dry_run else 'restored'}: {made.name} ({made.node_id}) of mesh {made.mesh}")
+    click.echo(f"  journal   up to event {newest.events}, {len(made.chain.heads)} segments at {made.hosts} hosts")
+    for head in made.chain.beyond:
+        click.echo(
+            f"  lost      segment {head.number}, to event {head.events}: it, or one before it, is not to be had whole"
+        )
+    if made.silent:
+        click.echo(f"  silent    {', '.join(made.silent)}: they may keep newer ones")
+
+
+@click.command()
+@FOLDER
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+def migrate(folder: Path, dry_run: bool) -> None:
+    """Brings the store of an older version into the form that this one needs.
+
+    The node must not run. A backup comes first; broken off, the same command goes on. There is no way back to the older
+    version but that backup.
+    """
+    from offgrid_node.migrating import migrate as migrate_now
+
+    made = migrate_now(folder, dry_run=dry_run, say=click.echo)
+    if not made.steps:
+        click.echo(f"nothing to do: the store's rows have form {made.before}, the newest that this version knows")
+    elif dry_run:
+        click.echo(f"form {made.before} would become {made.after}, behind a backup: {'; '.join(made.steps)}")
+    else:
+        click.echo(f"the store's rows have form {made.after}")
+        click.echo(f"next: offgrid-node run --dir {shlex.quote(str(folder))}")
