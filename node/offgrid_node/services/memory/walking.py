@@ -22,7 +22,7 @@ from offgrid_node.protocol.state.summaries.windows import Window, window_at
 from offgrid_node.services.sessions.vault import Vault
 from offgrid_node.storage.store import Store
 
-PORTION_EVENTS = 1_000  # of the journal and of sessions, at a go
+PORTION_EVENTS = 200  # of the journal and of sessions, at a go: some 2 ms; between two the loop has its turn
 WINDOW_EVENTS = 16_384  # then a second summary of that window begins; likewise
 WINDOW_KEYS = 16_384  # of the journal and of each session
 
