@@ -433,11 +433,29 @@ class TestWhatIsDamaged:
         assert [(each.first, each.count) for each in desk.summaries("run")][-1] == (32, 1)
         assert desk.count("energy.update").basis.unreadable == 1
 
-    def test_is_said_and_never_served(self, desk: MemoryDesk) -> None:
+    @pytest.mark.parametrize("steps", [2, 1_000])
+    def test_is_made_good_by_its_events_or_is_said_to_be_missing(
+        self, desk: MemoryDesk, steps: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         session = desk.session()
         desk.store.damage(SUMMARIES, summary_key(session, 11))
+        monkeypatch.setattr(asking, "STEPS_MAX", steps)
+        found = desk.count(PROMPT)
+        assert (found.at_least, found.at_most, found.basis.events) == (15, 15, 10)
+        assert desk.seen("p-13").sightings[0].exact
+        drop_blocks(desk, session)
+        found = desk.count(PROMPT)
+        assert (found.at_least, found.basis.recorded - found.basis.summarised - found.basis.events) == (10, 10)
         with pytest.raises(Corrupt):
-            desk.count(PROMPT)
+            desk.summaries("run")
+
+    def test_in_a_block_is_said_to_be_missing(self, desk: MemoryDesk) -> None:
+        session = desk.session()
+        for sent in (30, 31):
+            desk.record(session, energy(1, desk.clock.now_us), sent=sent)
+        desk.store.damage(BLOCKS, block_key(session, 31))
+        found = desk.count("energy.update")
+        assert (found.at_least, found.basis.recorded - found.basis.summarised - found.basis.events) == (16, 1)
 
     def test_in_the_row_of_a_session_holds_nothing_up(self, desk: MemoryDesk) -> None:
         session = desk.session("other")
@@ -446,6 +464,8 @@ class TestWhatIsDamaged:
         desk.wait(2 * WINDOW_MS)
         desk.compact()
         assert summarised_upto(desk.store) == desk.store.journal_seq
+        found = desk.count("energy.update")
+        assert (found.at_least, found.basis.unreadable) == (15, 1)
 
     def test_cannot_be_another_sessions(self, desk: MemoryDesk) -> None:
         """A row that was moved is not opened."""
@@ -454,6 +474,7 @@ class TestWhatIsDamaged:
         desk.store.commit(Batch(writes={(SUMMARIES, summary_key(other, 1)): row}))
         with pytest.raises(Corrupt, match=other):
             desk.summaries("other")
+        assert desk.count(PROMPT).at_most == 15
 
     def test_in_the_journal_is_told(self, desk: MemoryDesk, monkeypatch: pytest.MonkeyPatch) -> None:
         def events(after_seq: int = 0) -> Iterator[tuple[int, bytes]]:

@@ -1,19 +1,20 @@
 """Asks what is remembered: of events as long as they are there, and of summaries beyond.
 
-A walk goes through the journal, then through each session, in the order of numbers: over summaries, and over the
-events that came behind the newest of them. Where a summary alone cannot answer, its events are looked at one by one if
+A walk goes through the journal, then through each session, in the order of numbers: over summaries, and over events
+where there are none, as behind the newest. Where a summary alone cannot answer, its events are looked at one by one if
 they are all there still; else the answer says how far it may be off. How much is looked at for one page is bounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple, Protocol
 
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition
+from offgrid_node.protocol.sound import sound
 from offgrid_node.protocol.state.sessions.blocks import BLOCK, Entry, decode
 from offgrid_node.protocol.state.sessions.imports import is_importing
 from offgrid_node.protocol.state.sessions.tables import BLOCKS, SESSIONS, block_key
@@ -102,6 +103,10 @@ class _Page:
         self.question.of_events(scope, row, within)
 
 
+Look = Callable[[_Page, str, int, int], None]
+"""At the events of a scope from one number to another, as far as they are there."""
+
+
 class Asking:
     """Over committed rows; may run in any thread."""
 
@@ -114,8 +119,7 @@ class Asking:
     ) -> tuple[state_pb2.AskBasis, Place | None]:
         """What this page's answer rests on, and where the next one begins; the answer itself `question` has.
 
-        Raises Corrupt where a summary is damaged, FailedPrecondition (SummariesMoved) where some were joined since the
-        page before."""
+        Raises FailedPrecondition (SummariesMoved) where summaries were joined since the page before."""
         page = _Page(question, since_us, until_us)
         try:
             if question.journal and not session_id and (place is None or place.scope == JOURNAL):
@@ -130,13 +134,14 @@ class Asking:
 
     def _journal(self, page: _Page, number: int) -> None:
         newest = self._store.journal_seq
-        at = self._summaries(page, JOURNAL, number)
-        tail = self._store.events(at - 1)
-        while found := [*self._journal_events(islice(tail, READ_MAX), newest)]:
-            page.step(JOURNAL, at)
-            page.give(JOURNAL, None, found)
-            at = found[-1].number + 1
+        self._scope(page, JOURNAL, number, newest, self._look_at_journal)
         page.basis.recorded += newest
+
+    def _look_at_journal(self, page: _Page, scope: str, first: int, last: int) -> None:
+        kept = self._store.events(first - 1)
+        while found := [*self._journal_events(islice(kept, READ_MAX), last)]:
+            page.step(JOURNAL, found[0].number)
+            page.give(JOURNAL, None, found)
 
     def _journal_events(self, raw: Iterable[tuple[int, bytes]], last: int) -> Iterator[Seen]:
         for seq, each in raw:
@@ -148,8 +153,9 @@ class Asking:
     # ---- sessions
 
     def _sessions(self, page: _Page, session_id: str, place: Place | None) -> None:
-        start = place.scope if place is not None else session_id
-        for key, value in self._store.scan(SESSIONS, start.encode(), prefix=session_id.encode()):
+        start, damaged = place.scope if place is not None else session_id, list[bytes]()
+        rows = sound(self._store.scan, SESSIONS, start.encode(), prefix=session_id.encode(), on_damaged=damaged.append)
+        for key, value in rows:
             session = state_pb2.SessionRow.FromString(value).session
             number = place.number if place is not None and place.scope == key.decode() else 1
             page.step(session.session_id, number)
@@ -159,16 +165,19 @@ class Asking:
                 page.basis.unreadable += 1
                 continue
             try:
-                self._session(page, session, number)
+                self._scope(page, session.session_id, number, session.recorded, self._look_at_session)
             except FailedPrecondition as fault:
                 if fault.reason != KEYLESS:
                     raise
                 continue  # shredded meanwhile
+            page.basis.recorded += session.recorded
+        page.basis.unreadable += len(damaged)
 
-    def _session(self, page: _Page, session: state_pb2.Session, number: int) -> None:
-        scope = session.session_id
-        at = self._summaries(page, scope, number)
-        for block in self._blocks(scope, at, session.recorded):
+    def _look_at_session(self, page: _Page, scope: str, first: int, last: int) -> None:
+        for _, value in sound(self._store.scan, BLOCKS, block_key(scope, first), prefix=scope.encode()):
+            block = state_pb2.BlockRow.FromString(value)
+            if block.first > last:
+                return
             page.step(scope, block.first)
             if not page.wanted(block.first_us, block.last_us):
                 page.basis.events += block.count  # none of them was then
@@ -176,51 +185,55 @@ class Asking:
             try:
                 entries = decode(self._vault.open(scope, BLOCK, block.sealed))
             except Corrupt:
-                continue  # it is missing in `basis`
+                continue
             found = [Seen(n, each.timestamp_us, self._facts(each)) for n, each in enumerate(entries, block.first)]
             page.give(scope, None, found)
-        page.basis.recorded += session.recorded
 
     def _facts(self, entry: Entry) -> Facts:
         return session_facts.facts_of(entry, self._keys_of(entry.kind))
 
-    def _blocks(self, scope: str, first: int, last: int) -> Iterator[state_pb2.BlockRow]:
-        for _, value in self._store.scan(BLOCKS, block_key(scope, first), prefix=scope.encode()):
-            block = state_pb2.BlockRow.FromString(value)
-            if block.first > last:
-                return
-            yield block
-
     # ---- summaries
 
-    def _summaries(self, page: _Page, scope: str, number: int) -> int:
-        """From the one on that has that number first; the number behind the last of them."""
-        prefix = scope.encode()
-        before = next(self._store.scan(SUMMARIES, prefix=prefix, end=summary_key(scope, number), reverse=True), None)
-        if before is not None and state_pb2.SummaryRow.FromString(before[1]).last >= number:
+    def _scope(self, page: _Page, scope: str, number: int, newest: int, look: Look) -> None:
+        """From that number on: summaries, and events where there are none. `basis` lacks what cannot be read."""
+        if self._is_amid(scope, number):
             raise FailedPrecondition("summaries were joined meanwhile: ask again", reason=MOVED)
         at = number
-        for _, value in self._store.scan(SUMMARIES, summary_key(scope, number), prefix=prefix):
+        for _, value in sound(self._store.scan, SUMMARIES, summary_key(scope, number), prefix=scope.encode()):
             row = state_pb2.SummaryRow.FromString(value)
+            if row.first > at:
+                look(page, scope, at, row.first - 1)
             page.step(scope, row.first)
             at = row.last + 1
-            if not page.wanted(row.oldest_us, row.newest_us):
+            if page.wanted(row.oldest_us, row.newest_us):
+                self._one(page, scope, row)
+            else:
                 page.basis.summarised += row.count
-                continue
-            self._one(page, scope, row)
-        return at
+        look(page, scope, at, newest)
+
+    def _is_amid(self, scope: str, number: int) -> bool:
+        """Whether a summary has that number, and others before it."""
+        rows = self._store.scan(SUMMARIES, prefix=scope.encode(), end=summary_key(scope, number), reverse=True)
+        try:
+            before = next(rows, None)
+        except Corrupt:
+            return False
+        return before is not None and state_pb2.SummaryRow.FromString(before[1]).last >= number
 
     def _one(self, page: _Page, scope: str, row: state_pb2.SummaryRow) -> None:
-        summary = opened(self._vault, scope, row)
-        if page.question.of_summary(scope, row, summary):
+        try:
+            summary = opened(self._vault, scope, row)
+        except Corrupt:
+            summary = None
+        if summary is not None and page.question.of_summary(scope, row, summary):
             page.basis.summarised += row.count
             return
         events = self._events_of(scope, row)
         if events is not None:
             page.give(scope, row, events)
-            return
-        page.basis.summarised += row.count
-        page.question.without(scope, row, summary)
+        elif summary is not None:
+            page.basis.summarised += row.count
+            page.question.without(scope, row, summary)
 
     def _events_of(self, scope: str, row: state_pb2.SummaryRow) -> list[Seen] | None:
         """All of them; None where some are gone, cannot be read, or are more than are looked at."""
