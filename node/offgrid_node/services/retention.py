@@ -10,9 +10,9 @@ The budget is `base * (1 + level)`, in four shares. What is kept is measured as 
 Of events the oldest go, in the journal's order, down to a little less than their share, and what is older than
 `cleanup_days`: but nothing that hosts do not have yet, where this node's journal goes to hosts, nothing that is in no
 summary yet, and nothing of sessions that are pinned. Where only summaries are missing the window under way is cut
-short. Of summaries the oldest are put together, then they go. Of sessions that have nothing left the oldest are
-shredded and forgotten. Sealed bytes of an own object go by themselves once all that is wanted of it is acked; what is
-counted of them is not safe elsewhere, and stays.
+short. Of summaries the oldest are put together, then they go; snapshots leave them half of their share. Of sessions
+that have nothing left the oldest are shredded and forgotten. Sealed bytes of an own object go by themselves once all
+that is wanted of it is acked; what is counted of them is not safe elsewhere, and stays.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ OWN_MAX = 10_000  # objects that are counted; who has more under way is told of 
 FORGOTTEN_MAX = 64  # sessions, in one look
 CALLER = "retention"
 UNSUMMED = "they are in no summary yet"
+KEPT_BACK = "they are of sessions that are pinned, imported in part, or that a reducer fails at"
+SNAPSHOTS_HOLD = "they are snapshots of sessions: purge some"
 
 _log = logging.getLogger("offgrid.retention")
 
@@ -149,8 +151,8 @@ class Retention:
             self._later(INTERVAL_MS, self._turn)
 
     def _look(self) -> Flow[None]:
-        yield from self._drop_events()
-        yield from self._shrink_summaries()
+        held = ((yield from self._drop_events()), (yield from self._shrink_summaries()))
+        self.held = "; ".join(filter(None, held))
         yield from self._forget_sessions()
 
     def _dropped(self) -> state_pb2.RetentionRow:
@@ -173,10 +175,11 @@ class Retention:
         used, share = self._used(name), self._budget.share_bytes(name)
         return max(0, used - int(share * ENOUGH)) if used > share else 0
 
-    def _drop_events(self) -> Flow[None]:
+    def _drop_events(self) -> Flow[str]:
+        """Returns what keeps more of them than there should be."""
         days = self._budget.cleanup_days
         before_us = self._runtime.clock.now().utc_us - days * DAY_US if days else 0
-        excess, spare, held, compacted = self._excess("events"), set[str](), "", False
+        excess, spare, compacted = self._excess("events"), set[str](), False
         while True:
             upto, why = self._may_go()
             command = DropOldest(upto, max(0, excess), before_us, frozenset(spare))
@@ -194,12 +197,7 @@ class Retention:
                 compacted = True
                 yield self._around.compact_now().when_done
             elif not dropped.more:
-                if dropped.held and excess > 0:
-                    held = (
-                        f"{excess // MIB + 1} MB more of events are kept than storage.retention_base_mb allows: {why}"
-                    )
-                break
-        self.held = held
+                return too_much("events", excess, why if dropped.held else KEPT_BACK)
 
     def _may_go(self) -> tuple[int, str]:
         safe, summed = self._around.safe_upto(), self._around.summed_upto()
@@ -216,9 +214,10 @@ class Retention:
             return False
         return True
 
-    def _shrink_summaries(self) -> Flow[None]:
-        """Snapshots are as many as there are sessions, and go with them."""
-        while self._excess("summaries"):
+    def _shrink_summaries(self) -> Flow[str]:
+        """Snapshots are as many as there are sessions, and go with them. Returns as `_drop_events`."""
+        least = self._budget.share_bytes("summaries") // 2
+        while self._excess("summaries") and self._runtime.store.table_bytes(SUMMARIES) > least:
             for shrink in (self._around.fold_oldest, self._around.drop_oldest):
                 changed = yield shrink().when_done
                 assert isinstance(changed, state_pb2.SummariesChanged)
@@ -226,6 +225,7 @@ class Retention:
                     break
             else:
                 break
+        return too_much("summaries", self._excess("summaries"), SNAPSHOTS_HOLD)
 
     def _forget_sessions(self) -> Flow[None]:
         """Those that were shredded so long ago that nobody asks; where rows are too many, those that have nothing left
@@ -250,6 +250,13 @@ class Retention:
 
     def _asked(self, command: object) -> Callable[[Callable[[Message | Fault], None]], None]:
         return self._runtime.ask("sessions", CALLER, command).when_done
+
+
+def too_much(what: str, excess: int, why: str) -> str:
+    """Empty for none."""
+    if excess <= 0:
+        return ""
+    return f"{excess // MIB + 1} MB more of {what} are kept than storage.retention_base_mb allows: {why}"
 
 
 def own_bytes(store: Store) -> int:

@@ -21,7 +21,8 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_node.protocol.state.sessions import machine
 from offgrid_node.protocol.state.sessions.blocks import decode
-from offgrid_node.protocol.state.sessions.tables import BLOCKS, block_key
+from offgrid_node.protocol.state.sessions.commands import ForgetSessions
+from offgrid_node.protocol.state.sessions.tables import BLOCKS, IMPORTS, block_key
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.sessions import auditing, exporting
 from offgrid_node.services.sessions.privacy import Privacy
@@ -256,6 +257,16 @@ class TestAnImport:
         assert other != session
         bring(desk, other, 1, event(), event(), event())
         assert ended(desk, other).recorded == 3
+
+    def test_that_was_purged_and_forgotten_can_be_begun_anew(self, desk: Desk) -> None:
+        before = begun(desk)
+        desk.ask("purge_sessions", state_pb2.PurgeSessionsRequest(sessions=[before]))
+        desk.wait(1)
+        desk.runtime.ask("sessions", "retention", ForgetSessions((before,)))
+        desk.runtime.turn()
+        assert not [*desk.store.scan(IMPORTS)]
+
+        assert begun(desk) != before
 
     def test_whose_key_is_lost_begins_anew(self, desk: Desk) -> None:
         session = begun(desk)

@@ -13,7 +13,14 @@ from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition
 from offgrid_node.protocol.objects.tables import OBJECTS, OUTBOX_OPEN
 from offgrid_node.protocol.state.sessions import dropping
-from offgrid_node.protocol.state.sessions.tables import BLOCKS, PASSED, SESSIONS, block_key
+from offgrid_node.protocol.state.sessions.tables import (
+    BLOCKS,
+    PASSED,
+    SESSIONS,
+    SNAPSHOTS,
+    block_key,
+    snapshots_of,
+)
 from offgrid_node.protocol.state.summaries.tables import SUMMARIES
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.caller import ADMIN
@@ -183,6 +190,7 @@ class TestTooManyEvents:
         desk.look()
 
         assert desk.told().shares[0].used_bytes <= SHARE
+        assert len(desk.numbers(session)) == desk.get(session).kept
 
     def test_it_goes_on_in_portions_and_after_a_kill(self, desk: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(dropping, "PORTION_EVENTS", 2)
@@ -259,10 +267,68 @@ class TestWhatStays:
         desk.fill(other, 3, 14)
         desk.look()
 
-        assert desk.get(pinned).kept == 0
-        assert desk.get(other).kept > kept
+        assert desk.get(pinned).kept < 6
+        assert desk.get(other).kept == kept + 3
         assert desk.state(pinned) == before
+
+        desk.fill(other, 9, 17)
+        desk.look()
+
+        assert desk.get(pinned).kept == 0
         assert not [*desk.store.scan(PASSED)]
+
+    def test_which_stays_then_where_there_is_room_by_now(self, desk: Kept) -> None:
+        pinned, other = desk.session("pinned"), desk.session("other")
+        desk.pin(pinned)
+        desk.fill(pinned, 5)
+        desk.fill(other, 10)
+        desk.look()
+        desk.ask("purge_sessions", state_pb2.PurgeSessionsRequest(sessions=[other]))
+        desk.pin(pinned, pinned=False)
+
+        desk.look()
+
+        assert desk.numbers(pinned) == [1, 2, 3, 4, 5]
+
+    def test_and_says_so_where_that_is_too_much(self, desk: Kept) -> None:
+        pinned = desk.session("pinned")
+        desk.pin(pinned)
+        desk.fill(pinned, 20)
+        assert desk.look().held == (
+            "1 MB more of events are kept than storage.retention_base_mb allows: "
+            "they are of sessions that are pinned, imported in part, or that a reducer fails at"
+        )
+        desk.pin(pinned, pinned=False)
+        assert desk.look().held == ""
+
+    def test_nothing_for_a_reducer_that_lacks_what_came_before(self, desk: Kept) -> None:
+        class Newer(SessionReducer):
+            version = SessionReducer.version + 1
+
+        session, old = desk.session(), SessionReducer()
+        desk.fill(session, 20)
+        desk.look()
+        desk.reducers = {"session": Newer(), "old": old}
+        desk.start()
+        desk.fill(session, 20, 20)
+
+        told = desk.look()
+
+        assert told.shares[0].used_bytes <= SHARE
+        assert desk.get(session).kept < 11
+
+    def test_snapshots_are_looked_at_once_in_a_step(self, desk: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+        session, read = desk.session(), list[str]()
+        desk.fill(session, 20)
+        newest = dropping.Dropping._newest_snapshot
+
+        def counted(self: dropping.Dropping, session_id: str, reducer: str, version: int) -> int:
+            read.append(session_id)
+            return newest(self, session_id, reducer, version)
+
+        monkeypatch.setattr(dropping.Dropping, "_newest_snapshot", counted)
+        desk.look()
+        assert read == [session] * 2, "for the step that wants a snapshot, and the one behind it"
 
     def test_what_a_reducer_cannot_sum_up_but_nothing_else_for_that(self) -> None:
         class Picky(SessionReducer):
@@ -344,6 +410,17 @@ def test_the_oldest_summaries_are_put_together_and_then_they_go(desk: Kept) -> N
     desk.look()
     assert desk.shrunk == ["folded", "folded", "folded", "dropped"]
     assert {share.name: share.used_bytes for share in desk.told().shares}["summaries"] <= MIB * 25 // 100
+
+
+def test_snapshots_leave_summaries_half_of_their_share(desk: Kept) -> None:
+    session, share = desk.session(), MIB * 25 // 100
+    snapshot, summary = (SNAPSHOTS, snapshots_of(session, "session") + bytes(8)), (SUMMARIES, b"journal" + bytes(8))
+    desk.store.commit(Batch(writes={snapshot: bytes(share), summary: bytes(share // 4)}))
+    assert desk.look().held == (
+        "1 MB more of summaries are kept than storage.retention_base_mb allows: they are snapshots of sessions: "
+        "purge some"
+    )
+    assert desk.shrunk == []
 
 
 def test_own_objects_on_their_way_are_counted(desk: Kept) -> None:

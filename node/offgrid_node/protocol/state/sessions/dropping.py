@@ -2,8 +2,10 @@
 of a block of a session's events the block itself.
 
 So there is one order for all, and one number says up to where hosts have it, and summaries. A session that is pinned
-keeps its blocks: it is noted up to where they were passed over, and once it is pinned no more they go first. A block
-goes only behind a snapshot of it by each reducer of this node: what the events came to stays.
+keeps its blocks: it is noted up to where they were passed over, and once it is pinned no more they are the first when
+something is to go. A block goes only behind a snapshot of it by each reducer of this node: what the events came to
+stays. A reducer that lacks what came before (it is new, or another version) could make nothing of the block, and does
+not keep it.
 """
 
 from __future__ import annotations
@@ -51,10 +53,12 @@ class Dropping:
 
     def __init__(self, draft: Draft, journal: Journal, reducers: Mapping[str, int]) -> None:
         self._draft, self._journal, self._reducers = draft, journal, reducers
+        self._summed_up: dict[str, list[int]] = {}  # in this step, by session: the newest snapshots, by reducer
 
     def drop(self, command: DropOldest, now: Now) -> state_pb2.Dropped:
         """Some of it: as long as there is `more` it is to be asked again. Raises Corrupt."""
         answer = state_pb2.Dropped()
+        self._summed_up.clear()
         row = self._draft.row(RETENTION, RETENTION_KEY, state_pb2.RetentionRow) or state_pb2.RetentionRow()
         if self._drop_passed(command, answer):
             self._drop_events(command, row, answer)
@@ -71,7 +75,7 @@ class Dropping:
         upto = max(row.upto, self._journal.journal_floor)
         for seq, raw in self._journal.events(upto):
             event = state_pb2.Event.FromString(raw)
-            if answer.bytes >= command.bytes and event.timestamp_us >= command.before_us:
+            if _is_enough(command, answer, event.timestamp_us):
                 break
             if seq > command.upto or seq == self._journal.journal_seq:
                 answer.held = seq > command.upto
@@ -96,33 +100,41 @@ class Dropping:
         if _stays(row.session, command):
             self._draft.put_bytes(PASSED, block.session_id.encode(), number_key(block.first))
             return True
-        if not self._is_summed_up(block.session_id, block.first + block.count - 1):
+        if not self._is_summed_up(row.session, block.first + block.count - 1):
             answer.needs_snapshot = block.session_id
             return False
-        self._delete(row, block_key(block.session_id, block.first), answer)
+        self._delete(row, block_key(block.session_id, block.first), block.count, answer)
         return True
 
     def _drop_passed(self, command: DropOldest, answer: state_pb2.Dropped) -> bool:
         """Of sessions that were pinned when their turn came; whether it is the others' turn."""
         for key, upto in sound(self._draft.committed, PASSED):
-            session_id = key.decode()
-            row = self._session(session_id)
-            if row is not None and _stays(row.session, command):
-                continue
-            if row is not None and not row.session.purged_us:
-                end = block_key(session_id, number_of(upto))
-                for block, value in sound(self._draft.committed, BLOCKS, key, prefix=key):
-                    if block > end:
-                        break
-                    if answer.bytes >= PORTION_BYTES or answer.session_events >= PORTION_EVENTS:
-                        answer.more = True
-                        return False
-                    last = number_of(block[-NUMBER_BYTES:]) + state_pb2.BlockRow.FromString(value).count - 1
-                    if not self._is_summed_up(session_id, last):
-                        answer.needs_snapshot = session_id
-                        return False
-                    self._delete(row, block, answer)
-            self._draft.delete(PASSED, key)
+            if not self._drop_passed_of(key, upto, command, answer):
+                return False
+        return True
+
+    def _drop_passed_of(self, key: bytes, upto: bytes, command: DropOldest, answer: state_pb2.Dropped) -> bool:
+        """Whether it is the next one's turn."""
+        session_id = key.decode()
+        row = self._session(session_id)
+        if row is not None and _stays(row.session, command):
+            return True
+        if row is not None and not row.session.purged_us:
+            end = block_key(session_id, number_of(upto))
+            for at, value in sound(self._draft.committed, BLOCKS, key, prefix=key):
+                if at > end:
+                    break
+                block = state_pb2.BlockRow.FromString(value)
+                if _is_enough(command, answer, block.had_us):
+                    return True
+                if answer.bytes >= PORTION_BYTES or answer.session_events >= PORTION_EVENTS:
+                    answer.more = True
+                    return False
+                if not self._is_summed_up(row.session, number_of(at[-NUMBER_BYTES:]) + block.count - 1):
+                    answer.needs_snapshot = session_id
+                    return False
+                self._delete(row, at, block.count, answer)
+        self._draft.delete(PASSED, key)
         return True
 
     # ---- inside
@@ -130,8 +142,13 @@ class Dropping:
     def _session(self, session_id: str) -> state_pb2.SessionRow | None:
         return self._draft.row(SESSIONS, session_id.encode(), state_pb2.SessionRow)
 
-    def _is_summed_up(self, session_id: str, number: int) -> bool:
-        return all(self._newest_snapshot(session_id, *each) >= number for each in self._reducers.items())
+    def _is_summed_up(self, session: state_pb2.Session, number: int) -> bool:
+        session_id, gone = session.session_id, session.recorded - session.kept
+        newest = self._summed_up.get(session_id)
+        if newest is None:
+            newest = [self._newest_snapshot(session_id, *each) for each in self._reducers.items()]
+            self._summed_up[session_id] = newest
+        return all(each >= number or each < gone for each in newest)
 
     def _newest_snapshot(self, session_id: str, reducer: str, version: int) -> int:
         prefix, newest = snapshots_of(session_id, reducer), 0
@@ -140,23 +157,27 @@ class Dropping:
                 newest = number_of(key[-NUMBER_BYTES:])
         return newest
 
-    def _delete(self, row: state_pb2.SessionRow, key: bytes, answer: state_pb2.Dropped) -> None:
-        """One that is damaged goes as well; how much it was then nobody knows."""
+    def _delete(self, row: state_pb2.SessionRow, key: bytes, count: int, answer: state_pb2.Dropped) -> None:
+        """One that is damaged goes as well; how much it was then nobody knows, but of how many events."""
         session = row.session
         try:
             value = self._draft.get(BLOCKS, key)
         except Corrupt:
-            self._draft.delete(BLOCKS, key)
-            return
+            value = b""
         if value is None:
             return
-        block = state_pb2.BlockRow.FromString(value)
-        session.kept -= min(block.count, session.kept)
-        session.bytes -= min(len(block.sealed), session.bytes)
-        answer.session_events += block.count
+        sealed = state_pb2.BlockRow.FromString(value).sealed
+        session.kept -= min(count, session.kept)
+        session.bytes -= min(len(sealed), session.bytes)
+        answer.session_events += count
         answer.bytes += len(value)
         self._draft.delete(BLOCKS, key)
         self._draft.put(SESSIONS, session.session_id.encode(), row)
+
+
+def _is_enough(command: DropOldest, answer: state_pb2.Dropped, at_us: int) -> bool:
+    """Whether what happened then may stay."""
+    return answer.bytes >= command.bytes and at_us >= command.before_us
 
 
 def _stays(session: state_pb2.Session, command: DropOldest) -> bool:

@@ -264,8 +264,9 @@ class SessionsMachine:
                 continue
             self._draft.delete(SESSIONS, key)
             self._draft.delete(PASSED, key)
-            if self._draft.get(NAMES, row.session.name.encode()) == key:
-                self._draft.delete(NAMES, row.session.name.encode())
+            for table, its in ((NAMES, row.session.name.encode()), (IMPORTS, row.session.origin.digest)):
+                if its and self._draft.get(table, its) == key:
+                    self._draft.delete(table, its)
             self._tell(row.session, "forgotten")
         self._draft.reply(ticket, state_pb2.Dropped())
 
