@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
@@ -251,7 +252,9 @@ class Daemon:
             except Fault as fault:
                 self._problems = (*self._problems, fault.message)
             return keys
-        self._wrapped = WrappedKeys(keys, wrapped, lambda all_keys: wrap_keys(all_keys, recovery_key))
+        thread = ThreadPoolExecutor(1, "wrapped keys")
+        self._cleanup.append(thread.shutdown)
+        self._wrapped = WrappedKeys(keys, wrapped, lambda ring: wrap_keys(ring, recovery_key), thread.submit)
         return self._wrapped
 
     def _parts(self, store: Store, roads: Sequence[Road], running: Running, backups: BackupParts) -> Parts:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import BIN, GIVE_UP_S, mesh_of, offgrid, offgrid_node
+from live import BIN, GIVE_UP_S, eventually, mesh_of, offgrid, offgrid_node
 
 from offgrid.backup.recovery import make_secret, public_text, read_secret
 from offgrid.backup.wrapped import WRAPPED_KEYS, unwrap_keys
@@ -31,6 +31,12 @@ def mesh(tmp_path: Path, secret: Path) -> Iterator[LocalMesh]:
     settings = {"state__recovery_key": public_text(_public(secret)), "state__store_raw_content": True}
     with mesh_of(tmp_path / "mesh", {"lone": ["core"]}, **settings) as mesh:
         yield mesh
+
+
+def wrapped_in(folder: Path, secret: Path, count: int) -> dict[str, bytes]:
+    """Once there are so many."""
+    keys = unwrap_keys((folder / WRAPPED_KEYS).read_bytes(), read_secret(secret))
+    return keys if len(keys) == count else {}
 
 
 def _public(secret: Path) -> bytes:
@@ -62,7 +68,7 @@ def test_what_was_backed_up_comes_back_but_for_what_was_shredded(mesh: LocalMesh
         kept, shredded = recorded(client, "kept"), recorded(client, "shredded")
         clear, sealed = backed_up(lone), backed_up(lone, tmp_path / "sealed", "--encrypt")
         status = client.mesh.status()
-        keys = unwrap_keys((clear.parent / WRAPPED_KEYS).read_bytes(), read_secret(secret))
+        keys = eventually(lambda: wrapped_in(clear.parent, secret, 2), "both keys are wrapped")
         assert {*keys} == {kept, shredded}
         client.sessions.purge([shredded])
         assert {*unwrap_keys((clear.parent / WRAPPED_KEYS).read_bytes(), read_secret(secret))} == {kept}
@@ -79,7 +85,7 @@ def test_what_was_backed_up_comes_back_but_for_what_was_shredded(mesh: LocalMesh
     elsewhere = tmp_path / "clear"
     shutil.copy(clear, elsewhere)
     shutil.copy(clear.parent / WRAPPED_KEYS, tmp_path / WRAPPED_KEYS)
-    later = tmp_path / "later"
+    later, backups = tmp_path / "later", lone.folder / "data" / "backups"
     for file in (sealed, elsewhere):
         come_back(lone, file, secret)
         with lone.client() as client:
@@ -90,7 +96,8 @@ def test_what_was_backed_up_comes_back_but_for_what_was_shredded(mesh: LocalMesh
             if file == sealed:
                 recorded(client, "afterwards")
                 backed_up(lone, later)
-                shutil.copy(lone.folder / "data" / "backups" / WRAPPED_KEYS, tmp_path / "later.keys")
+                eventually(lambda: wrapped_in(backups, secret, 2), "the key of this session is wrapped")
+                shutil.copy(backups / WRAPPED_KEYS, tmp_path / "later.keys")
     restored = offgrid(lone, "state", "restore", later, "--recovery-secret", secret,
                        "--wrapped-keys", tmp_path / "later.keys", "--json")  # fmt: skip
     assert restored.code == 0, restored.said

@@ -52,6 +52,8 @@ def compact(
                 if remembered.bytes <= LAST_BYTES_MAX:
                     break
                 _bring(copy, remembered)
+            store.checkpoint()  # so that little is left for the moment in which commits wait
+            _bring(copy, remembered)
 
             def bring(last: Remembered) -> Path:
                 _bring(copy, last)

@@ -108,7 +108,7 @@ class SealedReader(io.RawIOBase):
         sealed = file.seek(0, io.SEEK_END) - HEAD_BYTES
         self._count = -(-sealed // (PIECE_BYTES + TAG_BYTES))
         last = sealed - (self._count - 1) * (PIECE_BYTES + TAG_BYTES)
-        if last < TAG_BYTES:
+        if not self._count or last < TAG_BYTES:
             raise BackupDamaged("it is cut off within a piece")
         self._size = (self._count - 1) * PIECE_BYTES + last - TAG_BYTES
         self._at, self._index, self._clear = 0, -1, b""

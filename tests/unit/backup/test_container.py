@@ -14,7 +14,7 @@ import pytest
 from offgrid.backup import BackupDamaged, BackupError, BackupUnknown, SecretNeeded
 from offgrid.backup.container import MANIFEST, BackupReader, BackupWriter, Manifest
 from offgrid.backup.recovery import Recipient, Secret, for_passphrase, public_of
-from offgrid.backup.sealed import PIECE_BYTES, TAG_BYTES
+from offgrid.backup.sealed import HEAD_BYTES, PIECE_BYTES, TAG_BYTES, SealedReader, SealedWriter
 from offgrid.v1 import state_pb2
 
 FACTS: dict[str, Any] = {
@@ -105,26 +105,41 @@ def test_no_damage_passes(
             read(path)
 
 
-def test_a_sealed_one_that_ends_with_a_whole_piece_too_early_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "backup"
-    write(path, RECIPIENT, noise=3 * PIECE_BYTES)
-    content = path.read_bytes()
-    read(path)
-    head = len(content) - (len(content) - 169) % (PIECE_BYTES + TAG_BYTES)
-    for pieces in range(3):
-        path.write_bytes(content[: head - pieces * (PIECE_BYTES + TAG_BYTES)])
-        with pytest.raises(BackupDamaged):
-            read(path)
+def pieces_of(path: Path) -> tuple[bytes, list[bytes]]:
+    """Head and pieces of a sealed file of clear bytes."""
+    with path.open("wb") as file, SealedWriter(file, RECIPIENT) as sealed:
+        sealed.write(Random(1).randbytes(3 * PIECE_BYTES + 10))
+    content, size = path.read_bytes(), PIECE_BYTES + TAG_BYTES
+    rest = content[HEAD_BYTES:]
+    return content[:HEAD_BYTES], [rest[at : at + size] for at in range(0, len(rest), size)]
 
 
-def test_pieces_of_a_sealed_one_do_not_change_places(tmp_path: Path) -> None:
-    path = tmp_path / "backup"
-    write(path, RECIPIENT, noise=3 * PIECE_BYTES)
-    content, piece = path.read_bytes(), PIECE_BYTES + TAG_BYTES
-    head, first, second = content[:169], content[169 : 169 + piece], content[169 + piece : 169 + 2 * piece]
-    path.write_bytes(head + second + first + content[169 + 2 * piece :])
+def opened(path: Path, *parts: bytes) -> bytes:
+    path.write_bytes(b"".join(parts))
+    with path.open("rb") as file, SealedReader(file, secret=SECRET) as sealed:
+        return sealed.read()
+
+
+def test_a_sealed_file_shows_by_itself_that_its_end_is_missing(tmp_path: Path) -> None:
+    head, pieces = pieces_of(tmp_path / "sealed")
+    assert opened(tmp_path / "sealed", head, *pieces) == Random(1).randbytes(3 * PIECE_BYTES + 10)
+    for left in range(4):
+        with pytest.raises(BackupDamaged, match=r"does not open|cut off"):
+            opened(tmp_path / "sealed", head, *pieces[:left])
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2, 3), (0, 0, 2, 3), (0, 2, 3), (0, 1, 2, 3, 3)])
+def test_pieces_of_a_sealed_file_open_in_their_places_alone(tmp_path: Path, order: tuple[int, ...]) -> None:
+    head, pieces = pieces_of(tmp_path / "sealed")
+    with pytest.raises(BackupDamaged, match=r"does not open|cut off"):
+        opened(tmp_path / "sealed", head, *(pieces[at] for at in order))
+
+
+def test_pieces_of_another_sealed_file_do_not_open(tmp_path: Path) -> None:
+    _, pieces = pieces_of(tmp_path / "other")
+    head, _ = pieces_of(tmp_path / "sealed")
     with pytest.raises(BackupDamaged, match="does not open"):
-        read(path)
+        opened(tmp_path / "sealed", head, *pieces)
 
 
 def test_it_opens_for_its_recipient_alone(tmp_path: Path) -> None:

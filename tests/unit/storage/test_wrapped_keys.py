@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,14 @@ def wrapped(tmp_path: Path) -> Path:
     return tmp_path / "backups" / WRAPPED_KEYS
 
 
-def start(wrapped: Path) -> WrappedKeys:
+def at_once(work: Callable[[], None]) -> None:
+    work()
+
+
+def start(wrapped: Path, carry: Callable[[Callable[[], None]], object] = at_once) -> WrappedKeys:
     """As a process does."""
     keys = SessionKeys(wrapped.parent.parent / SESSION_KEYS)
-    return WrappedKeys(keys, wrapped, lambda ring: wrap_keys(ring, public_of(SECRET.key)))
+    return WrappedKeys(keys, wrapped, lambda ring: wrap_keys(ring, public_of(SECRET.key)), carry)
 
 
 def opened(wrapped: Path) -> dict[str, bytes]:
@@ -74,6 +79,20 @@ def test_a_folder_that_is_away_keeps_no_session_from_beginning(wrapped: Path, mo
     assert "are not wrapped beside the backups" in keys.trouble
     keys.add(TWO, b"2" * 32)
     assert (keys.trouble, {*opened(wrapped)}) == ("", {ONE, TWO})
+
+
+def test_nobody_waits_for_a_slow_folder_and_what_was_dropped_meanwhile_stays_out(wrapped: Path) -> None:
+    waiting: list[Callable[[], None]] = []
+    keys = start(wrapped, waiting.append)
+    keys.add(ONE, b"1" * 32)
+    keys.add(TWO, b"2" * 32)
+    assert (len(waiting), wrapped.exists()) == (1, False)
+    keys.drop([ONE])
+    waiting.pop()()
+    assert opened(wrapped) == {TWO: b"2" * 32}
+    keys.add(ONE, b"3" * 32)
+    waiting.pop()()
+    assert {*opened(wrapped)} == {ONE, TWO}
 
 
 def test_a_start_makes_it_whole_again(wrapped: Path) -> None:
