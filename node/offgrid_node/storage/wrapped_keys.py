@@ -79,6 +79,7 @@ class WrappedKeys:
 def drop_wrapped(path: Path) -> None:
     """For a node that has no recovery key any more. Raises Unavailable."""
     try:
-        path.unlink(missing_ok=True)
+        for each in (path, path.with_name(path.name + ".new")):  # the other one is what a crash left
+            each.unlink(missing_ok=True)
     except OSError as error:
         raise disk_fault(path.parent, f"cannot remove {path}", error) from error

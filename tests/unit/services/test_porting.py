@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from session_desk import START_US, Desk, event
 
-from offgrid.reducers import STATE_BYTES_MAX
+from offgrid.reducers import STATE_BYTES_MAX, Recorded
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import (
     Corrupt,
@@ -21,7 +21,7 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_node.protocol.state.sessions import machine
 from offgrid_node.protocol.state.sessions.blocks import decode
-from offgrid_node.protocol.state.sessions.commands import ForgetSessions
+from offgrid_node.protocol.state.sessions.commands import DropOldest, ForgetSessions
 from offgrid_node.protocol.state.sessions.tables import BLOCKS, IMPORTS, block_key
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.sessions import auditing, exporting
@@ -109,6 +109,35 @@ class TestAnExport:
         desk.start()
         assert not exported(desk, session)[0].hashed
         assert exported(desk, session, content=False)[0].hashed
+
+    def test_says_what_came_before_without_what_a_reducer_may_have_kept(self) -> None:
+        class Newest:
+            name, version = "newest", 1
+
+            def initial(self) -> Any:
+                return {}
+
+            def apply(self, state: Any, event: Recorded) -> Any:
+                return event.data
+
+        desk = Desk()
+        desk.privacy = Privacy(raw_content=True)
+        desk.reducers["newest"] = Newest()
+        desk.start()
+        register(desk, "chat", {"type": "object", "properties": {"text": {"type": "string", "x-content": True}}})
+        session = desk.session()
+        for sent, text in enumerate(("secret", "more")):
+            desk.record(session, event(kind="chat", text=text), sent=sent)
+        for reducer in desk.reducers:
+            desk.ask("take_snapshot", state_pb2.TakeSnapshotRequest(session=session, reducer=reducer))
+        desk.runtime.ask("sessions", "retention", DropOldest(3, 1_000_000, 0))
+        desk.runtime.turn()
+
+        kept = {content: exported(desk, session, content)[0] for content in (False, True)}
+
+        assert {head.first for head in kept.values()} == {2}
+        assert [base.reducer for base in kept[False].bases] == ["session"]
+        assert [base.reducer for base in kept[True].bases] == ["session", "newest"]
 
     def test_hashes_what_another_schema_let_through(self, desk: Desk) -> None:
         desk.privacy = Privacy(raw_content=True)

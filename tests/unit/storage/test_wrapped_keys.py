@@ -104,6 +104,9 @@ def test_a_start_makes_it_whole_again(wrapped: Path) -> None:
 
 def test_without_a_recovery_key_there_is_no_such_file(wrapped: Path) -> None:
     start(wrapped).add(ONE, b"1" * 32)
+    left = wrapped.with_name(f"{WRAPPED_KEYS}.new")
+    left.write_bytes(b"of a crash")
     drop_wrapped(wrapped)
     drop_wrapped(wrapped)
     assert not wrapped.exists()
+    assert not left.exists()

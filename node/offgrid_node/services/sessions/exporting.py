@@ -1,6 +1,7 @@
 """A session on its way out: its head, then its events block by block, as fast as the reader takes them.
 
-What is content is hashed here, unless it is asked for: what the reader does not get it cannot lose.
+What is content is hashed here, unless it is asked for: what the reader does not get it cannot lose. What reducers of
+the owner's made of it may say it as well, and goes only along with it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import msgspec
 from google.protobuf.message import Message
 
 from offgrid.kinds import Kinds
+from offgrid.reducers import SessionReducer
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault
 from offgrid_node.protocol.state.sessions.blocks import BLOCK_BYTES_MAX, Entry, encode
@@ -64,7 +66,8 @@ class Exporting:
         for kind in sorted({*session.kinds, *session.dropped}):
             head.kinds.add(kind=kind, schema=msgspec.json.encode(self._schema(kind)))
         if head.first > 1:
-            head.bases.extend(self._folding.bases(session.session_id))
+            reducers = [SessionReducer.name] if hashed else self._folding.reducers
+            head.bases.extend(self._folding.bases(session.session_id, reducers))
         told = self._auditing.tell(caller, session, "exported", session.kept)
         return ExportStream(told, head, lambda at: self._read(session, at, hashed=hashed), self._later)
 

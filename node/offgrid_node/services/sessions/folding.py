@@ -7,7 +7,7 @@ A snapshot that is damaged, or of another version of its reducer, is passed over
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -104,9 +104,9 @@ class Folding:
         """As JSON, and its digest: equal for equal states. Raises as `sealed`."""
         return _sound(lambda: show_state(reducer, folded.state))
 
-    def bases(self, session_id: str) -> Iterator[state_pb2.Base]:
-        """By each reducer the oldest snapshot that is sound."""
-        for reducer in self.reducers.values():
+    def bases(self, session_id: str, reducers: Iterable[str]) -> Iterator[state_pb2.Base]:
+        """By each of these reducers the oldest snapshot that is sound."""
+        for reducer in map(self.reducer, reducers):
             folded = next(self._snapshots(session_id, reducer, newest_first=False), None)
             if folded is not None:
                 state = pack_state(reducer, folded.state)
