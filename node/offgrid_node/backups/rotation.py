@@ -2,7 +2,8 @@
 (grandfather, father, son), as long as all of them take no more than they may. Pure.
 
 A name says when it was made, and of which event: `backup-20261122T130551Z-4711.zip`; one of a store with damaged rows
-ends in `-damaged.zip`. The newest always stays, and so does the newest of a whole store.
+ends in `-damaged.zip`. The newest always stays, and so does the newest of a whole store. So does the one that was just
+made: by a clock that was ahead, older ones may be said to be newer.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ def kept_of(name: str, size_bytes: int) -> Kept | None:
     return Kept(name, size_bytes, made, int(found[2]), not found[3], found[4] == "sealed")
 
 
-def going(there: Collection[Kept], bytes_max: int) -> list[Kept]:
-    """Those that go, the oldest first."""
+def going(there: Collection[Kept], bytes_max: int, made: str = "") -> list[Kept]:
+    """Those that go, the oldest first. `made`: the name of the one that was just made."""
     newest_first = sorted(there, key=lambda each: (each.made, each.journal_seq), reverse=True)
     always = {*newest_first[:1], *[each for each in newest_first if each.whole][:1]}
+    always |= {each for each in newest_first if each.name == made}
     stays = {*newest_first[:NEWEST], *_last_of(newest_first, "%Y%m%d", DAYS), *_last_of(newest_first, "%G%V", WEEKS)}
     room, kept = bytes_max - sum(each.bytes for each in always), {*always}
     for each in newest_first:

@@ -61,6 +61,13 @@ def test_the_newest_of_a_whole_store_stays_behind_those_of_a_damaged_one() -> No
     assert stays([*whole, *damaged], 0) == {damaged[0], whole[0]}
 
 
+def test_the_one_just_made_stays_behind_those_of_a_clock_that_was_ahead() -> None:
+    ahead, new = [made(timedelta(days=-2, hours=-hour)) for hour in range(NEWEST)], made(timedelta(), seq=2)
+    assert new in going([*ahead, new], 250)
+    assert new not in going([*ahead, new], 250, new.name)
+    assert len(going([*ahead, new], 250, new.name)) == NEWEST - 1
+
+
 def test_what_is_no_backup_of_ours_is_none() -> None:
     good = name_of(0, 7, damaged=True, sealed=True)
     assert good == "backup-19700101T000000Z-7-damaged.sealed"

@@ -135,7 +135,7 @@ class Making:
                     f"the newest backup lacks {len(done.damaged)} rows of the store that are damaged: {done.damaged[0]}"
                 )
                 self._trouble["backup"] = text
-            yield self.parts.bulk.run(self._rotate)
+            yield self.parts.bulk.run(lambda: self._rotate(Path(done.path).name))
         except Fault as fault:
             self._say("backup", f"no backup could be made: {fault.message}")
 
@@ -156,8 +156,8 @@ class Making:
             _log.warning("%s", text)
         self._trouble[what] = text
 
-    def _rotate(self) -> None:
-        for each in going(there(self.parts.folder), self.parts.bytes_max):
+    def _rotate(self, made: str) -> None:
+        for each in going(there(self.parts.folder), self.parts.bytes_max, made):
             with suppress(OSError):  # the next time
                 (self.parts.folder / each.name).unlink()
 
