@@ -62,6 +62,7 @@ from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.retention import Budget
 from offgrid_node.services.sessions.privacy import Privacy
 from offgrid_node.session_vault import Keys, SessionVault
+from offgrid_node.sql_mirror import SqlMirror, Target
 from offgrid_node.storage.blobs import FileBlobs
 from offgrid_node.storage.disk import measure_fsync_ms
 from offgrid_node.storage.logged import LoggedStore
@@ -104,6 +105,7 @@ class Daemon:
         self._meters = make_meters() if config.metrics.listen else None
         self._store_trouble = StoreTrouble(lambda: time.monotonic_ns() // 1_000_000)
         self._drops: DropWatch | None = None
+        self._mirror: SqlMirror | None = None
         self._wrapped: WrappedKeys | None = None
         self._heap = Heap(asyncio.get_running_loop())
         self.banner = ""
@@ -140,6 +142,7 @@ class Daemon:
         self._cleanup += [self._driver.close, road.close, framed.close, running.close, threads.close, self._bulk.stop]
         self.node = Node(self._parts(store, [framed, road], running, backups))
         self.node.runtime.watch(log_events)
+        self._mirror = self._sql_mirror(store)
         self.check_newest()
         self.node.sessions.shredding.start()
         if unreadable := self.node.sessions.shredding.unreadable:
@@ -159,6 +162,9 @@ class Daemon:
         if self.node.backups is not None:
             self.node.backups.start()
             self._cleanup.append(self.node.backups.close)
+        if self._mirror is not None:
+            self._mirror.start()
+            self._cleanup.append(self._mirror.close)
         await self._finding.start()
         self._heap.start()
         self._cleanup.append(self._heap.close)
@@ -309,6 +315,10 @@ class Daemon:
             meters=self._meters,
         )
 
+    def _sql_mirror(self, store: Store) -> SqlMirror | None:
+        url = self._config.state.sql_mirror.get_secret_value()
+        return SqlMirror(store, Target.parse(url), self.node.node_id) if url else None
+
     def _watch_drops(self) -> DropWatch | None:
         if not self._config.jobs.drop_dir:
             return None
@@ -363,6 +373,7 @@ class Daemon:
                 *self.node.ledger.mute_notices,
                 *self.node.memory.notices,
                 *self.node.retention.notices,
+                *(self._mirror.notices if self._mirror is not None else ()),
             ),
             ledger=ledger_summary(store),
             coder=self._coding.coder.name,

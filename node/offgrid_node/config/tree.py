@@ -316,6 +316,11 @@ class State(Section):
         description="for which the keys of sessions are sealed, beside the backups, so that whoever has its secret can "
         "read those; offgrid state recovery-key makes one; empty: nobody can",
     )
+    sql_mirror: f.Secret = Field(
+        default=SecretStr(""),
+        description="mysql://USER:PASSWORD@127.0.0.1/DATABASE, a MariaDB or MySQL server on this machine for a copy of "
+        "the journal; empty: none",
+    )
     cleanup_old_events_days: int = Field(
         default=90, ge=0, le=36_500, description="events older than that go, once hosts have them; 0: for no age"
     )

@@ -31,7 +31,7 @@ from offgrid_node.storage.store import Batch
 
 EXAMPLES = int(os.environ.get("OFFGRID_EXAMPLES", "30"))
 NAMES, WRITERS = ("one", "two"), (b"writer-1", b"writer-2")
-KINDS = st.sampled_from(["health.heartbeat", "energy.update"])
+SAID = st.lists(st.sampled_from(["health.heartbeat", "energy.update"]), min_size=1, max_size=4)
 LIMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -131,18 +131,21 @@ class Sessions(RuleBasedStateMachine):
 
     # ---- what applications do
 
-    @rule(name=st.sampled_from(NAMES))
-    def start(self, name: str) -> None:
+    def _started(self, name: str) -> str:
+        """Anew, unless it is open."""
         started = self._asked("start_session", state_pb2.StartSessionRequest(name=name)).session
         assert started.session_id == (self._open(name) or started.session_id)
         assert not started.ended_us
         self.known.setdefault(started.session_id, Session(name))
+        return str(started.session_id)
 
-    @rule(name=st.sampled_from(NAMES), writer=st.sampled_from(WRITERS), kinds=st.lists(KINDS, min_size=1, max_size=4))
-    def record(self, name: str, writer: bytes, kinds: list[str]) -> None:
-        key = self._open(name)
-        if key is None:
-            return
+    @rule(name=st.sampled_from(NAMES), said=st.lists(st.tuples(st.sampled_from(WRITERS), SAID), min_size=1, max_size=5))
+    def record(self, name: str, said: list[tuple[bytes, list[str]]]) -> None:
+        key = self._started(name)
+        for writer, kinds in said:
+            self._record(key, writer, kinds)
+
+    def _record(self, key: str, writer: bytes, kinds: list[str]) -> None:
         session = self.known[key]
         sent, number = session.sent.get(writer, 0), len(session.events)
         said = [event(START_US + number + at, kind=kind, **_data(kind, number + at)) for at, kind in enumerate(kinds)]
@@ -152,7 +155,7 @@ class Sessions(RuleBasedStateMachine):
         session.blocks.append(len(session.events))
 
     @rule(name=st.sampled_from(NAMES), writer=st.sampled_from(WRITERS))
-    def send_again(self, name: str, writer: bytes) -> None:
+    def send_what_came_last_again(self, name: str, writer: bytes) -> None:
         key = self._open(name)
         if key is not None and writer in self.known[key].last:
             said = self.known[key].last[writer]
@@ -189,16 +192,17 @@ class Sessions(RuleBasedStateMachine):
             self._asked("pin_session", state_pb2.PinSessionRequest(session=key, pinned=pinned))
             self.known[key].pinned = pinned
 
-    @rule(name=st.sampled_from(NAMES))
     def snapshot(self, name: str) -> None:
         key = self._newest(name)
         if key is not None and not self.known[key].purged and self.known[key].events:
             taken = self._asked("take_snapshot", state_pb2.TakeSnapshotRequest(session=key))
             assert taken.number == len(self.known[key].events)
 
-    @rule(few=st.integers(1, 600), upto=st.integers(0, 60))
-    def drop(self, few: int, upto: int) -> None:
-        """What retention asks for; where it wants snapshots it gets none here, so it drops less."""
+    @rule(few=st.integers(1, 2_000), upto=st.integers(1, 60), summed_up=st.sampled_from([True, True, False]))
+    def drop(self, few: int, upto: int, summed_up: bool) -> None:
+        """What retention asks for; where it wants snapshots and gets none it drops less."""
+        for name in NAMES if summed_up else ():
+            self.snapshot(name)
         kept = {key: self._get(key).kept for key in self.known}
         ticket = self.disk.runtime.ask("sessions", "test", DropOldest(upto, few))
         self.disk.runtime.turn()
@@ -215,13 +219,13 @@ class Sessions(RuleBasedStateMachine):
 
     # ---- what happens
 
-    @rule()
-    def crash(self) -> None:
-        self.disk.crash()
-
-    @rule(how=st.sampled_from(["before", "after"]))
-    def let_the_next_commit_fail(self, how: str) -> None:
-        self.disk.fails = how
+    @rule(how=st.sampled_from(["now", "before", "after"]))
+    def crash(self, how: str) -> None:
+        """Now, or before or after the next commit."""
+        if how == "now":
+            self.disk.crash()
+        else:
+            self.disk.fails = how
 
     @rule(hours=st.sampled_from([-1, 48]))
     def step_the_clock(self, hours: int) -> None:
