@@ -41,6 +41,7 @@ from offgrid_node.listeners import Listeners
 from offgrid_node.machine_facts import unheld_notices
 from offgrid_node.node import Node
 from offgrid_node.node_executors import make_executors, open_at_work
+from offgrid_node.node_health import NodeHealth
 from offgrid_node.node_settings import jobs_settings, mesh_settings, object_parts
 from offgrid_node.parts import Parts
 from offgrid_node.protocol.clock import Now
@@ -150,11 +151,14 @@ class Daemon:
                 *self._problems,
                 f"{unreadable} sessions cannot be read: their keys are not on this machine",
             )
+        self._health = NodeHealth(self._config, self.node, self._driver, store, call_later_in(loop))
+        self._cleanup.append(self._health.close)
         await self._listen(tls, road, framed)
         self._driver.start(self.node.runtime)
         self._drops = self._watch_drops()
         self.node.objects.scrub.start()
         self.node.retention.start()
+        self._health.start()
         self._cleanup.append(self.node.objects.scrub.close)
         self.node.objects.sweeping.start()
         self._cleanup.append(self.node.objects.sweeping.close)
@@ -388,6 +392,7 @@ class Daemon:
             audit_wrong=auditing.wrong_shards,
             audit_read_bytes=auditing.read_bytes,
             retention=self.node.retention.summary,
+            health=self._health.facts,
         )
 
 

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 from offgrid_node.commit_place import CommitPlace
 from offgrid_node.protocol.errors import Fault, Internal
@@ -43,6 +44,7 @@ class Driver:
         self._place = CommitPlace(threaded=threaded)
         self._thread = ThreadPoolExecutor(1, "commit")  # begins with its first commit
         self._commit_ms: deque[float] = deque(maxlen=COMMIT_SAMPLES)
+        self._untaken = 0  # commits since take_commit_ms was asked
         self._failures = 0
         self._pause_ms = 0
         self._closed = False
@@ -55,6 +57,12 @@ class Driver:
     def commit_ms_p50(self) -> float:
         ordered = sorted(self._commit_ms)
         return ordered[len(ordered) // 2] if ordered else 0.0
+
+    def take_commit_ms(self) -> float | None:
+        """The median of the commits since this was asked last, COMMIT_SAMPLES at most; None where there were none."""
+        many, self._untaken = min(self._untaken, len(self._commit_ms)), 0
+        newest = sorted(islice(reversed(self._commit_ms), many))
+        return newest[many // 2] if many else None
 
     def start(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -119,6 +127,7 @@ class Driver:
             if fault is None:
                 if pending.batch:
                     self._commit_ms.append(pending.commit_s * 1000)
+                    self._untaken += 1
                     if self._on_commit is not None:
                         self._on_commit(pending.inputs, pending.commit_s)
                 self._runtime.settle(pending)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from offgrid.v1 import jobs_pb2, state_pb2
+from offgrid.v1 import jobs_pb2, mesh_pb2, state_pb2
 from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.etypes import EventType
 
@@ -23,6 +23,7 @@ LEVELS: Mapping[int, int] = {
     EventType.PEER_DEAD: logging.WARNING,
     EventType.HOST_CHANGED: logging.INFO,
     EventType.JOB_FAILED: logging.WARNING,
+    EventType.HEALTH_CHANGED: logging.WARNING,
 }
 DISPATCHES = frozenset({EventType.JOB_CREATED, EventType.JOB_DISPATCHED})  # many a job sets out as it is made
 FIELD_CHARS_MAX = 200
@@ -67,6 +68,9 @@ def _details(event: state_pb2.Event) -> str:
             }
         case "invite":
             fields = {"used_by": event.invite.used_by}
+        case "alert":
+            state = mesh_pb2.AlertState.Name(event.alert.state).removeprefix("ALERT_STATE_").lower()
+            fields = {"name": event.alert.name, "state": state, "threshold": f"{event.alert.threshold:g}"}
         case _:
             fields = {}
     return "".join(f" {name}={_shown(value)}" for name, value in fields.items() if value)

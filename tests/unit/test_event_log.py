@@ -49,3 +49,9 @@ def test_jobs_that_go_another_way_than_usual_are_told_of_with_the_reason(caplog:
     ]
     log_events([event(EventType.JOB_DISPATCHED, job.job_id, job=job) for job in (usual, *local)])
     assert caplog.messages == ["jobs=3 first=j-1 route=file_queue reason='no broker is alive'"]
+
+
+def test_an_alert_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    alert = mesh_pb2.Alert(name="memory_mb", state=mesh_pb2.ALERT_STATE_WARN, threshold=4_096)
+    log_events([event(EventType.HEALTH_CHANGED, alert=alert)])
+    assert caplog.messages == ["HEALTH_CHANGED seq=7 subject=s name=memory_mb state=warn threshold=4096"]

@@ -48,6 +48,8 @@ EXECUTORS_RULE = (
 HOURS_RULE = '"" = always, or local times of the day such as "22:00-06:00"'
 RATE_MIN, RATE_MAX = 1_000, 2**40  # bytes a second, of repair and of sealing anew: slower never ends
 RATE_RULE = f"0 = no limit, or {RATE_MIN} to {RATE_MAX}"
+ARGUMENTS_MAX = 64
+ARGV_RULE = f"a program's absolute path and at most {ARGUMENTS_MAX - 1} arguments; [] = none"
 COMMANDS_RULE = f"names of {WORD_RULE}; values are absolute paths of programs"
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
@@ -214,6 +216,13 @@ def _program(text: str) -> str:
     return text
 
 
+def _argv(argv: tuple[str, ...]) -> tuple[str, ...]:
+    for argument in argv[1:]:
+        if "\0" in argument or len(argument) > PATH_CHARS_MAX:
+            raise wrong(f"has {shown(argument)}, no argument")
+    return (_program(argv[0]), *argv[1:]) if argv else argv
+
+
 def _readable(text: str) -> str:
     text = _program(text)
     if Path(text) == Path(text).parent:
@@ -352,6 +361,13 @@ Gpus = Annotated[
     BeforeValidator(as_tuple),
     AfterValidator(_gpus),
     Allowed(GPUS_RULE),
+]
+Argv = Annotated[
+    tuple[str, ...],
+    Field(max_length=ARGUMENTS_MAX),
+    BeforeValidator(as_tuple),
+    AfterValidator(_argv),
+    Allowed(ARGV_RULE),
 ]
 Commands = Annotated[
     Mapping[Annotated[str, AfterValidator(_word)], Annotated[str, AfterValidator(_program)]],

@@ -1,5 +1,5 @@
 """The configuration as one frozen tree of validated values: every section, key, default and bound stands here, those
-of `[storage]` in `storage.py`.
+of `[storage]` and `[health]` in `storage.py` and `health.py`.
 
 Loading (`loading.py`), the environment's names (`env.py`) and the template (`init_file.py`) read their knowledge of the
 keys off these classes. Sizes and times carry their unit in the name or the description.
@@ -25,6 +25,7 @@ from pydantic.fields import FieldInfo
 from . import fields as f
 from .addresses import admin_socket
 from .fields import Allowed
+from .health import Health
 from .sections import RESERVED, YEAR_S, Section, section_of
 from .storage import Storage
 
@@ -341,6 +342,7 @@ class Config(Section):
     storage: Storage
     economy: Economy
     state: State
+    health: Health
 
     @model_validator(mode="before")
     @classmethod

@@ -19,15 +19,19 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
+from offgrid.v1 import mesh_pb2
 from offgrid_node.meters import Counter, Histogram, Meters
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.mesh.swim import ALIVE
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.runtime import Runtime
+from offgrid_node.services.health.facts import HealthFacts
 from offgrid_node.services.mesh import NodeFacts, mesh_of
 
 # Named in Accept, and not with a weight of nothing.
 _OPENMETRICS = re.compile(r"application/openmetrics-text(?!\s*;[^,]*\bq=0(\.0*)?\s*(,|$|;))", re.IGNORECASE)
+
+_ALERT_NUMBERS = {mesh_pb2.ALERT_STATE_OK: 0, mesh_pb2.ALERT_STATE_WARN: 1, mesh_pb2.ALERT_STATE_CRITICAL: 2}
 
 
 class MetricsPage:
@@ -97,12 +101,42 @@ class _NodeCollector(Collector):
         repairs.add_metric(["given"], facts.repair_given_bytes)
         yield repairs
         yield from _of_checks(facts)
+        yield from _of_health(facts.health)
 
     def _of_outbox(self) -> Iterator[Metric]:
         machine = self._runtime.machine("objects", ObjectsMachine)
         age_s = machine.outbox_age_ms(self._runtime.clock.now()) / 1000
         yield GaugeMetricFamily("offgrid_outbox_entries", "Objects whose quorum has not acked.", machine.outbox_depth)
         yield GaugeMetricFamily("offgrid_outbox_age_seconds", "How long the oldest of them has waited.", age_s)
+
+
+def _of_health(health: HealthFacts) -> Iterator[Metric]:
+    labels = ["name", "about"]
+    state = GaugeMetricFamily(
+        "offgrid_alert_state", "0: ok, 1: warn, 2: critical; about a session, or this node.", labels=labels
+    )
+    value = GaugeMetricFamily(
+        "offgrid_alert_value", "The figure that is judged, in the unit of its name.", labels=labels
+    )
+    threshold = GaugeMetricFamily(
+        "offgrid_alert_threshold", "The one that it is beyond; while it is ok the lowest.", labels=labels
+    )
+    for alert in health.alerts:
+        where = [alert.name, alert.about]
+        state.add_metric(where, _ALERT_NUMBERS.get(alert.state, 0))
+        value.add_metric(where, alert.value)
+        threshold.add_metric(where, alert.threshold)
+    told = CounterMetricFamily(
+        "offgrid_alerts_told_total", "Changes of alerts that the owner's hooks were told.", labels=["way", "outcome"]
+    )
+    for way, outcome, count in health.told:
+        told.add_metric([way, outcome], count)
+    yield from (state, value, threshold, told)
+    yield GaugeMetricFamily(
+        "offgrid_store_used_bytes", "Of offgrid_store_bytes, without free pages.", health.store_used_bytes
+    )
+    if health.memory_bytes:
+        yield GaugeMetricFamily("offgrid_memory_bytes", "Memory of the node's process.", health.memory_bytes)
 
 
 def _of_checks(facts: NodeFacts) -> Iterator[Metric]:

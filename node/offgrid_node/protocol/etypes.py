@@ -1,4 +1,4 @@
-"""The semantic event types of the journal. 10 to 30 are promised to users; 1 to 9 are the node's own."""
+"""The semantic event types of the journal. 10 to 30 are promised to users; 1 to 9 and 31 are its own."""
 
 from __future__ import annotations
 
@@ -39,3 +39,5 @@ class EventType(IntEnum):
     TX_FINAL = 28
     SETTLED = 29
     SESSION_CHANGED = 30
+
+    HEALTH_CHANGED = 31

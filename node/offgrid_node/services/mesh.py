@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
@@ -20,6 +20,7 @@ from offgrid_node.protocol.mesh.swim import ALIVE
 from offgrid_node.protocol.mesh.views import member_message, role_list
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller, Kind
+from offgrid_node.services.health.facts import HealthFacts
 from offgrid_node.services.paging import decode_token, take_page
 
 
@@ -49,6 +50,7 @@ class NodeFacts:
     audit_wrong: int = 0
     audit_read_bytes: int = 0
     retention: str = ""
+    health: HealthFacts = field(default_factory=HealthFacts)
 
 
 def mesh_of(runtime: Runtime) -> MeshMachine:
@@ -87,7 +89,7 @@ class MeshHandlers:
             slots_total=facts.slots_total,
             slots_busy=facts.slots_busy,
             removed=mesh.removed,
-            notices=[*facts.notices, *mesh.notices],
+            notices=[*facts.notices, *facts.health.notices, *mesh.notices],
             ledger=facts.ledger,
             coder=facts.coder,
             journal_safe_seq=facts.journal_safe_seq,
@@ -101,6 +103,7 @@ class MeshHandlers:
             audit_wrong=facts.audit_wrong,
             audit_read_bytes=facts.audit_read_bytes,
             retention=facts.retention,
+            alerts=[each for each in facts.health.alerts if not each.about or each.state != mesh_pb2.ALERT_STATE_OK],
         )
 
     def list_peers(self, caller: Caller, request: mesh_pb2.ListPeersRequest) -> mesh_pb2.ListPeersResponse:

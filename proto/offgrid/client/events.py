@@ -9,7 +9,7 @@ from offgrid.client.errors import OffgridError
 from offgrid.client.paging import pages
 from offgrid.v1 import state_pb2
 
-# The names that Event.type carries. 10 to 30 are promised; 1 to 9 are the node's own.
+# The names that Event.type carries. 10 to 30 are promised; 1 to 9 and 31 are the node's own.
 EVENT_TYPES = {
     "NODE_STARTED": 1,
     "MEMBER_ADMITTED": 2,
@@ -41,6 +41,7 @@ EVENT_TYPES = {
     "TX_FINAL": 28,
     "SETTLED": 29,
     "SESSION_CHANGED": 30,
+    "HEALTH_CHANGED": 31,
 }
 
 

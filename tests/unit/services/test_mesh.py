@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from google.protobuf.message import Message
 
-from offgrid.v1 import common_pb2, ledger_pb2, mesh_pb2, quorum_pb2
+from offgrid.v1 import common_pb2, ledger_pb2, mesh_pb2, quorum_pb2, state_pb2
 from offgrid_node.keys import NodeKey, check_identity_certificate, identity_certificate, open_sealed, seal, verify
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Call, Execute
@@ -20,6 +20,8 @@ from offgrid_node.protocol.errors import (
     NotFound,
     PermissionDenied,
 )
+from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.mesh.commands import TellOfAlert
 from offgrid_node.protocol.mesh.founding import adopt_grant, found_mesh
 from offgrid_node.protocol.mesh.joining import ask_context, grant_context, join_ask
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
@@ -30,6 +32,7 @@ from offgrid_node.protocol.mesh.vouching import vouched
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.caller import ADMIN, ANONYMOUS, Caller, Kind
+from offgrid_node.services.health.facts import HealthFacts
 from offgrid_node.services.jobs.explaining import Ended
 from offgrid_node.services.join import FAILURES_MAX, JoinHandlers
 from offgrid_node.services.ledger.handlers import LedgerHandlers
@@ -138,6 +141,25 @@ def test_status_says_what_the_node_is_and_keeps_paths_from_other_machines(house:
     assert status.journal_seq == house.store.journal_seq > 0
     assert not status.removed
     assert house.mesh.get_status(MEMBER, mesh_pb2.GetStatusRequest()).data_dir == ""
+
+
+def test_status_tells_of_alerts_of_this_node_and_of_others_that_are_beyond(house: House) -> None:
+    ok, warn = mesh_pb2.ALERT_STATE_OK, mesh_pb2.ALERT_STATE_WARN
+    alerts = [("", ok), ("", warn), ("s-1", ok), ("s-2", warn)]
+    facts = HealthFacts(tuple(mesh_pb2.Alert(name="f", about=about, state=state) for about, state in alerts))
+    handlers = MeshHandlers(
+        house.runtime, NODE.node_id, lambda: NodeFacts("0.1.0", 1, "/data", 1.0, "inline", health=facts)
+    )
+    status = handlers.get_status(ADMIN, mesh_pb2.GetStatusRequest())
+    assert [(alert.about, alert.state) for alert in status.alerts] == [("", ok), ("", warn), ("s-2", warn)]
+
+
+def test_an_alert_is_an_event_of_the_journal(house: House) -> None:
+    alert = mesh_pb2.Alert(name="memory_mb", state=mesh_pb2.ALERT_STATE_WARN, value=5_000)
+    house.runtime.ask("mesh", "health", TellOfAlert(alert))
+    house.runtime.turn()
+    told = [state_pb2.Event.FromString(body) for _, body in house.store.events()][-1]
+    assert (told.etype, told.subject, told.alert) == (EventType.HEALTH_CHANGED, NODE.node_id, alert)
 
 
 def test_peers_come_in_pages_and_each_once(house: House) -> None:

@@ -110,6 +110,21 @@ class TestForPeople:
         assert "audits   objects verified: 12, the longest ago 2023-11-1" in out
         assert ", shards wrong or gone: 2, 900 bytes read" in out
 
+    def test_status_tells_what_is_beyond_a_threshold(self, og: Run, node: SmallNode) -> None:
+        ok, critical = mesh_pb2.ALERT_STATE_OK, mesh_pb2.ALERT_STATE_CRITICAL
+        node.on_GetStatus = lambda request: mesh_pb2.GetStatusResponse(
+            alerts=[
+                mesh_pb2.Alert(
+                    name="frame_ms", about="s-1", state=critical, value=40.25, threshold=16.67,
+                    since_us=1_700_000_000_000_000,
+                ),
+                mesh_pb2.Alert(name="memory_mb", state=ok, value=90, threshold=4_096),
+            ]
+        )  # fmt: skip
+        out = og("status")[1]
+        assert "critical: frame_ms 40.25, more than 16.67 of session s-1, since 2023-11-1" in out
+        assert "memory_mb" not in out
+
     def test_tables_are_plain_columns_where_there_is_no_terminal(self, og: Run) -> None:
         _, out, _ = og("peers")
         assert [line.split()[0] for line in out.splitlines()] == ["NAME", "attic", "barn"]

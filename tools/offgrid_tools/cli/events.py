@@ -13,6 +13,7 @@ from offgrid_tools.cli.times import length_us, stamp_us
 if TYPE_CHECKING:
     from offgrid.client import Client
     from offgrid.v1.ledger_pb2 import LedgerEvent
+    from offgrid.v1.mesh_pb2 import Alert
     from offgrid.v1.state_pb2 import Event
 
 LIMIT = 50
@@ -146,10 +147,20 @@ def _about(event: Event) -> str:
             many = f", {event.session.events} events" if event.session.events else ""
             by = f" by {event.session.by}" if event.session.by else ""
             return f"{event.session.outcome}{by}: {event.session.name}{many}"
+        case "alert":
+            return _about_alert(event.alert)
         case "node_started":
             return f"version {event.node_started.version}"
         case _:
             return ""
+
+
+def _about_alert(alert: Alert) -> str:
+    from offgrid.v1.mesh_pb2 import AlertState
+    from offgrid_tools.cli.output import number, word
+
+    value = f" {number(alert.value)}" if alert.value else ""
+    return f"{word(AlertState, alert.state)}: {alert.name}{value}, threshold {number(alert.threshold)}"
 
 
 def _about_ledger(event: LedgerEvent) -> str:

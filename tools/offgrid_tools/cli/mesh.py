@@ -10,7 +10,7 @@ from offgrid_tools.cli.amounts import Weight, weight_of
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from offgrid.v1.common_pb2 import Role
     from offgrid.v1.mesh_pb2 import GetStatusResponse
@@ -53,6 +53,7 @@ def status() -> None:
             ("up", f"{duration(answer.uptime_ms)}, version {answer.version}"),
             ("data", answer.data_dir),
             ("dropped", answer.retention),
+            *(("alert", said) for said in alerts_of(answer)),
             ("removed", "this node's membership was revoked" if answer.removed else ""),
             *(("notice", notice) for notice in answer.notices),
         ]
@@ -76,6 +77,18 @@ def _repairs(answer: GetStatusResponse) -> str:
         return most
     moved = f"{size(answer.repair_pulled_bytes)} pulled, {size(answer.repair_given_bytes)} given"
     return f"{moved}, {most}" if most else moved
+
+
+def alerts_of(answer: GetStatusResponse) -> Iterator[str]:
+    """Those beyond a threshold, the worst first."""
+    from offgrid.v1.mesh_pb2 import ALERT_STATE_OK, AlertState
+    from offgrid_tools.cli.output import number, when, word
+
+    for alert in answer.alerts:
+        if alert.state != ALERT_STATE_OK:
+            figure = f"{alert.name} {number(alert.value)}, more than {number(alert.threshold)}"
+            about = f" of session {alert.about}" if alert.about else ""
+            yield f"{word(AlertState, alert.state)}: {figure}{about}, since {when(alert.since_us)}"
 
 
 def _scrub(answer: GetStatusResponse) -> str:

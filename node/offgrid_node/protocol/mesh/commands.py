@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from offgrid.v1 import mesh_pb2
+
 
 @dataclass(frozen=True, slots=True)
 class CreateInvite:
@@ -68,3 +70,10 @@ class RoadLost:
     """The open connection to a member has ended, and it was not this node that ended it."""
 
     node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TellOfAlert:
+    """From this node itself: a figure's state is another one. Answer: the alert."""
+
+    alert: mesh_pb2.Alert

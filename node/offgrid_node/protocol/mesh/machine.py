@@ -37,6 +37,7 @@ from offgrid_node.protocol.mesh.commands import (
     RemoveMember,
     RoadLost,
     RotateWrappingKey,
+    TellOfAlert,
 )
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.exchange import answer
@@ -200,6 +201,10 @@ class MeshMachine:
                 return [*effects, Reply(ticket, response), *self._spreader.removed(response.member.node_id)]
             case RotateWrappingKey():
                 return self._rotate_wrapping_key(ticket, command, now)
+            case TellOfAlert(alert):
+                subject = alert.about or self._self_id
+                event = state_pb2.Event(etype=EventType.HEALTH_CHANGED, subject=subject, alert=alert)
+                return [Record(event), Reply(ticket, alert)]
         self._check_takes_part(caller)
         digest = self.directory.digest()
         match command:

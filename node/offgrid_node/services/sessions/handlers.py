@@ -34,6 +34,7 @@ from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_key, number_
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Later
+from offgrid_node.services.health.heartbeats import Heartbeats
 from offgrid_node.services.paging import PAGE_BYTES_MAX, decode_token, encode_token, page_bounds, take_page
 from offgrid_node.services.sessions.auditing import Auditing
 from offgrid_node.services.sessions.checking import Checking
@@ -69,7 +70,7 @@ class SessionHandlers:
         privacy: Privacy,
     ) -> None:
         self._runtime, self._vault, self._rng, self._privacy = runtime, vault, rng, privacy
-        self._kinds = Kinds()
+        self._kinds, self.heartbeats = Kinds(), Heartbeats()
         for _, row in sound(runtime.store.scan, KINDS):  # one that is damaged is to be registered anew
             kind = state_pb2.Kind.FromString(row)
             self._kinds.register(kind.kind, msgspec.json.decode(kind.schema))
@@ -182,6 +183,7 @@ class SessionHandlers:
         def durable(outcome: Message | Fault) -> None:
             if isinstance(outcome, state_pb2.RecordEventsResponse):
                 self._snapshots.on_events(session.session_id, outcome.first, entries)
+                self.heartbeats.on_events(session.session_id, kinds, entries)
 
         ticket.when_done(durable)
         return ticket

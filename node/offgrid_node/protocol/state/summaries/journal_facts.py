@@ -35,6 +35,7 @@ _FIELDS: Mapping[str, _Fields] = {
     "ledger": _Fields(("tx_id", "src"), ("amount_micro", "fee_micro")),
     "session": _Fields(("session_id", "name")),
     "block": _Fields(("session_id",), ("count",)),
+    "alert": _Fields(("name",)),
 }
 
 

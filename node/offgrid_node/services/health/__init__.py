@@ -1,0 +1,1 @@
+"""How this node and the applications at it do: figures, judged against thresholds."""
