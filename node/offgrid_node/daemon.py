@@ -301,6 +301,7 @@ class Daemon:
                 config.storage.retention_base_mb,
                 config.storage.retention_token_level,
                 config.state.cleanup_old_events_days,
+                config.state.auto_purge_sessions_days,
             ),
             data_dir=config.node.data_dir,
             job_timeout_ms=config.jobs.timeout_ms,

@@ -317,6 +317,9 @@ class State(Section):
         description="for which the keys of sessions are sealed, beside the backups, so that whoever has its secret can "
         "read those; offgrid state recovery-key makes one; empty: nobody can",
     )
+    auto_purge_sessions_days: int = Field(
+        default=0, ge=0, le=36_500, description="sessions that ended so long ago are shredded; 0: none is by itself"
+    )
     sql_mirror: f.Secret = Field(
         default=SecretStr(""),
         description="mysql://USER:PASSWORD@127.0.0.1/DATABASE, a MariaDB or MySQL server on this machine for a copy of "

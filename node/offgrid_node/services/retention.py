@@ -53,7 +53,7 @@ ENOUGH = 0.9  # of a share, once it was full
 SHARES = {"events": 40, "summaries": 25, "chunks": 25, "indices": 10}  # percent
 INDICES = (SESSIONS, NAMES, OPEN_SESSIONS)
 OWN_MAX = 10_000  # objects that are counted; who has more under way is told of as many
-FORGOTTEN_MAX = 64  # sessions, in one look
+FORGOTTEN_MAX, LOOKED_MAX = 64, 1_000  # sessions, in one look
 CALLER = "retention"
 UNSUMMED = "they are in no summary yet"
 KEPT_BACK = "they are of sessions that are pinned, imported in part, or that a reducer fails at"
@@ -67,6 +67,7 @@ class Budget:
     base_mb: int = 128
     token_level: int = 0
     cleanup_days: int = 90  # 0: nothing goes for its age alone
+    auto_purge_days: int = 0  # after which a session that has ended is shredded; 0: none is
 
     @property
     def total_bytes(self) -> int:
@@ -97,6 +98,7 @@ class Retention:
     def __init__(self, runtime: Runtime, budget: Budget, around: Surroundings, later: Later) -> None:
         self._runtime, self._budget, self._around, self._later = runtime, budget, around, later
         self._going = False
+        self._looked_at = b""  # the session with which the next look begins
         self.held = ""  # what keeps it from dropping more, though too much is kept
 
     def start(self) -> None:
@@ -228,25 +230,40 @@ class Retention:
         return too_much("summaries", self._excess("summaries"), SNAPSHOTS_HOLD)
 
     def _forget_sessions(self) -> Flow[None]:
-        """Those that were shredded so long ago that nobody asks; where rows are too many, those that have nothing left
-        as well."""
-        days = self._budget.cleanup_days
-        before_us = self._runtime.clock.now().utc_us - days * DAY_US if days else 0
+        """Those that were shredded so long ago that nobody asks. Those that have ended are shredded once they are old,
+        where the owner wants that, and where rows are too many and they have nothing left. Some at each look."""
         full = self._excess("indices") > 0
-        empty, shredded = list[str](), list[str]()
-        for key, value in sound(self._runtime.store.scan, SESSIONS):
-            session = state_pb2.SessionRow.FromString(value).session
-            if session.purged_us and (full or session.purged_us < before_us):
-                if self._runtime.store.get(PURGING, key) is None:
-                    shredded.append(session.session_id)
-            elif full and session.ended_us and not session.kept and not session.pinned and not session.purged_us:
-                empty.append(session.session_id)
-            if len(empty) + len(shredded) >= FORGOTTEN_MAX:
+        due, shredded = list[str](), list[str]()
+        for looked, (key, value) in enumerate(sound(self._runtime.store.scan, SESSIONS, self._looked_at)):
+            if looked == LOOKED_MAX or len(due) + len(shredded) == FORGOTTEN_MAX:
+                self._looked_at = key
                 break
-        if empty:
-            yield self._around.shred(empty).when_done  # and forgotten with the next look
+            session = state_pb2.SessionRow.FromString(value).session
+            if session.purged_us:
+                if (full or self._is_older(session.purged_us, self._budget.cleanup_days)) and not self._is_swept(key):
+                    shredded.append(session.session_id)
+            elif self._is_over(session, full=full):
+                due.append(session.session_id)
+        else:
+            self._looked_at = b""
+        if due:
+            yield self._around.shred(due).when_done  # and forgotten later
         if shredded:
             yield self._asked(ForgetSessions(tuple(shredded)))
+
+    def _is_over(self, session: state_pb2.Session, *, full: bool) -> bool:
+        """One that was imported is as old as its import."""
+        if not session.ended_us or session.pinned:
+            return False
+        ended_us = max(session.ended_us, session.origin.imported_us)
+        return self._is_older(ended_us, self._budget.auto_purge_days) or (full and not session.kept)
+
+    def _is_older(self, at_us: int, days: int) -> bool:
+        return days > 0 and at_us < self._runtime.clock.now().utc_us - days * DAY_US
+
+    def _is_swept(self, key: bytes) -> bool:
+        """Or is about to be."""
+        return self._runtime.store.get(PURGING, key) is not None
 
     def _asked(self, command: object) -> Callable[[Callable[[Message | Fault], None]], None]:
         return self._runtime.ask("sessions", CALLER, command).when_done

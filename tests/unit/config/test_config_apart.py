@@ -45,7 +45,7 @@ def test_every_value_is_what_load_gives(tmp_path: Path) -> None:
     expected = load(file, {})
     with ConfigReading(file) as reading:
         config, unused = reading.result()
-    secret = ("jobs", "auth_key"), ("host", "llm", "api_key")
+    secret = ("jobs", "auth_key"), ("host", "llm", "api_key"), ("state", "sql_mirror")
     for path, _ in settings():
         got, wanted = (reduce(getattr, path, tree) for tree in (config, expected))
         if path in secret:

@@ -385,6 +385,44 @@ class TestAge:
         assert [key.decode() for key, _ in desk.store.scan(SESSIONS)] == [other]
 
 
+class TestSessionsThatEnded:
+    def test_are_shredded_once_they_are_old_where_the_owner_wants_that(self) -> None:
+        desk = Kept(auto_purge_days=7)
+        old, pinned, is_open = desk.session("old"), desk.session("pinned"), desk.session("open")
+        desk.fill(old, 1)
+        desk.pin(pinned)
+        for session in (old, pinned):
+            desk.ask("end_session", state_pb2.EndSessionRequest(session=session))
+        desk.wait(6 * DAY_US // 1_000)
+        desk.look()
+        assert not desk.get(old).purged_us
+
+        desk.wait(2 * DAY_US // 1_000)
+        desk.look()
+
+        assert [bool(desk.get(each).purged_us) for each in (old, pinned, is_open)] == [True, False, False]
+        assert old not in desk.keys
+
+    def test_stay_for_ever_else(self) -> None:
+        desk = Kept(cleanup_days=0)
+        session = desk.session()
+        desk.ask("end_session", state_pb2.EndSessionRequest(session=session))
+        desk.wait(10_000 * DAY_US // 1_000)
+        desk.look()
+        assert not desk.get(session).purged_us
+
+    def test_are_looked_at_some_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("offgrid_node.services.retention.LOOKED_MAX", 2)
+        desk = Kept(auto_purge_days=7)
+        sessions = [desk.session(str(at)) for at in range(5)]
+        for session in sessions:
+            desk.ask("end_session", state_pb2.EndSessionRequest(session=session))
+        desk.wait(8 * DAY_US // 1_000)
+        for _ in range(3):
+            desk.look()
+        assert all(desk.get(session).purged_us for session in sessions)
+
+
 class TestTooManySessions:
     def test_the_oldest_that_have_nothing_left_are_shredded_and_forgotten(
         self, monkeypatch: pytest.MonkeyPatch
