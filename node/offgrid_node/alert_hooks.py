@@ -10,7 +10,6 @@ secret. Nothing is kept for the next start.
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import logging
 import os
@@ -21,9 +20,13 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from offgrid_node.services.health.alerts import Alert
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
 
 WAITING_MAX = 64
 COMMAND_S, REQUEST_S, CLOSE_S = 10.0, 5.0, 1.0
@@ -69,7 +72,7 @@ class Hook:
         while not self._closing and (body := self._waiting.get()) is not None and not self._closing:
             try:
                 self._send(body)
-            except (HookFailed, OSError, http.client.HTTPException, ValueError) as error:
+            except (HookFailed, OSError, ValueError) as error:
                 self.counts[FAILED] += 1
                 self.trouble = f"health.{self.name} was not told of an alert: {error or type(error).__name__}"
                 _log.warning("%s", self.trouble)
@@ -128,10 +131,12 @@ class Webhook:
         self._stopped = threading.Event()
 
     def send(self, body: bytes) -> None:
+        from http.client import HTTPException  # loaded on nodes that have such an address
+
         for tried in range(1, TRIES + 1):
             try:
                 status = self._post(body)
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, HTTPException) as error:
                 said = f"{self._url}: {error or type(error).__name__}"
             else:
                 if 200 <= status < 300:
@@ -155,13 +160,15 @@ class Webhook:
         finally:
             connection.close()
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connect(self) -> HTTPConnection:
+        from http.client import HTTPConnection, HTTPSConnection
+
         if not self._secure:
-            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+            return HTTPConnection(self._host, self._port, timeout=self._timeout_s)
         import ssl
 
         context = ssl.create_default_context()
-        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=context)
+        return HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=context)
 
 
 class AlertHooks:

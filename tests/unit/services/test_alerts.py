@@ -171,6 +171,16 @@ class TestTelling:
         assert {alert.about for alert in told} == {about for _, about in many}
         assert len(told) == len(many)
 
+    def test_one_that_begins_anew_before_its_end_was_told_has_ended_first(self) -> None:
+        alerts = Alerts({"f": BOTH})
+        many = {("f", str(number)): 101.0 for number in range(TOLD_MAX)}
+        for _ in range(RISE):
+            alerts.look(many, 1)
+        alerts.end("3", 2)
+        assert alerts.look({}, 3) == [], "nothing more may be told now"
+        told = [alert for _ in range(TOLD_EVERY) for alert in alerts.look({("f", "3"): 1.0}, 4)]
+        assert [(alert.about, alert.state) for alert in told] == [("3", OK)]
+
     def test_the_end_of_one_that_is_gone_is_told_too(self) -> None:
         alerts = Alerts({"f": BOTH})
         many = {("f", str(number)): 101.0 for number in range(TOLD_MAX)}
