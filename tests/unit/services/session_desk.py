@@ -63,6 +63,8 @@ class Desk:
         outcome = getattr(self.handlers, method)(ADMIN, request)
         if isinstance(outcome, Ticket):
             self.runtime.turn()
+            while outcome.outcome is None:
+                self.wait(1)
             outcome = outcome.outcome
         if isinstance(outcome, Stream):
             return self.drain(outcome)

@@ -12,8 +12,11 @@ from offgrid.reducers import STATE_BYTES_MAX, Recorded
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, InvalidRequest
 from offgrid_node.protocol.state.sessions import machine
+from offgrid_node.protocol.state.sessions.commands import DropOldest
 from offgrid_node.protocol.state.sessions.tables import SNAPSHOTS
-from offgrid_node.services.sessions import snapshots
+from offgrid_node.runtime import Ticket
+from offgrid_node.services.caller import ADMIN
+from offgrid_node.services.sessions import folding, snapshots
 from offgrid_node.storage.store import Batch
 
 
@@ -238,3 +241,99 @@ class TestAReducer:
         assert desk.record(session, event()) == 1
         with pytest.raises(FailedPrecondition, match="has no beginning: KeyError"):
             state(desk, session)
+
+
+class TestALongSession:
+    """In portions of 8 events; blocks have 4."""
+
+    @pytest.fixture
+    def session(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> str:
+        monkeypatch.setattr(folding, "PORTION_EVENTS", 8)
+        session = desk.session()
+        fill(desk, session, 40)
+        return session
+
+    def asked(self, desk: Desk, session: str, number: int = 0) -> Ticket:
+        request = state_pb2.ShowStateRequest(session=session, reducer="numbers", number=number)
+        return desk.handlers.show_state(ADMIN, request)
+
+    def applied(self, desk: Desk) -> int:
+        reducer = desk.reducers["numbers"]
+        assert isinstance(reducer, Numbers)
+        return reducer.applied
+
+    def test_is_folded_in_portions_between_which_others_have_the_node(self, desk: Desk, session: str) -> None:
+        ticket = self.asked(desk, session)
+        done = [self.applied(desk)]
+        while ticket.outcome is None:
+            desk.record(session, event(), sent=40 + len(done) - 1)
+            desk.wait(folding.PAUSE_MS)
+            done.append(self.applied(desk))
+        steps = [after - before for before, after in zip([0, *done], done, strict=False)]
+        assert set(steps[:-1]) == {8}
+        shown = ticket.outcome
+        assert isinstance(shown, state_pb2.ShowStateResponse)
+        assert json.loads(shown.state) == [*range(1, shown.number + 1)]
+        assert shown.number > 40, "what came meanwhile is in it"
+
+    def test_opens_so_many_bytes_in_a_portion(self, desk: Desk, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(folding, "PORTION_BYTES", 1)
+        self.asked(desk, session)
+        assert self.applied(desk) == 4, "one block"
+
+    def test_does_not_keep_others_waiting_who_fold_too(self, desk: Desk, session: str) -> None:
+        """Each moment one portion, whoever's turn it is."""
+        tickets = [self.asked(desk, session, 40 - n) for n in range(3)]
+        before = self.applied(desk)
+        while not all(ticket.outcome for ticket in tickets):
+            desk.wait(folding.PAUSE_MS)
+            assert self.applied(desk) - before <= 8
+            before = self.applied(desk)
+        for n, ticket in enumerate(tickets):
+            assert isinstance(ticket.outcome, state_pb2.ShowStateResponse)
+            assert json.loads(ticket.outcome.state) == [*range(1, 41 - n)]
+
+    def test_so_many_at_once_and_no_more(self, desk: Desk, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(folding, "FOLDS_MAX", 2)
+        tickets = [self.asked(desk, session, 40 - n) for n in range(3)]
+        assert isinstance(tickets[2].outcome, Exhausted)
+        desk.wait(100)
+        for _ in range(20):
+            desk.wait(folding.PAUSE_MS)
+        assert [type(ticket.outcome) for ticket in tickets[:2]] == [state_pb2.ShowStateResponse] * 2
+        desk.ask("show_state", state_pb2.ShowStateRequest(session=session, reducer="numbers", number=40))
+
+    def test_that_is_shredded_meanwhile_is_not_shown(self, desk: Desk, session: str) -> None:
+        ticket = self.asked(desk, session)
+        desk.ask("purge_sessions", state_pb2.PurgeSessionsRequest(sessions=[session]))
+        for _ in range(10):
+            desk.wait(folding.PAUSE_MS)
+        assert isinstance(ticket.outcome, FailedPrecondition)
+        assert ticket.outcome.reason == "SessionShredded"
+
+    def test_whose_beginning_goes_meanwhile_is_folded_from_the_snapshot_that_stays(
+        self, desk: Desk, session: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ticket = self.asked(desk, session)
+        monkeypatch.setattr(folding, "PORTION_EVENTS", 100)
+        for name in desk.reducers:
+            desk.ask("take_snapshot", state_pb2.TakeSnapshotRequest(session=session, reducer=name))
+        desk.runtime.ask("sessions", "test", DropOldest(desk.store.journal_seq, 1 << 30))
+        desk.runtime.turn()
+        assert desk.ask("get_session", state_pb2.GetSessionRequest(session=session)).session.kept == 4
+        for _ in range(10):
+            desk.wait(folding.PAUSE_MS)
+        assert isinstance(ticket.outcome, state_pb2.ShowStateResponse)
+        assert (ticket.outcome.snapshot, json.loads(ticket.outcome.state)) == (40, [*range(1, 41)])
+
+    def test_is_watched_from_what_it_comes_to_in_the_end(self, desk: Desk, session: str) -> None:
+        stream = desk.handlers.watch_session(ADMIN, state_pb2.WatchSessionRequest(session=session, reducer="numbers"))
+        assert stream.take() == []
+        found: list[Any] = []
+        stream.when_ready(lambda: found.extend(stream.take()))
+        for _ in range(10):
+            desk.wait(folding.PAUSE_MS)
+        desk.record(session, event(), sent=40)
+        desk.wait(1)
+        assert found[0].sync.number == 40
+        assert [each.record.number for each in found[1:]] == [41]

@@ -29,6 +29,7 @@ from offgrid_node.storage.store import Batch
 
 BLOCK = 40_000  # bytes of data in what `fill` records at a time
 SHARE = MIB * 40 // 100
+LOOK_MS = 10  # that a look takes
 
 
 class Kept(Desk):
@@ -77,6 +78,8 @@ class Kept(Desk):
 
     def look(self) -> state_pb2.GetRetentionResponse:
         self.wait(INTERVAL_MS)
+        for _ in range(LOOK_MS):  # a long session is summed up in portions
+            self.wait(1)
         return self.told()
 
     def told(self) -> state_pb2.GetRetentionResponse:

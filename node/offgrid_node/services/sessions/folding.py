@@ -1,12 +1,13 @@
 """What a session's events come to, by each reducer that this node knows: worked out from the newest snapshot that is
 sound and the events behind it, and kept up as events come in.
 
-A snapshot that is damaged, or of another version of its reducer, is passed over for the one before it.
+A snapshot that is damaged, or of another version of its reducer, is passed over for the one before it. What takes long
+is folded in portions, of whoever asks in turn, and others have the node in between.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -27,11 +28,15 @@ from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition,
 from offgrid_node.protocol.state.sessions.blocks import Entry
 from offgrid_node.protocol.state.sessions.tables import SNAPSHOTS, snapshots_of
 from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_of
+from offgrid_node.services.flow import Flow, Later
 from offgrid_node.services.sessions.reading import Reading
 from offgrid_node.services.sessions.vault import Vault
 from offgrid_node.storage.store import Store
 
 LIVE_MAX = 64  # sessions and reducers whose state is kept up
+FOLDS_MAX = 64  # that wait for their next portion; each holds a state
+PORTION_EVENTS, PORTION_BYTES = 4_000, 512 * 1024  # folded, or opened, before others have their turn; a block at least
+PAUSE_MS, RETRY_MS = 1, 1_000
 
 T = TypeVar("T")
 
@@ -60,9 +65,13 @@ def _said(reducer: Reducer, number: int) -> str:
 class Folding:
     """By reducer's name. Raises Corrupt where events cannot be read, FailedPrecondition (SessionShredded)."""
 
-    def __init__(self, store: Store, vault: Vault, reading: Reading, reducers: Mapping[str, Reducer]) -> None:
+    def __init__(
+        self, store: Store, vault: Vault, reading: Reading, reducers: Mapping[str, Reducer], later: Later
+    ) -> None:
         self._store, self._vault, self._reading, self.reducers = store, vault, reading, reducers
+        self._later = later
         self._live: OrderedDict[tuple[str, str], Folded] = OrderedDict()
+        self._waiting: deque[Callable[[Fault | None], None]] = deque()
 
     def reducer(self, name: str) -> Reducer:
         found = self.reducers.get(name)
@@ -71,14 +80,16 @@ class Folding:
             raise InvalidRequest.field("reducer", f"{name!r} is not known to this node; there are: {known}")
         return found
 
-    def state(self, session_id: str, reducer: Reducer, upto: int | None = None) -> Folded:
-        """Of all events, or of those up to a number."""
-        live = self._live.get((session_id, reducer.name))
-        if upto is None and live is not None:
-            del self._live[session_id, reducer.name]  # unless all goes well it is half of something
-            self._live[session_id, reducer.name] = self._read_on(session_id, reducer, live, None)
-            return live
-        folded = self._read_on(session_id, reducer, self._newest_snapshot(session_id, reducer, upto), upto)
+    def state(self, session_id: str, reducer: Reducer, upto: int | None = None) -> Flow[Folded]:
+        """Of all events, or of those up to a number. It is led on with the next ones: use it at once. Raises Exhausted
+        (FoldsBusy) as well."""
+        # unless all goes well it is half of something
+        live = self._live.pop((session_id, reducer.name), None) if upto is None else None
+        folded = live or self._newest_snapshot(session_id, reducer, upto)
+        while self._read_on(session_id, reducer, folded, upto):
+            yield self._turn
+            if folded.number < self._reading.gone(session_id):  # retention has overtaken it, but never the snapshots
+                folded = self._newest_snapshot(session_id, reducer, upto)
         if upto is None:
             self._keep_live(session_id, reducer, folded)
         return folded
@@ -123,18 +134,39 @@ class Folding:
         while len(self._live) > LIVE_MAX:
             self._live.popitem(last=False)
 
-    def _read_on(self, session_id: str, reducer: Reducer, folded: Folded, upto: int | None) -> Folded:
+    def _read_on(self, session_id: str, reducer: Reducer, folded: Folded, upto: int | None) -> bool:
+        """One portion; whether there may be more."""
         if upto is not None and folded.number >= upto:
-            return folded
+            return False
         if folded.number < (gone := self._reading.gone(session_id)):
             raise _gone(session_id, gone)
+        events, opened_bytes = 0, 0
         for part in self._reading.after(session_id, folded.number):
             wanted = part.events if upto is None else [each for each in part.events if each[0] <= upto]
             folded.state = _fold(reducer, folded.state, wanted)
             folded.number = wanted[-1][0] if wanted else folded.number
             if upto is not None and folded.number >= upto:
-                break
-        return folded
+                return False
+            events, opened_bytes = events + len(wanted), opened_bytes + part.bytes
+            if events >= PORTION_EVENTS or opened_bytes >= PORTION_BYTES:
+                return True
+        return False
+
+    def _turn(self, done: Callable[[Fault | None], None]) -> None:
+        """A step: whoever folds waits for its next portion, and all of them together run one at a time."""
+        if len(self._waiting) >= FOLDS_MAX:
+            text = f"{FOLDS_MAX} states of long sessions are being worked out already"
+            done(Exhausted(text, reason="FoldsBusy", retry_ms=RETRY_MS))
+            return
+        self._waiting.append(done)
+        if len(self._waiting) == 1:
+            self._later(PAUSE_MS, self._next)
+
+    def _next(self) -> None:
+        done = self._waiting.popleft()
+        if self._waiting:
+            self._later(PAUSE_MS, self._next)
+        done(None)
 
     def _newest_snapshot(self, session_id: str, reducer: Reducer, upto: int | None) -> Folded:
         for folded in self._snapshots(session_id, reducer, newest_first=True, upto=upto):

@@ -33,7 +33,7 @@ from offgrid_node.protocol.state.sessions.writers import COUNT_MAX
 from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_key, number_of
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
-from offgrid_node.services.flow import Later
+from offgrid_node.services.flow import Flow, Later, ticket_of
 from offgrid_node.services.health.heartbeats import Heartbeats
 from offgrid_node.services.paging import PAGE_BYTES_MAX, decode_token, encode_token, page_bounds, take_page
 from offgrid_node.services.sessions.auditing import Auditing
@@ -75,7 +75,7 @@ class SessionHandlers:
             kind = state_pb2.Kind.FromString(row)
             self._kinds.register(kind.kind, msgspec.json.decode(kind.schema))
         self._reading = Reading(runtime.store, vault)
-        self._folding = Folding(runtime.store, vault, self._reading, reducers)
+        self._folding = Folding(runtime.store, vault, self._reading, reducers, later)
         self._snapshots = Snapshots(runtime, self._folding, later)
         self.shredding = Shredding(runtime, vault, self._forget)
         self._lookup, self._auditing = Lookup(runtime.store, vault), Auditing(runtime, readings=privacy.audit)
@@ -224,7 +224,7 @@ class SessionHandlers:
 
     # ---- what they come to
 
-    def show_state(self, caller: Caller, request: state_pb2.ShowStateRequest) -> Message | Ticket:
+    def show_state(self, caller: Caller, request: state_pb2.ShowStateRequest) -> Ticket:
         session, reducer = self._lookup.readable(request.session), self._folding.reducer(request.reducer or SESSION)
         upto: int | None = None
         if request.number and request.at_us:
@@ -233,7 +233,10 @@ class SessionHandlers:
             upto = min(request.number, session.recorded)
         elif request.at_us:
             upto = self._reading.number_at(session.session_id, session.recorded, request.at_us)
-        folded = self._folding.state(session.session_id, reducer, upto)
+        return ticket_of(self._shown(caller, session, reducer, upto))
+
+    def _shown(self, caller: Caller, session: state_pb2.Session, reducer: Reducer, upto: int | None) -> Flow[Message]:
+        folded = yield from self._folding.state(session.session_id, reducer, upto)
         state, digest = self._folding.shown(reducer, folded)
         answer = state_pb2.ShowStateResponse(
             reducer=reducer.name,
@@ -243,7 +246,8 @@ class SessionHandlers:
             digest=digest,
             snapshot=folded.snapshot,
         )
-        return self._auditing.shown(caller, session, answer)
+        told = self._auditing.shown(caller, session, answer)
+        return (yield told.when_done) if isinstance(told, Ticket) else told
 
     def take_snapshot(self, caller: Caller, request: state_pb2.TakeSnapshotRequest) -> Ticket:
         session, reducer = self._lookup.readable(request.session), self._folding.reducer(request.reducer or SESSION)
@@ -310,7 +314,7 @@ class SessionHandlers:
         return self._kinds.keys(kind)
 
     def summing_up(self, session_id: str) -> Iterator[Ticket]:
-        """Snapshots of all that it says, by each reducer. Raises as they do."""
+        """Snapshots of all that it says, by each reducer."""
         for reducer in self._folding.reducers.values():
             yield self._snapshots.take(session_id, reducer)
 

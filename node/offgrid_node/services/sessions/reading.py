@@ -10,6 +10,7 @@ from typing import NamedTuple
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Corrupt
 from offgrid_node.protocol.state.sessions.blocks import BLOCK, Entry, decode
+from offgrid_node.protocol.state.sessions.machine import shredded
 from offgrid_node.protocol.state.sessions.tables import BLOCKS, SESSIONS, block_key
 from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_of
 from offgrid_node.services.sessions.vault import Vault
@@ -41,6 +42,8 @@ class Reading:
         """The number of its newest event that is kept no more; 0: all are."""
         row = self._store.get(SESSIONS, session_id.encode())
         session = state_pb2.SessionRow.FromString(row or b"").session
+        if session.purged_us:
+            raise shredded(session_id)
         return int(session.recorded - session.kept)
 
     def after(

@@ -14,7 +14,7 @@ from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.state.sessions.blocks import Entry
 from offgrid_node.protocol.state.sessions.commands import KeepSnapshot
 from offgrid_node.runtime import Runtime, Ticket
-from offgrid_node.services.flow import Later
+from offgrid_node.services.flow import Flow, Later, ticket_of
 from offgrid_node.services.sessions.folding import Folding
 
 SNAPSHOT_EVENTS, SNAPSHOT_MS = 1_000, 60_000
@@ -58,11 +58,15 @@ class Snapshots:
         self._since.pop(session_id, None)
 
     def take(self, session_id: str, reducer: Reducer) -> Ticket:
-        """Raises as `Folding.state`."""
-        folded = self._folding.state(session_id, reducer)
+        """Fails as `Folding.state`."""
+        return ticket_of(self._take(session_id, reducer))
+
+    def _take(self, session_id: str, reducer: Reducer) -> Flow[Message]:
+        folded = yield from self._folding.state(session_id, reducer)
         sealed = self._folding.sealed(session_id, reducer, folded)
         command = KeepSnapshot(session_id, reducer.name, reducer.version, folded.number, sealed)
-        return self._runtime.ask("sessions", CALLER, command, size_bytes=len(sealed))
+        kept: Message = yield self._runtime.ask("sessions", CALLER, command, size_bytes=len(sealed)).when_done
+        return kept
 
     def _on_time(self, session_id: str) -> None:
         since = self._since.get(session_id)
@@ -74,12 +78,7 @@ class Snapshots:
     def _take_all(self, session_id: str, since: _Since) -> None:
         since.events = 0
         for reducer in self._folding.reducers.values():
-            try:
-                self.take(session_id, reducer).when_done(partial(_tell, session_id, reducer.name))
-            except Fault as fault:
-                _tell(session_id, reducer.name, fault)
-            except Exception:  # noqa: BLE001 - a defect, of ours or of the reducer's
-                _log.exception("no snapshot of session %s by %s", session_id, reducer.name)
+            self.take(session_id, reducer).when_done(partial(_tell, session_id, reducer.name))
 
 
 def _tell(session_id: str, reducer: str, outcome: Message | Fault) -> None:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Collection, Sequence
 
 from google.protobuf.message import Message
 
+from offgrid.reducers import Reducer
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
-from offgrid_node.services.flow import Later
+from offgrid_node.services.flow import Flow, Later, run
 from offgrid_node.services.sessions.auditing import Auditing
 from offgrid_node.services.sessions.folding import Folding
 from offgrid_node.services.sessions.lookup import Lookup
@@ -54,13 +55,11 @@ class Watching:
             if request.after > session.recorded:
                 text = f"{request.after}; the session has {session.recorded} events"
                 raise InvalidRequest.field("after", text)
-            return RecordStream(self, session.session_id, request.after, kinds, told, None)
-        sync = self._sync(session, reducer)
-        return RecordStream(self, session.session_id, sync.number, kinds, told, sync)
+            return RecordStream(self, session.session_id, kinds, told, request.after)
+        return RecordStream(self, session.session_id, kinds, told, self._sync(session, self._folding.reducer(reducer)))
 
-    def _sync(self, session: state_pb2.Session, name: str) -> state_pb2.SessionSync:
-        reducer = self._folding.reducer(name)
-        folded = self._folding.state(session.session_id, reducer)
+    def _sync(self, session: state_pb2.Session, reducer: Reducer) -> Flow[state_pb2.SessionSync]:
+        folded = yield from self._folding.state(session.session_id, reducer)
         state, digest = self._folding.shown(reducer, folded)
         return state_pb2.SessionSync(
             session=session,
@@ -109,19 +108,28 @@ class RecordStream(Stream):
         self,
         watching: Watching,
         session_id: str,
-        after: int,
         kinds: Collection[str],
         told: Ticket | None,
-        sync: state_pb2.SessionSync | None,
+        begin: int | Flow[state_pb2.SessionSync],
     ) -> None:
+        """`begin`: behind that number, or with what that comes to."""
         super().__init__()
-        self._watching, self._session_id, self._at, self._kinds = watching, session_id, after, kinds
-        self._sync, self._due, self._begun = sync, False, False
+        self._watching, self._session_id, self._kinds, self._at = watching, session_id, kinds, 0
+        self._due = self._begun = False
         self.when_closed(watching.when_told(session_id, self._go_on))
+
+        def start(outcome: Message | Fault | None) -> None:
+            if isinstance(outcome, Fault):
+                self.end(outcome)
+            elif isinstance(begin, int):
+                self._begin(begin)
+            else:
+                run(begin, self._on_sync)
+
         if told is None:
-            self._begin(None)
+            start(None)
         else:
-            told.when_done(self._begin)
+            told.when_done(start)
 
     def take(self) -> list[Message]:
         found = super().take()
@@ -140,13 +148,16 @@ class RecordStream(Stream):
             self._watching.soon(self._go_on)
         return found + more
 
-    def _begin(self, outcome: Message | Fault | None) -> None:
+    def _on_sync(self, outcome: state_pb2.SessionSync | Fault) -> None:
         if isinstance(outcome, Fault):
             self.end(outcome)
         elif not self.ended:
-            self._begun = True
-            if self._sync is not None:
-                self.push(state_pb2.WatchSessionResponse(sync=self._sync))
+            self.push(state_pb2.WatchSessionResponse(sync=outcome))
+            self._begin(outcome.number)
+
+    def _begin(self, after: int) -> None:
+        if not self.ended:
+            self._at, self._begun = after, True
             self._go_on()
 
     def _go_on(self) -> None:
