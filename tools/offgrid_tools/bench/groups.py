@@ -49,5 +49,5 @@ GROUPS = {
     "storage": Group("objects on ten hosts, beside Tahoe-LAFS", "offgrid_tools.bench.storage"),
     "storage1gb": Group("what each process has in use for 1 GB up and down", "offgrid_tools.bench.storage_memory"),
     "ledger": Group("payments through four witnesses, beside signature checks alone", "offgrid_tools.bench.ledger"),
-    "state": Group("appends to the journal, beside raw LMDB", "offgrid_tools.bench.state"),
+    "state": Group("sessions of events, beside raw LMDB and eventsourcing", "offgrid_tools.bench.state"),
 }

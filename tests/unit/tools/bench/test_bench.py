@@ -1,4 +1,4 @@
-"""The benchmark: what is judged, how pairs are taken, what is written. The state group runs for real, in small."""
+"""The benchmark: what is judged, how pairs are taken, what is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from offgrid_tools.bench import __main__ as bench
-from offgrid_tools.bench import hosted, state
+from offgrid_tools.bench import hosted
 from offgrid_tools.bench.document import DOCUMENT, refresh
 from offgrid_tools.bench.figures import Figure, Goal, Verdict, read_goals
 from offgrid_tools.bench.groups import GROUPS, Group, Plan
@@ -168,20 +168,3 @@ class TestTheHostedGroup:
         assert named <= read_goals()["hosted"].keys()
         assert all("bwrap" in name or "dask" in name for name in missing)  # where they are not installed
         assert all(figure.value > 0 for figure in figures)
-
-
-class TestTheStateGroup:
-    def test_ours_stores_events_of_the_size_that_is_spoken_of(self, tmp_path: Path) -> None:
-        ours = state.OurJournal(tmp_path)
-        ours.append(state.BATCH)
-        assert len(ours.newest()) == state.EVENT_BYTES
-        ours.close()
-
-    def test_it_measures_every_figure_that_has_a_goal(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("BATCHES_PER_SAMPLE", "SINGLES_QUICK", "PACED_BATCHES"):
-            monkeypatch.setattr(state, name, 2)
-        monkeypatch.setattr(state, "PACE_S", 0)
-        figures = state.measure(Plan(tmp_path, quick=True, say=lambda line: None))
-        named = {figure.name for figure in figures} | {"disk_bytes_per_event_at_75_per_s"}  # where the disk says
-        assert named == read_goals()["state"].keys()
-        assert all(figure.value > 0 for figure in figures if figure.name != "disk_bytes_per_event_at_75_per_s")
