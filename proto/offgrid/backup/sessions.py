@@ -7,7 +7,7 @@ and as one of that node's own, which says where it comes from.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -17,14 +17,15 @@ import msgspec
 
 from offgrid.backup import BackupDamaged
 from offgrid.backup.container import BackupReader
-from offgrid.exports.document import FORMAT, Head, SessionPart
+from offgrid.exports.document import FORMAT, BasePart, Head, SessionPart
 from offgrid.exports.writing import ExportWriter
 from offgrid.kinds import KNOWN
 from offgrid.reducers import Recorded
 from offgrid.v1 import state_pb2
 
 SESSIONS, BLOCKS, KINDS = "sessions", "session_blocks", "session_kinds"  # tables of the node's
-ID_CHARS, NONCE_BYTES = 26, 24
+SNAPSHOTS = "session_snapshots"
+ID_CHARS, NUMBER_BYTES, NONCE_BYTES = 26, 8, 24
 
 Entries = list[tuple[int, str, int | None, float | None, bytes]]
 
@@ -71,7 +72,39 @@ def exports(
             yield session_id, _events(kept.sessions[session_id], keys[session_id], (value for _, value in rows))
 
 
-def write_export(file: BinaryIO, kept: Kept, session_id: str, events: Iterator[Recorded]) -> None:
+def bases(
+    reader: BackupReader, kept: Kept, keys: Mapping[str, bytes], wanted: Collection[str]
+) -> dict[str, list[BasePart]]:
+    """Of each wanted session whose first events were kept no more, what they came to: by each reducer the oldest
+    snapshot that opens and for which JSON has words. In memory: a state has 1 MiB at most."""
+    trimmed = {each for each in wanted if kept.sessions[each].recorded > kept.sessions[each].kept}
+    found = dict[str, dict[str, BasePart]]()
+    for segment in reader.segments() if trimmed else ():
+        for row in (row for table in segment.tables if table.name == SNAPSHOTS for row in table.rows):
+            session_id = row.key[:ID_CHARS].decode("ascii", "replace")
+            reducer = row.key[ID_CHARS : -NUMBER_BYTES - 1].decode("utf-8", "replace")
+            if session_id in trimmed and reducer not in found.setdefault(session_id, {}):
+                base = _base(session_id, keys[session_id], reducer, row)
+                if base is not None:
+                    found[session_id][reducer] = base
+    return {session_id: [*by_reducer.values()] for session_id, by_reducer in found.items()}
+
+
+def _base(session_id: str, key: bytes, reducer: str, row: state_pb2.SegmentWrite) -> BasePart | None:
+    number, snapshot = int.from_bytes(row.key[-NUMBER_BYTES:], "big"), state_pb2.SnapshotRow.FromString(row.value)
+    try:
+        packed = _unsealed(session_id, key, f"snapshot {reducer} {snapshot.version} {number}", snapshot.sealed)
+        state = msgspec.msgpack.decode(packed)
+        if msgspec.json.decode(msgspec.json.encode(state)) != state:
+            return None
+    except (CannotOpen, ValueError, TypeError):
+        return None  # a later one may do
+    return BasePart(reducer, snapshot.version, number, state)
+
+
+def write_export(
+    file: BinaryIO, kept: Kept, session_id: str, events: Iterator[Recorded], bases: Sequence[BasePart] = ()
+) -> None:
     """In the form of JSON lines. Raises what reading the events does."""
     session = kept.sessions[session_id]
     part = SessionPart(
@@ -84,7 +117,8 @@ def write_export(file: BinaryIO, kept: Kept, session_id: str, events: Iterator[R
     )
     kinds = {kind: kept.kinds[kind] for kind in sorted(session.kinds) if kind not in KNOWN and kind in kept.kinds}
     first = session.recorded - session.kept + 1
-    writer = ExportWriter(file, "json", Head(FORMAT, kept.node_id, part, "recorded", first, session.kept, kinds))
+    head = Head(FORMAT, kept.node_id, part, "recorded", first, session.kept, kinds, [*bases])
+    writer = ExportWriter(file, "json", head)
     for event in events:
         writer.add(event)
     writer.end()
@@ -107,16 +141,24 @@ def _events(session: state_pb2.Session, key: bytes, rows: Iterator[bytes]) -> It
 
 
 def _opened(session_id: str, key: bytes, block: state_pb2.BlockRow) -> Entries:
-    """As the node seals them: protocol/state/sessions/blocks.py and keys/blocks.py there."""
+    try:
+        return msgspec.msgpack.decode(_unsealed(session_id, key, "block", block.sealed), type=Entries)
+    except (CannotOpen, ValueError, TypeError) as error:
+        text = f"session {session_id}: the block at event {block.first} does not open: {error}"
+        raise BackupDamaged(text) from error
+
+
+class CannotOpen(Exception):
+    """It was not sealed so, by that key."""
+
+
+def _unsealed(session_id: str, key: bytes, what: str, sealed: bytes) -> bytes:
+    """As the node seals it: protocol/state/sessions/blocks.py, services/sessions/folding.py, keys/blocks.py there."""
     from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt
     from nacl.exceptions import CryptoError
 
-    nonce, sealed = block.sealed[:NONCE_BYTES], block.sealed[NONCE_BYTES:]
-    bound = f"og.session.v1 {session_id} block".encode()
+    bound = f"og.session.v1 {session_id} {what}".encode()
     try:
-        return msgspec.msgpack.decode(
-            crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, bound, nonce, key), type=Entries
-        )
+        return crypto_aead_xchacha20poly1305_ietf_decrypt(sealed[NONCE_BYTES:], bound, sealed[:NONCE_BYTES], key)
     except (CryptoError, ValueError, TypeError) as error:
-        text = f"session {session_id}: the block at event {block.first} does not open: {error}"
-        raise BackupDamaged(text) from error
+        raise CannotOpen(str(error)) from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from offgrid.backup import BackupDamaged
 from offgrid.backup.container import BackupReader
-from offgrid.backup.sessions import exports, kept_in, write_export
+from offgrid.backup.sessions import bases, exports, kept_in, write_export
 from offgrid.exports.document import BadExport
 from offgrid.v1 import state_pb2
 
@@ -52,13 +52,14 @@ def restore_sessions(
             yield Told(session, outcome)
         else:
             wanted.append(session.session_id)
+    begun = bases(reader, kept, keys, tuple(wanted))
     for session_id, events in exports(reader, kept, keys, tuple(wanted)):
         session = kept.sessions[session_id]
         wanted.remove(session_id)
         try:
             with tempfile.TemporaryFile() as passing:  # what is said in it nobody else can open, and it goes with us
                 file = cast("BinaryIO", passing)  # on Windows it is one by another name
-                write_export(file, kept, session_id, events)
+                write_export(file, kept, session_id, events, begun.get(session_id, ()))
                 file.seek(0)
                 imported = sessions.import_export(file, on_events=on_events)
         except (BackupDamaged, BadExport) as error:

@@ -14,6 +14,7 @@ from offgrid.backup.container import BackupReader, BackupWriter
 from offgrid.client.restoring import Told, restore_sessions
 from offgrid.v1 import state_pb2
 from offgrid_node.backups.taking import Contents
+from offgrid_node.protocol.state.sessions.commands import DropOldest
 from offgrid_node.protocol.state.sessions.tables import BLOCKS, SESSIONS, block_key
 from offgrid_node.services.sessions.privacy import Privacy
 from offgrid_node.storage.store import Batch
@@ -47,8 +48,8 @@ class Other:
             for segment in contents.segments():
                 writer.add(segment)
             writer.finish(
-                node_id="node-0", node="attic", mesh="home", life=0, journal_floor=0, made_us=1, made_by="0.1",
-                journal_seq=self.desk.store.journal_seq, rows=contents.rows,
+                node_id="node-0", node="attic", mesh="home", life=0, made_us=1, made_by="0.1", rows=contents.rows,
+                journal_floor=self.desk.store.journal_floor, journal_seq=self.desk.store.journal_seq,
             )  # fmt: skip
         reader = BackupReader.open(path)
         reader.check()
@@ -89,6 +90,19 @@ def test_what_the_node_does_not_have_comes_whole(here: DeskCalls, other: Other) 
     assert [record.timestamp_us for record in records] == [START_US + n for n in range(EVENTS)]
     session = here.desk.ask("get_session", state_pb2.GetSessionRequest(session=told["run"].made)).session
     assert (session.name, session.origin.session_id, session.origin.node_id) == ("run", other.run, "node-0")
+
+
+def test_what_came_before_the_first_event_that_is_kept_comes_as_its_state(here: DeskCalls, other: Other) -> None:
+    other.desk.ask("take_snapshot", state_pb2.TakeSnapshotRequest(session=other.run))
+    other.desk.runtime.ask("sessions", "test", DropOldest(4, 1_000_000))
+    other.desk.runtime.turn()
+    shown = other.desk.ask("show_state", state_pb2.ShowStateRequest(session=other.run))
+
+    told = restored(here, other)["run"]
+
+    assert (told.outcome, told.why) == ("restored", "")
+    assert [record.number for record in here.desk.records(told.made)] == [3, 4, 5]
+    assert here.desk.ask("show_state", state_pb2.ShowStateRequest(session=told.made)).digest == shown.digest
 
 
 def test_again_nothing_comes_twice(here: DeskCalls, other: Other) -> None:
