@@ -16,7 +16,7 @@ from offgrid_node.local_mesh import LocalMesh, LocalNode
 
 pytestmark = pytest.mark.xdist_group("mesh")
 
-NAMES = ("Mesh", "Join", "Job", "Market", "Host", "Object", "Quorum", "Ledger", "State", "Session")
+NAMES = ("Mesh", "Join", "Job", "Market", "Host", "Object", "Quorum", "Ledger", "State", "Session", "Memory", "Backup")
 SERVICES = {f"offgrid.v1.{name}Service" for name in NAMES} | {
     "grpc.health.v1.Health",
     "grpc.reflection.v1alpha.ServerReflection",
@@ -34,6 +34,8 @@ ADMIN_CALLS = {
     "offgrid.v1.LedgerService/GetGenesis": "",
     "offgrid.v1.StateService/ListEvents": "",
     "offgrid.v1.SessionService/ListSessions": "",
+    "offgrid.v1.MemoryService/ListSummaries": "",
+    "offgrid.v1.BackupService/ListBackups": "",
     "grpc.health.v1.Health/Check": "",
 }
 MEMBER_CALLS = ADMIN_CALLS | {
@@ -41,6 +43,8 @@ MEMBER_CALLS = ADMIN_CALLS | {
     "offgrid.v1.HostService/GetHost": "permission_denied",
     "offgrid.v1.StateService/ListEvents": "permission_denied",
     "offgrid.v1.SessionService/ListSessions": "permission_denied",
+    "offgrid.v1.MemoryService/ListSummaries": "permission_denied",
+    "offgrid.v1.BackupService/ListBackups": "permission_denied",
     "offgrid.v1.MeshService/Ping": "",
 }
 
