@@ -117,7 +117,11 @@ MUTANTS: dict[str, Planted] = {
         "who freezes an author does not show why", (Patch(Chains, "freeze", _as_the_newest),), level="whole"
     ),
     "seen-unsaid": Planted(
-        "nobody says how far a frozen author had come", (Patch(Intake, "tell_of_forks", never(None)),), level="whole"
+        "nobody says how far a frozen author had come",
+        (Patch(Intake, "tell_of_forks", never(None)),),
+        level="whole",
+        unseen="parents of others' blocks name what lies beyond a fork too, and who meets both branches finds it out "
+        "by itself: test_intake.py holds it",
     ),
     "seen-ignored": Planted(
         "blocks beside a chain are never told of", (Patch(Chains, "take_untold", never([])),), level="whole"
