@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,9 @@ class EventSourcing:
         self._app.close()
 
 
+@cache
 def _classes() -> tuple[Any, Any]:
-    """They are made where the library is there; its events tell it their classes by their place in the module."""
+    """They are made where the library is there, and once: events name their class by its place in the module."""
     from eventsourcing.domain import Aggregate
 
     class Run(Aggregate):  # type: ignore[misc,unused-ignore] # of no known type

@@ -77,6 +77,9 @@ class TestThePeers:
             theirs.append(15)
             theirs.append(15)
             assert theirs.replay() == 31, "the first is the aggregate's making"
+        with closing(EventSourcing(tmp_path / "another")) as theirs:
+            theirs.append(1)
+            assert theirs.replay() == 2
 
 
 def test_it_measures_every_figure_that_has_a_goal_but_those_of_a_node(
