@@ -170,5 +170,9 @@ POLL_INSTEAD: Mapping[str, str] = {
     "offgrid.v1.JobService/WatchJobs": "offgrid.v1.JobService/GetJob",
     "offgrid.v1.JobService/WatchProgress": "offgrid.v1.JobService/GetJob",
     "offgrid.v1.StateService/WatchEvents": "offgrid.v1.StateService/ListEvents",
+    "offgrid.v1.SessionService/WatchSession": "offgrid.v1.SessionService/ListRecords",
+    "offgrid.v1.SessionService/ExportSession": "offgrid.v1.SessionService/ListRecords",
+    "offgrid.v1.BackupService/CreateBackup": "offgrid.v1.BackupService/ListBackups",
+    "offgrid.v1.BackupService/CompactStore": "offgrid.v1.BackupService/ListBackups",
 }
 """Packets carry no streams; this is the unary call that tells the same when it is repeated."""

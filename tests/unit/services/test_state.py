@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from google.protobuf.message import Message
@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offgrid.v1 import jobs_pb2, state_pb2
+from offgrid_node.parts import never
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Asked, Call, Effect, Execute, Record, Rows
 from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, InvalidRequest, Unavailable
@@ -23,6 +24,7 @@ from offgrid_node.services import state
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.objects.capacity import disk_and_store
 from offgrid_node.services.paging import PAGE_BYTES_MAX
+from offgrid_node.services.retention import Budget, Retention
 from offgrid_node.services.state import StateHandlers
 from offgrid_node.services.stream import STREAM_BACKLOG_MAX, Stream
 from offgrid_node.storage.memory import MemoryStore
@@ -67,7 +69,7 @@ class Journal:
     def __init__(self) -> None:
         self.store = MemoryStore()
         self.runtime = Runtime(lambda: {"state": Recorder()}, self.store, Ticking(), Random(1), Nowhere())
-        self.handlers = StateHandlers(self.runtime)
+        self.handlers = StateHandlers(self.runtime, Retention(self.runtime, Budget(), cast(Any, None), never))
 
     def ask(self, *events: state_pb2.Event) -> None:
         self.runtime.ask("state", "test", list(events))
