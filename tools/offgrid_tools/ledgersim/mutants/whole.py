@@ -124,7 +124,10 @@ MUTANTS: dict[str, Planted] = {
         "by itself: test_intake.py holds it",
     ),
     "seen-ignored": Planted(
-        "blocks beside a chain are never told of", (Patch(Chains, "take_untold", never([])),), level="whole"
+        "blocks beside a chain are never told of",
+        (Patch(Chains, "take_untold", never([])),),
+        level="whole",
+        unseen="parents of others' blocks name them too: test_intake.py holds it",
     ),
     "restored-speaks-at-once": Planted(
         "a witness that came back from an old disk votes before anybody has shown what it said",
