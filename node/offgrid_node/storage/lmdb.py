@@ -446,9 +446,11 @@ class LmdbStore:
 
     def used_bytes(self) -> int:
         """Of `size_bytes` what holds rows and packs; the rest are free pages."""
-        with self._gate, self._usable().env.begin() as txn:
+        with self._gate:
             opened = self._usable()
-            stats = [opened.env.stat(), *(txn.stat(db) for db in opened.dbs.values())]
+            known = [*opened.dbs.values()]  # before it is read: a commit in another thread may add a table
+            with opened.env.begin() as txn:
+                stats = [opened.env.stat(), *map(txn.stat, known)]
         pages = sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
         return pages * opened.page_bytes
 

@@ -240,6 +240,25 @@ def reading_tool(folder: Path, slots: int) -> subprocess.Popen[bytes]:
     return tool
 
 
+def test_what_is_used_is_counted_while_another_thread_makes_tables(tmp_path: Path) -> None:
+    interval = sys.getswitchinterval()
+    with opened(tmp_path) as store:
+
+        def make() -> None:
+            for number in range(60):
+                store.commit(Batch(writes={(f"t{number}", b"k"): b"v"}))
+
+        maker = threading.Thread(target=make)
+        sys.setswitchinterval(1e-6)
+        try:
+            maker.start()
+            while maker.is_alive():
+                assert store.used_bytes() > 0
+        finally:
+            sys.setswitchinterval(interval)
+            maker.join()
+
+
 @pytest.fixture
 def idle_tool(tmp_path: Path) -> Iterator[None]:
     """Keeps the lock file in use, so that what others leave in it stays."""
