@@ -41,7 +41,7 @@ PAUSE_MS, RETRY_MS = 1, 1_000
 T = TypeVar("T")
 
 _unpack = msgspec.msgpack.decode
-_read_json = msgspec.json.decode
+_read_json = msgspec.json.Decoder().decode
 
 
 @dataclass(slots=True)

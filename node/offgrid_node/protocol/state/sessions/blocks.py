@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
+from offgrid.kinds import DATA_BYTES_MAX, ENERGY_MAX, FRAME_MAX, TIME_MAX_US
 from offgrid_node.protocol.errors import Corrupt
 
 DIGEST_BYTES = 16
@@ -24,13 +26,13 @@ _PERSON = b"og.block.v1"
 
 
 class Entry(NamedTuple):
-    """One event. `data` is a JSON object."""
+    """One event. `data` is a JSON object. What is allowed is checked where one is read."""
 
-    timestamp_us: int
+    timestamp_us: Annotated[int, Meta(ge=0, lt=TIME_MAX_US)]
     kind: str
-    frame_id: int | None
-    energy_delta: float | None
-    data: bytes
+    frame_id: Annotated[int, Meta(ge=0, lt=FRAME_MAX)] | None
+    energy_delta: Annotated[float, Meta(ge=-ENERGY_MAX, le=ENERGY_MAX)] | None
+    data: Annotated[bytes, Meta(max_length=DATA_BYTES_MAX)]
 
 
 _encode = msgspec.msgpack.Encoder().encode
