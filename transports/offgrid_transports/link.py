@@ -34,7 +34,7 @@ class LinkProfile:
     def of(cls, transport: Transport) -> LinkProfile:
         """What a transport says of itself. An acknowledgement waits at least as long as it would take on the air."""
         ack_delay_ms = max(ACK_DELAY_MS_MIN, math.ceil(transport.airtime_ms(HEADER_BYTES)))
-        return cls(transport.mtu_bytes, transport.airtime_ms, ack_delay_ms=ack_delay_ms)
+        return cls(transport.mtu_bytes(), transport.airtime_ms, ack_delay_ms=ack_delay_ms)
 
 
 class Link:

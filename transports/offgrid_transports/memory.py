@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from random import Random
 
 from offgrid_transports.registry import LinkSpec
-from offgrid_transports.transport import FRAME_BYTES_MAX, BadSpec, LinkHost, OnFrame, Schedule
+from offgrid_transports.transport import (
+    BROADCAST,
+    FRAME_BYTES_MAX,
+    BadSpec,
+    LinkHost,
+    OnEvent,
+    OnFrame,
+    Priority,
+    Schedule,
+    Shown,
+)
 
 QUEUE_FRAMES_MAX = 4096  # waiting to leave one end; a real radio's queue is shorter still
 ENDS_MAX = 1024
@@ -71,6 +81,14 @@ class MemoryNetwork:
 
     def carry(self, source: str, target: str, frame: bytes) -> None:
         """Takes one frame that has left `source` to its fate."""
+        if target != BROADCAST:
+            self._carry_one(source, target, frame)
+            return
+        for other in self._ends:
+            if other != source:
+                self._carry_one(source, other, frame)
+
+    def _carry_one(self, source: str, target: str, frame: bytes) -> None:
         self.frames_sent += 1
         faults, rng = self.faults, self.rng
         if self.cut(source, target) or rng.random() < faults.loss:
@@ -93,34 +111,59 @@ class MemoryTransport:
     def __init__(self, network: MemoryNetwork, address: str) -> None:
         self.address = address
         self.on_frame: OnFrame = lambda address, frame: None
+        self.on_room: OnEvent = lambda: None
+        self.on_change: OnEvent = lambda: None
         self._network = network
         self._queue: deque[tuple[str, bytes]] = deque()
-        self._sending = False
+        self._queued_ms = 0.0
+        self._sending = self._refused = False
         self._closed = False
 
     @property
-    def mtu_bytes(self) -> int:
-        return self._network.mtu_bytes
+    def up(self) -> bool:
+        return not self._closed
+
+    @property
+    def shared(self) -> bool:
+        return False
 
     @property
     def bitrate_bps(self) -> int:
         return self._network.bitrate_bps
 
+    @property
+    def access_ms(self) -> float:
+        return 0.0
+
+    def mtu_bytes(self, address: str = BROADCAST) -> int:
+        return self._network.mtu_bytes
+
     def airtime_ms(self, length: int) -> float:
         return length * 8000 / self.bitrate_bps if self.bitrate_bps else 0.0
 
-    def send(self, address: str, frame: bytes) -> bool:
-        if len(frame) > self.mtu_bytes:
-            raise ValueError(f"a frame of {len(frame)} bytes; this link carries {self.mtu_bytes}")
+    def wait_ms(self, length: int, priority: Priority) -> float:
+        return self._queued_ms
+
+    def send(self, address: str, frame: bytes, priority: Priority = Priority.JOB) -> bool:
+        if len(frame) > self._network.mtu_bytes:
+            raise ValueError(f"a frame of {len(frame)} bytes; this link carries {self._network.mtu_bytes}")
         if self._closed or len(self._queue) >= self._network.queue_frames_max:
+            self._refused = True
             return False
         if not self.bitrate_bps:
             self._network.carry(self.address, address, frame)
             return True
         self._queue.append((address, frame))
+        self._queued_ms += self.airtime_ms(len(frame))
         if not self._sending:
             self._send_next()
         return True
+
+    def neighbours(self) -> tuple[str, ...]:
+        return ()
+
+    def figures(self) -> Shown:
+        return {"queued_frames": len(self._queue)}
 
     def close(self) -> None:
         self._closed = True
@@ -134,9 +177,14 @@ class MemoryTransport:
             self._network.schedule(round(self.airtime_ms(len(frame))), lambda: self._sent(address, frame))
 
     def _sent(self, address: str, frame: bytes) -> None:
-        if not self._closed:
-            self._network.carry(self.address, address, frame)
-            self._send_next()
+        if self._closed:
+            return
+        self._network.carry(self.address, address, frame)
+        self._queued_ms = max(0.0, self._queued_ms - self.airtime_ms(len(frame)))
+        self._send_next()
+        if self._refused:
+            self._refused = False
+            self.on_room()
 
 
 def open_transport(spec: LinkSpec, host: LinkHost) -> MemoryTransport:

@@ -10,16 +10,16 @@ import pytest
 from virtual_link import VirtualTime, network
 
 from offgrid_transports import memory
-from offgrid_transports.memory import Faults, MemoryNetwork
+from offgrid_transports.memory import Faults, MemoryNetwork, MemoryTransport
 from offgrid_transports.registry import LinkSpec, TransportRegistry, parse_spec
-from offgrid_transports.transport import BadSpec, LinkHost, Transport
+from offgrid_transports.transport import BROADCAST, BadSpec, LinkHost, Priority, Transport
 
 REGISTRY = TransportRegistry({"memory": memory.open_transport})
 
 
 def host() -> tuple[VirtualTime, LinkHost]:
     world = VirtualTime()
-    return world, LinkHost(Random(1), world.schedule)
+    return world, LinkHost(Random(1), world.schedule, lambda: world.now_ms)
 
 
 def test_a_description_is_taken_apart() -> None:
@@ -37,7 +37,7 @@ def test_an_installed_package_brings_its_links_along(tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(str(tmp_path))
     registry = TransportRegistry.installed()
     assert "kite" in registry.schemes
-    assert registry.open("kite:a", host()[1]).mtu_bytes > 0
+    assert registry.open("kite:a", host()[1]).mtu_bytes() > 0
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_plug_in_is_loaded_when_it_is_opened_and_not_before() -> None:
     }
     registry = TransportRegistry(points)
     assert registry.schemes == ("broken", "memory")
-    assert registry.open("memory:a", host()[1]).mtu_bytes == 1200
+    assert registry.open("memory:a", host()[1]).mtu_bytes() == 1200
     with pytest.raises(BadSpec, match="no_such_module"):
         registry.open("broken:a", host()[1])
 
@@ -140,3 +140,23 @@ def test_a_closed_end_neither_sends_nor_hears() -> None:
     world.run(10)
     assert not b.send("a", b"x")
     net.attach("b")
+
+
+def test_a_broadcast_reaches_all_others_and_a_full_queue_says_when_it_has_room_again() -> None:
+    world = VirtualTime()
+    network = MemoryNetwork(Random(1), world.schedule, bitrate_bps=8_000, queue_frames_max=2)
+    ends = [network.attach(name) for name in "abc"]
+    heard: list[str] = []
+
+    def listen(end: MemoryTransport) -> None:
+        end.on_frame = lambda address, frame: heard.append(f"{address}>{end.address}:{frame.decode()}")
+
+    for end in ends:
+        listen(end)
+    room: list[int] = []
+    ends[0].on_room = lambda: room.append(world.now_ms)
+    said = [ends[0].send(BROADCAST, text) for text in (b"1", b"2", b"3", b"4")]
+    assert (said, ends[0].wait_ms(1, Priority.JOB)) == ([True, True, True, False], 3)
+    world.run(10)
+    assert sorted(heard) == [f"a>{to}:{n}" for to in "bc" for n in (1, 2, 3)]
+    assert (room, ends[0].wait_ms(1, Priority.JOB)) == ([1], 0)
