@@ -198,10 +198,16 @@ class Sessions(RuleBasedStateMachine):
             taken = self._asked("take_snapshot", state_pb2.TakeSnapshotRequest(session=key))
             assert taken.number == len(self.known[key].events)
 
-    @rule(few=st.integers(1, 2_000), upto=st.integers(1, 60), summed_up=st.sampled_from([True, True, False]))
-    def drop(self, few: int, upto: int, summed_up: bool) -> None:
+    @rule(
+        few=st.integers(1, 2_000),
+        upto=st.integers(1, 60),
+        summed_up=st.sampled_from([True, True, False]),
+        pins=st.sampled_from([*NAMES, ""]),
+    )
+    def drop(self, few: int, upto: int, summed_up: bool, pins: str) -> None:
         """What retention asks for; where it wants snapshots and gets none it drops less. What is kept in memory goes
-        behind it, so that all is told from the disk."""
+        behind it, so that all is told from the disk. Somebody `pins` a session just before."""
+        self.pin(name=pins, pinned=True)
         for name in NAMES if summed_up else ():
             self.snapshot(name)
         kept = {key: self._get(key).kept for key in self.known}
