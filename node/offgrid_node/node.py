@@ -289,7 +289,11 @@ class Node:
                 )
             ),
             "memory": MemoryMachine(),
-            "sessions": SessionsMachine(parts.store, {each.name: each.version for each in parts.reducers.values()}),
+            "sessions": SessionsMachine(
+                parts.store,
+                {each.name: each.version for each in parts.reducers.values()},
+                pinned_bytes_max=parts.retention.share_bytes("events"),
+            ),
             **({"state": StateMachine(state, self._noting)} if self._noting is not None else {}),
         }
 
@@ -345,7 +349,7 @@ class Node:
         runtime, self_id, objects = self.runtime, self.node_id, self.objects
         shelf, bulk = Shelf(runtime.store), parts.objects.bulk
         self.sessions = SessionHandlers(
-            runtime, parts.vault, parts.rng, parts.reducers, parts.later, self_id, parts.privacy
+            runtime, parts.vault, parts.rng, parts.reducers, parts.later, self_id, parts.privacy, bulk
         )
         self.memory = MemoryRoom(runtime, parts.vault, self.sessions, bulk, parts.later, parts.compaction_interval_ms)
         self.backups = Making(runtime, self_id, parts.backups, parts.later) if parts.backups is not None else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -27,11 +28,11 @@ _MAGIC, _VERSION, _DIGEST_BYTES = b"OGSK", 1, 16
 
 
 class SessionKeys:
-    """In memory, and in the file before a change counts."""
+    """In memory, and in the file before a change counts. One key may come while a thread drops others."""
 
     def __init__(self, path: Path) -> None:
         """Raises Corrupt, and Unavailable (reason DiskError)."""
-        self._path = path
+        self._path, self._lock = path, threading.Lock()
         try:
             path.with_name(path.name + ".new").unlink(missing_ok=True)  # keys that a crash left there may be dropped
             content = path.read_bytes() if path.exists() else _encode({})
@@ -44,12 +45,15 @@ class SessionKeys:
 
     def add(self, session_id: str, key: bytes) -> None:
         """Raises Unavailable; then nothing has changed."""
-        self._replace(self._keys | {session_id: key})
+        with self._lock:
+            self._replace(self._keys | {session_id: key})
 
     def drop(self, session_ids: Collection[str]) -> None:
         """Whatever was sealed under them nobody will ever read. Raises Unavailable; then nothing has changed."""
-        if self._keys.keys() & set(session_ids):
-            self._replace({name: key for name, key in self._keys.items() if name not in session_ids})
+        going = set(session_ids)
+        with self._lock:
+            if self._keys.keys() & going:
+                self._replace({name: key for name, key in self._keys.items() if name not in going})
 
     def all(self) -> Mapping[str, bytes]:
         """By session."""

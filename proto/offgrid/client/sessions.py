@@ -308,7 +308,8 @@ class Sessions:
         return replay_session(self, session, reducer, number, at_us, on_event)
 
     def pin(self, session: str, *, pinned: bool = True) -> state_pb2.Session:
-        """What it said stays, whatever else has to go."""
+        """What it said stays, whatever else has to go. Raises Exhausted where the sessions that are pinned would have
+        more than the share of events."""
         request = state_pb2.PinSessionRequest(session=session, pinned=pinned)
         return self._calls.unary("SessionService/PinSession", request, state_pb2.PinSessionResponse).session
 

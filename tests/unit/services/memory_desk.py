@@ -34,7 +34,7 @@ class MemoryDesk(Desk):
         self.timers.clear()
         self.vault = SessionVault(self.keys, rng.randbytes)
         self.handlers = SessionHandlers(
-            self.runtime, self.vault, rng, self.reducers, self.later, "node-1", self.privacy
+            self.runtime, self.vault, rng, self.reducers, self.later, "node-1", self.privacy, Bulk(inline)
         )
         self.memory = MemoryRoom(self.runtime, self.vault, self.handlers, Bulk(inline), self.later, WINDOW_MS)
         self.memory.compacting.start()

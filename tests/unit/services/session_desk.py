@@ -17,6 +17,7 @@ from offgrid_node.protocol.effects import Machine
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.state.sessions.machine import SessionsMachine
 from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.bulk import Bulk, Ended, inline
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.sessions.handlers import SessionHandlers
 from offgrid_node.services.sessions.privacy import Privacy
@@ -52,7 +53,12 @@ class Desk:
         rng, outlet = Random(1), cast(Any, object())  # nothing leaves
         self.runtime = Runtime(self.machines, self.store, self.clock, rng, outlet)
         vault = SessionVault(self.keys, rng.randbytes)
-        self.handlers = SessionHandlers(self.runtime, vault, rng, self.reducers, self.later, "node-1", self.privacy)
+        self.handlers = SessionHandlers(
+            self.runtime, vault, rng, self.reducers, self.later, "node-1", self.privacy, Bulk(self.carry)
+        )
+
+    def carry(self, work: Callable[[], Any], ended: Ended) -> None:
+        inline(work, ended)
 
     def machines(self) -> dict[str, Machine]:
         versions = {name: each.version for name, each in self.reducers.items()}

@@ -9,7 +9,7 @@ from session_desk import Desk, event
 
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, NotFound, Unavailable
-from offgrid_node.protocol.state.sessions import machine
+from offgrid_node.protocol.state.sessions import purging
 from offgrid_node.protocol.state.sessions.tables import BLOCKS, PURGING, SNAPSHOTS, block_key
 from offgrid_node.services.caller import ADMIN
 
@@ -74,7 +74,7 @@ def test_everything(desk: Desk) -> None:
 
 
 def test_many_rows_go_in_steps(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "SWEPT_ROWS", 3)
+    monkeypatch.setattr(purging, "SWEPT_ROWS", 3)
     go = desk.session("go")
     purge(desk, go)
     left = [rows(desk, go)]
@@ -110,7 +110,7 @@ def test_killed_before_the_key_is_gone_it_goes_on_at_the_next_start(
 
 def test_killed_before_the_rows_are_gone_they_go_after_the_next_start(desk: Desk) -> None:
     go = desk.session("go")
-    desk.handlers.shredding._end = desk.keys.drop  # type: ignore[method-assign]
+    desk.handlers.shredding._end = desk.handlers.shredding._drop  # type: ignore[method-assign]
     purge(desk, go)
     assert rows(desk, go) == 11
     desk.start()
@@ -120,7 +120,7 @@ def test_killed_before_the_rows_are_gone_they_go_after_the_next_start(desk: Desk
 
 
 def test_machines_that_are_loaded_anew_go_on_sweeping(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "SWEPT_ROWS", 3)
+    monkeypatch.setattr(purging, "SWEPT_ROWS", 3)
     go = desk.session("go")
     purge(desk, go)
     left = rows(desk, go)
@@ -144,7 +144,7 @@ def test_what_is_damaged_goes_as_well_and_keeps_nothing_else_from_it(desk: Desk)
 def test_nothing_comes_to_it_any_more(desk: Desk) -> None:
     """A snapshot that was on its way would stay for ever."""
     go = desk.session("go")
-    desk.handlers.shredding._end = desk.keys.drop  # type: ignore[method-assign]
+    desk.handlers.shredding._end = desk.handlers.shredding._drop  # type: ignore[method-assign]
     late = desk.handlers.take_snapshot(ADMIN, state_pb2.TakeSnapshotRequest(session=go))
     desk.runtime.turn()
     assert isinstance(late.outcome, state_pb2.TakeSnapshotResponse)

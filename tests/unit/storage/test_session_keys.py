@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,3 +69,26 @@ def test_every_damage_is_named(path: Path) -> None:
         with pytest.raises(Corrupt, match=SESSION_KEYS) as caught:
             SessionKeys(path)
         assert caught.value.reason == "SessionKeysDamaged"
+
+
+def test_a_key_that_comes_while_others_are_dropped_is_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, dropping, going_on = SessionKeys(path), threading.Event(), threading.Event()
+    keys.add(ONE, b"1" * 32)
+    write = session_keys.write_durably
+
+    def slow(*args: Any) -> None:
+        dropping.set()
+        going_on.wait()
+        write(*args)
+
+    monkeypatch.setattr(session_keys, "write_durably", slow)
+    drop = threading.Thread(target=keys.drop, args=([ONE],))
+    add = threading.Thread(target=keys.add, args=(TWO, b"2" * 32))
+    drop.start()
+    dropping.wait()
+    add.start()
+    add.join(0.05)
+    going_on.set()
+    for each in (drop, add):
+        each.join()
+    assert [*keys] == [*SessionKeys(path)] == [TWO]

@@ -29,6 +29,7 @@ from offgrid_node.protocol.objects.errands import (
 )
 from offgrid_node.protocol.state.sessions.machine import SessionsMachine
 from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.sessions.handlers import SessionHandlers
 from offgrid_node.services.sessions.privacy import Privacy
@@ -56,7 +57,7 @@ class OurStore:
         self._runtime = Runtime(lambda: {"sessions": machine}, self._store, SystemClock(), rng, NoOutlet())
         vault = SessionVault(SessionKeys(folder / SESSION_KEYS))
         self._handlers = SessionHandlers(
-            self._runtime, vault, rng, {reducer.name: reducer}, self._later, NAME, Privacy()
+            self._runtime, vault, rng, {reducer.name: reducer}, self._later, NAME, Privacy(), Bulk(inline)
         )
         started = self._answer(self._handlers.start_session(ADMIN, state_pb2.StartSessionRequest(name=NAME)))
         assert isinstance(started, state_pb2.StartSessionResponse)

@@ -47,7 +47,10 @@ def retention() -> None:
 @click.option("--off", is_flag=True, help="It is pinned no more.")
 @common
 def pin(session: str, off: bool) -> None:
-    """Keep all that SESSION said, whatever else has to go; its id, or a name: the newest of that name."""
+    """Keep all that SESSION said, whatever else has to go; its id, or a name: the newest of that name.
+
+    A pin that would bring what all pinned sessions have above the share of events is refused.
+    """
     told = settings().connect().sessions.pin(session, pinned=not off)
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of

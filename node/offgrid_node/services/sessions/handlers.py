@@ -32,6 +32,7 @@ from offgrid_node.protocol.state.sessions.tables import ID_PREFIX, KINDS, NAMES,
 from offgrid_node.protocol.state.sessions.writers import COUNT_MAX
 from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_key, number_of
 from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, Later, ticket_of
 from offgrid_node.services.health.heartbeats import Heartbeats
@@ -68,6 +69,7 @@ class SessionHandlers:
         later: Later,
         node_id: str,
         privacy: Privacy,
+        bulk: Bulk,
     ) -> None:
         self._runtime, self._vault, self._rng, self._privacy = runtime, vault, rng, privacy
         self._kinds, self.heartbeats = Kinds(), Heartbeats()
@@ -77,7 +79,7 @@ class SessionHandlers:
         self._reading = Reading(runtime.store, vault)
         self._folding = Folding(runtime.store, vault, self._reading, reducers, later)
         self._snapshots = Snapshots(runtime, self._folding, later)
-        self.shredding = Shredding(runtime, vault, self._forget)
+        self.shredding = Shredding(runtime, vault, self._forget, bulk)
         self._lookup, self._auditing = Lookup(runtime.store, vault), Auditing(runtime, readings=privacy.audit)
         self._checking = Checking(self._kinds, raw_content=privacy.raw_content)
         exporting = Exporting(

@@ -1,6 +1,10 @@
 """Shreds what sessions say: noted, then their keys go, then their rows.
 
 What was sealed may lie in old pages of the store, in backups and at hosts for long: without the key nobody reads it.
+
+Keys go out of files, one of which may lie in a slow folder (storage/wrapped_keys.py): so that is done in a thread, and
+whoever asked is answered behind it. What is noted is refused from then on, so nobody misses a key that is going. Who is
+killed before it is gone finds what is noted at the next start, and drops it then.
 """
 
 from __future__ import annotations
@@ -16,9 +20,12 @@ from offgrid_node.protocol.sound import keys, sound
 from offgrid_node.protocol.state.sessions.commands import BeginPurge, EndPurge
 from offgrid_node.protocol.state.sessions.tables import KEY_GONE, PURGING, SESSIONS, time_of
 from offgrid_node.runtime import Runtime, Ticket
+from offgrid_node.services.bulk import Bulk
+from offgrid_node.services.flow import Flow, asked, run, ticket_of
 from offgrid_node.services.sessions.vault import Vault
 
 CALLER = "shredding"
+LANE = "session keys"  # one at a time
 ORPHAN_MS = 86_400_000
 
 _log = logging.getLogger("offgrid.sessions")
@@ -27,31 +34,19 @@ _log = logging.getLogger("offgrid.sessions")
 class Shredding:
     """`forget` drops what of a session is held in clear."""
 
-    def __init__(self, runtime: Runtime, vault: Vault, forget: Callable[[str], None]) -> None:
-        self._runtime, self._vault, self._forget = runtime, vault, forget
+    def __init__(self, runtime: Runtime, vault: Vault, forget: Callable[[str], None], bulk: Bulk) -> None:
+        self._runtime, self._vault, self._forget, self._bulk = runtime, vault, forget, bulk
 
     def start(self) -> None:
-        """Before anybody asks for anything: ends what a process before this one began, and drops keys that were made
-        for sessions which never were. What cannot be done now is told in the log, and done at another start.
+        """Ends what a former life had begun, and drops the keys of sessions that never came to be.
 
         A key whose session the store does not know is dropped only where the store knows a younger session by far: else
         the store may be an old one, which is put right yet."""
-        store = self._runtime.store
-        try:
-            self._end([key.decode() for key, row in sound(store.scan, PURGING) if row != KEY_GONE])
-            known = {key.decode() for key in keys(store.scan, SESSIONS)}
-            newest = max(map(time_of, known), default=0)
-            unknown = (each for each in self._vault.all() if each not in known)
-            self._vault.drop([each for each in unknown if time_of(each) + ORPHAN_MS < newest])
-        except Fault as fault:
-            _log.warning("sessions are not tidied up: %s", fault.message)
+        run(self._tidy_up(), _warn_of("sessions are not tidied up"))
 
     def drop_unused(self, session_id: str) -> None:
         """A key that no session came to have."""
-        try:
-            self._vault.drop([session_id])
-        except Fault as fault:
-            _log.warning("the key of %s, which nobody needs, stays: %s", session_id, fault.message)
+        run(self._drop([session_id]), _warn_of(f"the key of {session_id}, which nobody needs, stays"))
 
     @property
     def unreadable(self) -> int:
@@ -60,24 +55,40 @@ class Shredding:
         return sum(not each.purged_us and not self._vault.has(each.session_id) for each in rows)
 
     def purge(self, session_ids: Sequence[str], caller: str) -> Ticket:
-        """Answers once nobody can read it any more."""
-        shredded = Ticket()
+        """Answers once nobody can read it any more. Where a key cannot be dropped it goes at the next start, or when it
+        is asked for again."""
+        return ticket_of(self._purge(session_ids, caller))
 
-        def noted(outcome: Message | Fault) -> None:
-            if isinstance(outcome, state_pb2.PurgeSessionsResponse):
-                try:
-                    self._end(session_ids)
-                except Fault as fault:  # it goes on at the next start, or when it is asked for again
-                    outcome = fault
-            shredded.resolve(outcome)
+    # ---- inside
 
-        self._runtime.ask("sessions", caller, BeginPurge(tuple(session_ids))).when_done(noted)
-        return shredded
+    def _purge(self, session_ids: Sequence[str], caller: str) -> Flow[Message]:
+        noted: Message = yield asked(self._runtime.ask("sessions", caller, BeginPurge(tuple(session_ids))))
+        yield from self._end(session_ids)
+        return noted
 
-    def _end(self, session_ids: Sequence[str]) -> None:
-        if not session_ids:
-            return
-        self._vault.drop(session_ids)
-        for session_id in session_ids:
-            self._forget(session_id)
-        self._runtime.ask("sessions", CALLER, EndPurge(tuple(session_ids)))
+    def _tidy_up(self) -> Flow[None]:
+        store = self._runtime.store
+        yield from self._end([key.decode() for key, row in sound(store.scan, PURGING) if row != KEY_GONE])
+        known = {key.decode() for key in keys(store.scan, SESSIONS)}
+        newest = max(map(time_of, known), default=0)
+        unknown = (each for each in self._vault.all() if each not in known)
+        yield from self._drop([each for each in unknown if time_of(each) + ORPHAN_MS < newest])
+
+    def _end(self, session_ids: Sequence[str]) -> Flow[None]:
+        if session_ids:
+            yield from self._drop(session_ids)
+            for session_id in session_ids:
+                self._forget(session_id)
+            self._runtime.ask("sessions", CALLER, EndPurge(tuple(session_ids)))
+
+    def _drop(self, session_ids: Sequence[str]) -> Flow[None]:
+        if session_ids:
+            yield self._bulk.run(lambda: self._vault.drop(session_ids), key=LANE)
+
+
+def _warn_of(what: str) -> Callable[[Fault | None], None]:
+    def ended(outcome: Fault | None) -> None:
+        if isinstance(outcome, Fault):
+            _log.warning("%s: %s", what, outcome.message)
+
+    return ended

@@ -9,13 +9,12 @@ numbers, and takes what a writer sends again for what it is.
                      open or ended ── BeginPurge ──▶ purged ── ForgetSessions ──▶ none
 
 Those that come from another node: imports.py.
-
-A purge is noted before the key goes, and rows go after it: whoever is killed in between goes on with it (`purging`).
+How they are shredded: purging.py; what keeps their events: pinning.py; how those go: dropping.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.clock import Now
@@ -51,47 +50,48 @@ from offgrid_node.protocol.state.sessions.commands import (
 )
 from offgrid_node.protocol.state.sessions.dropping import Dropping, Journal
 from offgrid_node.protocol.state.sessions.imports import check_next, importing, is_importing, last_of, writer_of
+from offgrid_node.protocol.state.sessions.pinning import PINNED_BYTES_MAX, Pinning
+from offgrid_node.protocol.state.sessions.purging import Purging
 from offgrid_node.protocol.state.sessions.tables import (
     BLOCKS,
     IMPORTS,
-    KEY_GONE,
     KINDS,
     NAMES,
     OPEN_SESSIONS,
-    PASSED,
-    PURGING,
     SESSIONS,
     SNAPSHOTS,
     block_key,
     snapshots_of,
 )
 from offgrid_node.protocol.state.sessions.writers import COUNT_MAX, count, writer_for
-from offgrid_node.protocol.state.summaries.tables import SUMMARIES
 from offgrid_node.protocol.state.tables import number_key
 
 OPEN_MAX = 1_024
 KINDS_MAX = 256  # registered
-SWEPT_ROWS, SWEPT_BYTES = 4_096, 16 * 1024 * 1024  # in one step
 SNAPSHOTS_MAX = 4  # of one session and reducer
 
 
 class SessionsMachine:
     """All is in rows; nothing waits."""
 
-    def __init__(self, journal: Journal, reducers: Mapping[str, int]) -> None:
+    def __init__(
+        self, journal: Journal, reducers: Mapping[str, int], *, pinned_bytes_max: int = PINNED_BYTES_MAX
+    ) -> None:
         """`reducers` of this node: by name, the version."""
         self._draft = Draft()
         self._dropping = Dropping(self._draft, journal, reducers)
+        self._pinning = Pinning(self._draft, pinned_bytes_max)
+        self._purging = Purging(self._draft, self._pinning, self._tell)
         self._open = 0
-        self._sweeps: dict[str, None] = {}  # sessions whose keys are gone, and rows are left
 
     def load(self, rows: Rows, now: Now) -> None:
         self._draft.load(rows)
         self._open = sum(1 for _ in sound(rows.scan, OPEN_SESSIONS))
-        self._sweeps = {key.decode(): None for key, value in sound(rows.scan, PURGING) if value == KEY_GONE}
+        self._pinning.load(rows)
+        self._purging.load(rows)
 
     def deadline_ms(self) -> int | None:
-        return 0 if self._sweeps else None
+        return 0 if self._purging.is_sweeping else None
 
     def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
         self._draft.begin(now)
@@ -108,7 +108,7 @@ class SessionsMachine:
                     pass  # what is to be swept is swept when the step closes
                 case _:
                     raise Internal(f"the sessions machine does not know {type(event).__name__}")
-        self._sweep()
+        self._purging.sweep()
         return self._draft.take()
 
     def _ask(self, ticket: int, caller: str, command: object, now: Now) -> None:
@@ -126,13 +126,15 @@ class SessionsMachine:
             case BeginPurge():
                 self._begin_purge(ticket, caller, command, now)
             case EndPurge():
-                self._end_purge(ticket, command)
+                self._purging.end(command.session_ids)
+                self._draft.reply(ticket, state_pb2.PurgeSessionsResponse())
             case PinSession():
                 self._pin(ticket, command)
             case DropOldest():
                 self._draft.reply(ticket, self._dropping.drop(command, now))
             case ForgetSessions():
-                self._forget(ticket, command)
+                self._purging.forget(command.session_ids)
+                self._draft.reply(ticket, state_pb2.Dropped())
             case BeginImport():
                 self._begin_import(ticket, caller, command, now)
             case EndImport():
@@ -250,25 +252,13 @@ class SessionsMachine:
         if command.pinned and row.session.purged_us:
             raise shredded(command.session_id)
         if row.session.pinned != command.pinned:
-            row.session.pinned = command.pinned
+            if command.pinned:
+                self._pinning.pin(row.session)
+            else:
+                self._pinning.unpin(row.session)
             self._draft.put(SESSIONS, command.session_id.encode(), row)
             self._tell(row.session, "pinned" if command.pinned else "unpinned")
         self._draft.reply(ticket, state_pb2.PinSessionResponse(session=row.session))
-
-    def _forget(self, ticket: int, command: ForgetSessions) -> None:
-        """Those of them that are shredded to the last row."""
-        for session_id in command.session_ids:
-            key = session_id.encode()
-            row = self._draft.row(SESSIONS, key, state_pb2.SessionRow)
-            if row is None or not row.session.purged_us or self._draft.get(PURGING, key) is not None:
-                continue
-            self._draft.delete(SESSIONS, key)
-            self._draft.delete(PASSED, key)
-            for table, its in ((NAMES, row.session.name.encode()), (IMPORTS, row.session.origin.digest)):
-                if its and self._draft.get(table, its) == key:
-                    self._draft.delete(table, its)
-            self._tell(row.session, "forgotten")
-        self._draft.reply(ticket, state_pb2.Dropped())
 
     # ---- kinds
 
@@ -286,49 +276,11 @@ class SessionsMachine:
     # ---- shredding
 
     def _begin_purge(self, ticket: int, caller: str, command: BeginPurge, now: Now) -> None:
-        answer = state_pb2.PurgeSessionsResponse()
-        for session_id in command.session_ids:
-            row, key = self._row(session_id), session_id.encode()
-            session = row.session
-            if session.purged_us:
-                continue
-            if not session.ended_us:
+        rows = [self._row(session_id) for session_id in command.session_ids]
+        for row in rows:
+            if not row.session.ended_us:
                 self._close(row, now)
-            answer.sessions, answer.events = answer.sessions + 1, answer.events + session.kept
-            self._tell(session, "purged", caller, session.kept)
-            session.purged_us, session.kept, session.bytes, session.pinned = max(now.utc_us, 1), 0, 0, False
-            del row.writers[:]
-            self._draft.put(SESSIONS, key, row)
-            self._draft.put_bytes(PURGING, key, b"")
-        self._draft.reply(ticket, answer)
-
-    def _end_purge(self, ticket: int, command: EndPurge) -> None:
-        for session_id in command.session_ids:
-            if self._draft.get(PURGING, session_id.encode()) is not None:
-                self._draft.put_bytes(PURGING, session_id.encode(), KEY_GONE)
-                self._sweeps[session_id] = None
-        self._draft.reply(ticket, state_pb2.PurgeSessionsResponse())
-
-    def _sweep(self) -> None:
-        """Some rows of those whose keys are gone; the rest in the next steps."""
-        rows, room = SWEPT_ROWS, SWEPT_BYTES
-        for session_id in [*self._sweeps]:
-            for table, key, size in self._left(session_id):
-                if rows == 0 or room <= 0:
-                    return
-                rows, room = rows - 1, room - size
-                self._draft.delete(table, key)
-            self._draft.delete(PURGING, session_id.encode())
-            del self._sweeps[session_id]
-
-    def _left(self, session_id: str) -> Iterator[tuple[str, bytes, int]]:
-        """Rows with their sizes: those that are damaged go as well."""
-        prefix, damaged = session_id.encode(), list[bytes]()
-        for table in (BLOCKS, SNAPSHOTS, SUMMARIES):
-            for key, value in sound(self._draft.committed, table, prefix, prefix=prefix, on_damaged=damaged.append):
-                yield table, key, len(value)
-            yield from ((table, key, 0) for key in damaged if key.startswith(prefix))
-            damaged.clear()
+        self._draft.reply(ticket, self._purging.begin(rows, caller, now))
 
     # ---- events
 

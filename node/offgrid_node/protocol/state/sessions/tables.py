@@ -9,6 +9,7 @@ from offgrid_node.protocol.state.tables import number_key
 
 SESSIONS = "sessions"  # session id → SessionRow; ids sort by the time of their making
 OPEN_SESSIONS = "sessions_open"  # id of a session that has not ended → nothing
+PINNED = "sessions_pinned"  # id of a session that is pinned → nothing
 NAMES = "session_names"  # name → id of the newest session of that name
 BLOCKS = "session_blocks"  # session id + number of its first event (8 bytes, big-endian) → BlockRow
 SNAPSHOTS = "session_snapshots"  # session id + reducer's name + 0 + number (8 bytes, big-endian) → SnapshotRow
