@@ -76,8 +76,10 @@ def bases(
     reader: BackupReader, kept: Kept, keys: Mapping[str, bytes], wanted: Collection[str]
 ) -> dict[str, list[BasePart]]:
     """Of each wanted session whose first events were kept no more, what they came to: by each reducer the oldest
-    snapshot that opens and for which JSON has words. In memory: a state has 1 MiB at most."""
-    trimmed = {each for each in wanted if kept.sessions[each].recorded > kept.sessions[each].kept}
+    snapshot that opens, for which JSON has words, and behind which all events are kept. In memory: a state has 1 MiB at
+    most."""
+    gone = {each: kept.sessions[each].recorded - kept.sessions[each].kept for each in wanted}
+    trimmed = {each for each, count in gone.items() if count}
     found = dict[str, dict[str, BasePart]]()
     for segment in reader.segments() if trimmed else ():
         for row in (row for table in segment.tables if table.name == SNAPSHOTS for row in table.rows):
@@ -85,7 +87,7 @@ def bases(
             reducer = row.key[ID_CHARS : -NUMBER_BYTES - 1].decode("utf-8", "replace")
             if session_id in trimmed and reducer not in found.setdefault(session_id, {}):
                 base = _base(session_id, keys[session_id], reducer, row)
-                if base is not None:
+                if base is not None and base.number >= gone[session_id]:
                     found[session_id][reducer] = base
     return {session_id: [*by_reducer.values()] for session_id, by_reducer in found.items()}
 

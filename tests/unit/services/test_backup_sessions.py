@@ -105,6 +105,23 @@ def test_what_came_before_the_first_event_that_is_kept_comes_as_its_state(here: 
     assert here.desk.ask("show_state", state_pb2.ShowStateRequest(session=told.made)).digest == shown.digest
 
 
+def test_a_snapshot_behind_which_events_are_missing_is_not_what_came_before(here: DeskCalls, other: Other) -> None:
+    session = other.desk.session("long")
+    for sent in range(4):
+        other.desk.record(session, event(START_US + sent), sent=sent)
+        other.desk.ask("take_snapshot", state_pb2.TakeSnapshotRequest(session=session))
+    other.desk.ask("take_snapshot", state_pb2.TakeSnapshotRequest(session=other.run))
+    other.desk.runtime.ask("sessions", "test", DropOldest(other.desk.store.journal_seq - 1, 1_000_000))
+    other.desk.runtime.turn()
+    shown = other.desk.ask("show_state", state_pb2.ShowStateRequest(session=session))
+
+    told = restored(here, other)["long"]
+
+    assert (told.outcome, told.why) == ("restored", "")
+    assert [record.number for record in here.desk.records(told.made)] == [4]
+    assert here.desk.ask("show_state", state_pb2.ShowStateRequest(session=told.made)).digest == shown.digest
+
+
 def test_again_nothing_comes_twice(here: DeskCalls, other: Other) -> None:
     restored(here, other)
     assert outcomes(restored(here, other))["run"] == "here"

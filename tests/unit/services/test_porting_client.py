@@ -125,16 +125,19 @@ def changed(file: Path, before: str, after: str) -> Path:
 
 
 def shortened(calls: DeskCalls) -> str:
-    """A session of six events, of which retention has dropped three; the older snapshot has four."""
+    """A session of six events, of which retention has dropped three; snapshots have two of them, four, and all."""
     desk, session = calls.desk, calls.desk.session("short")
-    desk.record(session, *(event(START_US + n, uptime_s=n) for n in range(3)))
+    desk.record(session, *(event(START_US + n, uptime_s=n) for n in range(2)))
+    desk.ask("take_snapshot", state_pb2.TakeSnapshotRequest(session=session))
+    desk.record(session, event(START_US + 2, uptime_s=2), sent=2)
     desk.record(session, event(START_US + 3, uptime_s=3), sent=3)
     desk.ask("take_snapshot", state_pb2.TakeSnapshotRequest(session=session))
     desk.record(session, event(), event(), sent=4)
     desk.ask("take_snapshot", state_pb2.TakeSnapshotRequest(session=session))
     row = state_pb2.SessionRow.FromString(desk.store.get(SESSIONS, session.encode()) or b"")
     row.session.kept = 3
-    gone = {(SESSIONS, session.encode()): row.SerializeToString(), (BLOCKS, block_key(session, 1)): None}
+    gone: dict[tuple[str, bytes], bytes | None] = {(BLOCKS, block_key(session, first)): None for first in (1, 3)}
+    gone[SESSIONS, session.encode()] = row.SerializeToString()
     desk.store.commit(Batch(writes=gone))
     return session
 

@@ -67,7 +67,7 @@ class Exporting:
             head.kinds.add(kind=kind, schema=msgspec.json.encode(self._schema(kind)))
         if head.first > 1:
             reducers = [SessionReducer.name] if hashed else self._folding.reducers
-            head.bases.extend(self._folding.bases(session.session_id, reducers))
+            head.bases.extend(self._folding.bases(session.session_id, head.first - 1, reducers))
         told = self._auditing.tell(caller, session, "exported", session.kept)
         return ExportStream(told, head, lambda at: self._read(session, at, hashed=hashed), self._later)
 

@@ -115,10 +115,11 @@ class Folding:
         """As JSON, and its digest: equal for equal states. Raises as `sealed`."""
         return _sound(lambda: show_state(reducer, folded.state))
 
-    def bases(self, session_id: str, reducers: Iterable[str]) -> Iterator[state_pb2.Base]:
-        """By each of these reducers the oldest snapshot that is sound."""
+    def bases(self, session_id: str, gone: int, reducers: Iterable[str]) -> Iterator[state_pb2.Base]:
+        """By each of these reducers the oldest snapshot that is sound, and behind which all events are kept."""
         for reducer in map(self.reducer, reducers):
-            folded = next(self._snapshots(session_id, reducer, newest_first=False), None)
+            snapshots = self._snapshots(session_id, reducer, newest_first=False)
+            folded = next((each for each in snapshots if each.number >= gone), None)
             if folded is not None:
                 state = pack_state(reducer, folded.state)
                 yield state_pb2.Base(reducer=reducer.name, version=reducer.version, number=folded.number, state=state)
