@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from offgrid_node.backups.store_file import StoreFile
 from offgrid_node.banner import banner
 from offgrid_node.coding import choose
 from offgrid_node.commit_place import INLINE_MAX_MS
+from offgrid_node.config.sql_target import parse_target
 from offgrid_node.driver import Driver
 from offgrid_node.drop_watch import DropWatch
 from offgrid_node.event_log import log_events
@@ -63,7 +65,7 @@ from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.retention import Budget
 from offgrid_node.services.sessions.privacy import Privacy
 from offgrid_node.session_vault import Keys, SessionVault
-from offgrid_node.sql_mirror import SqlMirror, Target
+from offgrid_node.sql_mirror import SqlMirror
 from offgrid_node.storage.blobs import FileBlobs
 from offgrid_node.storage.disk import measure_fsync_ms
 from offgrid_node.storage.logged import LoggedStore
@@ -168,7 +170,7 @@ class Daemon:
             self._cleanup.append(self.node.backups.close)
         if self._mirror is not None:
             self._mirror.start()
-            self._cleanup.append(self._mirror.close)
+            self._cleanup.append(partial(asyncio.to_thread, self._mirror.close))
         await self._finding.start()
         self._heap.start()
         self._cleanup.append(self._heap.close)
@@ -322,7 +324,7 @@ class Daemon:
 
     def _sql_mirror(self, store: Store) -> SqlMirror | None:
         url = self._config.state.sql_mirror.get_secret_value()
-        return SqlMirror(store, Target.parse(url), self.node.node_id) if url else None
+        return SqlMirror(store, parse_target(url), self.node.node_id) if url else None
 
     def _watch_drops(self) -> DropWatch | None:
         if not self._config.jobs.drop_dir:

@@ -16,14 +16,13 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from google.protobuf.json_format import MessageToJson
 
 from offgrid.v1 import state_pb2
+from offgrid_node.config.sql_target import SqlTarget
 from offgrid_node.protocol.errors import Fault, InvalidRequest
 from offgrid_node.storage.store import Store
 
@@ -32,11 +31,9 @@ DATA_BYTES_MAX = 1024 * 1024  # of one event as JSON; of a larger one the row sa
 LOOK_S = 1.0
 PAUSE_S, PAUSE_S_MAX = 1.0, 60.0
 CALL_S = 30
-CLOSE_S = 5.0
+CLOSE_S = 1.0
 SUBJECT_CHARS = 255
 DIGEST_BYTES = 16
-LOCAL = ("127.0.0.1", "localhost", "::1")
-PORT = 3306
 
 EVENTS_TABLE = """
 CREATE TABLE IF NOT EXISTS offgrid_events (
@@ -71,51 +68,10 @@ MOVE_ON = "REPLACE INTO offgrid_mirror (node, seq, digest) VALUES (%s, %s, %s)"
 _log = logging.getLogger("offgrid.sql")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where the database is. `socket`: a path, and then no host."""
-
-    user: str
-    password: str
-    database: str
-    host: str = LOCAL[0]
-    port: int = PORT
-    socket: str = ""
-
-    def __str__(self) -> str:
-        """Without the password."""
-        return f"{self.database} at {self.socket or f'{self.host}:{self.port}'}"
-
-    @classmethod
-    def parse(cls, url: str) -> Target:
-        """`mysql://USER:PASSWORD@127.0.0.1:3306/DATABASE`, or `…@localhost/DATABASE?unix_socket=/run/…`. Raises
-        InvalidRequest, which does not repeat the password."""
-        parts = urlsplit(url)
-        try:
-            port = parts.port or PORT
-        except ValueError as error:
-            raise _wrong("its port is no number from 1 to 65535") from error
-        database = unquote(parts.path.removeprefix("/"))
-        if parts.scheme not in ("mysql", "mariadb") or not parts.username or not database or "/" in database:
-            raise _wrong("it has no such form")
-        if parts.hostname not in LOCAL:
-            raise _wrong(f"the host {parts.hostname!r} is not this machine: {', '.join(LOCAL)} are")
-        options = parse_qs(parts.query)
-        if unknown := set(options) - {"unix_socket"}:
-            raise _wrong(f"it has unknown options: {', '.join(sorted(unknown))}")
-        socket = options.get("unix_socket", [""])[0]
-        return cls(unquote(parts.username), unquote(parts.password or ""), database, parts.hostname, port, socket)
-
-
-def _wrong(why: str) -> InvalidRequest:
-    form = "mysql://USER:PASSWORD@127.0.0.1:3306/DATABASE, with ?unix_socket=/PATH for a socket"
-    return InvalidRequest.field("state.sql_mirror", f"{why}; allowed: {form}")
-
-
 class SqlMirror:
     """`store` is read beside whoever commits to it."""
 
-    def __init__(self, store: Store, target: Target, node_id: str) -> None:
+    def __init__(self, store: Store, target: SqlTarget, node_id: str) -> None:
         self._store, self._target, self._node = store, target, node_id
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sql mirror", daemon=True)
@@ -126,7 +82,7 @@ class SqlMirror:
         self._thread.start()
 
     def close(self) -> None:
-        """What is under way may end; it is begun again by the next process where it does not."""
+        """What is under way may end, if the server answers; the next process begins it again where it does not."""
         self._stopping.set()
         self._thread.join(CLOSE_S)
 
@@ -233,7 +189,7 @@ def _columns(raw: bytes) -> tuple[int, str, int, str, str]:
     return event.etype, event.type, event.timestamp_us, event.subject[:SUBJECT_CHARS], data
 
 
-def _connect(target: Target) -> Any:
+def _connect(target: SqlTarget) -> Any:
     try:
         import pymysql
     except ImportError as error:

@@ -24,6 +24,8 @@ from .addresses import ADDRESS_RULE, LISTEN_RULE, URL_RULE, BadAddress, check_ho
 from .frozen_map import FrozenMap
 from .hours import HOURS
 from .problems import printable, shown
+from .sql_target import RULE as SQL_RULE
+from .sql_target import parse_target
 
 PATH_CHARS_MAX = 4096
 LIST_MAX = 256
@@ -278,6 +280,15 @@ def _secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _sql_mirror(secret: SecretStr) -> SecretStr:
+    try:
+        if url := _secret(secret).get_secret_value():
+            parse_target(url)
+    except BadAddress as bad:
+        raise wrong(bad.message) from None
+    return secret
+
+
 def as_tuple(value: Any) -> Any:
     """TOML's lists as tuples, which stay what they are."""
     return tuple(value) if isinstance(value, list) else value
@@ -320,6 +331,7 @@ RecoveryKey = Annotated[str, AfterValidator(_recovery_key), Allowed(f'{PUBLIC_RU
 OptionalPath = Annotated[str, AfterValidator(_optional_path), Allowed(f'{PATH_RULE}; "" = off')]
 FilePath = Annotated[Path, BeforeValidator(_path), Allowed(PATH_RULE)]
 Secret = Annotated[SecretStr, AfterValidator(_secret), Allowed("printable characters")]
+SqlMirror = Annotated[SecretStr, AfterValidator(_sql_mirror), Allowed(SQL_RULE)]
 
 OptionalRate = Annotated[int, Field(ge=0, le=RATE_MAX), AfterValidator(_rate), Allowed(RATE_RULE)]
 

@@ -320,10 +320,9 @@ class State(Section):
     auto_purge_sessions_days: int = Field(
         default=0, ge=0, le=36_500, description="sessions that ended so long ago are shredded; 0: none is by itself"
     )
-    sql_mirror: f.Secret = Field(
+    sql_mirror: f.SqlMirror = Field(
         default=SecretStr(""),
-        description="mysql://USER:PASSWORD@127.0.0.1/DATABASE, a MariaDB or MySQL server on this machine for a copy of "
-        "the journal; empty: none",
+        description="a MariaDB or MySQL server on this machine that gets a copy of the journal",
     )
     cleanup_old_events_days: int = Field(
         default=90, ge=0, le=36_500, description="events older than that go, once hosts have them; 0: for no age"
