@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from math import ceil
 
 from offgrid_node.commit_place import CommitPlace
 from offgrid_node.protocol.errors import Fault, Internal
 from offgrid_node.runtime import Pending, Runtime
 
-COMMIT_SAMPLES = 256  # for the median that status reports
+COMMIT_SAMPLES = 256  # of which status and health tell
 PAUSE_MS, PAUSE_MAX_MS = 50, 1_000  # after a lost batch or a failed load, doubling: no busy loop on a full disk
 
 
@@ -45,6 +46,7 @@ class Driver:
         self._thread = ThreadPoolExecutor(1, "commit")  # begins with its first commit
         self._commit_ms: deque[float] = deque(maxlen=COMMIT_SAMPLES)
         self._untaken = 0  # commits since take_commit_ms was asked
+        self._began: float | None = None  # the commit that is under way
         self._failures = 0
         self._pause_ms = 0
         self._closed = False
@@ -59,10 +61,13 @@ class Driver:
         return ordered[len(ordered) // 2] if ordered else 0.0
 
     def take_commit_ms(self) -> float | None:
-        """The median of the commits since this was asked last, COMMIT_SAMPLES at most; None where there were none."""
+        """The 99th percentile (nearest rank) of the commits since this was asked last, COMMIT_SAMPLES at most, and of
+        the one that is under way, by how long it has been; None where there were none."""
         many, self._untaken = min(self._untaken, len(self._commit_ms)), 0
-        newest = sorted(islice(reversed(self._commit_ms), many))
-        return newest[many // 2] if many else None
+        newest = list(islice(reversed(self._commit_ms), many))
+        if (began := self._began) is not None:
+            newest.append((time.perf_counter() - began) * 1000)
+        return sorted(newest)[ceil(0.99 * len(newest)) - 1] if newest else None
 
     def start(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -106,7 +111,7 @@ class Driver:
 
     def _commit(self, pending: Pending) -> Fault | None:
         assert self._runtime is not None
-        began = time.perf_counter()
+        self._began = began = time.perf_counter()
         try:
             self._runtime.commit(pending)
         except Fault as fault:
@@ -114,7 +119,7 @@ class Driver:
         except Exception as error:  # noqa: BLE001 - an unknown failure of the disk must not be taken for a commit
             return Internal(f"the store failed: {type(error).__name__}: {error}", reason="StoreFailed")
         finally:
-            pending.commit_s = time.perf_counter() - began
+            pending.commit_s, self._began = time.perf_counter() - began, None
         return None
 
     def _finish(self, pending: Pending, fault: Fault | None) -> None:

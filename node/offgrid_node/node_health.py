@@ -43,7 +43,8 @@ class NodeHealth:
             limit_mb * wanted.database_critical_percent / 100,
         )
         self._hooks = AlertHooks(wanted.command, wanted.webhook, config.node.name, node.node_id)
-        self._health = Health(node.runtime, thresholds, node.sessions.heartbeats, self._own, later, self._hooks.tell)
+        heartbeats, tell = node.sessions.heartbeats, self._hooks.tell
+        self._health = Health(node.runtime, thresholds, heartbeats, self._own, later, tell, wanted.interval_ms)
 
     def start(self) -> None:
         self._health.start()

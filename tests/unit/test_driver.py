@@ -128,6 +128,48 @@ def test_requests_of_one_tick_share_a_commit(threaded: bool) -> None:
     asyncio.run(run())
 
 
+def test_one_slow_commit_of_some_is_what_a_look_sees_and_sees_once() -> None:
+    async def run() -> None:
+        rig = Rig()
+        assert rig.driver.take_commit_ms() is None
+        for takes_ms in (0, 0, STALL_MS / 2, 0):
+            rig.store.takes_ms = takes_ms
+            await outcome(rig.ask())
+        seen = rig.driver.take_commit_ms()
+        assert seen is not None
+        assert seen >= STALL_MS / 2 > rig.driver.commit_ms_p50
+        assert rig.driver.take_commit_ms() is None
+        await rig.driver.close()
+
+    asyncio.run(run())
+
+
+def test_a_commit_that_hangs_is_seen_while_it_does() -> None:
+    async def run() -> None:
+        rig, begun, go_on = Rig(threaded=True), threading.Event(), threading.Event()
+        sound = rig.store.commit
+
+        def hang(batch: Batch) -> int:
+            begun.set()
+            assert go_on.wait(5)
+            return sound(batch)
+
+        rig.store.commit = hang  # type: ignore[method-assign]
+        ticket = rig.ask()
+        await asyncio.to_thread(begun.wait, 5)
+        first, second = rig.driver.take_commit_ms(), rig.driver.take_commit_ms()
+        assert first is not None
+        assert second is not None
+        assert second > first
+        go_on.set()
+        await outcome(ticket)
+        assert rig.driver.take_commit_ms() is not None
+        assert rig.driver.take_commit_ms() is None
+        await rig.driver.close()
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("threaded", [False, True])
 def test_what_may_leave_early_is_on_its_way_before_the_disk_is_waited_for(threaded: bool) -> None:
     async def run() -> None:

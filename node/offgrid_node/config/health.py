@@ -16,6 +16,13 @@ _FIGURE_MAX = 10**9
 class Health(Section):
     """What an operator is warned of: in `offgrid status`, metrics and the journal. A threshold of 0 is none."""
 
+    interval_ms: int = Field(
+        default=5_000,
+        ge=100,
+        le=3_600_000,
+        description="how often it is looked, in milliseconds: three bad looks in a row begin an alert, six good ones "
+        "end it",
+    )
     queue_depth: int = Field(
         default=500,
         ge=0,
@@ -23,7 +30,7 @@ class Health(Section):
         description="warn above: requests that wait in this node, events that wait in an application",
     )
     write_latency_ms: int = Field(
-        default=50, ge=0, le=_FIGURE_MAX, description="warn above: half of the store's commits take longer"
+        default=50, ge=0, le=_FIGURE_MAX, description="warn above: the 99th percentile of the store's commits"
     )
     frame_us: int = Field(
         default=16_670,

@@ -16,10 +16,11 @@ from offgrid_node.protocol.effects import Asked, Effect, Machine, Record, Reply
 from offgrid_node.protocol.errors import Exhausted
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.mesh.commands import TellOfAlert
-from offgrid_node.services.health.alerts import FALL, LOOK_MS, RISE, Alert, State
+from offgrid_node.services.health.alerts import FALL, RISE, Alert, State
 from offgrid_node.services.health.heartbeats import SESSIONS_MAX, Heartbeats
 from offgrid_node.services.health.watching import Health, Thresholds
 
+LOOK_MS = 5_000
 THRESHOLDS = Thresholds(500, 50, 16.67, 4_096, 80.0, 95.0)
 
 
@@ -50,7 +51,7 @@ class Watched(Desk):
         self.own: dict[str, float] = {}
         self.told: list[Alert] = []
         self.health = Health(
-            self.runtime, thresholds, self.handlers.heartbeats, lambda: self.own, self.later, self.told.append
+            self.runtime, thresholds, self.handlers.heartbeats, lambda: self.own, self.later, self.told.append, LOOK_MS
         )
 
     def machines(self) -> dict[str, Machine]:

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-LOOK_MS = 5_000
 RISE, FALL, STALE = 3, 6, 60  # looks
 CLEAR = 0.9  # of a threshold
 ALERTS_MAX = 1_024  # figures that are judged; further ones are not until others have ended

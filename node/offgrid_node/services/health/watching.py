@@ -1,4 +1,4 @@
-"""Looks every LOOK_MS at what there is to see, and has others told of what has changed.
+"""Looks every so often at what there is to see, and has others told of what has changed.
 
 Nothing is measured for it where the node works: a look reads what is there already. What is told goes to the journal
 (HEALTH_CHANGED), which may refuse it while the disk is full: then the log has it, and the journal has what comes next.
@@ -19,7 +19,7 @@ from offgrid_node.protocol.mesh.commands import TellOfAlert
 from offgrid_node.protocol.state.sessions.tables import OPEN_SESSIONS
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.flow import Later
-from offgrid_node.services.health.alerts import LOOK_MS, Alert, Alerts, Limits, State
+from offgrid_node.services.health.alerts import Alert, Alerts, Limits, State
 from offgrid_node.services.health.heartbeats import FRAME_MS, MEMORY_MB, QUEUE_DEPTH, Heartbeats
 
 WRITE_LATENCY_MS, DATABASE_MB = "write_latency_ms", "database_size_mb"
@@ -65,15 +65,16 @@ class Health:
         own: Callable[[], Mapping[str, float]],
         later: Later,
         tell: Callable[[Alert], None],
+        interval_ms: int,
     ) -> None:
         self._runtime, self._heartbeats, self._own, self._later, self._tell = runtime, heartbeats, own, later, tell
-        self._frame_ms = thresholds.frame_ms
+        self._frame_ms, self._interval_ms = thresholds.frame_ms, interval_ms
         self._alerts = Alerts(thresholds.by_name())
         self._going = False
 
     def start(self) -> None:
         self._going = True
-        self._later(LOOK_MS, self._turn)
+        self._later(self._interval_ms, self._turn)
 
     def close(self) -> None:
         self._going = False
@@ -101,7 +102,7 @@ class Health:
             self.look()
         except Fault as fault:  # the store is being closed, or cannot be read now
             _log.info("not looked: %s", fault.message)
-        self._later(LOOK_MS, self._turn)
+        self._later(self._interval_ms, self._turn)
 
     def _on_change(self, alert: Alert) -> None:
         told = message_of(alert)
