@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from offgrid.event_types import type_name
 from offgrid_node.inbox import INBOX_BYTES_MAX, INBOX_MAX, RETRY_MS, Inbox
 from offgrid_node.outlet import Outlet, let_out
 from offgrid_node.protocol.clock import Clock, Now
@@ -38,10 +39,8 @@ from offgrid_node.protocol.effects import (
     Woke,
 )
 from offgrid_node.protocol.errors import Fault, Internal, OutcomeUnknown, Unavailable
-from offgrid_node.protocol.etypes import EventType
 from offgrid_node.storage.store import Batch, Store
 
-ETYPE_NAMES = {etype.value: etype.name for etype in EventType}
 ROUNDS_MAX = 64  # of domains raising events to each other within one batch
 
 M = TypeVar("M")
@@ -291,7 +290,7 @@ class Runtime:
                 writes[effect.table, effect.key] = effect.value
             elif isinstance(effect, Record):
                 pending.events.append(effect)
-                records.append(effect.encoded or effect.stamp(now.utc_us, ETYPE_NAMES[effect.etype]))
+                records.append(effect.encoded or effect.stamp(now.utc_us, type_name(effect.etype)))
             elif isinstance(effect, Delete):
                 writes[effect.table, effect.key] = None
             elif isinstance(effect, Raise):

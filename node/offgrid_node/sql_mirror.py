@@ -21,6 +21,7 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToJson
 
+from offgrid.event_types import type_name
 from offgrid.v1 import state_pb2
 from offgrid_node.config.sql_target import SqlTarget
 from offgrid_node.protocol.errors import Fault, InvalidRequest
@@ -40,7 +41,7 @@ CREATE TABLE IF NOT EXISTS offgrid_events (
   node VARCHAR(64) CHARACTER SET ascii NOT NULL COMMENT 'whose journal',
   seq BIGINT UNSIGNED NOT NULL COMMENT 'place in the journal',
   etype INT UNSIGNED NOT NULL,
-  type VARCHAR(64) CHARACTER SET ascii NOT NULL COMMENT 'e.g. JOB_CREATED',
+  type VARCHAR(64) CHARACTER SET ascii NOT NULL COMMENT 'e.g. JOB_CREATED; its number where this node does not know it',
   at DATETIME(6) NOT NULL COMMENT 'UTC',
   subject VARCHAR(255) NOT NULL COMMENT 'what it is about',
   data LONGTEXT NOT NULL COMMENT 'JSON',
@@ -186,7 +187,7 @@ def _columns(raw: bytes) -> tuple[int, str, int, str, str]:
     data = "{}" if case is None else MessageToJson(getattr(event, case), preserving_proto_field_name=True, indent=None)
     if len(data.encode()) > DATA_BYTES_MAX:
         data = f'{{"left_out_bytes": {len(data.encode())}}}'
-    return event.etype, event.type, event.timestamp_us, event.subject[:SUBJECT_CHARS], data
+    return event.etype, type_name(event.etype, event.type), event.timestamp_us, event.subject[:SUBJECT_CHARS], data
 
 
 def _connect(target: SqlTarget) -> Any:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from offgrid.event_types import type_name
 from offgrid.v1 import state_pb2
-from offgrid_node.protocol.state.summaries.journal_facts import type_name
 from offgrid_node.protocol.state.summaries.summary import decode
 from offgrid_node.protocol.state.summaries.tables import JOURNAL, SUMMARIES, summarised_upto
 from offgrid_tools.sim.cluster import Cluster

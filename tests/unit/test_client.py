@@ -14,11 +14,9 @@ from small_node import OTHER_ID, SmallNode
 import offgrid
 from offgrid.client import Client, NoNode, OffgridError, find, payloads
 from offgrid.client.calls import REPEATS_MAX, pause_ms
-from offgrid.client.events import EVENT_TYPES
 from offgrid.client.grpc_calls import CLOSING_S, REPLY_BYTES_MAX, GrpcCalls
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Exhausted, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
-from offgrid_node.protocol.etypes import EventType
 
 
 @pytest.fixture
@@ -307,9 +305,6 @@ class TestRooms:
         followed.close()
         assert node.calls["WatchEvents"][0].after_seq == 1
         assert all(call.after_seq == 3 for call in node.calls["WatchEvents"][1:])
-
-    def test_the_names_of_events_are_the_nodes(self) -> None:
-        assert {etype.name: int(etype) for etype in EventType} == EVENT_TYPES
 
     def test_the_small_rooms(self, client: Client) -> None:
         assert client.objects.capacity().inline_limit_bytes == 3_000_000

@@ -120,6 +120,19 @@ def test_what_the_store_keeps_no_more_stays(server: MariaDB, mirrors: Callable[.
     assert subjects(server, "four") == ["a", "b", "d"]
 
 
+def test_a_type_that_a_newer_node_wrote_is_there_by_its_number(
+    server: MariaDB, mirrors: Callable[..., SqlMirror]
+) -> None:
+    store = MemoryStore()
+    later = state_pb2.Event(etype=99, type="ñ" * 70, subject="later")
+    store.commit(Batch([later.SerializeToString() + b"\x9a\x06\x05later"]))
+    mirror = mirrors(store, "seven")
+    until(lambda: mirror.seq == 1)
+    assert server.query("SELECT etype, type, subject, data FROM offgrid_events WHERE node = 'seven'") == [
+        (99, "99", "later", "{}")
+    ]
+
+
 def test_an_event_that_is_too_large_says_how_large(server: MariaDB, mirrors: Callable[..., SqlMirror]) -> None:
     store = MemoryStore()
     record(store, "big", output=bytes(DATA_BYTES_MAX))

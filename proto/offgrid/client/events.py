@@ -7,51 +7,19 @@ from collections.abc import Iterable, Iterator
 from offgrid.client.calls import Calls
 from offgrid.client.errors import OffgridError
 from offgrid.client.paging import pages
+from offgrid.event_types import ETYPE_MAX, EventType
 from offgrid.v1 import state_pb2
-
-# The names that Event.type carries. 10 to 30 are promised; 1 to 9 and 31 are the node's own.
-EVENT_TYPES = {
-    "NODE_STARTED": 1,
-    "MEMBER_ADMITTED": 2,
-    "MEMBER_REMOVED": 3,
-    "INVITE_ISSUED": 4,
-    "INVITE_USED": 5,
-    "PEER_ALIVE": 6,
-    "PEER_DEAD": 7,
-    "HOST_CHANGED": 8,
-    "BLOCK_ADDED": 9,
-    "MISSION_CREATED": 10,
-    "MISSION_UPDATED": 11,
-    "TASK_CREATED": 12,
-    "TASK_UPDATED": 13,
-    "JOB_CREATED": 14,
-    "JOB_DISPATCHED": 15,
-    "JOB_QUEUED": 16,
-    "JOB_AWARDED": 17,
-    "JOB_EXECUTED": 18,
-    "JOB_COMPLETED": 19,
-    "JOB_FAILED": 20,
-    "JOB_CANCELLED": 21,
-    "QUORUM_CREATED": 22,
-    "QUORUM_ACKED": 23,
-    "OBJECT_STORED": 24,
-    "OBJECT_REPAIRED": 25,
-    "OBJECT_DELETED": 26,
-    "TX_CREATED": 27,
-    "TX_FINAL": 28,
-    "SETTLED": 29,
-    "SESSION_CHANGED": 30,
-    "HEALTH_CHANGED": 31,
-}
 
 
 def etype_of(name: str | int) -> int:
-    """The number of an event type given by name or number. Raises ValueError for one that there is not."""
-    number = EVENT_TYPES.get(str(name).upper().replace("-", "_"))
-    if number is not None:
-        return number
-    if str(name).isascii() and str(name).isdigit() and int(name) in EVENT_TYPES.values():
-        return int(name)
+    """The number of an event type given by name or number; that of a newer node's may be one that is not known here.
+    Raises ValueError."""
+    text = str(name)
+    known = EventType.__members__.get(text.upper().replace("-", "_"))
+    if known is not None:
+        return int(known)
+    if text.isascii() and text.isdigit() and 1 <= int(text[:11]) <= ETYPE_MAX:
+        return int(text)
     raise ValueError(f"{name!r} is no event type")
 
 

@@ -367,7 +367,6 @@ class TestPages:
         ("ask_key", state_pb2.AskKeyRequest(key="x", scope=state_pb2.AskScope(since_us=-1)), "scope.since_us"),
         ("ask_count", state_pb2.AskCountRequest(), "etype"),
         ("ask_count", state_pb2.AskCountRequest(etype=14, kind=PROMPT), "etype"),
-        ("ask_count", state_pb2.AskCountRequest(etype=1_001), "etype"),
         ("ask_count", state_pb2.AskCountRequest(kind="No Kind"), "kind"),
         ("ask_count", state_pb2.AskCountRequest(etype=14, scope=state_pb2.AskScope(session="run")), "scope.session"),
         ("ask_count", state_pb2.AskCountRequest(etype=14, scope={"since_us": 2, "until_us": 1}), "scope.until_us"),

@@ -222,7 +222,8 @@ def test_a_rare_filter_over_a_long_journal_answers_in_bounded_steps(newest_first
         ({"page_size": -1}, "page_size"),
         ({"page_token": "nonsense!"}, "page_token"),
         ({"page_token": "AAAA"}, "page_token"),
-        ({"etypes": [CREATED, 99]}, "etypes[1]"),
+        ({"etypes": [CREATED, 99, 0]}, "etypes[2]"),
+        ({"etypes": range(1, state.ETYPES_MAX + 2)}, "etypes"),
     ],
 )
 def test_a_wrong_request_names_the_field(request_: dict[str, object], field: str) -> None:

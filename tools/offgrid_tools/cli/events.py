@@ -77,7 +77,8 @@ def _time_of(text: str | None, option: str) -> int:
 
 
 def _check_types(types: Iterable[str]) -> None:
-    from offgrid.client.events import EVENT_TYPES, etype_of
+    from offgrid.client.events import etype_of
+    from offgrid.event_types import EventType
 
     for name in types:
         try:
@@ -85,8 +86,9 @@ def _check_types(types: Iterable[str]) -> None:
         except ValueError as error:
             from difflib import get_close_matches
 
-            close = get_close_matches(name.upper(), EVENT_TYPES, 1)
-            meant = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(EVENT_TYPES)}"
+            names = [*EventType.__members__]
+            close = get_close_matches(name.upper(), names, 1)
+            meant = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(names)}, and numbers"
             raise click.BadParameter(f"{error}{meant}", param_hint="--type") from error
 
 
@@ -115,13 +117,15 @@ def _print(found: Iterable[Event], *, heading: bool = False) -> None:
 
 
 def _lines(found: Iterable[Event], *, heading: bool) -> Iterator[str]:
+    from offgrid.event_types import type_name
     from offgrid_tools.cli.output import clean, when
 
     if heading:
         yield f"{'SEQ':>8}  {'TIME':<23}  {'TYPE':<16}  {'SUBJECT':<20}  ABOUT"
     for event in found:
         stamp, subject, what = when(event.timestamp_us), clean(event.subject), clean(_about(event))
-        yield f"{event.seq:>8}  {stamp:<23}  {event.type:<16}  {subject:<20}  {what}".rstrip()
+        name = clean(type_name(event.etype, event.type))
+        yield f"{event.seq:>8}  {stamp:<23}  {name:<16}  {subject:<20}  {what}".rstrip()
 
 
 def _about(event: Event) -> str:

@@ -97,15 +97,14 @@ def outbox(context: click.Context, open_only: bool, limit: int) -> None:
 
         emit({"entries": [json_of(entry) for entry in found]})
         return
-    from offgrid.client.events import EVENT_TYPES
+    from offgrid.event_types import type_name
     from offgrid.v1.objects_pb2 import OutboxStatus
     from offgrid_tools.cli.output import cut, table, when, word
 
-    names = {number: name for name, number in EVENT_TYPES.items()}
     table(
         ("id", "key", "type", "status", "acks", "tries", "object", "created", "trouble"),
         (
-            (e.id, cut(e.key), names.get(e.etype, e.etype), word(OutboxStatus, e.status), acks_of(e), e.tries,
+            (e.id, cut(e.key), type_name(e.etype), word(OutboxStatus, e.status), acks_of(e), e.tries,
              e.object_id, when(e.created_us), e.trouble)
             for e in found
         ),

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
+from offgrid.event_types import type_name
 from offgrid.kinds import KIND, KIND_CHARS_MAX, KIND_RULE, TIME_MAX_US
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import InvalidRequest
-from offgrid_node.protocol.state.summaries.journal_facts import type_name
 from offgrid_node.protocol.state.summaries.keyset import count
 from offgrid_node.protocol.state.summaries.tables import JOURNAL, SUMMARIES
 from offgrid_node.protocol.state.summaries.windows import window_id
@@ -25,7 +25,6 @@ from offgrid_node.services.memory.questions import CountQuestion, KeyQuestion
 from offgrid_node.services.paging import decode_token, encode_token, take_page
 from offgrid_node.services.sessions.vault import Vault
 
-ETYPE_MAX = 1_000
 KEY_CHARS_MAX = 4_096
 FILTER_BYTES = 4
 
@@ -61,8 +60,6 @@ class MemoryHandlers:
             raise InvalidRequest.field(
                 "etype", "either a type of the journal's events is given, or a kind of sessions'"
             )
-        if request.etype > ETYPE_MAX:
-            raise InvalidRequest.field("etype", f"{request.etype}; 1 to {ETYPE_MAX} are allowed")
         if request.etype and request.scope.session:
             raise InvalidRequest.field(
                 "scope.session", "a session has events of kinds, and none of the journal's types"

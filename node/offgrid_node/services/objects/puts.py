@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
+from offgrid.event_types import SEMANTIC
 from offgrid.plaintext import CHECKSUM_BYTES, checksum_of
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Fault, InvalidRequest
@@ -35,7 +36,6 @@ from offgrid_node.services.objects.watching import WAIT_MS_MAX, Watching
 from offgrid_node.storage.memory_blobs import MemoryBlobs
 
 PUT_BYTES_MAX = ENQUEUE_BYTES_MAX = PIECE_BYTES_MAX
-ETYPE_MIN, ETYPE_MAX = 10, 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,8 @@ class Puts:
         data = request.data
         if len(data) > ENQUEUE_BYTES_MAX:
             raise InvalidRequest.field("data", f"{len(data)} bytes; at most {ENQUEUE_BYTES_MAX} are allowed")
-        if not ETYPE_MIN <= request.etype <= ETYPE_MAX:
-            raise InvalidRequest.field("etype", f"{request.etype}; {ETYPE_MIN} to {ETYPE_MAX} are allowed")
+        if request.etype not in SEMANTIC:
+            raise InvalidRequest.field("etype", f"{request.etype}; {SEMANTIC[0]} to {SEMANTIC[-1]} are allowed")
         digest, enqueue = request_digest(request), Enqueue(request.key, request.etype)
         put = _Put(
             str(caller),

@@ -16,6 +16,7 @@ from offgrid_tools.sim.monitor.comebacks import ComebackRules
 from offgrid_tools.sim.monitor.deadly import DeadlyRules
 from offgrid_tools.sim.monitor.deletions import DeletionRules
 from offgrid_tools.sim.monitor.duty import DutyRules
+from offgrid_tools.sim.monitor.event_types import must_carry_what_its_type_says
 from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.handovers import HandOverRules
 from offgrid_tools.sim.monitor.jobs import JobRules
@@ -117,6 +118,7 @@ class Monitor:
         for seq, data in self.evidence.stores[node].events(self._seen_seq[node]):
             self._seen_seq[node] = seq
             event = state_pb2.Event.FromString(data)
+            must_carry_what_its_type_says(event)
             if look := self._lookers.events.get(event.WhichOneof("data") or ""):
                 look(node, event)
         by_table: dict[str, list[tuple[bytes, bytes | None]]] = {}

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from offgrid.event_types import type_name
 from offgrid.v1 import state_pb2
-from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.state.summaries.summary import Facts
-
-_NAMES = {etype.value: etype.name for etype in EventType}
 
 
 class _Fields(NamedTuple):
@@ -37,11 +35,6 @@ _FIELDS: Mapping[str, _Fields] = {
     "block": _Fields(("session_id",), ("count",)),
     "alert": _Fields(("name",)),
 }
-
-
-def type_name(etype: int) -> str:
-    """Of one that a newer node wrote its number."""
-    return _NAMES.get(etype) or str(etype)
 
 
 def facts_of(event: state_pb2.Event) -> Facts:
