@@ -40,8 +40,9 @@ class Shredding:
     def start(self) -> None:
         """Ends what a former life had begun, and drops the keys of sessions that never came to be.
 
-        A key whose session the store does not know is dropped only where the store knows a younger session by far: else
-        the store may be an old one, which is put right yet."""
+        A key whose session the store does not know is dropped only where the store knows a session that is younger by
+        far, and whose key came later: else the store may be an old one, which is put right yet. By times alone it could
+        be one that had a session of a clock that was ahead."""
         run(self._tidy_up(), _warn_of("sessions are not tidied up"))
 
     def drop_unused(self, session_id: str) -> None:
@@ -70,9 +71,13 @@ class Shredding:
         store = self._runtime.store
         yield from self._end([key.decode() for key, row in sound(store.scan, PURGING) if row != KEY_GONE])
         known = {key.decode() for key in keys(store.scan, SESSIONS)}
-        newest = max(map(time_of, known), default=0)
-        unknown = (each for each in self._vault.all() if each not in known)
-        yield from self._drop([each for each in unknown if time_of(each) + ORPHAN_MS < newest])
+        newest, orphans = 0, list[str]()
+        for each in reversed([*self._vault.all()]):
+            if each in known:
+                newest = max(newest, time_of(each))
+            elif time_of(each) + ORPHAN_MS < newest:
+                orphans.append(each)
+        yield from self._drop(orphans)
 
     def _end(self, session_ids: Sequence[str]) -> Flow[None]:
         if session_ids:

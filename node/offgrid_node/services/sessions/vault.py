@@ -20,7 +20,7 @@ class Vault(Protocol):
     def has(self, session_id: str) -> bool: ...
 
     def all(self) -> Collection[str]:
-        """The sessions that have a key here."""
+        """The sessions that have a key here, as those came."""
         ...
 
     def seal(self, session_id: str, what: str, clear: bytes) -> bytes:
