@@ -237,6 +237,16 @@ class TestEvents:
         for newest_first in (False, True):
             assert numbers(desk.records(session, kinds=["energy.update"], newest_first=newest_first)) == [8]
 
+    def test_that_are_not_looked_at_cost_bounded_pages_too(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        session = desk.session()
+        for number in range(20):
+            desk.record(session, event(START_US + number, filling="x" * 1_000), sent=number)
+        monkeypatch.setattr(handlers, "SCAN_BYTES_MAX", 1_000)
+        request = state_pb2.ListRecordsRequest(session=session, since_us=START_US + 19)
+        page = desk.ask("list_records", request)
+        assert (len(page.records), bool(page.next_page_token)) == (0, True)
+        assert numbers(desk.records(session, since_us=START_US + 19)) == [20]
+
     def test_that_break_a_rule_are_refused_with_the_path_and_nothing_is_recorded(self, desk: Desk) -> None:
         session, good = desk.session(), event()
         for wrong, said in (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from session_desk import Desk, event
@@ -84,6 +86,26 @@ def test_many_rows_go_in_steps(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> N
         left.append(rows(desk, go))
     assert all(before - after <= 3 for before, after in itertools.pairwise(left))
     assert desk.runtime.deadline_ms() is None
+
+
+def test_each_step_begins_where_the_last_one_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that remembers each row that went would have it walk over them all."""
+    monkeypatch.setattr(purging, "SWEPT_ROWS", 3)
+    go = desk.session("go")
+    starts = list[bytes]()
+    scan = desk.store.scan
+
+    def noted(table: str, start: bytes = b"", **named: Any) -> Iterator[tuple[bytes, bytes]]:
+        if table == BLOCKS:
+            starts.append(start)
+        return scan(table, start, **named)
+
+    monkeypatch.setattr(desk.store, "scan", noted)
+    purge(desk, go)
+    while desk.runtime.deadline_ms() is not None:
+        desk.runtime.wake()
+        desk.runtime.turn()
+    assert starts == [go.encode(), *(block_key(go, first) for first in (4, 7, 10))]
 
 
 def test_killed_before_the_key_is_gone_it_goes_on_at_the_next_start(

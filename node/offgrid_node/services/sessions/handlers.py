@@ -53,8 +53,8 @@ from offgrid_node.services.stream import Stream
 
 SESSION = "session"  # the reducer that is meant when none is named
 WRITER_BYTES = 8
-SCAN_BLOCKS_MAX = 4_096  # looked at for one page, so that a rare filter never holds the node up; and opened
-SCAN_BYTES_MAX = 8 * 1024 * 1024
+SCAN_BLOCKS_MAX = 4_096  # looked at for one page, so that a rare filter never holds the node up; and opened, some 15 ms
+SCAN_BYTES_MAX = 1024 * 1024
 
 
 class SessionHandlers:
@@ -203,7 +203,7 @@ class SessionHandlers:
         backwards = request.newest_first
         at = number_of(position[:NUMBER_BYTES]) if position else session.recorded + 1 if backwards else 0
         walk = self._reading.before if backwards else self._reading.after
-        page, page_bytes, opened_bytes = state_pb2.ListRecordsResponse(), 0, 0
+        page, page_bytes, cost_bytes = state_pb2.ListRecordsResponse(), 0, 0
         for looked, part in enumerate(walk(session.session_id, min(at, session.recorded + 1), wanted.may_be_in), 1):
             for number, entry in part.events:
                 if wanted.has(entry):
@@ -213,8 +213,8 @@ class SessionHandlers:
                         return page
                     page.records.append(_record(number, entry))
                 at = number
-            at, opened_bytes = part.looked, opened_bytes + part.bytes
-            if looked == SCAN_BLOCKS_MAX or opened_bytes >= SCAN_BYTES_MAX:
+            at, cost_bytes = part.looked, cost_bytes + part.bytes
+            if looked == SCAN_BLOCKS_MAX or cost_bytes >= SCAN_BYTES_MAX:
                 page.next_page_token = encode_token(number_key(at) + _filter_of(request))
                 break
         return page

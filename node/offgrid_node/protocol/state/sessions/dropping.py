@@ -120,8 +120,8 @@ class Dropping:
         if row is not None and _stays(row.session, command):
             return True
         if row is not None and not row.session.purged_us:
-            end = block_key(session_id, number_of(upto))
-            for at, value in sound(self._draft.committed, BLOCKS, key, prefix=key):
+            first, end = row.session.recorded - row.session.kept + 1, block_key(session_id, number_of(upto))
+            for at, value in sound(self._draft.committed, BLOCKS, block_key(session_id, first), prefix=key):
                 if at > end:
                     break
                 block = state_pb2.BlockRow.FromString(value)

@@ -28,7 +28,9 @@ from offgrid_node.protocol.state.sessions.tables import (
 )
 from offgrid_node.protocol.state.summaries.tables import SUMMARIES
 
-SWEPT_ROWS, SWEPT_BYTES = 4_096, 16 * 1024 * 1024  # in one step
+SWEPT_ROWS, SWEPT_BYTES = 512, 2 * 1024 * 1024  # in one step
+SWEPT_TABLES = (BLOCKS, SNAPSHOTS, SUMMARIES)
+BEGINNING = (0, b"")
 
 
 class Purging:
@@ -36,10 +38,12 @@ class Purging:
 
     def __init__(self, draft: Draft, pinning: Pinning, tell: Callable[..., object]) -> None:
         self._draft, self._pinning, self._tell = draft, pinning, tell
-        self._sweeps: dict[str, None] = {}  # sessions whose keys are gone, and rows are left
+        # Sessions whose keys are gone, and rows are left, from that key of that table on. Without the place each step
+        # would walk over all that went before, which the store may still remember row by row.
+        self._sweeps: dict[str, tuple[int, bytes]] = {}
 
     def load(self, rows: Rows) -> None:
-        self._sweeps = {key.decode(): None for key, value in sound(rows.scan, PURGING) if value == KEY_GONE}
+        self._sweeps = {key.decode(): BEGINNING for key, value in sound(rows.scan, PURGING) if value == KEY_GONE}
 
     @property
     def is_sweeping(self) -> bool:
@@ -66,7 +70,7 @@ class Purging:
         for session_id in session_ids:
             if self._draft.get(PURGING, session_id.encode()) is not None:
                 self._draft.put_bytes(PURGING, session_id.encode(), KEY_GONE)
-                self._sweeps[session_id] = None
+                self._sweeps[session_id] = BEGINNING
 
     def forget(self, session_ids: Sequence[str]) -> None:
         """Those of them that are shredded to the last row."""
@@ -85,20 +89,25 @@ class Purging:
     def sweep(self) -> None:
         """Some rows of those whose keys are gone; the rest in the next steps."""
         rows, room = SWEPT_ROWS, SWEPT_BYTES
-        for session_id in [*self._sweeps]:
-            for table, key, size in self._left(session_id):
+        for session_id, place in [*self._sweeps.items()]:
+            for at, key, size in self._left(session_id, *place):
                 if rows == 0 or room <= 0:
+                    self._sweeps[session_id] = at, key
                     return
                 rows, room = rows - 1, room - size
-                self._draft.delete(table, key)
+                self._draft.delete(SWEPT_TABLES[at], key)
             self._draft.delete(PURGING, session_id.encode())
             del self._sweeps[session_id]
 
-    def _left(self, session_id: str) -> Iterator[tuple[str, bytes, int]]:
-        """Rows with their sizes: those that are damaged go as well."""
+    def _left(self, session_id: str, first: int, start: bytes) -> Iterator[tuple[int, bytes, int]]:
+        """Rows with their sizes, in their order: those that are damaged go as well."""
         prefix, damaged = session_id.encode(), list[bytes]()
-        for table in (BLOCKS, SNAPSHOTS, SUMMARIES):
-            for key, value in sound(self._draft.committed, table, prefix, prefix=prefix, on_damaged=damaged.append):
-                yield table, key, len(value)
-            yield from ((table, key, 0) for key in damaged if key.startswith(prefix))
+        for at in range(first, len(SWEPT_TABLES)):
+            rows = sound(self._draft.committed, SWEPT_TABLES[at], start, prefix=prefix, on_damaged=damaged.append)
+            for key, value in rows:
+                yield from ((at, each, 0) for each in damaged)
+                damaged.clear()
+                yield at, key, len(value)
+            yield from ((at, each, 0) for each in damaged)
             damaged.clear()
+            start = b""
