@@ -362,7 +362,9 @@ class Node:
             self.memory.joining.fold_oldest,
             self.memory.joining.drop_oldest,
         )
-        self.retention = Retention(runtime, parts.retention, around, parts.later)
+        self.retention = Retention(
+            runtime, parts.retention, around, parts.later, interval_ms=parts.retention_interval_ms
+        )
         padded = parts.objects.coding.padded
         inputs = InputPlacing(shelf, objects.uploads, objects.reading, objects.sealer, bulk, padded=padded)
         self._filling = Filling(shelf, inputs, lambda end: runtime.deliver("jobs", end))

@@ -29,6 +29,7 @@ from offgrid_node.services.join import Seal
 from offgrid_node.services.memory.compacting import COMPACTION_INTERVAL_MS
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.objects.sides import ObjectParts
+from offgrid_node.services.retention import INTERVAL_MS as RETENTION_INTERVAL_MS
 from offgrid_node.services.retention import Budget
 from offgrid_node.services.sessions.privacy import Privacy
 from offgrid_node.services.sessions.vault import Vault
@@ -90,4 +91,5 @@ class Parts:
     compaction_interval_ms: int = COMPACTION_INTERVAL_MS
     backups: BackupParts | None = None  # None: the store is no file
     retention: Budget = field(default_factory=Budget)
+    retention_interval_ms: int = RETENTION_INTERVAL_MS
     later: Later = never  # a twin whose work says nothing needs no timer

@@ -10,16 +10,19 @@ import sys
 from pathlib import Path
 
 from offgrid_tools.sim.main import run, simulate, sweep
-from offgrid_tools.sim.plan import draw
+from offgrid_tools.sim.plan import HOME, TALK_MESH, draw
 from offgrid_tools.sim.vices import LIES
 
-PROGRAM = "import sys; from offgrid_tools.sim.main import run; sys.exit(run(seed=int(sys.argv[1]), json=True))"
+PROGRAM = (
+    "import sys; from offgrid_tools.sim.main import run; "
+    "sys.exit(run(seed=int(sys.argv[1]), mesh=sys.argv[2], json=True))"
+)
 
 
-def in_a_process(seed: int, hash_seed: str) -> bytes:
+def in_a_process(seed: int, hash_seed: str, mesh: str = HOME) -> bytes:
     env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(seed)], env=env, capture_output=True, check=True, timeout=60
+        [sys.executable, "-c", PROGRAM, str(seed), mesh], env=env, capture_output=True, check=True, timeout=60
     )
     return done.stdout
 
@@ -29,6 +32,12 @@ def test_processes_with_other_hash_seeds_print_the_same_bytes() -> None:
     first, second, third = (in_a_process(eventful, hash_seed) for hash_seed in ("0", "1", "4711"))
     assert first == second == third
     assert json.loads(first)["trace"] == simulate(eventful).trace
+
+
+def test_so_do_sessions() -> None:
+    first, second = (in_a_process(2, hash_seed, TALK_MESH) for hash_seed in ("0", "1"))
+    assert first == second
+    assert json.loads(first)["trace"] == simulate(2, mesh=TALK_MESH).trace
 
 
 def test_seeds_differ() -> None:

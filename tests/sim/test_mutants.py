@@ -21,6 +21,7 @@ from offgrid_tools.sim.mutants import (
     redundant,
     rotation,
     runtime,
+    sessions,
     terms,
     upkeep,
     vault,
@@ -38,6 +39,8 @@ SAMPLE = (
     "deletion-half-told",
     "sealed-anew-under-old-key",
     "old-identity-admitted",
+    "dropped-without-snapshot",
+    "windows-overlap",
 )
 
 
@@ -51,7 +54,7 @@ def test_a_planted_bug_is_found(mutant: str) -> None:
 def test_no_two_domains_plant_bugs_of_one_name() -> None:
     assert len(MUTANTS) == sum(
         len(room.MUTANTS) for room in (runtime, jobs, market, redundant, terms, bustle, perils, mesh, ledger)
-    ) + sum(len(room.MUTANTS) for room in (objects, vault, outlived, upkeep, changes, rotation, comebacks))
+    ) + sum(len(room.MUTANTS) for room in (objects, vault, outlived, upkeep, changes, rotation, comebacks, sessions))
 
 
 def test_what_was_planted_is_gone_afterwards() -> None:

@@ -4,9 +4,9 @@ likes."""
 from __future__ import annotations
 
 from offgrid_tools.sim.main import simulate, sweep
-from offgrid_tools.sim.plan import CUTS_MESH, MARKET_MESH, VAULT_MESH, draw
+from offgrid_tools.sim.plan import CUTS_MESH, MARKET_MESH, TALK_MESH, VAULT_MESH, draw
 
-SEEDS, MARKET_SEEDS, VAULT_SEEDS, CUT_SEEDS = 6, 3, 5, 2
+SEEDS, MARKET_SEEDS, VAULT_SEEDS, CUT_SEEDS, TALK_SEEDS = 6, 3, 5, 2, 6
 
 
 def test_no_seed_breaks_an_invariant_and_each_repeats_itself() -> None:
@@ -41,6 +41,15 @@ def test_no_power_cut_at_a_write_loses_what_was_acked() -> None:
     assert summary.violations == {}
     assert summary.met["power cuts at a write of hosts"] > 10 * CUT_SEEDS
     assert summary.met["power cuts at a write of owners"] > CUT_SEEDS
+
+
+def test_sessions_that_are_kept_short_of_room_break_no_invariant() -> None:
+    """`soak talk` has a thousand."""
+    summary = sweep(range(TALK_SEEDS), mesh=TALK_MESH, twice=True)
+    assert summary.violations == {}
+    assert summary.unequal == []
+    for met in ("events of sessions", "events of sessions dropped", "summaries joined", "sessions purged"):
+        assert summary.met[met] > TALK_SEEDS
 
 
 def test_a_broker_of_the_market_may_lie() -> None:

@@ -95,15 +95,23 @@ class Surroundings:
 class Retention:
     """One look at a time. What it does it does in portions; between them others have their turn."""
 
-    def __init__(self, runtime: Runtime, budget: Budget, around: Surroundings, later: Later) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        budget: Budget,
+        around: Surroundings,
+        later: Later,
+        *,
+        interval_ms: int = INTERVAL_MS,
+    ) -> None:
         self._runtime, self._budget, self._around, self._later = runtime, budget, around, later
-        self._going = False
+        self._interval_ms, self._going = interval_ms, False
         self._looked_at = b""  # the session with which the next look begins
         self.held = ""  # what keeps it from dropping more, though too much is kept
 
     def start(self) -> None:
         self._going = True
-        self._later(FIRST_MS, self._turn)
+        self._later(min(FIRST_MS, self._interval_ms), self._turn)
 
     def close(self) -> None:
         self._going = False
@@ -150,7 +158,7 @@ class Retention:
             self.held = f"what is kept is not brought within its budget: {outcome.message}"
             _log.warning("%s", self.held)
         if self._going:
-            self._later(INTERVAL_MS, self._turn)
+            self._later(self._interval_ms, self._turn)
 
     def _look(self) -> Flow[None]:
         held = ((yield from self._drop_events()), (yield from self._shrink_summaries()))

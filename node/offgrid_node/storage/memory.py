@@ -198,6 +198,10 @@ class MemoryStore:
         """From now on reads and commits raise `fault`, as of a disk that cannot be reopened; with None no longer."""
         self._refusal = fault
 
+    def bound(self, limit_bytes: int = LIMIT_BYTES) -> None:
+        """From now on no more than this is kept, as of a disk that something else fills."""
+        self._limit = limit_bytes
+
     def crash(self) -> None:
         """The process died: committed data stay, injected faults are forgotten, and the store is open again."""
         self._faults.clear()

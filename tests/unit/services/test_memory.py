@@ -12,6 +12,7 @@ from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, InvalidRequest, NotFound, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.state.sessions.tables import BLOCKS, SESSIONS, block_key
+from offgrid_node.protocol.state.summaries.commands import DropSummaries
 from offgrid_node.protocol.state.summaries.tables import JOURNAL, SUMMARIES, summarised_upto, summary_key
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.memory import asking, walking
@@ -563,6 +564,15 @@ class TestJoining:
             pass
         keys = [key for key in desk.store._tables[SUMMARIES].rows if key.startswith(desk.session().encode())]
         assert len(keys) == 3
+
+    def test_never_reaches_over_what_was_forgotten(self) -> None:
+        """As where a clock was set, and a window between two others was of an older day."""
+        desk = self.days(1)
+        session = desk.session()
+        desk.settle(desk.runtime.ask("memory", "test", DropSummaries((summary_key(session, 3),))))
+        while desk.settle(desk.memory.joining.fold_oldest()).folded:
+            pass
+        assert [(each.first, each.last) for each in desk.summaries("run")] == [(1, 2), (5, 8)]
 
     def test_of_what_has_changed_meanwhile_is_refused(self) -> None:
         desk = self.days(1)

@@ -15,6 +15,7 @@ from offgrid_tools.sim.vices import DEAD, FORGETFUL, RESTORED, ROTS, WIPED
 BACKUP_US, RESTORE_US = (SECOND, 8 * SECOND), (5 * MS, 1_500 * MS)
 ROT_CHANCE, ROT_US = 0.4, (300 * MS, 3 * SECOND)
 LOST_US = (SECOND, 12 * SECOND)
+FULL_US = (20 * MS, 500 * MS)
 FREEZE_US = (200 * MS, 12 * SECOND)
 REMOVED_AFTERWARDS_CHANCE = 0.3
 SYNCS = 3  # of one blob
@@ -126,6 +127,12 @@ class Breakage:
         blobs = self._host().blobs
         blobs.fill(0)
         self._mend(blobs.fill)
+
+    def store_full(self) -> None:
+        """Likewise of anybody, whose store then takes nothing more."""
+        store = self._rng.choice(list(self._cluster.processes.values())).store
+        store.bound(store.size_bytes())
+        self._engine.after(self._rng.randint(*FULL_US), store.bound)  # soon: each commit fails meanwhile
 
     def host_reset(self) -> None:
         """All connections of a host break."""

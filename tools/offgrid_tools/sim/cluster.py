@@ -8,10 +8,11 @@ from types import MappingProxyType
 
 from google.protobuf.message import Message
 
-from offgrid.v1 import mesh_pb2
+from offgrid.v1 import mesh_pb2, state_pb2
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.events import HOST
 from offgrid_node.protocol.mesh.swim import ALIVE
+from offgrid_node.services.caller import ADMIN
 from offgrid_tools.sim.engine import MS, SECOND, Engine, Trace
 from offgrid_tools.sim.executions import Work
 from offgrid_tools.sim.founding import Joiner, found
@@ -60,6 +61,8 @@ class Cluster:
         self._names[process.node_id] = spec.name
         self.monitor.evidence.keys[process.node_id] = process.signer.public_key
         self.monitor.evidence.latest_us[process.node_id] = lambda: process.latest_us
+        if spec.budget is not None:
+            self.monitor.sessions.keys[process.node_id] = process.session_keys
         self.monitor.resealing.wraps[process.node_id] = lambda: process.wraps
         return process
 
@@ -125,6 +128,10 @@ class Cluster:
         hosts = [node for node in everybody if node not in self.monitor.evidence.rotten]
         if forgotten := next(filter(None, (self.monitor.comebacks.forgotten(node, hosts) for node in everybody)), ""):
             return forgotten
+        if unfinished := next(filter(None, map(self.monitor.sessions.unfinished, everybody)), ""):
+            return unfinished
+        if crowded := next(filter(None, map(_crowded, live)), ""):
+            return crowded
         if left := self.monitor.deletions.left(process.node_id for process in live):
             return left
         honest = [process.node_id for process in live if process.spec.name not in bad]
@@ -169,3 +176,13 @@ def journal_digest(process: Process) -> str:
     for seq, data in process.store.copy().events():  # a disk that its node cannot read now
         state.update(seq.to_bytes(8, "big") + data)
     return state.hexdigest()
+
+
+def _crowded(process: Process) -> str:
+    """Retention brings what is kept within its budget, or says what holds it."""
+    if process.spec.budget is None:
+        return ""
+    told = process.running.retention.get_retention(ADMIN, state_pb2.GetRetentionRequest())
+    assert isinstance(told, state_pb2.GetRetentionResponse)
+    full = [each.name for each in told.shares if each.name == "events" and each.used_bytes > each.budget_bytes]
+    return f"{process.spec.name} keeps more {full[0]} than it may, and says nothing" if full and not told.held else ""

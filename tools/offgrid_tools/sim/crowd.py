@@ -40,6 +40,7 @@ from offgrid_tools.sim.users import (
     RootOwner,
     RushUser,
     SchedulingUser,
+    Speaker,
     TrustingUser,
 )
 from offgrid_tools.sim.vault import Vault
@@ -68,7 +69,7 @@ class Crowd:
         self.demanding = list(self._demanding())
         self.leaving = list(self._leaving())
         self.people: list[Person] = [*self.workers, *self.demanding, *self.keepers, *self.payers, *self._others()]
-        self.people += self._bustling()
+        self.people += [*self._bustling(), *self._speaking()]
         self.liars = list(self._liars())
 
     def _workers(self) -> Iterator[JobUser]:
@@ -100,6 +101,16 @@ class Crowd:
             yield TrustingUser(engine, monitor, cluster.founder, TRUSTING_CALLS, "t")
         for name in bustle.toggled:
             yield HostOwner(engine, monitor, cluster.processes[name])
+
+    def _speaking(self) -> Iterator[Person]:
+        """At every machine, where the plan has a talk."""
+        talk = self._plan.talk
+        if talk is None:
+            return
+        for process in self._cluster.processes.values():
+            for number in range(talk.speakers):
+                name = f"{process.spec.name}-{number}"
+                yield Speaker(self._cluster.engine, self._cluster.monitor, process, talk.acts, name)
 
     def _trust_all(self, core: Process) -> None:
         """It has known its hosts for long."""

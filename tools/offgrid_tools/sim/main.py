@@ -170,13 +170,15 @@ def simulate(seed: int, *, mesh: str = HOME, mutant: str | None = None, trace: P
 @contextmanager
 def _silence() -> Iterator[None]:
     """Simulated nodes log to nobody: what they would warn of is what befalls them."""
-    log = logging.getLogger("offgrid_node")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+    logs = [logging.getLogger(name) for name in ("offgrid_node", "offgrid")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 def run(

@@ -16,6 +16,8 @@ from offgrid_node.protocol.jobs.terms import LOSSES_MAX
 from offgrid_node.protocol.ledger.tables import LOG, SLOTS, TRANSFERS
 from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, WRAP_LABELS
 from offgrid_node.protocol.quorum.tables import FENCES, QUORUMS
+from offgrid_node.protocol.state.sessions.tables import BLOCKS, PURGING, RETENTION, SESSIONS, SNAPSHOTS
+from offgrid_node.protocol.state.summaries.tables import SUMMARIES
 from offgrid_tools.sim.breakage import Breakage
 from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.driver import AFTER_COMMIT, BEFORE_COMMIT, says_of_jobs, writes_to
@@ -42,6 +44,10 @@ CLOCK_STEP_MAX_US = 86_400 * SECOND
 VOTES = writes_to(frozenset({SLOTS, LOG, TRANSFERS}))
 KEEPING = writes_to(frozenset({OBJECTS, REPLICAS, QUORUMS, FENCES}))
 BAITS = (says_of_jobs, says_of_jobs, KEEPING, VOTES)
+TALK_BAITS = (
+    writes_to(frozenset({BLOCKS})),
+    writes_to(frozenset({SESSIONS, SNAPSHOTS, PURGING, SUMMARIES, RETENTION})),
+)
 VAULT_BAITS = (KEEPING, writes_to(frozenset({WRAP_LABELS})))  # where there are neither jobs nor votes
 
 
@@ -85,6 +91,8 @@ class Nemesis:
         if plan.vault and plan.vault.cuts:
             self._gap_max_us = CUT_GAP_MAX_US
         self._baits = (*BAITS, VOTES, VOTES, VOTES) if plan.having(FORKS) else VAULT_BAITS if plan.vault else BAITS
+        if plan.talk is not None:
+            self._baits = TALK_BAITS
         self.counts: dict[str, int] = {}
         self.last_us = self._felled = 0
         self._over = False
@@ -102,7 +110,10 @@ class Nemesis:
             OwnersDisks(cluster, self._count, lambda: self._over).begin(plan.vault)
         unrest = Unrest(cluster, self._mend, lambda: self._over)
         self._more = breakage.misfortunes if plan.vault else unrest.misfortunes if plan.bustle.unrest else ()
-        self._only = (breakage.power_cut,) if plan.vault and plan.vault.cuts else ()
+        self._only: tuple[Callable[[], None], ...] = (breakage.power_cut,) if plan.vault and plan.vault.cuts else ()
+        if plan.talk is not None:
+            own = (self._crash, self._trap, self._trap, self._commit_failure, self._clock_step)
+            self._only = (*own, breakage.power_cut, breakage.store_full)
         self._next()
 
     def excuses(self, error: str) -> bool:
@@ -262,6 +273,7 @@ class Nemesis:
             process.trap, process.unreadable_us = "", 0
             process.thaw()
             process.store.refuse(None)
+            process.store.bound()
             process.blobs.mend()
             process.power.mend()
             if not process.up and process.boots:

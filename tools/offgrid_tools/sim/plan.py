@@ -16,6 +16,7 @@ from offgrid_node.protocol.events import BROKER, CORE, HOST
 from offgrid_tools.sim.bustle import CALM, Bustle, draw_bustle
 from offgrid_tools.sim.engine import SECOND
 from offgrid_tools.sim.spec import Spec
+from offgrid_tools.sim.talk import Talk, draw_talk
 from offgrid_tools.sim.users.jobs import Redundancy
 from offgrid_tools.sim.vault import Vault, draw_vault
 from offgrid_tools.sim.vices import FORKS, LIES, PENNILESS, REMOVED, RESTORED, ROTS
@@ -65,8 +66,8 @@ MARKETS = (
     with_roles(MARKET, "host-a", BROKER, CORE),
 )
 
-HOME, MARKET_MESH, VAULT_MESH, CUTS_MESH = "home", "market", "vault", "cuts"
-MESHES = (HOME, MARKET_MESH, VAULT_MESH, CUTS_MESH)
+HOME, MARKET_MESH, VAULT_MESH, CUTS_MESH, TALK_MESH = "home", "market", "vault", "cuts", "talk"
+MESHES = (HOME, MARKET_MESH, VAULT_MESH, CUTS_MESH, TALK_MESH)
 
 JOBS_MIN, JOBS_MAX = 2, 6  # per user
 STORM_CHANCE, STORM_JOBS = 0.08, 4  # some seeds are longer and busier, with so many times the jobs
@@ -109,6 +110,7 @@ class Plan:
     arrays: int = 0  # of jobs on terms (deadlines, dependencies, some taken back), per core
     bustle: Bustle = CALM
     vault: Vault | None = None
+    talk: Talk | None = None
     sizes_tokens: tuple[int, ...] = (0,)  # that jobs may have; 0: what is made of their inputs
     false_hosts: tuple[str, ...] = ()  # that do their work wrong; fewer than the quorum of redundant jobs
 
@@ -125,6 +127,9 @@ def draw(seed: int, mesh: str = HOME) -> Plan:
     """The same for the same seed, of each of the `MESHES`."""
     if mesh in (VAULT_MESH, CUTS_MESH):
         return _vault(seed, cuts=mesh == CUTS_MESH)
+    if mesh == TALK_MESH:
+        talk, layout = draw_talk(seed)
+        return replace(_bare(layout), talk=talk)
     plan = _with_redundancy(_market(seed) if mesh == MARKET_MESH else _home(seed), mesh, seed)
     if plan.bustle.chains and plan.false_hosts:  # what a false host puts out, and is believed, nobody can foresee
         plan = replace(plan, bustle=replace(plan.bustle, chains=False))
@@ -141,15 +146,19 @@ def _vault(seed: int, *, cuts: bool) -> Plan:
         vault = replace(vault, cuts=True, leaves="", expires=False, struck={}, rekeyed=(), reroots=False)
         vices = {}
         layout = tuple(replace(spec, journal_milli=0) for spec in layout)
+    return replace(_bare(layout), vault=vault, vices=vices, things=vault.things)
+
+
+def _bare(layout: tuple[Spec, ...]) -> Plan:
+    """Machines at which nobody wants anything."""
     return Plan(
         layout=layout,
-        vault=vault,
         storm=False,
         job_liars=0,
         joins=False,
-        vices=vices,
+        vices={},
         weights_milli={},
-        things=vault.things,
+        things=0,
         open_us=None,
         poor=False,
         payers=0,

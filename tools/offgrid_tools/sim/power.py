@@ -3,10 +3,11 @@ one blob. `MemoryBlobs.crash` says what is left of what was not synced."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from offgrid.pieces import Buffer
 from offgrid_node.storage.memory_blobs import MemoryBlobs
+from offgrid_node.storage.memory_session_keys import MemorySessionKeys
 
 
 class PowerCut(BaseException):  # nothing of the node may live on to handle it
@@ -34,6 +35,24 @@ class Power:
         if self._left < 0:
             self._left = None
             raise PowerCut
+
+
+class PoweredKeys(MemorySessionKeys):
+    """The ring of keys of such a machine: a file that is replaced whole, so that a change is there or not."""
+
+    def __init__(self, power: Power) -> None:
+        super().__init__()
+        self._power = power
+
+    def add(self, session_id: str, key: bytes) -> None:
+        self._power.write()
+        super().add(session_id, key)
+        self._power.write()
+
+    def drop(self, session_ids: Collection[str]) -> None:
+        self._power.write()
+        super().drop(session_ids)
+        self._power.write()
 
 
 class PoweredBlobs(MemoryBlobs):

@@ -28,10 +28,10 @@ from offgrid_node.services.memory.compacting import COMPACTION_INTERVAL_MS
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.objects.scrub import Pace
 from offgrid_node.services.objects.sides import ObjectParts
+from offgrid_node.services.retention import Budget
 from offgrid_node.services.stream import Stream
 from offgrid_node.session_vault import SessionVault
 from offgrid_node.storage.memory import MemoryStore
-from offgrid_node.storage.memory_session_keys import MemorySessionKeys
 from offgrid_tools.sim.agenda import Agenda
 from offgrid_tools.sim.crypto import (
     SimLetters,
@@ -47,7 +47,7 @@ from offgrid_tools.sim.engine import MS, Engine, VirtualClock
 from offgrid_tools.sim.executions import Executions, Work
 from offgrid_tools.sim.monitor import Monitor
 from offgrid_tools.sim.network import DELAY_MIN_US, Network, Respond, SimRoad
-from offgrid_tools.sim.power import Power, PowerCut, PoweredBlobs
+from offgrid_tools.sim.power import Power, PowerCut, PoweredBlobs, PoweredKeys
 from offgrid_tools.sim.reload import check_reload
 from offgrid_tools.sim.spec import Spec
 
@@ -55,6 +55,7 @@ STRIPE_BYTES, PIECE_BYTES = 1_024, 600  # small, so that small objects have seve
 SCRUB_PACE = Pace(bytes_per_s=4_000, days=0)  # a round is over while a seed lasts
 SMALL_BYTES, ONE_CALL_BYTES = 300, 1_200  # rows, files that come in one call, files that come in pieces
 SETTLEMENT_INTERVAL_MS = 20_000  # so a seed sees several
+RETENTION_INTERVAL_MS = 2_500  # likewise
 DOOR = "offgrid.v1.JoinService/Join"
 NODE_PROBE_MS = 2_000
 
@@ -82,7 +83,7 @@ class Process:
         self.dead = self.away = False  # it never comes back; it does not yet
         self.power = Power()
         self.on_cut: Callable[[], None] = self.crash  # its power has failed amid a write
-        self.session_keys = MemorySessionKeys()
+        self.session_keys = PoweredKeys(self.power)
         self.blobs = PoweredBlobs(self.power, lambda name: monitor.objects.on_deleted(self.node_id, name))
         self.node: Node | None = None
         self.refuses = True
@@ -155,8 +156,11 @@ class Process:
         check_reload(self.spec.name, node, self.store)
         self.node = node
         node.objects.scrub.start()
+        node.sessions.shredding.start()
         if self.spec.window_s:
             node.memory.compacting.start()
+        if self.spec.budget is not None:
+            node.retention.start()
         driver.poke()
 
     def _take_keys(self) -> None:
@@ -213,6 +217,8 @@ class Process:
             economy=spec.economy,
             settlement_interval_ms=SETTLEMENT_INTERVAL_MS,
             compaction_interval_ms=spec.window_s * 1_000 or COMPACTION_INTERVAL_MS,
+            retention=spec.budget or Budget(),
+            retention_interval_ms=RETENTION_INTERVAL_MS,
             monitor=self._monitor.on_runtime_fault,
             later=lambda delay_ms, step: agenda.later(delay_ms * MS, step),
         )
@@ -358,6 +364,9 @@ class Process:
             outcome = node.router.dispatch(caller, method, request)
         except Fault as fault:
             respond(fault)
+            return
+        except PowerCut:  # a key was to be kept
+            self.on_cut()
             return
         if isinstance(outcome, Ticket):
             outcome.when_done(respond)

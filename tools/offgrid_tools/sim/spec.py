@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.settings import Rule
+from offgrid_node.services.retention import Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +24,5 @@ class Spec:
     domain: str = ""  # what it fails together with
     drop: str = ""  # which jobs of its local queue lie in its drop folder
     journal_milli: int = 0  # its journal is brought to hosts, and bears the loss of what weighs less
+    budget: Budget | None = None  # what it may keep; None: nothing is dropped
     window_s: int = 0  # so many seconds of what happened are summarised together; 0: none are

@@ -77,12 +77,15 @@ class Joining:
         return changed
 
     def _rows(self) -> Iterator[tuple[str, int, state_pb2.SummaryRow]]:
-        """Scope, how many damaged rows came before, and a row, in the order of scopes and numbers."""
-        damaged = list[bytes]()
-        for key, value in sound(self._runtime.store.scan, SUMMARIES, on_damaged=damaged.append):
-            row = state_pb2.SummaryRow.FromString(value)
+        """Scope, behind how many gaps, and a row, in the order of scopes and numbers. Where one is damaged, or was
+        forgotten though it is younger by its number, as after a clock was set, there is a gap."""
+        gaps, following = 0, ("", 0)
+        for key, value in sound(self._runtime.store.scan, SUMMARIES):
+            row, scope = state_pb2.SummaryRow.FromString(value), scope_of(key)
             row.ClearField("body")
-            yield scope_of(key), len(damaged), row
+            gaps += (scope, row.first) != following
+            following = scope, row.last + 1
+            yield scope, gaps, row
 
     def _oldest(self) -> tuple[bytes, ...]:
         found = [(span_of(row.start_us, DAY_US), summary_key(scope, row.first)) for scope, _, row in self._rows()]

@@ -79,7 +79,7 @@ class SessionHandlers:
         self._reading = Reading(runtime.store, vault)
         self._folding = Folding(runtime.store, vault, self._reading, reducers, later)
         self._snapshots = Snapshots(runtime, self._folding, later)
-        self.shredding = Shredding(runtime, vault, self._forget, bulk)
+        self.shredding = Shredding(runtime, vault, self._forget, bulk, later)
         self._lookup, self._auditing = Lookup(runtime.store, vault), Auditing(runtime, readings=privacy.audit)
         self._checking = Checking(self._kinds, raw_content=privacy.raw_content)
         exporting = Exporting(

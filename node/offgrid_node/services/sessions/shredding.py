@@ -21,12 +21,13 @@ from offgrid_node.protocol.state.sessions.commands import BeginPurge, EndPurge
 from offgrid_node.protocol.state.sessions.tables import KEY_GONE, PURGING, SESSIONS, time_of
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
-from offgrid_node.services.flow import Flow, asked, run, ticket_of
+from offgrid_node.services.flow import Flow, Later, asked, run, ticket_of
 from offgrid_node.services.sessions.vault import Vault
 
 CALLER = "shredding"
 LANE = "session keys"  # one at a time
 ORPHAN_MS = 86_400_000
+AGAIN_MS = 60_000
 
 _log = logging.getLogger("offgrid.sessions")
 
@@ -34,8 +35,9 @@ _log = logging.getLogger("offgrid.sessions")
 class Shredding:
     """`forget` drops what of a session is held in clear."""
 
-    def __init__(self, runtime: Runtime, vault: Vault, forget: Callable[[str], None], bulk: Bulk) -> None:
-        self._runtime, self._vault, self._forget, self._bulk = runtime, vault, forget, bulk
+    def __init__(self, runtime: Runtime, vault: Vault, forget: Callable[[str], None], bulk: Bulk, later: Later) -> None:
+        self._runtime, self._vault, self._forget, self._bulk, self._later = runtime, vault, forget, bulk, later
+        self._is_due = False  # another try
 
     def start(self) -> None:
         """Ends what a former life had begun, and drops the keys of sessions that never came to be.
@@ -43,11 +45,16 @@ class Shredding:
         A key whose session the store does not know is dropped only where the store knows a session that is younger by
         far, and whose key came later: else the store may be an old one, which is put right yet. By times alone it could
         be one that had a session of a clock that was ahead."""
-        run(self._tidy_up(), _warn_of("sessions are not tidied up"))
+        run(self._tidy_up(), self._on_tidied)
 
     def drop_unused(self, session_id: str) -> None:
         """A key that no session came to have."""
-        run(self._drop([session_id]), _warn_of(f"the key of {session_id}, which nobody needs, stays"))
+
+        def ended(outcome: Fault | None) -> None:
+            if isinstance(outcome, Fault):
+                _log.warning("the key of %s, which nobody needs, stays: %s", session_id, outcome.message)
+
+        run(self._drop([session_id]), ended)
 
     @property
     def unreadable(self) -> int:
@@ -56,21 +63,23 @@ class Shredding:
         return sum(not each.purged_us and not self._vault.has(each.session_id) for each in rows)
 
     def purge(self, session_ids: Sequence[str], caller: str) -> Ticket:
-        """Answers once nobody can read it any more. Where a key cannot be dropped it goes at the next start, or when it
-        is asked for again."""
+        """Answers once nobody can read it any more. What cannot be ended now is tried again later, whoever asks."""
         return ticket_of(self._purge(session_ids, caller))
 
     # ---- inside
 
     def _purge(self, session_ids: Sequence[str], caller: str) -> Flow[Message]:
-        noted: Message = yield asked(self._runtime.ask("sessions", caller, BeginPurge(tuple(session_ids))))
-        yield from self._end(session_ids)
+        try:
+            noted: Message = yield asked(self._runtime.ask("sessions", caller, BeginPurge(tuple(session_ids))))
+            yield from self._end(session_ids)
+        except Fault:  # it may be noted all the same
+            self._try_later()
+            raise
         return noted
 
     def _tidy_up(self) -> Flow[None]:
-        store = self._runtime.store
-        yield from self._end([key.decode() for key, row in sound(store.scan, PURGING) if row != KEY_GONE])
-        known = {key.decode() for key in keys(store.scan, SESSIONS)}
+        yield from self._end_begun()
+        known = {key.decode() for key in keys(self._runtime.store.scan, SESSIONS)}
         newest, orphans = 0, list[str]()
         for each in reversed([*self._vault.all()]):
             if each in known:
@@ -79,21 +88,35 @@ class Shredding:
                 orphans.append(each)
         yield from self._drop(orphans)
 
+    def _end_begun(self) -> Flow[None]:
+        begun = [key.decode() for key, row in sound(self._runtime.store.scan, PURGING) if row != KEY_GONE]
+        yield from self._end(begun)
+
     def _end(self, session_ids: Sequence[str]) -> Flow[None]:
         if session_ids:
             yield from self._drop(session_ids)
             for session_id in session_ids:
                 self._forget(session_id)
-            self._runtime.ask("sessions", CALLER, EndPurge(tuple(session_ids)))
+            self._runtime.ask("sessions", CALLER, EndPurge(tuple(session_ids))).when_done(self._on_ended)
+
+    def _on_ended(self, outcome: Message | Fault) -> None:
+        if isinstance(outcome, Fault):
+            self._try_later()
+
+    def _try_later(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._later(AGAIN_MS, self._try_again)
+
+    def _try_again(self) -> None:
+        self._is_due = False
+        run(self._end_begun(), self._on_tidied)
+
+    def _on_tidied(self, outcome: Fault | None) -> None:
+        if isinstance(outcome, Fault):
+            _log.warning("sessions are not tidied up: %s", outcome.message)
+            self._try_later()
 
     def _drop(self, session_ids: Sequence[str]) -> Flow[None]:
         if session_ids:
             yield self._bulk.run(lambda: self._vault.drop(session_ids), key=LANE)
-
-
-def _warn_of(what: str) -> Callable[[Fault | None], None]:
-    def ended(outcome: Fault | None) -> None:
-        if isinstance(outcome, Fault):
-            _log.warning("%s: %s", what, outcome.message)
-
-    return ended

@@ -34,7 +34,9 @@ from offgrid_tools.sim.monitor.resealing import ResealRules
 from offgrid_tools.sim.monitor.rules import Rules
 from offgrid_tools.sim.monitor.schedules import ScheduleRules
 from offgrid_tools.sim.monitor.secrets import SecretRules
+from offgrid_tools.sim.monitor.sessions import SessionRules
 from offgrid_tools.sim.monitor.stops import StopRules
+from offgrid_tools.sim.monitor.summaries import SummaryRules
 from offgrid_tools.sim.monitor.takeovers import TakeoverRules
 from offgrid_tools.sim.monitor.winners import WinnerRules
 
@@ -61,6 +63,8 @@ class Monitor:
         self.secrets, self.comebacks = SecretRules(evidence), ComebackRules(evidence)
         self.ledger = LedgerRules(evidence)
         self.met = Met(evidence)
+        self.sessions = SessionRules(evidence, self.met.counts)
+        self._summaries = SummaryRules(evidence, self.sessions)
         self._rules = [each for each in vars(self).values() if isinstance(each, Rules)]
         self._lookers = Lookers(self._rules)
         self._seen_seq: dict[str, int] = {}
@@ -119,6 +123,7 @@ class Monitor:
             self._seen_seq[node] = seq
             event = state_pb2.Event.FromString(data)
             must_carry_what_its_type_says(event)
+            event.seq = seq
             if look := self._lookers.events.get(event.WhichOneof("data") or ""):
                 look(node, event)
         by_table: dict[str, list[tuple[bytes, bytes | None]]] = {}

@@ -17,6 +17,7 @@ from offgrid_tools.sim.mutants import (
     redundant,
     rotation,
     runtime,
+    sessions,
     terms,
     upkeep,
     vault,
@@ -40,6 +41,7 @@ MUTANTS: dict[str, Mutant] = {
     **rotation.MUTANTS,
     **comebacks.MUTANTS,
     **ledger.MUTANTS,
+    **sessions.MUTANTS,
 }
 
 __all__ = ["MUTANTS", "Mutant"]

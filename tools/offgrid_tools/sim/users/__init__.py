@@ -13,6 +13,7 @@ from offgrid_tools.sim.users.person import Person
 from offgrid_tools.sim.users.quorum import QuorumUser
 from offgrid_tools.sim.users.rush import RushUser
 from offgrid_tools.sim.users.schedules import SchedulingUser
+from offgrid_tools.sim.users.sessions import Speaker
 from offgrid_tools.sim.users.trusting import TrustingUser
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "RootOwner",
     "RushUser",
     "SchedulingUser",
+    "Speaker",
     "TrustingUser",
 ]
