@@ -1,7 +1,9 @@
 """What a link is: something that carries single frames between addresses and promises nothing about them.
 
 Synchronous and driven by callbacks, so that a simulator can drive it in virtual time. Frames may be lost, doubled,
-delayed, reordered and forged; whatever must arrive, and from whom, is the business of the protocol above.
+delayed, reordered and forged; whatever must arrive, and from whom, is the business of the protocol above. A frame has
+at least one byte, and the first is below LINK_BYTE: what begins with a higher one is between the two ends of a link
+(probes, hellos), and no frame.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from random import Random
 from typing import Protocol
 
 FRAME_BYTES_MAX = 65_507  # what one UDP datagram can carry; no link here carries more at once
+LINK_BYTE = 0xF0
 BROADCAST = "*"
 """To all who hear; and, on a shared medium, the only address there is."""
 
