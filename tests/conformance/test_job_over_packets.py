@@ -6,12 +6,15 @@ depends on gRPC.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, cast
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
@@ -29,7 +32,6 @@ from offgrid_node.services.bulk import Bulk, inline
 from offgrid_node.services.caller import ADMIN, Caller
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.objects.sides import ObjectParts
-from offgrid_node.services.packet_link import PacketLink
 from offgrid_node.services.packet_road import PacketRoad
 from offgrid_node.services.packet_server import PacketServer
 from offgrid_node.session_vault import SessionVault
@@ -49,7 +51,10 @@ from offgrid_tools.sim.engine import MS, SECOND, Engine, VirtualClock
 from offgrid_tools.sim.founding import found
 from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.spec import Spec
+from offgrid_transports.endpoint import Endpoint
+from offgrid_transports.handshake import Own
 from offgrid_transports.memory import Faults, MemoryNetwork
+from offgrid_transports.path import Path as LinkPath
 
 SPECS = (
     Spec("core", frozenset({CORE}), 1, 1),
@@ -59,6 +64,14 @@ SPECS = (
 )
 TICK_US = 5 * MS
 JOBS = "offgrid.v1.JobService"
+
+
+def _link_key(name: str) -> X25519PrivateKey:
+    return X25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
+
+
+def _public(name: str) -> bytes:
+    return _link_key(name).public_key().public_bytes_raw()
 
 
 @dataclass
@@ -102,18 +115,21 @@ class PacketMesh:
         engine, spec = self.engine, member.spec
         clock = VirtualClock(engine, 0, 0)
         schedule = self.packets.schedule
-        link = PacketLink(self.packets.attach(spec.name), clock, schedule, Random(f"{spec.name} link"))
-        names = {other.node_id: name for name, other in self.members.items()}
-        ids = {name: node_id for node_id, name in names.items()}
+        public = {other: _public(other) for other in self.members}
+        ids = {public[name]: other.node_id for name, other in self.members.items()}
+        rng, stamps = Random(f"{spec.name} link"), itertools.count()
+        own = Own(_link_key(spec.name), bytes(32))
+        endpoint = Endpoint(own, ids.get, lambda: clock.now().mono_ms, schedule, rng, lambda: next(stamps))
+        end = self.packets.attach(spec.name)
+        endpoint.attach(end)
+        for name, other in self.members.items():
+            endpoint.introduce(other.node_id, public[name], LinkPath(end, name))
 
         def execute(work: Execute) -> None:
             ended = Executed(
                 work.core, work.job_id, work.attempt, work.payload.input.upper(), b"", 0, "", "", 30_000, "upper"
             )
             engine.after(30 * MS, lambda: member.running.on_executed(ended))
-
-        def closed(node_id: str, request: Message) -> Message:
-            return member.running.envelopes.closed(node_id, request)
 
         node = member.node = Node(
             Parts(
@@ -126,7 +142,7 @@ class PacketMesh:
                 seal=sim_seal,
                 open_sealed=sim_open,
                 letters=SimLetters(member.signer),
-                roads=[PacketRoad(link, names.get, closed)],
+                roads=[PacketRoad(endpoint)],
                 execute=execute,
                 stop=lambda work: None,
                 on_input=lambda: None,
@@ -145,10 +161,10 @@ class PacketMesh:
             )
         )
 
-        def identify(address: str) -> Caller | None:
-            return node.member_caller(ids[address]) if address in ids else None
+        def identify(node_id: str) -> Caller | None:
+            return node.member_caller(node_id) if node_id in ids.values() else None
 
-        PacketServer(link, node.router, identify, clock)
+        PacketServer(endpoint, node.router, identify, clock)
 
     def _tick(self) -> None:
         for member in self.members.values():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2, mesh_pb2, objects_pb2, state_pb2
@@ -32,25 +33,24 @@ from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.access import ACCESS
 from offgrid_node.services.budget import Limits
 from offgrid_node.services.caller import ADMIN, ANONYMOUS, Caller, Kind
-from offgrid_node.services.packet_link import PacketLink
 from offgrid_node.services.packet_methods import METHOD_NUMBERS, POLL_INSTEAD
 from offgrid_node.services.packet_road import PacketRoad
 from offgrid_node.services.packet_server import PacketServer
 from offgrid_node.services.packet_status import fault_from_bytes, fault_to_bytes
 from offgrid_node.services.router import METHODS, Router, snake
 from offgrid_node.storage.memory import MemoryStore
-from offgrid_transports.memory import Faults, MemoryNetwork
+from offgrid_transports.endpoint import Endpoint
+from offgrid_transports.handshake import Own
+from offgrid_transports.memory import Faults, MemoryNetwork, MemoryTransport
+from offgrid_transports.messages import METHOD_MAX
+from offgrid_transports.path import Path
 
 MEMBER = Caller(Kind.MEMBER, "a" * 32, frozenset({CORE}))
+NODE, GONE = "n" * 32, "gone" * 8
 CALLERS = {"admin": ADMIN, "member": MEMBER}
 ROUGH = Faults(loss=0.2, duplicate=0.1, delay_ms=10, jitter_ms=20)
 JOBS, STATE, OBJECTS = "offgrid.v1.JobService", "offgrid.v1.StateService", "offgrid.v1.ObjectService"
 CREATE = f"{JOBS}/CreateMission"
-
-
-def in_clear(node: str, request: Message) -> Message:
-    """Nothing here is a secret."""
-    return request
 
 
 class VirtualClock:
@@ -152,18 +152,33 @@ class World:
             if not hasattr(handlers, name):
                 setattr(handlers, name, lambda caller, request, response=method.response: response())
         self.router = Router({name.partition("/")[0]: handlers for name in METHODS})
+        self.ends: dict[str, MemoryTransport] = {}
         self.net = MemoryNetwork(rng, self.clock.schedule, mtu_bytes=mtu_bytes, faults=ROUGH)
-        self.node = PacketLink(self.net.attach("node"), self.clock, self.clock.schedule, rng)
+        keys = {name: X25519PrivateKey.generate() for name in (NODE, GONE, "admin", "member", "stranger")}
+        public = {name: key.public_key().public_bytes_raw() for name, key in keys.items()}
+        known = {public[name]: name for name in CALLERS}
+        self.node = self._endpoint(keys[NODE], "node", known.get, rng)
         PacketServer(self.node, self.router, CALLERS.get, self.clock, limits=limits)
-        self.links = {
-            name: PacketLink(self.net.attach(name), self.clock, self.clock.schedule, rng)
-            for name in ("admin", "member", "stranger")
+        self.endpoints = {
+            name: self._endpoint(keys[name], name, known.get, rng) for name in ("admin", "member", "stranger")
         }
-        addresses = {"n" * 32: "node", "gone" * 8: "nowhere"}
-        self.roads = {name: PacketRoad(link, addresses.get, in_clear) for name, link in self.links.items()}
+        for name, endpoint in self.endpoints.items():
+            endpoint.introduce(NODE, public[NODE], Path(self.ends[name], "node"))
+            endpoint.introduce(GONE, public[GONE], Path(self.ends[name], "nowhere"))
+        self.roads = {name: PacketRoad(endpoint) for name, endpoint in self.endpoints.items()}
+
+    def _endpoint(
+        self, key: X25519PrivateKey, address: str, identify: Callable[[bytes], str | None], rng: Random
+    ) -> Endpoint:
+        clock, end = self.clock, self.net.attach(address)
+        own, stamps = Own(key, bytes(32)), itertools.count()
+        endpoint = Endpoint(own, identify, lambda: clock.mono_ms, clock.schedule, rng, lambda: next(stamps))
+        endpoint.attach(end)
+        self.ends[address] = end
+        return endpoint
 
     def begin(
-        self, who: str, method: str, request: Message, timeout_ms: int = 600_000, node: str = "n" * 32
+        self, who: str, method: str, request: Message, timeout_ms: int = 600_000, node: str = NODE
     ) -> list[Message | Fault]:
         ends: list[Message | Fault] = []
         self.roads[who].call(node, method, request, timeout_ms, ends.append)
@@ -282,9 +297,7 @@ def test_a_request_too_large_is_refused_before_it_is_sent() -> None:
 
 def raw_call(world: World, who: str, number: int, body: bytes) -> Fault:
     faults: list[Fault] = []
-    link = world.links[who]
-    link.on_reply = lambda reply: faults.append(fault_from_bytes(reply.body))
-    link.call("node", number, body, 60_000)
+    world.endpoints[who].call(NODE, number, body, 60_000, lambda reply: faults.append(fault_from_bytes(reply.body)))
     world.clock.run_until(lambda: bool(faults))
     return faults[0]
 
@@ -303,7 +316,7 @@ def test_a_stream_is_refused_and_says_what_to_poll(method: str) -> None:
 def test_bytes_that_are_no_request_and_numbers_that_are_no_method_are_refused() -> None:
     malformed = raw_call(World(), "member", METHOD_NUMBERS[f"{OBJECTS}/GetCapacity"], b"\xff")
     assert (type(malformed), malformed.reason) == (InvalidRequest, "MalformedRequest")
-    unknown = raw_call(World(), "member", 0xFFFF, b"")
+    unknown = raw_call(World(), "member", 0x0FFF, b"")
     assert (type(unknown), unknown.reason) == (NotFound, "UnknownMethod")
 
 
@@ -329,30 +342,31 @@ def test_whoever_calls_too_often_is_told_to_come_back() -> None:
     assert not isinstance(other, Fault), "others are served"
 
 
-def test_nobody_there_is_an_unknown_outcome_and_no_address_is_no_road() -> None:
+def test_nobody_there_is_told_soon_and_no_address_is_no_road() -> None:
     world = World()
-    ends = world.begin("admin", CREATE, jobs_pb2.CreateMissionRequest(title="a"), 5000, node="gone" * 8)
+    ends = world.begin("admin", CREATE, jobs_pb2.CreateMissionRequest(title="a"), 5000, node=GONE)
     world.clock.run_until(lambda: bool(ends))
-    assert isinstance(ends[0], OutcomeUnknown)
-    assert world.clock.mono_ms == 5000
+    assert isinstance(ends[0], Unavailable), "without a session nothing can have been done"
+    assert world.clock.mono_ms <= 5000
     assert not world.roads["admin"].reaches("unheard of")
     assert isinstance(world.begin("admin", CREATE, jobs_pb2.CreateMissionRequest(), node="unheard of")[0], Unavailable)
 
 
 def test_closing_a_link_ends_what_is_under_way() -> None:
     world = World()
-    ends = world.begin("admin", CREATE, jobs_pb2.CreateMissionRequest(title="a"))
-    world.links["admin"].close()
-    world.links["admin"].close()
+    assert not isinstance(world.over_packets("admin", CREATE, jobs_pb2.CreateMissionRequest(title="a")), Fault)
+    ends = world.begin("admin", CREATE, jobs_pb2.CreateMissionRequest(title="b"))
+    world.endpoints["admin"].close()
+    world.endpoints["admin"].close()
     assert isinstance(ends[0], OutcomeUnknown)
-    assert not world.roads["admin"].reaches("n" * 32)
+    assert not world.roads["admin"].reaches(NODE)
     assert isinstance(world.begin("admin", CREATE, jobs_pb2.CreateMissionRequest())[0], Unavailable)
 
 
 def test_every_method_has_one_number_and_every_stream_a_call_to_poll() -> None:
     assert set(METHOD_NUMBERS) == set(METHODS)
     assert len(set(METHOD_NUMBERS.values())) == len(METHOD_NUMBERS)
-    assert all(0 < number <= 0xFFFF for number in METHOD_NUMBERS.values())
+    assert all(0 < number <= METHOD_MAX for number in METHOD_NUMBERS.values())
     assert set(POLL_INSTEAD) == {name for name, method in METHODS.items() if method.streaming}
     assert not any(METHODS[poll].streaming for poll in POLL_INSTEAD.values())
 

@@ -13,14 +13,14 @@ class Timers:
     """One deadline per key, in milliseconds of the monotonic clock. Ties fall due in the order they were set."""
 
     def __init__(self) -> None:
-        self._due: dict[Hashable, tuple[int, int]] = {}
-        self._heap: list[tuple[int, int, Hashable]] = []
+        self._due: dict[Hashable, tuple[float, int]] = {}
+        self._heap: list[tuple[float, int, Hashable]] = []
         self._order = itertools.count()
 
     def __len__(self) -> int:
         return len(self._due)
 
-    def set(self, key: Hashable, due_ms: int | None) -> None:
+    def set(self, key: Hashable, due_ms: float | None) -> None:
         """Sets, moves or (with None) cancels the deadline of `key`."""
         if due_ms is None:
             self._due.pop(key, None)
@@ -36,12 +36,12 @@ class Timers:
             heapq.heapify(self._heap)
 
     @property
-    def deadline_ms(self) -> int | None:
+    def deadline_ms(self) -> float | None:
         """The earliest deadline, or None."""
         self._skip()
         return self._heap[0][0] if self._heap else None
 
-    def take_due(self, now_ms: int) -> list[Hashable]:
+    def take_due(self, now_ms: float) -> list[Hashable]:
         """The keys whose deadline has come, each once; their deadlines are gone."""
         due = []
         while (first := self.deadline_ms) is not None and first <= now_ms:

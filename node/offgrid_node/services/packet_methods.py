@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from offgrid_transports.transport import Priority
+
 METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.MeshService/GetStatus": 0x0101,
     "offgrid.v1.MeshService/ListPeers": 0x0102,
@@ -160,6 +162,20 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.HostService/DropKept": 0x0904,
 }
 METHOD_NAMES: Mapping[int, str] = {number: name for name, number in METHOD_NUMBERS.items()}
+
+_PRIORITIES: Mapping[str, Priority] = {
+    "offgrid.v1.MeshService": Priority.CONTROL,
+    "offgrid.v1.JoinService": Priority.CONTROL,
+    "offgrid.v1.LedgerService": Priority.PAYMENT,
+    "offgrid.v1.ObjectService": Priority.BULK,
+    "offgrid.v1.BackupService": Priority.BULK,
+}
+
+
+def priority_of(method: str) -> Priority:
+    """Which calls go first where a link cannot carry all: whatever is not named here is a job's."""
+    return _PRIORITIES.get(method.partition("/")[0], Priority.JOB)
+
 
 POLL_INSTEAD: Mapping[str, str] = {
     "offgrid.v1.HostService/WatchDrain": "offgrid.v1.HostService/GetHost",

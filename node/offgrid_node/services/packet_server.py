@@ -1,7 +1,7 @@
 """The packet carrier's serving side: the same router, and so the same handlers, as behind gRPC.
 
-Who a peer is comes from `identify`. Until a link's session proves the peer's node key, only a link whose addresses
-cannot be forged (the in-memory one) may name members; everyone else is ANONYMOUS and may call what strangers may.
+Who a peer is, its session has proved; `identify` says what that node may. Everyone else is ANONYMOUS and may call what
+strangers may.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from offgrid_node.runtime import Ticket
 from offgrid_node.services.access import check_access
 from offgrid_node.services.budget import Budget, Limits, Visit
 from offgrid_node.services.caller import ANONYMOUS, Caller
-from offgrid_node.services.packet_link import PacketLink
-from offgrid_node.services.packet_methods import METHOD_NAMES, POLL_INSTEAD
+from offgrid_node.services.packet_methods import METHOD_NAMES, POLL_INSTEAD, priority_of
 from offgrid_node.services.packet_status import fault_to_bytes
 from offgrid_node.services.router import METHODS, Outcome, Router
 from offgrid_node.services.stream import Stream
-from offgrid_transports.rpc import CallKey, Request
+from offgrid_transports.answers import Request
+from offgrid_transports.endpoint import Endpoint
+from offgrid_transports.messages import BODY_BYTES_MAX
+from offgrid_transports.transport import Priority
 
 Identify = Callable[[str], Caller | None]
 
@@ -30,18 +32,19 @@ _log = logging.getLogger(__name__)
 
 
 class PacketServer:
-    """Serves the requests that arrive on one link, from construction on."""
+    """Serves the requests that arrive at an endpoint, from construction on."""
 
     def __init__(
-        self, link: PacketLink, router: Router, identify: Identify, clock: Clock, *, limits: Limits | None = None
+        self, endpoint: Endpoint, router: Router, identify: Identify, clock: Clock, *, limits: Limits | None = None
     ) -> None:
-        """`identify` maps a peer's address to who it has proved to be, or None; `limits` are per caller."""
-        self._link = link
+        """`identify` maps the peer that has proved to be that node to who it is here, or None; `limits` are per
+        caller."""
+        self._endpoint = endpoint
         self._router = router
         self._identify = identify
         self._clock = clock
         self._budget = Budget(limits or Limits())
-        link.on_request = self._serve
+        endpoint.on_request = self._serve
 
     def _serve(self, request: Request) -> None:
         visit: Visit | None = None
@@ -82,15 +85,17 @@ class PacketServer:
             outcome = Internal("a unary method answered with a stream", reason="HandlerFailed")
         if not isinstance(outcome, Fault):
             body = outcome.SerializeToString()
-            room = self._link.endpoint.body_bytes_max
-            if len(body) <= room:
-                self._link.respond(request.key, body)
+            if len(body) <= BODY_BYTES_MAX:
+                self._endpoint.respond(request, body, priority=_priority(request))
                 return
             outcome = Exhausted(
-                f"the answer has {len(body)} bytes, this link takes {room}; ask for a smaller page",
+                f"the answer has {len(body)} bytes, packet links take {BODY_BYTES_MAX}; ask for a smaller page",
                 reason="ResponseTooLarge",
             )
-        self._refuse(request.key, outcome)
+        self._endpoint.respond(request, fault_to_bytes(outcome), error=True, priority=_priority(request))
 
-    def _refuse(self, key: CallKey, fault: Fault) -> None:
-        self._link.respond(key, fault_to_bytes(fault), error=True)
+
+def _priority(request: Request) -> Priority:
+    """The answer's, as the request's."""
+    name = METHOD_NAMES.get(request.method)
+    return Priority.CONTROL if name is None else priority_of(name)

@@ -1,0 +1,109 @@
+"""What leaves next on which link: of all that wait the most urgent, in turn where that is equal.
+
+A session is asked for a frame only when its link has room for it, so whatever becomes urgent meanwhile goes first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+
+from offgrid_transports.path import Path
+from offgrid_transports.session import Session
+from offgrid_transports.transport import Priority, Transport
+
+HANDSHAKES_MAX = 64  # frames of handshakes that wait at a link; the oldest give way
+AT_ONCE_MAX = 64  # frames that leave in one go
+
+
+class _Link:
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.full = False
+        self.stuck: tuple[str, bytes, Priority] | None = None  # sealed, and refused by a full link
+        self.handshakes: deque[tuple[str, bytes]] = deque(maxlen=HANDSHAKES_MAX)
+        self.ready: OrderedDict[int, Session] = OrderedDict()  # the one that was served longest ago first
+
+    def send(self, address: str, frame: bytes, priority: Priority) -> bool:
+        try:
+            sent = self.transport.send(address, frame, priority)
+        except ValueError:  # longer than the link takes by now
+            return True
+        if not sent:
+            self.full, self.stuck = True, (address, frame, priority)
+        return sent
+
+
+class Dispatch:
+    """Of all links of a node."""
+
+    def __init__(self) -> None:
+        self._links: list[_Link] = []
+
+    def attach(self, transport: Transport) -> None:
+        self._links.append(_Link(transport))
+
+    @property
+    def transports(self) -> list[Transport]:
+        return [link.transport for link in self._links]
+
+    def on_room(self, transport: Transport) -> None:
+        self._link(transport).full = False
+
+    def queue(self, path: Path, frame: bytes) -> None:
+        """Of a handshake."""
+        self._link(path.transport).handshakes.append((path.address, frame))
+
+    def add(self, session: Session) -> None:
+        """It may have something to send."""
+        self._link(session.path.transport).ready[session.ours] = session
+
+    def drop(self, session: Session) -> None:
+        for link in self._links:
+            link.ready.pop(session.ours, None)
+
+    def send(self, now_ms: float) -> tuple[list[Session], bool]:
+        """Sends what may leave now. The sessions that were asked and have nothing more for now, and whether to go on at
+        once."""
+        rested, more = list[Session](), False
+        for link in self._links:
+            more |= self._send_on(now_ms, link, rested)
+        return rested, more
+
+    # ---- inside
+
+    def _link(self, transport: Transport) -> _Link:
+        return next(link for link in self._links if link.transport is transport)
+
+    def _send_on(self, now_ms: float, link: _Link, rested: list[Session]) -> bool:
+        if link.full or not link.transport.up:
+            return False
+        if link.stuck is not None:
+            stuck, link.stuck = link.stuck, None
+            if not link.send(*stuck):
+                return False
+        while link.handshakes:
+            if not link.send(*link.handshakes.popleft(), Priority.CONTROL):
+                return False
+        for _ in range(AT_ONCE_MAX):
+            if (session := _most_urgent(link)) is None:
+                return False
+            priority = session.urgency or Priority.BULK
+            frame = session.next_frame(now_ms) if session.path.transport is link.transport else None
+            if frame is None:
+                del link.ready[session.ours]
+                rested.append(session)
+                continue
+            link.ready.move_to_end(session.ours)
+            if not link.send(session.path.address, frame, priority):
+                return False
+        return True
+
+
+def _most_urgent(link: _Link) -> Session | None:
+    found, least = None, math.inf
+    for session in link.ready.values():
+        urgency = session.urgency
+        if urgency is not None and urgency < least:
+            found, least = session, urgency
+    return found or next(iter(link.ready.values()), None)

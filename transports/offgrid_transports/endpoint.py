@@ -1,0 +1,505 @@
+"""One node's end of all its links: who its peers are, a session with each, and what leaves next on which link.
+
+Knows neither thread nor event loop: `schedule` is the loop's `call_later` in the daemon, and a simulator's heap in
+virtual time. Everything is bounded: peers, sessions, strangers among them, calls that wait for a session, bytes half
+received.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from random import Random
+from typing import NamedTuple
+
+from offgrid_transports.answers import Answers, Kept, Request
+from offgrid_transports.calls import CallRefused, Calls, Done, End, Reply
+from offgrid_transports.dispatch import Dispatch
+from offgrid_transports.gathering import Gathering, NoRoom
+from offgrid_transports.handshake import HELLO, HELLO_BYTES, SID_BYTES, WELCOME, Door, Hello, Own
+from offgrid_transports.noise import HandshakeFailed
+from offgrid_transports.path import Path
+from offgrid_transports.records import Note, Part, RecordError, Said, Signal, Whole
+from offgrid_transports.sealing import NotOpened, Suite
+from offgrid_transports.session import FRAME_TYPE, Session
+from offgrid_transports.timers import Timers
+from offgrid_transports.transport import Priority, Schedule, Transport, TransportError
+
+PEERS_MAX = 4096
+SESSIONS_MAX = 1024
+STRANGERS_MAX = 64  # sessions with those that nobody knows
+WAITING_MAX = 1024  # calls to one peer until there is a session: as many as one then takes
+HELLO_TRIES_MAX = 12
+HELLO_DOUBLINGS_MAX = 5
+SILENT_TRIES = 6  # waits without word, after which a new session is sought beside the old one
+IDLE_MS = 600_000.0  # a session that was replaced is kept this long for what is still under way
+
+
+class UnknownPeer(TransportError):
+    """Nobody has said how to reach it."""
+
+
+class _Waiting(NamedTuple):
+    method: int
+    body: bytes
+    deadline_ms: float
+    done: Done
+    priority: Priority
+    packed: bool
+
+
+class _Bound:
+    """A session and what uses it."""
+
+    def __init__(self, session: Session, gathering: Gathering, timers: Timers, kept: Kept, *, confirmed: bool) -> None:
+        self.session = session
+        self.calls, self.answers = Calls(session, gathering, timers), Answers(session, gathering, timers, kept)
+        self.confirmed = confirmed
+        """Its peer is there now: what it sends is no recording."""
+        self.held: list[Whole | Part | Said | Note] = []
+        """What came with the hello, until it is."""
+
+    @property
+    def busy(self) -> bool:
+        return bool(len(self.calls) or len(self.answers))
+
+
+@dataclass(slots=True)
+class _Peer:
+    name: str
+    public: bytes
+    path: Path | None
+    bound: _Bound | None = None
+    hello: Hello | None = None
+    tries: int = 0
+    waiting: deque[_Waiting] = field(default_factory=deque)
+
+
+class Endpoint:
+    """`identify` says who has that static public key, None: nobody that is known. `stamp` is a time in milliseconds
+    that only rises, over restarts as well as it can."""
+
+    def __init__(
+        self,
+        own: Own,
+        identify: Callable[[bytes], str | None],
+        now_ms: Callable[[], float],
+        schedule: Schedule,
+        rng: Random,
+        stamp: Callable[[], int],
+        *,
+        gathering: Gathering | None = None,
+        kept: Kept | None = None,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        """What was dropped or refused, by reason."""
+        self.on_request: Callable[[Request], None] = lambda request: None
+        self.on_note: Callable[[str, Note], None] = lambda peer, note: None
+        self._own, self._identify, self._now_ms, self._schedule, self._rng = own, identify, now_ms, schedule, rng
+        self._stamp = stamp
+        self._door = Door(own, self._new_sid)
+        self._gathering, self._kept = gathering or Gathering(), kept or Kept()
+        self._gathering.on_evicted = self._on_evicted
+        self._timers = Timers()
+        self._dispatch = Dispatch()
+        self._peers: OrderedDict[str, _Peer] = OrderedDict()
+        self._bounds: OrderedDict[int, _Bound] = OrderedDict()  # by our number, the one used longest ago first
+        self._ends: deque[Callable[[], None]] = deque()
+        self._pumping = self._again = False
+        self._alarm_ms = math.inf
+
+    # ---- links and peers
+
+    def attach(self, transport: Transport) -> None:
+        """From now on it is this endpoint's."""
+        self._dispatch.attach(transport)
+
+        def on_room() -> None:
+            self._dispatch.on_room(transport)
+            self._pump()
+
+        transport.on_frame = lambda address, frame: self._on_frame(transport, address, frame)
+        transport.on_room = transport.on_change = on_room
+
+    def introduce(self, name: str, public: bytes, path: Path) -> None:
+        """How to reach a peer, and what it proves itself by."""
+        peer = self._peers.get(name)
+        if peer is None or peer.public != public:
+            peer = self._peers[name] = _Peer(name, public, path)
+            if len(self._peers) > PEERS_MAX:
+                self._forget(next(iter(self._peers)))
+        peer.path = path
+        if peer.bound is not None and peer.bound.session.path != path:
+            peer.bound.session.move(path)
+            self._touch(peer.bound)
+        self._pump()
+
+    def call(
+        self,
+        name: str,
+        method: int,
+        body: bytes,
+        timeout_ms: float,
+        done: Done,
+        *,
+        priority: Priority = Priority.JOB,
+        packed: bool = False,
+    ) -> None:
+        """`done` is called once, never from within. Raises UnknownPeer, CallRefused."""
+        now_ms, peer = self._now_ms(), self._peers.get(name)
+        if peer is None:
+            raise UnknownPeer(f"no link is known to lead to {name}")
+        if peer.bound is not None:
+            self._call(now_ms, peer.bound, _Waiting(method, body, now_ms + timeout_ms, done, priority, packed))
+        elif len(peer.waiting) < WAITING_MAX:
+            peer.waiting.append(_Waiting(method, body, now_ms + timeout_ms, done, priority, packed))
+            self._wait(peer)
+            self._greet(now_ms, peer)
+        else:
+            self._finish(done, Reply(End.REFUSED, detail=f"{WAITING_MAX} calls wait for a session already"))
+        self._pump()
+
+    def respond(
+        self,
+        request: Request,
+        body: bytes,
+        *,
+        error: bool = False,
+        priority: Priority = Priority.JOB,
+        packed: bool = False,
+    ) -> bool:
+        """Answers a request, once; False when nobody waits for it any more. Raises MessageTooLarge."""
+        bound = self._bounds.get(request.session)
+        if bound is None or bound.session.peer != request.peer:
+            return False
+        now_ms = self._now_ms()
+        taken = bound.answers.respond(now_ms, request.call, body, error=error, priority=priority, packed=packed)
+        self._touch(bound)
+        self._pump()
+        return taken
+
+    def reaches(self, name: str) -> bool:
+        peer = self._peers.get(name)
+        return peer is not None and peer.path is not None
+
+    def session_of(self, name: str) -> Session | None:
+        peer = self._peers.get(name)
+        return peer.bound.session if peer is not None and peer.bound is not None else None
+
+    def close(self) -> None:
+        """Ends what is open as unknown, and closes the links."""
+        now_ms = self._now_ms()
+        for transport in self._dispatch.transports:
+            transport.close()
+        for bound in list(self._bounds.values()):
+            self._end(now_ms, bound, "the links were closed")
+        for peer in self._peers.values():
+            self._fail(peer, "the links were closed")
+        self._peers.clear()
+        self._run_ends()
+
+    # ---- frames in
+
+    def _on_frame(self, transport: Transport, address: str, frame: bytes) -> None:
+        now_ms, kind = self._now_ms(), frame[0] & 0xF0 if frame else -1
+        path = Path(transport, address)
+        try:
+            if kind == FRAME_TYPE:
+                self._on_session_frame(now_ms, path, frame)
+            elif kind == HELLO:
+                self._on_hello(now_ms, path, frame)
+            elif kind == WELCOME:
+                self._on_welcome(now_ms, path, frame)
+            else:
+                self.counts["frames_unknown"] += 1
+        except NotOpened:
+            self.counts["frames_not_opened"] += 1
+        except RecordError:
+            self.counts["frames_malformed"] += 1
+        except HandshakeFailed:
+            self.counts["handshakes_failed"] += 1
+        self._pump()
+
+    def _on_session_frame(self, now_ms: float, path: Path, frame: bytes) -> None:
+        bound = self._bounds.get(int.from_bytes(frame[1 : 1 + SID_BYTES]))
+        if bound is None:
+            self.counts["frames_of_others"] += 1
+            return
+        count, contents = bound.session.on_frame(now_ms, frame, path)
+        self._bounds.move_to_end(bound.session.ours)
+        if not bound.confirmed:
+            self._confirm(now_ms, bound)
+        for content in contents:
+            self._on_content(now_ms, bound, content, count)
+        for outgoing in bound.session.take_done():
+            if outgoing.request:
+                bound.calls.on_arrived(now_ms, outgoing)
+            else:
+                bound.answers.on_arrived(now_ms, outgoing)
+        self._touch(bound)
+
+    def _on_content(self, now_ms: float, bound: _Bound, content: Whole | Part | Said | Note, count: int) -> None:
+        match content:
+            case Note():
+                peer = bound.session.peer
+                self._ends.append(lambda: self.on_note(peer, content))
+            case Said(signal=Signal.PROBE):
+                bound.answers.on_probe(now_ms, content)
+            case Said():
+                bound.calls.on_signal(now_ms, content)
+            case _:
+                try:
+                    if not content.request:
+                        bound.calls.on_response(now_ms, content)
+                    elif (request := bound.answers.on_request(now_ms, content)) is not None:
+                        self._ends.append(lambda: self.on_request(request))
+                except NoRoom:
+                    self.counts["frames_without_room"] += 1
+                    bound.session.unhear(count)
+
+    # ---- handshakes
+
+    def _on_hello(self, now_ms: float, path: Path, frame: bytes) -> None:
+        if not self._door.is_meant(frame):
+            self.counts["frames_of_others"] += 1
+            return
+        welcome = self._door.answered(frame)
+        if welcome is None:
+            greeted = self._door.greet(now_ms, frame)
+            name = self._identify(greeted.public)
+            known = name is not None
+            if not known:
+                name = f"stranger {greeted.public.hex()}"
+                if sum(bound.session.peer.startswith("stranger ") for bound in self._bounds.values()) >= STRANGERS_MAX:
+                    raise HandshakeFailed(f"{STRANGERS_MAX} strangers are here already")
+            assert name is not None
+            peer = self._peers.get(name)
+            if peer is None or peer.public != greeted.public:
+                self.introduce(name, greeted.public, path)
+            session = Session(name, greeted.ours, greeted.theirs, greeted.suite, greeted.keys, path)
+            self._bind(now_ms, session, confirmed=False)
+            welcome = greeted.frame
+        self._dispatch.queue(path, welcome)
+
+    def _on_welcome(self, now_ms: float, path: Path, frame: bytes) -> None:
+        sid = int.from_bytes(frame[1 : 1 + SID_BYTES])
+        peer = next((each for each in self._peers.values() if each.hello is not None and each.hello.sid == sid), None)
+        if peer is None or peer.hello is None:
+            self.counts["frames_of_others"] += 1
+            return
+        theirs, keys = peer.hello.welcomed(frame)
+        suite, peer.hello, peer.tries = peer.hello.suite, None, 0
+        self._timers.set(("hello", peer.name), None)
+        bound = self._bind(now_ms, Session(peer.name, sid, theirs, suite, keys, path), confirmed=True)
+        self._settle_in(now_ms, peer, bound)
+
+    def _confirm(self, now_ms: float, bound: _Bound) -> None:
+        bound.confirmed = True
+        peer = self._peers.get(bound.session.peer)
+        if peer is not None:
+            self._settle_in(now_ms, peer, bound)
+
+    def _settle_in(self, now_ms: float, peer: _Peer, bound: _Bound) -> None:
+        """This session takes the place of the one before, which is kept for what is under way unless it was silent."""
+        before, peer.bound = peer.bound, bound
+        if before is not None and before is not bound:
+            if before.session.tries >= SILENT_TRIES or not before.busy:
+                self._end(now_ms, before, "the peer began anew")
+            else:
+                self._timers.set(("replaced", before.session.ours), math.ceil(now_ms + IDLE_MS))
+        while peer.waiting:
+            self._call(now_ms, bound, peer.waiting.popleft())
+        self._timers.set(("waiting", peer.name), None)
+
+    def _greet(self, now_ms: float, peer: _Peer) -> None:
+        if peer.hello is not None or peer.path is None:
+            return
+        suite = Suite.AES_CCM_8 if peer.path.shared else Suite.CHACHA20_POLY1305
+        try:
+            peer.hello = Hello(self._own, peer.public, suite, self._new_sid(), self._stamp())
+        except HandshakeFailed as error:
+            self._fail(peer, str(error))
+            return
+        peer.tries = 0
+        self._say_hello(now_ms, peer)
+
+    def _say_hello(self, now_ms: float, peer: _Peer) -> None:
+        path, hello = peer.path, peer.hello
+        if path is None or hello is None:
+            return
+        self._dispatch.queue(path, hello.frame)
+        wait_ms = (
+            path.answered_ms(HELLO_BYTES, Priority.CONTROL) + path.transport.airtime_ms(HELLO_BYTES) + path.guess_ms
+        )
+        peer.tries += 1
+        backoff = 1 << min(peer.tries // 3, HELLO_DOUBLINGS_MAX)
+        wait_ms *= backoff * self._rng.uniform(1.0, 1.25)
+        self._timers.set(("hello", peer.name), math.ceil(now_ms + wait_ms))
+
+    # ---- time
+
+    def _on_time(self, now_ms: float) -> None:
+        for key in self._timers.take_due(math.floor(now_ms)):
+            assert isinstance(key, tuple)
+            what, name = key
+            if what == "session":
+                bound = self._bounds.get(name)
+                if bound is not None:
+                    bound.session.on_timer(now_ms)
+                    self._seek_anew(now_ms, bound)
+                    self._touch(bound)
+            elif what == "hello":
+                self._on_no_welcome(now_ms, self._peers.get(name))
+            elif what == "waiting":
+                self._on_waited(now_ms, self._peers.get(name))
+            elif what == "replaced":
+                bound = self._bounds.get(name)
+                if bound is not None:
+                    self._end(now_ms, bound, "its session was replaced")
+            else:
+                side, _, ours = what.partition(" ")
+                bound = self._bounds.get(int(ours))
+                if bound is not None:
+                    (bound.calls if side == "calls" else bound.answers).on_timer(now_ms, name)
+                    self._touch(bound)
+
+    def _on_no_welcome(self, now_ms: float, peer: _Peer | None) -> None:
+        if peer is None or peer.hello is None:
+            return
+        if peer.tries >= HELLO_TRIES_MAX:
+            peer.hello = None
+            if peer.bound is None:
+                self._fail(peer, f"{peer.name} does not answer")
+        else:
+            self._say_hello(now_ms, peer)
+
+    def _on_waited(self, now_ms: float, peer: _Peer | None) -> None:
+        if peer is None:
+            return
+        late = [call for call in peer.waiting if call.deadline_ms <= now_ms]
+        peer.waiting = deque(call for call in peer.waiting if call.deadline_ms > now_ms)
+        for call in late:
+            self._finish(call.done, Reply(End.REFUSED, detail="no session within the time given"))
+        self._wait(peer)
+
+    def _wait(self, peer: _Peer) -> None:
+        due_ms = min((call.deadline_ms for call in peer.waiting), default=None)
+        self._timers.set(("waiting", peer.name), None if due_ms is None else math.ceil(due_ms))
+
+    def _seek_anew(self, now_ms: float, bound: _Bound) -> None:
+        """A peer that is silent for long may have begun anew, and not know this session any more."""
+        peer = self._peers.get(bound.session.peer)
+        if bound.session.tries >= SILENT_TRIES and peer is not None and peer.bound is bound:
+            self._greet(now_ms, peer)
+
+    def _pump(self) -> None:
+        """Whatever came in, this follows: what ended is told, what may leave leaves, and the next time is set."""
+        if self._pumping:
+            self._again = True  # whoever pumps already will see to it
+            return
+        self._pumping = self._again = True
+        try:
+            while self._again:
+                self._again = False
+                now_ms = self._now_ms()
+                self._on_time(now_ms)
+                self._run_ends()
+                rested, more = self._dispatch.send(now_ms)
+                for session in rested:
+                    self._rest(now_ms, session)
+        finally:
+            self._pumping = False
+        self._arm(now_ms if more else self._timers.deadline_ms)
+
+    def _arm(self, due_ms: float | None) -> None:
+        if due_ms is None or due_ms >= self._alarm_ms:
+            return
+        self._alarm_ms = due_ms
+        self._schedule(max(0, math.ceil(due_ms - self._now_ms())), lambda: self._ring(due_ms))
+
+    def _ring(self, due_ms: float) -> None:
+        if self._alarm_ms == due_ms:
+            self._alarm_ms = math.inf
+        self._pump()
+
+    def _touch(self, bound: _Bound) -> None:
+        """It may have something to send."""
+        self._dispatch.add(bound.session)
+
+    def _rest(self, now_ms: float, session: Session) -> None:
+        next_ms = session.next_ms(now_ms)
+        self._timers.set(
+            ("session", session.ours), None if next_ms == math.inf else math.ceil(max(next_ms, now_ms + 1))
+        )
+
+    # ---- sessions and calls
+
+    def _bind(self, now_ms: float, session: Session, *, confirmed: bool) -> _Bound:
+        bound = _Bound(session, self._gathering, self._timers, self._kept, confirmed=confirmed)
+        self._bounds[session.ours] = bound
+        if len(self._bounds) > SESSIONS_MAX:
+            idle = (each for each in self._bounds.values() if not each.busy)
+            self._end(now_ms, next(idle, next(iter(self._bounds.values()))), "there are too many sessions")
+        return bound
+
+    def _call(self, now_ms: float, bound: _Bound, call: _Waiting) -> None:
+        done, left_ms = call.done, call.deadline_ms - now_ms
+        try:
+            bound.calls.call(
+                now_ms,
+                call.method,
+                call.body,
+                left_ms,
+                lambda reply: self._finish(done, reply),
+                priority=call.priority,
+                packed=call.packed,
+            )
+        except CallRefused as refused:
+            self._finish(done, Reply(End.REFUSED, detail=str(refused)))
+        self._touch(bound)
+
+    def _end(self, now_ms: float, bound: _Bound, detail: str) -> None:
+        session = bound.session
+        del self._bounds[session.ours]
+        self._dispatch.drop(session)
+        for what in ("session", "replaced"):
+            self._timers.set((what, session.ours), None)
+        bound.calls.abandon(now_ms, detail)
+        bound.answers.close_all(now_ms)
+        peer = self._peers.get(session.peer)
+        if peer is not None and peer.bound is bound:
+            peer.bound = None
+
+    def _fail(self, peer: _Peer, detail: str) -> None:
+        """Nothing that waits for a session gets one."""
+        while peer.waiting:
+            self._finish(peer.waiting.popleft().done, Reply(End.REFUSED, detail=detail))
+        self._timers.set(("waiting", peer.name), None)
+
+    def _forget(self, name: str) -> None:
+        peer = self._peers.pop(name)
+        self._fail(peer, "there are too many peers")
+        self._timers.set(("hello", name), None)
+
+    def _finish(self, done: Done, reply: Reply) -> None:
+        self._ends.append(lambda: done(reply))
+
+    def _run_ends(self) -> None:
+        while self._ends:
+            self._ends.popleft()()
+
+    def _on_evicted(self, name: str, call: Hashable) -> None:
+        side, _, ours = name.partition(" ")
+        bound = self._bounds.get(int(ours))
+        if bound is not None and side == "answers" and isinstance(call, int):
+            bound.answers.on_evicted(self._now_ms(), call)
+            self._touch(bound)
+
+    def _new_sid(self) -> int:
+        taken = {peer.hello.sid for peer in self._peers.values() if peer.hello is not None}
+        while True:
+            sid = self._rng.getrandbits(8 * SID_BYTES)
+            if sid not in self._bounds and sid not in taken:
+                return sid

@@ -1,0 +1,320 @@
+"""One session between two nodes: frames sealed and opened, repaired, and sent as the link is best used.
+
+On a shared medium a burst of frames leaves, the last two ask what came, and then there is silence until word of it, for
+only one can speak at a time. On other links frames leave as the controller paces them. Either way it is asked for its
+next frame when the link has room, so what is most urgent then goes first, and what is lost is cut anew for the path of
+that moment. Pure: the caller gives the time, as monotonic milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+
+from offgrid_transports.flight import REORDER_FRAMES, Flight, Packet, spans_of
+from offgrid_transports.hearing import Hearing
+from offgrid_transports.noise import Keys
+from offgrid_transports.outgoing import Outgoing, Span
+from offgrid_transports.pacing import Controller
+from offgrid_transports.path import Path
+from offgrid_transports.records import (
+    ACK_BITS_MAX,
+    Ack,
+    Note,
+    Part,
+    Poll,
+    Said,
+    Signal,
+    Whole,
+    parse,
+    write_note,
+    write_poll,
+    write_signal,
+)
+from offgrid_transports.sealing import COUNTER_BYTES, Opener, Sealer, Suite
+from offgrid_transports.transport import Priority
+
+SID_BYTES = 2
+HEAD_BYTES = 1 + SID_BYTES
+BURST_FRAMES = 64
+POLL_FRAMES = 2  # at the end of a burst
+POLL_BYTES = 2
+NOTES_MAX = 256
+SIGNALS_MAX = 2048
+FRAME_TYPE = 0x00  # of a session's frames, the first byte's upper half
+
+Content = Whole | Part | Said | Note
+
+
+class Session:
+    """`theirs` is the number that the peer has given the session, `ours` the one that frames to here bear."""
+
+    def __init__(self, peer: str, ours: int, theirs: int, suite: Suite, keys: Keys, path: Path) -> None:
+        self.peer, self.ours, self.theirs, self.suite = peer, ours, theirs, suite
+        self.counts: Counter[str] = Counter()
+        self._head = bytes((FRAME_TYPE,)) + theirs.to_bytes(SID_BYTES)
+        self._sealer, self._opener = Sealer(suite, keys.sending), Opener(suite, keys.receiving)
+        self._hearing = Hearing(self._opener)
+        self._queues: tuple[deque[Outgoing], ...] = tuple(deque() for _ in Priority)
+        self._signals: deque[bytes] = deque()
+        self._notes: deque[bytes] = deque()
+        self._copies: deque[tuple[Outgoing, Span]] = deque()
+        self._done: list[Outgoing] = []
+        self._burst = self._burst_parts = 0  # frames of the burst under way; below 0: it has ended, and asked
+        self.path = path
+        self._flight, self._controller = _control(path)
+
+    # ---- the path
+
+    def move(self, path: Path) -> None:
+        """Goes on over another path: what is under way counts as lost."""
+        lost, self.path = self._flight.lose_all(), path
+        self._flight, self._controller = _control(path)
+        self._burst = self._burst_parts = 0
+        self._lose(lost)
+
+    @property
+    def tries(self) -> int:
+        """Waits in a row that brought no word."""
+        return self._flight.tries
+
+    @property
+    def delay_ms(self) -> float:
+        """How long the peer takes beyond the link's own time, smoothed."""
+        return self._flight.delay.smooth_ms
+
+    def patience_ms(self, length: int) -> float:
+        """How long the answer to a frame of that length is worth waiting for."""
+        path = self.path
+        return path.answered_ms(length, Priority.CONTROL) + path.ack_delay_ms + self._flight.delay.patience_ms
+
+    # ---- what is to be sent
+
+    def send(self, outgoing: Outgoing) -> None:
+        self._queues[outgoing.priority].append(outgoing)
+
+    def signal(self, signal: Signal, call: int) -> None:
+        """Once, without repair: whoever needs it asks again."""
+        if len(self._signals) < SIGNALS_MAX:
+            self._signals.append(write_signal(signal, call))
+
+    def note(self, port: int, body: bytes) -> None:
+        """A datagram; it may be lost. Raises ValueError for one that no frame of the path takes."""
+        if len(body) + 1 > self.room_bytes:
+            raise ValueError(f"a note of {len(body)} bytes; {self.room_bytes - 1} fit a frame")
+        if len(self._notes) < NOTES_MAX:
+            self._notes.append(write_note(port, body))
+
+    def settle(self, now_ms: float, outgoing: Outgoing) -> None:
+        """It is known to have arrived, or nobody wants it any more."""
+        outgoing.done = True
+        told = self._flight.settle(now_ms, outgoing)
+        if self._controller is not None and told:
+            self._controller.on_acked(now_ms, [packet.number for packet in told])
+        self._end_burst()
+
+    # ---- frames
+
+    def on_frame(self, now_ms: float, frame: bytes, path: Path) -> tuple[int, list[Content]]:
+        """Its counter, and what it brings for whoever is above. Raises NotOpened, RecordError."""
+        count, clear = self._opener.open(frame, HEAD_BYTES)
+        contents: list[Content] = []
+        for record in parse(clear):
+            if isinstance(record, Ack):
+                self._on_ack(now_ms, record)
+            elif isinstance(record, Poll):
+                self._hearing.on_poll(now_ms, record, path)
+            else:
+                contents.append(record)
+                if isinstance(record, Whole | Part):
+                    self._hearing.on_carrying(now_ms, path)
+        return count, contents
+
+    def on_request(self, now_ms: float) -> None:
+        """A request is here whole, and is not answered yet."""
+        self._hearing.on_request(now_ms, self.path)
+
+    def on_answer(self) -> None:
+        """The answer leaves."""
+        self._hearing.on_answer()
+
+    def unhear(self, count: int) -> None:
+        """There was no room for what that frame brought: it counts as not received."""
+        self._opener.forget(count)
+
+    def next_frame(self, now_ms: float) -> bytes | None:
+        """What to hand to the link now, or None."""
+        records, room = list[bytes](), self.room_bytes
+        if self._hearing.due_ms <= now_ms:
+            records.append(self._hearing.record(now_ms))
+            room -= len(records[0])
+        while self._signals and len(self._signals[0]) <= room:
+            records.append(self._signals.popleft())
+            room -= len(records[-1])
+        taken = self._take(room) if self._may_carry(now_ms) else None
+        if taken is not None:
+            return self._launch(now_ms, records, *taken)
+        if self._notes and len(self._notes[0]) <= room:
+            records.append(self._notes.popleft())
+        return self._sealer.seal(self._head, b"".join(records)) if records else None
+
+    def on_timer(self, now_ms: float) -> None:
+        """Does what is due by `now_ms`; an early call does nothing. Asks with copies of a burst's last frames, or of
+        the oldest ones where word comes all the time: two, because one may be lost as well."""
+        flight = self._flight
+        if flight.due_ms > now_ms or self._copies:
+            return
+        flight.tries += 1
+        packets = list(flight.packets.values())
+        wanted = [pair for pair in spans_of(packets) if not pair[0].done]
+        if not wanted:  # whatever was in them, nobody wants it any more
+            self._let_go(now_ms, packets)
+            return
+        wanted = wanted[-POLL_FRAMES:] if self.path.shared else wanted[:POLL_FRAMES]
+        self._copies.extend(wanted if len(wanted) == POLL_FRAMES or self.path.shared else wanted * POLL_FRAMES)
+
+    @property
+    def urgency(self) -> Priority | None:
+        """Of what would leave next, given time; None where there is nothing."""
+        if self._signals or self._copies or self._hearing.due_ms < math.inf:
+            return Priority.CONTROL
+        ready = next((priority for priority in Priority if self._queues[priority]), None)
+        return ready if ready is not None else Priority.BULK if self._notes else None
+
+    def next_ms(self, now_ms: float) -> float:
+        """When there is something to send or to do in `on_timer`; infinite for never."""
+        if self._signals or self._notes or self._copies:
+            return now_ms
+        next_ms = min(self._flight.due_ms, self._hearing.due_ms)
+        if self._asking or not any(self._queues):
+            return next_ms
+        if self._controller is None:
+            return min(next_ms, now_ms if self._hearing.due_ms == math.inf else self._hearing.due_ms)
+        if self._controller.can_send(now_ms, self.path.frame_bytes):
+            return now_ms
+        return min(next_ms, max(now_ms + 1, self._controller.next_send_ms(now_ms, self.path.frame_bytes)))
+
+    @property
+    def room_bytes(self) -> int:
+        """What a frame of the path has room for."""
+        return self.path.frame_bytes - HEAD_BYTES - COUNTER_BYTES - self.suite.tag_bytes
+
+    # ---- sending
+
+    @property
+    def _asking(self) -> bool:
+        """A burst has ended, and there is no word of it yet."""
+        return self._burst < 0
+
+    def _may_carry(self, now_ms: float) -> bool:
+        if self._copies:
+            return True
+        if self._controller is not None:
+            return self._controller.can_send(now_ms, self.path.frame_bytes)
+        return not self._asking and self._hearing.due_ms == math.inf
+
+    def _take(self, room: int) -> tuple[bytes, Outgoing, Span] | None:
+        """A record of what is most urgent; two bytes are left for a question where it may be needed."""
+        while self._copies:
+            outgoing, span = self._copies.popleft()
+            if (record := outgoing.copy(span)) is not None:
+                if len(record) <= room:
+                    return record, outgoing, span
+                outgoing.lost(span)
+        for queue in self._queues:
+            while queue:
+                outgoing = queue.popleft()
+                taken = outgoing.take(room if outgoing.whole_fits(room) else room - POLL_BYTES)
+                if outgoing.ready:
+                    if taken is None:
+                        queue.appendleft(outgoing)
+                    else:
+                        queue.append(outgoing)
+                if taken is not None:
+                    return taken[0], outgoing, taken[1]
+                if outgoing.ready:
+                    return None  # it needs a frame of its own
+        return None
+
+    def _launch(self, now_ms: float, records: list[bytes], record: bytes, outgoing: Outgoing, span: Span) -> bytes:
+        number, copied = self._sealer.count, bool(self._copies) or self._flight.tries > 0
+        whole = span.start == 0 and span.end == outgoing.size
+        room = self.room_bytes - sum(map(len, records)) - len(record)
+        asks = self._question(whole=whole, copied=copied) if room >= POLL_BYTES else None
+        if asks is not None:
+            records.append(write_poll(asks, min(number - next(iter(self._flight.packets), number), ACK_BITS_MAX)))
+        records.append(record)
+        frame = self._sealer.seal(self._head, b"".join(records))
+        path = self.path
+        expected_ms = now_ms + path.answered_ms(len(frame), outgoing.priority)
+        due_ms = 0.0 if asks is not None else path.ack_delay_ms if outgoing.request or not path.shared else math.inf
+        if whole is False and asks is None and path.shared:
+            due_ms = math.inf  # the burst's end asks for it
+        self._flight.sent(Packet(number, expected_ms, due_ms, ((outgoing, span),)))
+        if self._controller is not None:
+            self._controller.on_sent(now_ms, number, len(frame))
+        return frame
+
+    def _question(self, *, whole: bool, copied: bool) -> int | None:
+        """How many frames that ask follow this one, which asks as well; None where this one does not."""
+        if copied:
+            return len(self._copies)
+        if self._controller is not None:
+            return None
+        self._burst += 1
+        self._burst_parts += not whole
+        waiting = sum(outgoing.waiting_bytes for queue in self._queues for outgoing in queue)
+        if not waiting or self._burst == BURST_FRAMES:
+            asks = self._burst_parts > 0
+            self._burst = -1 if asks else 0
+            self._burst_parts = 0
+            return 0 if asks else None
+        nearly = waiting <= self.room_bytes - POLL_BYTES - 10 or self._burst == BURST_FRAMES - 1
+        return 1 if nearly and not whole else None
+
+    # ---- word of it
+
+    def _on_ack(self, now_ms: float, ack: Ack) -> None:
+        arrived, lost = self._flight.acknowledged(now_ms, ack)
+        if self._controller is not None:
+            if arrived:
+                self._controller.on_acked(now_ms, [packet.number for packet in arrived], ack.delay_ms)
+            if lost:
+                self._controller.on_lost(now_ms, [packet.number for packet in lost])
+        for outgoing, span in spans_of(arrived):
+            outgoing.arrived(span)
+            if outgoing.done:
+                self._done.append(outgoing)
+        self._lose(lost)
+        self._end_burst()
+
+    def take_done(self) -> list[Outgoing]:
+        """Messages of which the peer has acknowledged all."""
+        done, self._done = self._done, []
+        return done
+
+    def _lose(self, packets: list[Packet]) -> None:
+        self.counts["frames_lost"] += len(packets)
+        for outgoing, span in spans_of(packets):
+            waited = outgoing.ready
+            outgoing.lost(span)
+            if outgoing.ready and not waited:
+                self._queues[outgoing.priority].appendleft(outgoing)
+
+    def _let_go(self, now_ms: float, packets: list[Packet]) -> None:
+        for packet in packets:
+            del self._flight.packets[packet.number]
+        if self._controller is not None:
+            self._controller.on_lost(now_ms, [packet.number for packet in packets])
+        self._flight.tries = 0
+        self._end_burst()
+
+    def _end_burst(self) -> None:
+        """There is word: unless some of what was asked for is still open, the next burst may begin."""
+        if self._asking and self._flight.due_ms == math.inf:
+            self._burst = 0
+
+
+def _control(path: Path) -> tuple[Flight, Controller | None]:
+    flight = Flight(0 if path.shared else REORDER_FRAMES, path.guess_ms)
+    return flight, None if path.shared else Controller(path.frame_bytes)
