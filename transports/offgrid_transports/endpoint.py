@@ -34,7 +34,7 @@ WAITING_MAX = 1024  # calls to one peer until there is a session: as many as one
 HELLO_TRIES_MAX = 12
 HELLO_DOUBLINGS_MAX = 5
 SILENT_TRIES = 6  # waits without word, after which a new session is sought beside the old one
-IDLE_MS = 600_000.0  # a session that was replaced is kept this long for what is still under way
+REPLACED_WAITS = 4  # without word of a session that was replaced, until it is given up
 
 
 class UnknownPeer(TransportError):
@@ -71,6 +71,8 @@ class _Peer:
     name: str
     public: bytes
     path: Path | None
+    chosen: bool
+    """By `introduce`; else it is where the peer was heard last."""
     bound: _Bound | None = None
     hello: Hello | None = None
     tries: int = 0
@@ -127,10 +129,8 @@ class Endpoint:
         """How to reach a peer, and what it proves itself by."""
         peer = self._peers.get(name)
         if peer is None or peer.public != public:
-            peer = self._peers[name] = _Peer(name, public, path)
-            if len(self._peers) > PEERS_MAX:
-                self._forget(next(iter(self._peers)))
-        peer.path = path
+            peer = self._meet(name, public, path, chosen=True)
+        peer.path, peer.chosen = path, True
         if peer.bound is not None and peer.bound.session.path != path:
             peer.bound.session.move(path)
             self._touch(peer.bound)
@@ -200,6 +200,12 @@ class Endpoint:
         self._peers.clear()
         self._run_ends()
 
+    def _meet(self, name: str, public: bytes, path: Path, *, chosen: bool) -> _Peer:
+        peer = self._peers[name] = _Peer(name, public, path, chosen)
+        if len(self._peers) > PEERS_MAX:
+            self._forget(next(iter(self._peers)))
+        return peer
+
     # ---- frames in
 
     def _on_frame(self, transport: Transport, address: str, frame: bytes) -> None:
@@ -229,6 +235,8 @@ class Endpoint:
             return
         count, contents = bound.session.on_frame(now_ms, frame, path)
         self._bounds.move_to_end(bound.session.ours)
+        if path != bound.session.path:
+            self._follow(bound, path)
         if not bound.confirmed:
             self._confirm(now_ms, bound)
         for content in contents:
@@ -239,6 +247,14 @@ class Endpoint:
             else:
                 bound.answers.on_arrived(now_ms, outgoing)
         self._touch(bound)
+
+    def _follow(self, bound: _Bound, path: Path) -> None:
+        """Its peer speaks from elsewhere now: there it is answered, unless this side has chosen the path."""
+        peer = self._peers.get(bound.session.peer)
+        if peer is not None and (not peer.chosen or bound.session.tries):
+            if not peer.chosen:
+                peer.path = path
+            bound.session.move(path)
 
     def _on_content(self, now_ms: float, bound: _Bound, content: Whole | Part | Said | Note, count: int) -> None:
         match content:
@@ -277,7 +293,7 @@ class Endpoint:
             assert name is not None
             peer = self._peers.get(name)
             if peer is None or peer.public != greeted.public:
-                self.introduce(name, greeted.public, path)
+                self._meet(name, greeted.public, path, chosen=False)
             session = Session(name, greeted.ours, greeted.theirs, greeted.suite, greeted.keys, path)
             self._bind(now_ms, session, confirmed=False)
             welcome = greeted.frame
@@ -302,13 +318,12 @@ class Endpoint:
             self._settle_in(now_ms, peer, bound)
 
     def _settle_in(self, now_ms: float, peer: _Peer, bound: _Bound) -> None:
-        """This session takes the place of the one before, which is kept for what is under way unless it was silent."""
+        """This session takes the place of the one before, which is kept for what is under way while its peer is."""
         before, peer.bound = peer.bound, bound
         if before is not None and before is not bound:
-            if before.session.tries >= SILENT_TRIES or not before.busy:
-                self._end(now_ms, before, "the peer began anew")
-            else:
-                self._timers.set(("replaced", before.session.ours), math.ceil(now_ms + IDLE_MS))
+            before.session.wake(now_ms)
+            self._touch(before)
+            self._watch(now_ms, before)
         while peer.waiting:
             self._call(now_ms, bound, peer.waiting.popleft())
         self._timers.set(("waiting", peer.name), None)
@@ -356,8 +371,10 @@ class Endpoint:
                 self._on_waited(now_ms, self._peers.get(name))
             elif what == "replaced":
                 bound = self._bounds.get(name)
-                if bound is not None:
-                    self._end(now_ms, bound, "its session was replaced")
+                if bound is not None and (bound.session.tries or not bound.busy):
+                    self._end(now_ms, bound, "the peer began anew")
+                elif bound is not None:
+                    self._watch(now_ms, bound)
             else:
                 side, _, ours = what.partition(" ")
                 bound = self._bounds.get(int(ours))
@@ -383,6 +400,11 @@ class Endpoint:
         for call in late:
             self._finish(call.done, Reply(End.REFUSED, detail="no session within the time given"))
         self._wait(peer)
+
+    def _watch(self, now_ms: float, bound: _Bound) -> None:
+        """A session that was replaced: does its peer still know it?"""
+        patience_ms = REPLACED_WAITS * bound.session.patience_ms(bound.session.path.frame_bytes)
+        self._timers.set(("replaced", bound.session.ours), math.ceil(now_ms + patience_ms))
 
     def _wait(self, peer: _Peer) -> None:
         due_ms = min((call.deadline_ms for call in peer.waiting), default=None)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from offgrid_transports.outgoing import Outgoing, Span
 from offgrid_transports.records import Ack
 
-REORDER_FRAMES = 3  # on a link that may reorder: so many later ones arrived, then a missing one is lost
+REORDER_FRAMES = 3  # on a link that may reorder: so many later ones arrived, and
+LATE = 1.125  # it is later than that, in round trips, then a missing one is lost (RFC 9002, 6.1)
 WAIT_MS_MIN, WAIT_MS_MAX = 10.0, 60_000.0
 DOUBLINGS_MAX = 6
 PATIENT_TRIES = 3  # before waits are doubled: what is lost now and then is asked for at once
@@ -85,10 +86,11 @@ class Flight:
                     lost.append(packet)
                 continue
             if newest - number > ack.span:
-                continue
-            if number not in missing:
+                if self._reorder and now_ms >= packet.expected_ms + self._overdue_ms:
+                    lost.append(packet)  # nobody will speak of it any more
+            elif number not in missing:
                 arrived.append(packet)
-            elif newest - number >= self._reorder:
+            elif newest - number >= self._reorder and now_ms >= packet.expected_ms + self._overdue_ms:
                 lost.append(packet)
         for packet in (*arrived, *lost):
             del self.packets[packet.number]
@@ -117,6 +119,11 @@ class Flight:
         self.packets.clear()
         self.tries = 0
         return lost
+
+    @property
+    def _overdue_ms(self) -> float:
+        """Later than that after it could be answered, a frame that others have overtaken is not just late."""
+        return self.delay.smooth_ms * LATE if self._reorder else -math.inf
 
     @property
     def due_ms(self) -> float:

@@ -81,9 +81,13 @@ class Outgoing:
         self._copies[span] = 1
         return self._record(span), span
 
+    def under_way(self, span: Span) -> bool:
+        """It is neither lost nor has it arrived, as far as one knows, and somebody wants it."""
+        return not self.done and span in self._copies
+
     def copy(self, span: Span) -> bytes | None:
-        """Its record once more, while it is neither lost nor has arrived."""
-        if self.done or span not in self._copies:
+        """Its record once more, while it is under way."""
+        if not self.under_way(span):
             return None
         self._copies[span] += 1
         return self._record(span)

@@ -36,7 +36,7 @@ class Path:
         """How long an acknowledgement waits for others, or for an answer that makes it superfluous: as long as it would
         take on the air."""
         if not self.shared:
-            return ACK_DELAY_MS_MIN
+            return max(ACK_DELAY_MS_MIN, 2 * self.transport.airtime_ms(self.frame_bytes))
         return max(ACK_DELAY_MS_MIN, self.transport.access_ms + self.transport.airtime_ms(SHORT_BYTES))
 
     def sent_ms(self, length: int, priority: Priority) -> float:

@@ -39,6 +39,7 @@ HEAD_BYTES = 1 + SID_BYTES
 BURST_FRAMES = 64
 POLL_FRAMES = 2  # at the end of a burst
 POLL_BYTES = 2
+ACK_BYTES_MAX = 5 + ACK_BITS_MAX // 8
 NOTES_MAX = 256
 SIGNALS_MAX = 2048
 FRAME_TYPE = 0x00  # of a session's frames, the first byte's upper half
@@ -87,6 +88,11 @@ class Session:
         """How long the answer to a frame of that length is worth waiting for."""
         path = self.path
         return path.answered_ms(length, Priority.CONTROL) + path.ack_delay_ms + self._flight.delay.patience_ms
+
+    def wake(self, now_ms: float) -> None:
+        """The peer may be in reach again: what was silent is asked at once."""
+        self._flight.tries = 0
+        self._ask(list(self._flight.packets.values()))
 
     # ---- what is to be sent
 
@@ -166,12 +172,14 @@ class Session:
             return
         flight.tries += 1
         packets = list(flight.packets.values())
-        wanted = [pair for pair in spans_of(packets) if not pair[0].done]
-        if not wanted:  # whatever was in them, nobody wants it any more
+        if not self._ask(packets):  # whatever was in them, nobody wants it any more
             self._let_go(now_ms, packets)
-            return
+
+    def _ask(self, packets: list[Packet]) -> bool:
+        wanted = [(outgoing, span) for outgoing, span in spans_of(packets) if outgoing.under_way(span)]
         wanted = wanted[-POLL_FRAMES:] if self.path.shared else wanted[:POLL_FRAMES]
         self._copies.extend(wanted if len(wanted) == POLL_FRAMES or self.path.shared else wanted * POLL_FRAMES)
+        return bool(wanted)
 
     @property
     def urgency(self) -> Priority | None:
@@ -243,6 +251,8 @@ class Session:
         asks = self._question(whole=whole, copied=copied) if room >= POLL_BYTES else None
         if asks is not None:
             records.append(write_poll(asks, min(number - next(iter(self._flight.packets), number), ACK_BITS_MAX)))
+        elif self._hearing.due_ms < math.inf and room >= ACK_BYTES_MAX:
+            records.append(self._hearing.record(now_ms))
         records.append(record)
         frame = self._sealer.seal(self._head, b"".join(records))
         path = self.path

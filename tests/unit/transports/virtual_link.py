@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import itertools
 from collections.abc import Callable
-from functools import partial
 from random import Random
 
-from offgrid_transports.fragment import Reassembly
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from offgrid_transports.answers import Kept, Request
+from offgrid_transports.calls import Reply
+from offgrid_transports.endpoint import Endpoint
+from offgrid_transports.gathering import Gathering
+from offgrid_transports.handshake import Own
 from offgrid_transports.memory import Faults, MemoryNetwork
-from offgrid_transports.rpc import LinkProfile, Reply, Request, RpcEndpoint
+from offgrid_transports.path import Path
+from offgrid_transports.transport import BROADCAST, Priority, Transport
 
 CLEAN = Faults()
 
@@ -43,58 +50,63 @@ class Node:
     def __init__(
         self,
         world: VirtualTime,
-        network: MemoryNetwork,
+        end: Transport,
         name: str,
         *,
         handle: Callable[[Request], bytes] | None = None,
         work_ms: int = 0,
-        reassembly: Reassembly | None = None,
-        answer_bytes_max: int = 1 << 26,
+        gathering: Gathering | None = None,
+        kept: Kept | None = None,
+        strangers: bool = False,
     ) -> None:
-        self.name = name
-        self.world = world
+        """`strangers`: it knows nobody's key."""
+        self.name, self.world, self.end = name, world, end
         self.requests: list[Request] = []
         self.replies: list[Reply] = []
-        self._handle = handle
-        self._work_ms = work_ms
-        self._alarm: int | None = None
-        self.transport = network.attach(name)
-        self.transport.on_frame = self.hear
-        profile = LinkProfile.of(self.transport)
-        self.endpoint = RpcEndpoint(profile, network.rng, reassembly=reassembly, answer_bytes_max=answer_bytes_max)
+        self._handle, self._work_ms = handle, work_ms
+        self.endpoint = Endpoint(
+            Own(key_of(name), PSK),
+            (lambda public: None) if strangers else _NAMES.get,
+            lambda: world.now_ms,
+            world.schedule,
+            Random(name),
+            lambda: world.now_ms,
+            gathering=gathering,
+            kept=kept,
+        )
+        self.endpoint.on_request = self._on_request
+        self.endpoint.attach(end)
 
-    def hear(self, peer: str, frame: bytes) -> None:
-        self.endpoint.on_frame(self.world.now_ms, peer, frame)
-        self.pump()
+    def knows(self, *others: str, address: str = "") -> None:
+        """They are on the same link; their names are their addresses there, unless it has none."""
+        for other in others:
+            path = Path(self.end, BROADCAST if self.end.shared else address or other)
+            self.endpoint.introduce(other, public_of(other), path)
 
-    def call(self, peer: str, body: bytes, *, method: int = 1, timeout_ms: int = 60_000) -> int:
-        number = self.endpoint.call(self.world.now_ms, peer, method, body, timeout_ms)
-        self.pump()
-        return number
+    def call(
+        self, peer: str, body: bytes, *, method: int = 1, timeout_ms: int = 60_000, priority: Priority = Priority.JOB
+    ) -> None:
+        self.endpoint.call(peer, method, body, timeout_ms, self.replies.append, priority=priority)
 
-    def respond(self, request: Request, body: bytes, *, error: bool = False) -> bool:
-        took = self.endpoint.respond(self.world.now_ms, request.key, body, error=error)
-        self.pump()
-        return took
+    def _on_request(self, request: Request) -> None:
+        self.requests.append(request)
+        if self._handle is not None:
+            answer = self._handle(request)
+            self.world.schedule(self._work_ms, lambda: self.endpoint.respond(request, answer))
 
-    def pump(self) -> None:
-        for request in self.endpoint.take_requests():
-            self.requests.append(request)
-            if self._handle is not None:
-                self.world.schedule(self._work_ms, partial(self.respond, request, self._handle(request)))
-        self.replies += self.endpoint.take_replies()
-        for peer, frame in self.endpoint.take_frames():
-            self.transport.send(peer, frame)
-        due = self.endpoint.deadline_ms
-        if due is not None and (self._alarm is None or due < self._alarm):
-            self._alarm = due
-            self.world.schedule(max(0, due - self.world.now_ms), lambda: self._ring(due))
 
-    def _ring(self, due: int) -> None:
-        if self._alarm == due:
-            self._alarm = None
-        self.endpoint.on_timer(self.world.now_ms)
-        self.pump()
+PSK = bytes(range(32))
+_NAMES: dict[bytes, str] = {}
+
+
+def key_of(name: str) -> X25519PrivateKey:
+    key = X25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
+    _NAMES[key.public_key().public_bytes_raw()] = name
+    return key
+
+
+def public_of(name: str) -> bytes:
+    return key_of(name).public_key().public_bytes_raw()
 
 
 def network(
