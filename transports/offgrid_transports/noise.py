@@ -44,13 +44,13 @@ class Initiator:
     def __init__(
         self, static: X25519PrivateKey, responder: bytes, psk: bytes, prologue: bytes, ephemeral: X25519PrivateKey
     ) -> None:
-        """`ephemeral` is used for this handshake alone. Raises HandshakeFailed for a public key that is none."""
+        """`ephemeral` is used for this handshake alone."""
         self._static, self._responder, self._psk, self._ephemeral = static, responder, psk, ephemeral
         self._state = _Symmetric(prologue)
         self._state.mix_hash(responder)
 
     def first(self, payload: bytes) -> bytes:
-        """Once."""
+        """Once. Raises HandshakeFailed where the responder's public key is none."""
         state, public = self._state, self._ephemeral.public_key().public_bytes_raw()
         state.mix_ephemeral(public)
         state.mix_key(_exchange(self._ephemeral, self._responder))
