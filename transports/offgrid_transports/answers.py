@@ -97,7 +97,7 @@ class Answers:
             self._on_repeated(now_ms, call, opened)
             return None
         if opened is None:
-            if len(self._open) >= OPEN_MAX:
+            if len(self._open) >= OPEN_MAX and not self._make_room(now_ms):
                 self._refuse(now_ms, call, Signal.REFUSED)
                 return None
             opened = self._open[call] = _Open(_Phase.RECEIVING, now_ms + RECEIVE_IDLE_MS)
@@ -184,6 +184,13 @@ class Answers:
             self.close(now_ms, call)
 
     # ---- inside
+
+    def _make_room(self, now_ms: float) -> bool:
+        """The oldest answer goes: on a shared medium nobody acknowledges a short one."""
+        oldest = next((call for call, opened in self._open.items() if opened.answer is not None), None)
+        if oldest is not None:
+            self.close(now_ms, oldest)
+        return oldest is not None
 
     def _hand_out(self, now_ms: float, call: int, opened: _Open, message: Message) -> Request | None:
         try:

@@ -89,8 +89,9 @@ class Calls:
         *,
         priority: Priority = Priority.JOB,
         packed: bool = False,
+        early: bool = False,
     ) -> int:
-        """Starts a call and returns its number. Raises CallRefused."""
+        """Starts a call and returns its number. `early`: it has left with the hello. Raises CallRefused."""
         timeout_ms = min(max(timeout_ms, 1), TIMEOUT_MS_MAX)
         if len(self._open) >= CALLS_MAX:
             raise CallRefused(f"{CALLS_MAX} calls are in flight already")
@@ -106,7 +107,10 @@ class Calls:
         self._number += 1
         opened = self._open[self._number] = _Open(outgoing, now_ms + timeout_ms, done)
         self._pinned_bytes += outgoing.size
-        self._session.send(outgoing)
+        if early:
+            self._session.sent_early(now_ms, outgoing)
+        else:
+            self._session.send(outgoing)
         self._set_timer(self._number, opened)
         return self._number
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
@@ -18,12 +18,13 @@ from offgrid_transports.answers import Answers, Kept, Request
 from offgrid_transports.calls import CallRefused, Calls, Done, End, Reply
 from offgrid_transports.dispatch import Dispatch
 from offgrid_transports.gathering import Gathering, NoRoom
-from offgrid_transports.handshake import HELLO, HELLO_BYTES, SID_BYTES, WELCOME, Door, Hello, Own
+from offgrid_transports.handshake import HELLO, HELLO_BYTES, SID_BYTES, WELCOME, Door, Greeted, Hello, Own
+from offgrid_transports.messages import request
 from offgrid_transports.noise import HandshakeFailed
 from offgrid_transports.path import Path
-from offgrid_transports.records import Note, Part, RecordError, Said, Signal, Whole
+from offgrid_transports.records import Note, RecordError, Said, Signal, Whole, parse, whole_head
 from offgrid_transports.sealing import NotOpened, Suite
-from offgrid_transports.session import FRAME_TYPE, Session
+from offgrid_transports.session import FRAME_TYPE, Content, Session
 from offgrid_transports.timers import Timers
 from offgrid_transports.transport import Priority, Schedule, Transport, TransportError
 
@@ -34,6 +35,8 @@ WAITING_MAX = 1024  # calls to one peer until there is a session: as many as one
 HELLO_TRIES_MAX = 12
 HELLO_DOUBLINGS_MAX = 5
 SILENT_TRIES = 6  # waits without word, after which a new session is sought beside the old one
+UNCONFIRMED_MS = 60_000.0  # a session is kept whose peer has sent nothing under its keys
+RENEW_MS = 60_000.0  # at most that often is a session replaced because it does not read what comes
 REPLACED_WAITS = 4  # without word of a session that was replaced, until it is given up
 
 
@@ -44,6 +47,7 @@ class UnknownPeer(TransportError):
 class _Waiting(NamedTuple):
     method: int
     body: bytes
+    asked_ms: float
     deadline_ms: float
     done: Done
     priority: Priority
@@ -58,7 +62,7 @@ class _Bound:
         self.calls, self.answers = Calls(session, gathering, timers), Answers(session, gathering, timers, kept)
         self.confirmed = confirmed
         """Its peer is there now: what it sends is no recording."""
-        self.held: list[Whole | Part | Said | Note] = []
+        self.held: list[Whole] = []
         """What came with the hello, until it is."""
 
     @property
@@ -70,13 +74,16 @@ class _Bound:
 class _Peer:
     name: str
     public: bytes
-    path: Path | None
+    path: Path
     chosen: bool
     """By `introduce`; else it is where the peer was heard last."""
     bound: _Bound | None = None
     hello: Hello | None = None
     tries: int = 0
     waiting: deque[_Waiting] = field(default_factory=deque)
+    early: _Waiting | None = None
+    """The first of them, where it left with the hello."""
+    renewed_ms: float = -math.inf
 
 
 class Endpoint:
@@ -152,9 +159,9 @@ class Endpoint:
         if peer is None:
             raise UnknownPeer(f"no link is known to lead to {name}")
         if peer.bound is not None:
-            self._call(now_ms, peer.bound, _Waiting(method, body, now_ms + timeout_ms, done, priority, packed))
+            self._call(now_ms, peer.bound, _Waiting(method, body, now_ms, now_ms + timeout_ms, done, priority, packed))
         elif len(peer.waiting) < WAITING_MAX:
-            peer.waiting.append(_Waiting(method, body, now_ms + timeout_ms, done, priority, packed))
+            peer.waiting.append(_Waiting(method, body, now_ms, now_ms + timeout_ms, done, priority, packed))
             self._wait(peer)
             self._greet(now_ms, peer)
         else:
@@ -181,8 +188,7 @@ class Endpoint:
         return taken
 
     def reaches(self, name: str) -> bool:
-        peer = self._peers.get(name)
-        return peer is not None and peer.path is not None
+        return name in self._peers
 
     def session_of(self, name: str) -> Session | None:
         peer = self._peers.get(name)
@@ -233,14 +239,16 @@ class Endpoint:
         if bound is None:
             self.counts["frames_of_others"] += 1
             return
-        count, contents = bound.session.on_frame(now_ms, frame, path)
+        try:
+            count, contents = bound.session.on_frame(now_ms, frame, path)
+        finally:
+            self._renew(now_ms, bound)
         self._bounds.move_to_end(bound.session.ours)
         if path != bound.session.path:
             self._follow(bound, path)
         if not bound.confirmed:
             self._confirm(now_ms, bound)
-        for content in contents:
-            self._on_content(now_ms, bound, content, count)
+        self._on_contents(now_ms, bound, contents, count)
         for outgoing in bound.session.take_done():
             if outgoing.request:
                 bound.calls.on_arrived(now_ms, outgoing)
@@ -256,7 +264,11 @@ class Endpoint:
                 peer.path = path
             bound.session.move(path)
 
-    def _on_content(self, now_ms: float, bound: _Bound, content: Whole | Part | Said | Note, count: int) -> None:
+    def _on_contents(self, now_ms: float, bound: _Bound, contents: Iterable[Content], count: int) -> None:
+        for content in contents:
+            self._on_content(now_ms, bound, content, count)
+
+    def _on_content(self, now_ms: float, bound: _Bound, content: Content, count: int) -> None:
         match content:
             case Note():
                 peer = bound.session.peer
@@ -294,10 +306,19 @@ class Endpoint:
             peer = self._peers.get(name)
             if peer is None or peer.public != greeted.public:
                 self._meet(name, greeted.public, path, chosen=False)
-            session = Session(name, greeted.ours, greeted.theirs, greeted.suite, greeted.keys, path)
-            self._bind(now_ms, session, confirmed=False)
+            self._welcome(now_ms, name, greeted, path, known=known)
             welcome = greeted.frame
         self._dispatch.queue(path, welcome)
+
+    def _welcome(self, now_ms: float, name: str, greeted: Greeted, path: Path, *, known: bool) -> None:
+        records = parse(greeted.records)
+        session = Session(name, greeted.ours, greeted.theirs, greeted.suite, greeted.keys, path)
+        bound = self._bind(now_ms, session, confirmed=False)
+        bound.held = [record for record in records if isinstance(record, Whole) and record.request]
+        if known and greeted.fresh:
+            self._confirm(now_ms, bound)
+        else:  # it may be a recording, or from somebody without the mesh's secret
+            self._timers.set(("unconfirmed", session.ours), math.ceil(now_ms + UNCONFIRMED_MS))
 
     def _on_welcome(self, now_ms: float, path: Path, frame: bytes) -> None:
         sid = int.from_bytes(frame[1 : 1 + SID_BYTES])
@@ -313,6 +334,9 @@ class Endpoint:
 
     def _confirm(self, now_ms: float, bound: _Bound) -> None:
         bound.confirmed = True
+        self._timers.set(("unconfirmed", bound.session.ours), None)
+        held, bound.held = bound.held, []
+        self._on_contents(now_ms, bound, held, 0)
         peer = self._peers.get(bound.session.peer)
         if peer is not None:
             self._settle_in(now_ms, peer, bound)
@@ -324,16 +348,18 @@ class Endpoint:
             before.session.wake(now_ms)
             self._touch(before)
             self._watch(now_ms, before)
+        early, peer.early = peer.early, None
         while peer.waiting:
-            self._call(now_ms, bound, peer.waiting.popleft())
+            call = peer.waiting.popleft()
+            self._call(now_ms, bound, call, early=call is early)
         self._timers.set(("waiting", peer.name), None)
 
     def _greet(self, now_ms: float, peer: _Peer) -> None:
-        if peer.hello is not None or peer.path is None:
+        if peer.hello is not None:
             return
         suite = Suite.AES_CCM_8 if peer.path.shared else Suite.CHACHA20_POLY1305
         try:
-            peer.hello = Hello(self._own, peer.public, suite, self._new_sid(), self._stamp())
+            peer.hello = Hello(self._own, peer.public, suite, self._new_sid(), self._stamp(), _early(peer))
         except HandshakeFailed as error:
             self._fail(peer, str(error))
             return
@@ -342,7 +368,7 @@ class Endpoint:
 
     def _say_hello(self, now_ms: float, peer: _Peer) -> None:
         path, hello = peer.path, peer.hello
-        if path is None or hello is None:
+        if hello is None:
             return
         self._dispatch.queue(path, hello.frame)
         wait_ms = (
@@ -369,6 +395,10 @@ class Endpoint:
                 self._on_no_welcome(now_ms, self._peers.get(name))
             elif what == "waiting":
                 self._on_waited(now_ms, self._peers.get(name))
+            elif what == "unconfirmed":
+                bound = self._bounds.get(name)
+                if bound is not None:
+                    self._end(now_ms, bound, "nobody took it up")
             elif what == "replaced":
                 bound = self._bounds.get(name)
                 if bound is not None and (bound.session.tries or not bound.busy):
@@ -398,8 +428,15 @@ class Endpoint:
         late = [call for call in peer.waiting if call.deadline_ms <= now_ms]
         peer.waiting = deque(call for call in peer.waiting if call.deadline_ms > now_ms)
         for call in late:
-            self._finish(call.done, Reply(End.REFUSED, detail="no session within the time given"))
+            self._finish(call.done, _unsent(peer, call, "no session within the time given"))
         self._wait(peer)
+
+    def _renew(self, now_ms: float, bound: _Bound) -> None:
+        peer = self._peers.get(bound.session.peer)
+        worn = bound.session.worn and peer is not None and peer.bound is bound
+        if worn and peer is not None and peer.renewed_ms + RENEW_MS <= now_ms:
+            peer.renewed_ms = now_ms
+            self._greet(now_ms, peer)
 
     def _watch(self, now_ms: float, bound: _Bound) -> None:
         """A session that was replaced: does its peer still know it?"""
@@ -462,11 +499,12 @@ class Endpoint:
         bound = _Bound(session, self._gathering, self._timers, self._kept, confirmed=confirmed)
         self._bounds[session.ours] = bound
         if len(self._bounds) > SESSIONS_MAX:
-            idle = (each for each in self._bounds.values() if not each.busy)
-            self._end(now_ms, next(idle, next(iter(self._bounds.values()))), "there are too many sessions")
+            others = [each for each in self._bounds.values() if each is not bound]
+            least = min(others, key=lambda each: (each.confirmed, each.busy))  # of equals the one used longest ago
+            self._end(now_ms, least, "there are too many sessions")
         return bound
 
-    def _call(self, now_ms: float, bound: _Bound, call: _Waiting) -> None:
+    def _call(self, now_ms: float, bound: _Bound, call: _Waiting, *, early: bool = False) -> None:
         done, left_ms = call.done, call.deadline_ms - now_ms
         try:
             bound.calls.call(
@@ -477,6 +515,7 @@ class Endpoint:
                 lambda reply: self._finish(done, reply),
                 priority=call.priority,
                 packed=call.packed,
+                early=early,
             )
         except CallRefused as refused:
             self._finish(done, Reply(End.REFUSED, detail=str(refused)))
@@ -486,7 +525,7 @@ class Endpoint:
         session = bound.session
         del self._bounds[session.ours]
         self._dispatch.drop(session)
-        for what in ("session", "replaced"):
+        for what in ("session", "replaced", "unconfirmed"):
             self._timers.set((what, session.ours), None)
         bound.calls.abandon(now_ms, detail)
         bound.answers.close_all(now_ms)
@@ -497,7 +536,8 @@ class Endpoint:
     def _fail(self, peer: _Peer, detail: str) -> None:
         """Nothing that waits for a session gets one."""
         while peer.waiting:
-            self._finish(peer.waiting.popleft().done, Reply(End.REFUSED, detail=detail))
+            call = peer.waiting.popleft()
+            self._finish(call.done, _unsent(peer, call, detail))
         self._timers.set(("waiting", peer.name), None)
 
     def _forget(self, name: str) -> None:
@@ -525,3 +565,21 @@ class Endpoint:
             sid = self._rng.getrandbits(8 * SID_BYTES)
             if sid not in self._bounds and sid not in taken:
                 return sid
+
+
+def _early(peer: _Peer) -> bytes:
+    """The first call that waits, as what leaves with the hello, if it fits: the session's first."""
+    if not peer.waiting or peer.bound is not None:
+        return b""
+    call = peer.waiting[0]
+    message = request(call.method, math.ceil(call.deadline_ms - call.asked_ms), call.body, packed=call.packed)
+    record = whole_head(request=True, call=1, flags=message.flags) + message.rest
+    if HELLO_BYTES + len(record) > peer.path.frame_bytes:
+        return b""
+    peer.early = call
+    return record
+
+
+def _unsent(peer: _Peer, call: _Waiting, detail: str) -> Reply:
+    """What left with a hello may have been carried out, though no welcome came."""
+    return Reply(End.UNKNOWN if call is peer.early else End.REFUSED, detail=detail)

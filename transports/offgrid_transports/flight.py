@@ -108,7 +108,8 @@ class Flight:
             del self.packets[packet.number]
         if told:
             quick_ms = now_ms - told[-1].expected_ms
-            if not self.tries and quick_ms < self.delay.patience_ms:  # later it may tell of slow work instead
+            early = told[-1].number < 0  # it left with the hello, nobody knows when
+            if not early and not self.tries and quick_ms < self.delay.patience_ms:  # later it may be slow work
                 self.delay.sample(quick_ms)
             self.tries = 0
         return told

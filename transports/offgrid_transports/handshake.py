@@ -7,9 +7,10 @@ The first byte's lower half is the suite. `hint` is the beginning of a hash of t
 medium only one in 65,536 others tries to read it. Each side gives the session a number of its own, `sid`, which the
 other one's frames bear. A hello is sent again, the same bytes, until a welcome comes; the same welcome answers each.
 
-A hello that was recorded and is sent again later makes no session: its sender cannot read the welcome, and until a frame
-under the new keys has come nothing is given up for it. What came with it is taken at once only where `stamp`, a time
-that only rises, is newer than the newest of that sender (as WireGuard's), else with that frame.
+A hello that was recorded and is sent again later makes no session: its sender cannot read the welcome. It counts at
+once, with what it brings, only where it is from somebody known and `stamp`, a time that only rises, is newer than the
+newest of that sender (as WireGuard's); else once a frame under the new keys has come. After a restart no stamp is
+known, so what came with one may be carried out twice, as requests that are sent again over any carrier may.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The handshake: Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (noiseprotocol.org/noise.html, revision 34), on pyca's primitives.
+"""The handshake: Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (noiseprotocol.org, revision 34), on pyca's primitives.
 
     <- s
     ...

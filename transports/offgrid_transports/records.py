@@ -50,7 +50,6 @@ class Signal(IntEnum):
     REFUSED = 3  # it was not and will not be carried out: no room
     TOO_LARGE = 4  # it was not and will not be carried out: longer than is taken
     MALFORMED = 5  # it was not and will not be carried out: no request
-    TAKEN = 6  # the answer is here, or nobody waits for it: forget it
 
 
 class Ack(NamedTuple):
@@ -155,7 +154,7 @@ def parse(data: bytes) -> list[Record]:
             records.append(Poll(flags, data[at]))
             at += 1
         elif kind == Kind.SIGNAL:
-            if flags > Signal.TAKEN:
+            if flags > Signal.MALFORMED:
                 raise RecordError(f"signal {flags}")
             call, at = read_varint(data, at, CALL_MAX)
             records.append(Said(Signal(flags), call))

@@ -31,7 +31,7 @@ from offgrid_transports.records import (
     write_poll,
     write_signal,
 )
-from offgrid_transports.sealing import COUNTER_BYTES, Opener, Sealer, Suite
+from offgrid_transports.sealing import COUNTER_BYTES, FORGED_MAX, Opener, Sealer, Suite
 from offgrid_transports.transport import Priority
 
 SID_BYTES = 2
@@ -41,6 +41,7 @@ POLL_FRAMES = 2  # at the end of a burst
 POLL_BYTES = 2
 ACK_BYTES_MAX = 5 + ACK_BITS_MAX // 8
 NOTES_MAX = 256
+UNREAD_MAX = 64
 SIGNALS_MAX = 2048
 FRAME_TYPE = 0x00  # of a session's frames, the first byte's upper half
 
@@ -61,6 +62,7 @@ class Session:
         self._notes: deque[bytes] = deque()
         self._copies: deque[tuple[Outgoing, Span]] = deque()
         self._done: list[Outgoing] = []
+        self._unread = 0  # frames in a row
         self._burst = self._burst_parts = 0  # frames of the burst under way; below 0: it has ended, and asked
         self.path = path
         self._flight, self._controller = _control(path)
@@ -72,7 +74,14 @@ class Session:
         lost, self.path = self._flight.lose_all(), path
         self._flight, self._controller = _control(path)
         self._burst = self._burst_parts = 0
+        self._notes = deque(note for note in self._notes if len(note) <= self.room_bytes)
         self._lose(lost)
+
+    @property
+    def worn(self) -> bool:
+        """It should be replaced: its numbers run out, somebody tries to forge its frames, or it cannot read them any
+        more, as after a silence of tens of thousands of them."""
+        return self._sealer.used_up or self._opener.forged >= FORGED_MAX or self._unread >= UNREAD_MAX
 
     @property
     def tries(self) -> int:
@@ -99,6 +108,13 @@ class Session:
     def send(self, outgoing: Outgoing) -> None:
         self._queues[outgoing.priority].append(outgoing)
 
+    def sent_early(self, now_ms: float, outgoing: Outgoing) -> None:
+        """It left with the hello, all of it: it is asked for as if it were the frame before the first."""
+        taken = outgoing.take(outgoing.size + HEAD_BYTES)
+        if taken is not None:
+            due_ms = now_ms + self.path.answered_ms(outgoing.size, outgoing.priority)
+            self._flight.sent(Packet(-1, due_ms, self.path.ack_delay_ms, ((outgoing, taken[1]),)))
+
     def signal(self, signal: Signal, call: int) -> None:
         """Once, without repair: whoever needs it asks again."""
         if len(self._signals) < SIGNALS_MAX:
@@ -123,7 +139,9 @@ class Session:
 
     def on_frame(self, now_ms: float, frame: bytes, path: Path) -> tuple[int, list[Content]]:
         """Its counter, and what it brings for whoever is above. Raises NotOpened, RecordError."""
+        self._unread += 1
         count, clear = self._opener.open(frame, HEAD_BYTES)
+        self._unread = 0
         contents: list[Content] = []
         for record in parse(clear):
             if isinstance(record, Ack):

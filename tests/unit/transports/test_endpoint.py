@@ -9,13 +9,13 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from virtual_link import CLEAN, Node, VirtualTime, network
+from virtual_link import CLEAN, Node, VirtualTime, key_of, network
 
 from offgrid_transports.answers import Kept
 from offgrid_transports.calls import CALLS_MAX, End
 from offgrid_transports.endpoint import SILENT_TRIES, STRANGERS_MAX, WAITING_MAX, UnknownPeer
 from offgrid_transports.gathering import MESSAGE_BYTES_MAX, Gathering, MessageTooLarge
-from offgrid_transports.handshake import HELLO, HELLO_BYTES, WELCOME_BYTES
+from offgrid_transports.handshake import HELLO, HELLO_BYTES, WELCOME_BYTES, Own
 from offgrid_transports.memory import Faults, MemoryNetwork
 from offgrid_transports.transport import Priority
 
@@ -212,7 +212,8 @@ class TestBounds:
         world.run(1)
         assert [reply.end for reply in client.replies] == [End.REFUSED]
         world.run(5000)
-        assert Counter(reply.end for reply in client.replies) == {End.REFUSED: WAITING_MAX + 1}
+        ends = Counter(reply.end for reply in client.replies)
+        assert ends == {End.REFUSED: WAITING_MAX, End.UNKNOWN: 1}, "the first left with the hello"
 
     def test_an_answer_too_long_is_refused_to_the_handler(self) -> None:
         world, _, client, server = silent_pair()
@@ -262,7 +263,7 @@ class TestSessions:
         lengths: list[int] = []
         carry = net.carry
         net.carry = lambda source, target, frame: (lengths.append(len(frame)), carry(source, target, frame))[1]  # type: ignore[method-assign]
-        client.call("server", b"x")
+        client.call("server", bytes(2000))
         world.run(5)
         assert lengths[:2] == [HELLO_BYTES, WELCOME_BYTES]
         assert sum(lengths[:2]) == 160
@@ -320,12 +321,36 @@ class TestSessions:
         assert len(again.requests) == sum(reply.end is End.OK for reply in client.replies)
 
     def test_without_the_meshs_secret_there_is_none(self) -> None:
-        world, _, client, server = echo_pair()
-        server.endpoint._own = server.endpoint._door._own = server.endpoint._own._replace(psk=bytes(32))
+        world = VirtualTime()
+        net = network(world)
+        server = Node(world, net.attach("server"), "server", strangers=True)
+        server.endpoint._door._own = Own(key_of("server"), bytes(32))
+        client = Node(world, net.attach("client"), "client")
+        client.knows("server")
         client.call("server", b"x", timeout_ms=5_000)
+        client.call("server", b"y", timeout_ms=5_000)
         world.run(10_000)
-        assert [reply.end for reply in client.replies] == [End.REFUSED]
+        assert [reply.end for reply in client.replies] == [End.UNKNOWN, End.REFUSED], "the first left with the hello"
         assert server.requests == []
+
+    def test_a_first_call_leaves_with_the_hello_and_is_answered_with_the_welcome(self) -> None:
+        world, net, client, _ = echo_pair(faults=Faults(delay_ms=20))
+        client.call("server", b"first")
+        world.run(40)
+        assert [reply.body for reply in client.replies] == [b"re:first"]
+        assert net.frames_sent == 3
+
+    def test_what_a_stranger_says_with_the_hello_waits_until_it_is_there(self) -> None:
+        world = VirtualTime()
+        net = network(world, faults=Faults(delay_ms=20))
+        server = Node(world, net.attach("server"), "server", handle=lambda request: b"", strangers=True)
+        client = Node(world, net.attach("client"), "client")
+        client.knows("server")
+        client.call("server", b"first", timeout_ms=5_000)
+        world.run(39)
+        assert server.requests == []
+        world.run(1_000)
+        assert [reply.end for reply in client.replies] == [End.OK]
 
     def test_strangers_are_named_so_and_few(self) -> None:
         world = VirtualTime()
