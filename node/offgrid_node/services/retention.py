@@ -45,6 +45,7 @@ from offgrid_node.protocol.state.summaries.tables import SUMMARIES
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, Later, run
+from offgrid_node.services.kept_facts import KeptFacts
 from offgrid_node.storage.store import Store
 
 MIB = 1024 * 1024
@@ -135,6 +136,19 @@ class Retention:
                 name=name, percent=percent, budget_bytes=budget.share_bytes(name), used_bytes=self._used(name)
             )
         return answer
+
+    @property
+    def facts(self) -> KeptFacts:
+        """As far as it is this one's; without the objects, all of which it would have to look at."""
+        budget, gone = self._budget, self._dropped()
+        shares = (name for name in SHARES if name != "chunks")
+        return KeptFacts(
+            shares=tuple((name, budget.share_bytes(name), self._used(name)) for name in shares),
+            dropped_events=gone.events,
+            dropped_session_events=gone.session_events,
+            dropped_bytes=gone.bytes,
+            held=bool(self.held),
+        )
 
     @property
     def summary(self) -> str:

@@ -194,6 +194,10 @@ class TestEvents:
             desk.record(session, event(), no_such=1)
         with pytest.raises(InvalidRequest, match="at most"):
             desk.record(session, event(), energy_update=COUNT_MAX + 1)
+        request = state_pb2.RecordEventsRequest(session=session, writer=bytes(8))
+        request.figures.refused.update({f"kind-{number}": 1 for number in range(machine.KINDS_MAX + 1)})
+        with pytest.raises(InvalidRequest, match=r"figures\.refused: 257 kinds; at most 256 are allowed"):
+            desk.ask("record_events", request)
         for number in range(5):
             desk.record(session, event(), writer=number.to_bytes(8, "big"), energy_update=COUNT_MAX)
         told = desk.ask("get_session", state_pb2.GetSessionRequest(session=session)).session
