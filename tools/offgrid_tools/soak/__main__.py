@@ -9,7 +9,8 @@ sim       seeds of the simulator, five machines that do everything
 market    seeds of the simulator, three brokers and ten hosts, some of whom lie
 vault     seeds of the simulator, owners of objects and eight hosts, two of which may be lost
 talk      seeds of the simulator, applications that record in sessions, with little room for what they say
-cuts      seeds of the simulator in which the power of owners and hosts fails at random writes, and nothing else
+cuts      seeds of the simulator in which the power of owners and hosts fails at random writes, and nothing else; and
+          power cuts at the files of sessions: store, log and rings of keys
 mutants   bugs planted in the simulator, each of which must be found
 ledger    seeds of the ledger's own simulator, 4, 7 or 20 witnesses, as many of whom lie as may; the first of them
           by other Pythons too, which must come to the same traces
