@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
@@ -60,6 +61,7 @@ from offgrid_node.services.client import Road
 from offgrid_node.services.flow import Later
 from offgrid_node.services.framed_road import FramedRoad
 from offgrid_node.services.grpc_road import GrpcRoad
+from offgrid_node.services.kept_facts import KeptFacts
 from offgrid_node.services.ledger.reads import ledger_summary
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.retention import Budget
@@ -326,6 +328,10 @@ class Daemon:
         url = self._config.state.sql_mirror.get_secret_value()
         return SqlMirror(store, parse_target(url), self.node.node_id) if url else None
 
+    def _kept_facts(self) -> KeptFacts:
+        kept, mirror = self.node.kept_facts, self._mirror
+        return kept if mirror is None else replace(kept, mirror_seq=mirror.seq, mirror_fails=bool(mirror.trouble))
+
     def _watch_drops(self) -> DropWatch | None:
         if not self._config.jobs.drop_dir:
             return None
@@ -396,6 +402,7 @@ class Daemon:
             audit_read_bytes=auditing.read_bytes,
             retention=self.node.retention.summary,
             health=self._health.facts,
+            kept=self._kept_facts,
         )
 
 

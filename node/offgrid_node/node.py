@@ -62,6 +62,7 @@ from offgrid_node.services.jobs.results import Results
 from offgrid_node.services.jobs.speech import Speech
 from offgrid_node.services.jobs.work import Work
 from offgrid_node.services.join import JoinHandlers
+from offgrid_node.services.kept_facts import Backups, KeptFacts
 from offgrid_node.services.ledger.handlers import LedgerHandlers
 from offgrid_node.services.memory.room import MemoryRoom
 from offgrid_node.services.mesh import MeshHandlers
@@ -217,6 +218,16 @@ class Node:
         return self.backups.notices if self.backups is not None else ()
 
     @property
+    def kept_facts(self) -> KeptFacts:
+        """Without the copy for SQL, which is none of the node's own."""
+        return replace(
+            self.retention.facts,
+            summarised_seq=summarised_upto(self.runtime.store),
+            summaries_fail=bool(self.memory.notices),
+            backups=self.backups.counted if self.backups is not None else Backups(),
+        )
+
+    @property
     def object_notices(self) -> tuple[str, ...]:
         return object_notices(self.runtime.machine("objects", ObjectsMachine), self.runtime.clock.now().utc_us)
 
@@ -348,8 +359,9 @@ class Node:
     def _handlers(self, parts: Parts) -> dict[str, object]:
         runtime, self_id, objects = self.runtime, self.node_id, self.objects
         shelf, bulk = Shelf(runtime.store), parts.objects.bulk
+        writers = parts.meters.writers if parts.meters is not None else None
         self.sessions = SessionHandlers(
-            runtime, parts.vault, parts.rng, parts.reducers, parts.later, self_id, parts.privacy, bulk
+            runtime, parts.vault, parts.rng, parts.reducers, parts.later, self_id, parts.privacy, bulk, writers
         )
         self.memory = MemoryRoom(runtime, parts.vault, self.sessions, bulk, parts.later, parts.compaction_interval_ms)
         self.backups = Making(runtime, self_id, parts.backups, parts.later) if parts.backups is not None else None

@@ -30,8 +30,9 @@ from offgrid_node.storage.store import Batch
 ROOT, NODE = NodeKey(b"r" * 32), NodeKey(b"n" * 32)
 PROMISED = {"offgrid_jobs_total", "offgrid_job_duration_seconds", "offgrid_broker_errors_total"}
 # Base units, and things that are counted: a name ends with what its number is a number of.
-UNITS = ("seconds", "bytes", "inputs", "peers", "jobs", "slots", "info", "total", "fds", "entries", "objects")
+UNITS = ("seconds", "bytes", "inputs", "peers", "jobs", "slots", "info", "total", "fds", "entries", "objects", "events")
 ALERTS = ("offgrid_alert_state", "offgrid_alert_value", "offgrid_alert_threshold")  # each in its figure's own unit
+YES_OR_NO = {f"offgrid_{name}" for name in ("retention_held", "summaries_failing", "sql_mirror_failing")}
 CHECKS = {
     "scrub_read_bytes": 5_000, "scrub_damaged": 2, "audit_verified": 7, "audit_oldest_us": 1_700_000_000_500_000,
     "audit_wrong": 3, "audit_read_bytes": 900,
@@ -108,7 +109,7 @@ def test_every_metric_has_help_a_type_and_ends_with_its_unit(accept: str, parse:
         name = f"{name}_info" if family.type == "info" else name
         assert family.documentation.endswith("."), name
         assert family.type != "unknown", name
-        assert name.rpartition("_")[2] in UNITS or name in ALERTS, name
+        assert name.rpartition("_")[2] in UNITS or name in ALERTS or name in YES_OR_NO, name
         assert name.startswith(("offgrid_", "process_")), name
     named = set(families) | {f"{family.name}_total" for family in families.values() if family.type == "counter"}
     assert named >= PROMISED

@@ -87,6 +87,10 @@ def test_an_alert_begins_is_told_everywhere_and_ends(mesh: LocalMesh, told: Path
         assert said(told, name) == [(about, "warn"), (about, "ok")]
         assert journaled(lone, name) == [(about, "ALERT_STATE_WARN"), (about, "ALERT_STATE_OK")]
 
+        figures, page = flight.figures, offgrid(lone, "metrics").out.splitlines()
+        assert f'offgrid_session_events_total{{kind="health.heartbeat"}} {figures.durable:.1f}' in page
+        assert f"offgrid_writer_accepted_total {figures.accepted:.1f}" in page
+
 
 def test_a_store_that_fills_is_told_of_with_its_figures(mesh: LocalMesh, told: Path) -> None:
     lone, name = mesh["lone"], "database_size_mb"

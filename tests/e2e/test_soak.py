@@ -48,6 +48,14 @@ def test_a_kill_of_each_role_loses_nothing(tmp_path: Path) -> None:
     assert told["nodes that agree on money"] == 6
 
 
+def test_a_node_that_keeps_sessions_loses_nothing_by_a_kill(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    soak("state-kills", "--rounds", "1", "--seed", "5", "--dir", tmp_path / "m", "--json", figures)
+    told = json.loads(figures.read_text())["figures"]
+    assert told["kills"] >= 1
+    assert told["events answered for, of sessions in mind"] > 0
+
+
 def test_damaged_configs(tmp_path: Path) -> None:
     soak("configs", "--rounds", "300", "--seed", "1")
 

@@ -14,7 +14,7 @@ from offgrid.client import breaker, recording
 from offgrid.client.backlog import Waiting
 from offgrid.client.breaker import OPEN_S, RETRIES, Breaker
 from offgrid.client.errors import OffgridError, Violation
-from offgrid.client.recording import BATCH_MIN, Recorder
+from offgrid.client.recording import BATCH_MIN, Figures, Recorder
 
 
 class Node:
@@ -29,10 +29,10 @@ class Node:
         self.gate = threading.Event()
         self.gate.set()
 
-    def send(self, writer: bytes, sent: int, events: list[Waiting], dropped: Mapping[str, int]) -> None:
+    def send(self, writer: bytes, sent: int, events: list[Waiting], figures: Figures) -> None:
         self.gate.wait(10)
         self.calls += 1
-        self.dropped = dropped
+        self.dropped, self.figures = figures.dropped, figures
         fault = self.faults.pop(0) if self.faults else None
         if fault is None or self.late:
             assert sent <= len(self.taken)
@@ -119,6 +119,8 @@ def test_nobody_waits_for_a_node_that_hangs_and_it_is_told_what_was_dropped(
     recorder.add(event(0))
     assert recorder.flush(10)
     assert node.dropped == {"beat": dropped}
+    assert (node.figures.accepted + node.figures.turned_away, node.figures.waiting) == (5_001, 1)
+    assert node.figures.write_ms > 0
 
 
 def test_a_batch_of_which_one_is_wrong_and_nobody_says_which_loses_that_one_alone(
@@ -126,10 +128,10 @@ def test_a_batch_of_which_one_is_wrong_and_nobody_says_which_loses_that_one_alon
 ) -> None:
     recorder, send = start(), node.send
 
-    def picky(writer: bytes, sent: int, events: list[Waiting], dropped: Mapping[str, int]) -> None:
+    def picky(writer: bytes, sent: int, events: list[Waiting], figures: Figures) -> None:
         if any(each.timestamp_us == 7 for each in events):
             raise OffgridError("INVALID_ARGUMENT", "InvalidRequest", "no", [Violation("events", "cannot be read")])
-        send(writer, sent, events, dropped)
+        send(writer, sent, events, figures)
 
     recorder._send = picky
     for number in range(20):

@@ -14,6 +14,8 @@ from enum import IntEnum
 from random import Random
 from typing import Protocol
 
+from offgrid_transports.keep import Keep, MemoryKeep
+
 FRAME_BYTES_MAX = 65_507  # what one UDP datagram can carry; no link here carries more at once
 LINK_BYTE = 0xF0
 BROADCAST = "*"
@@ -117,6 +119,12 @@ class LinkHost:
     schedule: Schedule
     now_ms: Callable[[], int]
     shared: dict[str, object] = field(default_factory=dict)
+    keep: Keep = field(default_factory=MemoryKeep)
+    """Where links remember what has to outlive the process, such as the airtime of the last hour. The default forgets:
+    a daemon gives one that lasts."""
+    clock: str = ""
+    """Tells the run of the machine in which `now_ms` counts from another one, such as Linux' boot id; empty when
+    nothing does."""
     hello: bytes = b""
     """Up to HELLO_BYTES_MAX that a link with advertisements shows to all who are near, so that nodes of a mesh find
     each other."""

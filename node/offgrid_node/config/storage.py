@@ -96,7 +96,10 @@ class Storage(Section):
         description="data above this, or above 16384, goes to chunk_dir, in bytes; smaller data stays in the store",
     )
     summary_dir: f.FilePath = Field(
-        default=Path("data/summaries"), description="folder of summaries", json_schema_extra=RESERVED
+        default=Path("data/summaries"),
+        description="taken, since older settings have it: summaries lie in the store, sealed and shredded with their "
+        "sessions, and not as files",
+        json_schema_extra=RESERVED,
     )
     hosts: f.Urls = Field(
         default=(),

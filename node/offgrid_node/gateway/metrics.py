@@ -20,6 +20,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from offgrid.v1 import mesh_pb2
+from offgrid_node.gateway.kept_metrics import of_kept
 from offgrid_node.meters import Counter, Histogram, Meters
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.mesh.swim import ALIVE
@@ -68,6 +69,8 @@ class _NodeCollector(Collector):
 
     def _of_runtime(self) -> Iterator[Metric]:
         runtime, store = self._runtime, self._runtime.store
+        waiting = self._meters.writers.waiting
+        yield GaugeMetricFamily("offgrid_writer_waiting_events", "Events that wait in programs, as each said.", waiting)
         yield GaugeMetricFamily("offgrid_inbox_inputs", "Inputs that wait for the next batch.", runtime.inbox_depth)
         yield CounterMetricFamily(
             "offgrid_journal_events_total", "Events of the journal, over all starts.", store.journal_seq
@@ -102,6 +105,7 @@ class _NodeCollector(Collector):
         yield repairs
         yield from _of_checks(facts)
         yield from _of_health(facts.health)
+        yield from of_kept(facts.kept(), self._runtime.store.journal_seq, self._runtime.store.journal_floor)
 
     def _of_outbox(self) -> Iterator[Metric]:
         machine = self._runtime.machine("objects", ObjectsMachine)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.meters.instruments import Counter, Histogram
+from offgrid_node.meters.writers import WriterMeters
 from offgrid_node.protocol.effects import Call, Record
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.etypes import EventType
@@ -82,9 +83,11 @@ class Meters:
             self.jobs.add("failed", route, count=0)
         self.broker_errors.add(BROKER_UNAVAILABLE, count=0)
         self._transfers: OrderedDict[str, int] = OrderedDict()
+        self.writers = WriterMeters()
 
     def __iter__(self) -> Iterator[Counter | Histogram]:
-        return (value for value in vars(self).values() if isinstance(value, Counter | Histogram))
+        yield from (value for value in vars(self).values() if isinstance(value, Counter | Histogram))
+        yield from self.writers.instruments
 
     # ---- told by the driver, the router, the gate and the client
 

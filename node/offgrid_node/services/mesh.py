@@ -21,6 +21,7 @@ from offgrid_node.protocol.mesh.views import member_message, role_list
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.health.facts import HealthFacts
+from offgrid_node.services.kept_facts import KeptFacts
 from offgrid_node.services.paging import decode_token, take_page
 
 
@@ -51,6 +52,7 @@ class NodeFacts:
     audit_read_bytes: int = 0
     retention: str = ""
     health: HealthFacts = field(default_factory=HealthFacts)
+    kept: Callable[[], KeptFacts] = KeptFacts  # asked for metrics alone
 
 
 def mesh_of(runtime: Runtime) -> MeshMachine:

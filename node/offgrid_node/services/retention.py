@@ -10,8 +10,9 @@ The budget is `base * (1 + level)`, in four shares. What is kept is measured as 
 Of events the oldest go, in the journal's order, down to a little less than their share, and what is older than
 `cleanup_days`: but nothing that hosts do not have yet, where this node's journal goes to hosts, nothing that is in no
 summary yet, and nothing of sessions that are pinned. Where only summaries are missing the window under way is cut
-short. Of summaries the oldest are put together, then they go; snapshots leave them half of their share. Of sessions
-that have nothing left the oldest are shredded and forgotten. Sealed bytes of an own object go by themselves once all
+short. Of snapshots all but the newest of each session and reducer go, where they need more than half of their share;
+then of summaries the oldest are put together, then they go, down to half of it. Of sessions that have nothing left the
+oldest are shredded and forgotten. Sealed bytes of an own object go by themselves once all
 that is wanted of it is acked; what is counted of them is not safe elsewhere, and stays.
 """
 
@@ -28,7 +29,7 @@ from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.objects.tables import OBJECTS, OUTBOX_OPEN, SPREADING
 from offgrid_node.protocol.sound import sound
-from offgrid_node.protocol.state.sessions.commands import DropOldest, ForgetSessions
+from offgrid_node.protocol.state.sessions.commands import DropOldest, ForgetSessions, ThinSnapshots
 from offgrid_node.protocol.state.sessions.dropping import BUDGET
 from offgrid_node.protocol.state.sessions.tables import (
     BLOCKS,
@@ -44,6 +45,7 @@ from offgrid_node.protocol.state.summaries.tables import SUMMARIES
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, Later, run
+from offgrid_node.services.kept_facts import KeptFacts
 from offgrid_node.storage.store import Store
 
 MIB = 1024 * 1024
@@ -53,7 +55,8 @@ ENOUGH = 0.9  # of a share, once it was full
 SHARES = {"events": 40, "summaries": 25, "chunks": 25, "indices": 10}  # percent
 INDICES = (SESSIONS, NAMES, OPEN_SESSIONS)
 OWN_MAX = 10_000  # objects that are counted; who has more under way is told of as many
-FORGOTTEN_MAX, LOOKED_MAX = 64, 1_000  # sessions, in one look
+FORGOTTEN_MAX, LOOKED_MAX = 64, 1_000  # sessions, in one look, and a portion more
+LOOKED_PORTION, PAUSE_MS = 64, 1  # looked at before others have their turn
 CALLER = "retention"
 UNSUMMED = "they are in no summary yet"
 KEPT_BACK = "they are of sessions that are pinned, imported in part, or that a reducer fails at"
@@ -135,6 +138,19 @@ class Retention:
         return answer
 
     @property
+    def facts(self) -> KeptFacts:
+        """As far as it is this one's; without the objects, all of which it would have to look at."""
+        budget, gone = self._budget, self._dropped()
+        shares = (name for name in SHARES if name != "chunks")
+        return KeptFacts(
+            shares=tuple((name, budget.share_bytes(name), self._used(name)) for name in shares),
+            dropped_events=gone.events,
+            dropped_session_events=gone.session_events,
+            dropped_bytes=gone.bytes,
+            held=bool(self.held),
+        )
+
+    @property
     def summary(self) -> str:
         """What has gone, and why the last of it."""
         gone = self._dropped()
@@ -189,7 +205,7 @@ class Retention:
         """Returns what keeps more of them than there should be."""
         days = self._budget.cleanup_days
         before_us = self._runtime.clock.now().utc_us - days * DAY_US if days else 0
-        excess, spare, compacted = self._excess("events"), set[str](), False
+        excess, spare, compacted, failed = self._excess("events"), set[str](), False, ""
         while True:
             upto, why = self._may_go()
             command = DropOldest(upto, max(0, excess), before_us, frozenset(spare))
@@ -201,13 +217,16 @@ class Retention:
                 _log.info("%s are dropped: %s", what, "the budget is full" if command.bytes else f"{days} days old")
             if dropped.needs_snapshot:
                 spare.add(dropped.needs_snapshot)
-                if (yield from self._take_snapshots(dropped.needs_snapshot)):
+                fault = yield from self._take_snapshots(dropped.needs_snapshot)
+                if fault is None:
                     spare.discard(dropped.needs_snapshot)
+                else:
+                    failed = failed or f" (session {dropped.needs_snapshot}: {fault.message})"
             elif dropped.held and excess > 0 and why == UNSUMMED and not compacted:
                 compacted = True
                 yield self._around.compact_now().when_done
             elif not dropped.more:
-                return too_much("events", excess, why if dropped.held else KEPT_BACK)
+                return too_much("events", excess, why if dropped.held else KEPT_BACK + failed)
 
     def _may_go(self) -> tuple[int, str]:
         safe, summed = self._around.safe_upto(), self._around.summed_upto()
@@ -215,18 +234,21 @@ class Retention:
             return safe, "hosts do not have them yet"
         return summed, UNSUMMED
 
-    def _take_snapshots(self, session_id: str) -> Flow[bool]:
+    def _take_snapshots(self, session_id: str) -> Flow[Fault | None]:
+        """Returns what keeps them from being taken."""
         try:
             for ticket in self._around.sum_up(session_id):
                 yield ticket.when_done
         except Fault as fault:
             _log.warning("events of session %s stay: they cannot be summed up: %s", session_id, fault.message)
-            return False
-        return True
+            return fault.bare()
+        return None
 
     def _shrink_summaries(self) -> Flow[str]:
-        """Snapshots are as many as there are sessions, and go with them. Returns as `_drop_events`."""
+        """The newest snapshots are as many as there are sessions, and go with them. Returns as `_drop_events`."""
         least = self._budget.share_bytes("summaries") // 2
+        if self._runtime.store.table_bytes(SNAPSHOTS) > least:
+            yield from self._thin_snapshots()
         while self._excess("summaries") and self._runtime.store.table_bytes(SUMMARIES) > least:
             for shrink in (self._around.fold_oldest, self._around.drop_oldest):
                 changed = yield shrink().when_done
@@ -237,31 +259,47 @@ class Retention:
                 break
         return too_much("summaries", self._excess("summaries"), SNAPSHOTS_HOLD)
 
+    def _thin_snapshots(self) -> Flow[None]:
+        start = b""
+        while excess := self._excess("summaries"):
+            thinned = yield self._asked(ThinSnapshots(start, excess))
+            assert isinstance(thinned, state_pb2.Thinned)
+            start = thinned.following
+            if not start:
+                return
+
     def _forget_sessions(self) -> Flow[None]:
         """Those that were shredded so long ago that nobody asks. Those that have ended are shredded once they are old,
         where the owner wants that, and where rows are too many and they have nothing left. Some at each look."""
-        full = self._excess("indices") > 0
+        full, looked = self._excess("indices") > 0, 0
         due, shredded = list[str](), list[str]()
-        for looked, (key, value) in enumerate(sound(self._runtime.store.scan, SESSIONS, self._looked_at)):
-            if looked == LOOKED_MAX or len(due) + len(shredded) == FORGOTTEN_MAX:
-                self._looked_at = key
-                break
-            session = state_pb2.SessionRow.FromString(value).session
-            if session.purged_us:
-                if (full or self._is_older(session.purged_us, self._budget.cleanup_days)) and not self._is_swept(key):
+        while looked < LOOKED_MAX and len(due) + len(shredded) < FORGOTTEN_MAX:
+            portion = [*islice(sound(self._runtime.store.scan, SESSIONS, self._looked_at), LOOKED_PORTION)]
+            for key, value in portion:
+                session = state_pb2.SessionRow.FromString(value).session
+                if self._is_forgotten(key, session, full=full):
                     shredded.append(session.session_id)
-            elif self._is_over(session, full=full):
-                due.append(session.session_id)
-        else:
-            self._looked_at = b""
+                elif self._is_over(session, full=full):
+                    due.append(session.session_id)
+            looked += LOOKED_PORTION
+            self._looked_at = portion[-1][0] + b"\0" if len(portion) == LOOKED_PORTION else b""
+            if not self._looked_at:
+                break
+            yield self._pause
         if due:
             yield self._around.shred(due).when_done  # and forgotten later
         if shredded:
             yield self._asked(ForgetSessions(tuple(shredded)))
 
+    def _is_forgotten(self, key: bytes, session: state_pb2.Session, *, full: bool) -> bool:
+        """Nothing of it is left, or about to go."""
+        if not session.purged_us or not (full or self._is_older(session.purged_us, self._budget.cleanup_days)):
+            return False
+        return self._runtime.store.get(PURGING, key) is None
+
     def _is_over(self, session: state_pb2.Session, *, full: bool) -> bool:
         """One that was imported is as old as its import."""
-        if not session.ended_us or session.pinned:
+        if not session.ended_us or session.pinned or session.purged_us:
             return False
         ended_us = max(session.ended_us, session.origin.imported_us)
         return self._is_older(ended_us, self._budget.auto_purge_days) or (full and not session.kept)
@@ -269,9 +307,9 @@ class Retention:
     def _is_older(self, at_us: int, days: int) -> bool:
         return days > 0 and at_us < self._runtime.clock.now().utc_us - days * DAY_US
 
-    def _is_swept(self, key: bytes) -> bool:
-        """Or is about to be."""
-        return self._runtime.store.get(PURGING, key) is not None
+    def _pause(self, done: Callable[[None], None]) -> None:
+        """Others have their turn."""
+        self._later(PAUSE_MS, lambda: done(None))
 
     def _asked(self, command: object) -> Callable[[Callable[[Message | Fault], None]], None]:
         return self._runtime.ask("sessions", CALLER, command).when_done

@@ -17,6 +17,7 @@ class Breaker:
     def __init__(self) -> None:
         self._failed = 0
         self._due_s = 0.0
+        self.failures = self.openings = 0  # in all
 
     def state(self, now_s: float) -> str:
         """closed, open or half-open."""
@@ -33,4 +34,6 @@ class Breaker:
 
     def on_failure(self, now_s: float) -> None:
         self._failed += 1
+        self.failures += 1
+        self.openings += self._failed == RETRIES + 1
         self._due_s = now_s + (RETRY_S * 2 ** (self._failed - 1) if self._failed <= RETRIES else OPEN_S)

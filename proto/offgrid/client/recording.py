@@ -26,9 +26,6 @@ REFUSED_FOR_GOOD = frozenset({"SessionEnded", "SessionShredded", "SessionKeyless
 
 _log = logging.getLogger("offgrid.sessions")
 
-Send = Callable[[bytes, int, list[Waiting], Mapping[str, int]], None]
-"""Writer, how many it sent before, events, dropped so far. Raises OffgridError."""
-
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -43,6 +40,14 @@ class Figures:
     refused: Mapping[str, int]
     breaker: str
     write_ms: float
+    failures: int
+    """Tries that failed."""
+    openings: int
+    """How often the circuit breaker opened."""
+
+
+Send = Callable[[bytes, int, list[Waiting], Figures], None]
+"""Writer, how many it sent before, events, how it goes. Raises OffgridError."""
 
 
 class Recorder:
@@ -76,7 +81,19 @@ class Recorder:
             waiting, durable, refused = len(self._backlog) + len(self._under_way), self._sent, dict(self._refused)
         state = self._breaker.state(time.monotonic())
         dropped, away = self._backlog.dropped, self._backlog.turned_away
-        return Figures(self._backlog.accepted, durable, waiting, dropped, away, refused, state, self._write_ms)
+        tried = self._breaker
+        return Figures(
+            self._backlog.accepted,
+            durable,
+            waiting,
+            dropped,
+            away,
+            refused,
+            state,
+            self._write_ms,
+            tried.failures,
+            tried.openings,
+        )
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until all that was accepted before now is settled. True: it is durable. False: it is not settled in
@@ -138,7 +155,7 @@ class Recorder:
             time.sleep(min(wait_s, BATCH_S))
             return
         try:
-            self._send(self._writer, self._sent, self._under_way, self._backlog.dropped)
+            self._send(self._writer, self._sent, self._under_way, self.figures())
         except OffgridError as error:
             self._on_error(error)
         else:

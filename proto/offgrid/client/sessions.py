@@ -128,9 +128,22 @@ class Session:
         else:
             self.close()
 
-    def _send(self, writer: bytes, sent: int, events: list[Waiting], dropped: Mapping[str, int]) -> None:
+    def _send(self, writer: bytes, sent: int, events: list[Waiting], figures: Figures) -> None:
         request = state_pb2.RecordEventsRequest(
-            session=self.session_id, writer=writer, sent=sent, events=_encode([e[:-1] for e in events]), dropped=dropped
+            session=self.session_id,
+            writer=writer,
+            sent=sent,
+            events=_encode([e[:-1] for e in events]),
+            dropped=figures.dropped,
+            figures=state_pb2.WriterFigures(
+                accepted=figures.accepted,
+                turned_away=figures.turned_away,
+                refused=figures.refused,
+                failures=figures.failures,
+                openings=figures.openings,
+                waiting=figures.waiting,
+                write_us=round(figures.write_ms * 1_000),
+            ),
         )
         self._calls.unary(
             "SessionService/RecordEvents", request, state_pb2.RecordEventsResponse, repeatable=False

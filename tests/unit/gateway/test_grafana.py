@@ -17,6 +17,7 @@ from offgrid_node.gateway.metrics import MetricsPage
 from offgrid_node.meters import Meters
 from offgrid_node.protocol.mesh.swim import ALIVE
 from offgrid_node.services.health.facts import HealthFacts
+from offgrid_node.services.kept_facts import Backups, KeptFacts
 from offgrid_node.services.mesh import NodeFacts
 
 GRAFANA = Path(__file__).parents[3] / "grafana"
@@ -28,12 +29,15 @@ ALERT = mesh_pb2.Alert(name="frame_ms", about="s-1", state=mesh_pb2.ALERT_STATE_
 def served() -> dict[str, set[str]]:
     """The names of samples that a node's page has, and their labels."""
     health = HealthFacts((ALERT,), (("command", "done", 3),), (), 4_096, 1 << 20)
-    facts = NodeFacts("0.1.0", 1_000, "/data", 1.0, "inline", health=health)
+    kept = KeptFacts(
+        shares=(("events", 2, 1),), backups=Backups(done=1, newest_us=1_000_000, newest_bytes=1), mirror_seq=0
+    )
+    facts = NodeFacts("0.1.0", 1_000, "/data", 1.0, "inline", health=health, kept=lambda: kept)
     directory = SimpleNamespace(live=lambda: ["a"])
     machine = SimpleNamespace(
         directory=directory, liveness=lambda node: ALIVE, outbox_age_ms=lambda now: 0, outbox_depth=0
     )
-    store = SimpleNamespace(journal_seq=1, size_bytes=lambda: 1, limit_bytes=lambda: 2)
+    store = SimpleNamespace(journal_seq=1, journal_floor=0, size_bytes=lambda: 1, limit_bytes=lambda: 2)
     runtime = SimpleNamespace(
         machine=lambda name, kind: machine,
         clock=SimpleNamespace(now=lambda: None),

@@ -21,6 +21,7 @@ from offgrid_node.services.backups.making import Making
 from offgrid_node.services.backups.sides import BackupParts, Said
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import ADMIN
+from offgrid_node.services.kept_facts import Backups
 from offgrid_node.services.stream import Stream
 from offgrid_node.storage.compacting import Compacted
 
@@ -125,6 +126,18 @@ def test_a_backup_says_how_far_it_is_and_where_it_lies(tmp_path: Path) -> None:
     assert (first.doing, first.done_bytes, first.total_bytes, first.done) == ("writing", 1, 2, False)
     assert (last.done, last.backup.path, last.backup.bytes) == (True, str(tmp_path / "mine"), 6)
     assert node.file.made[0][2] == Facts("n-1", "attic", "home", START_US, "0.1")
+
+
+def test_each_is_counted_and_one_that_found_another_under_way_is_not(tmp_path: Path) -> None:
+    node = Node(tmp_path / "backups")
+    streams = [create(node, path=str(tmp_path / name)) for name in ("first", "second")]
+    node.told(streams[0])
+    assert streams[1].fault is not None
+    assert node.making.counted == Backups(1, 0, START_US, 6)
+    node.file.refused = Unavailable("no room")
+    with pytest.raises(Unavailable):
+        node.told(create(node, path=str(tmp_path / "third")))
+    assert node.making.counted == Backups(1, 1, START_US, 6)
 
 
 def test_without_a_path_it_lies_beside_those_made_by_itself(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from session_desk import START_US, Desk, event
 from offgrid.reducers import STATE_BYTES_MAX, Recorded
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, InvalidRequest
-from offgrid_node.protocol.state.sessions import machine
+from offgrid_node.protocol.state.sessions import keeping
 from offgrid_node.protocol.state.sessions.commands import DropOldest
 from offgrid_node.protocol.state.sessions.tables import SNAPSHOTS
 from offgrid_node.runtime import Ticket
@@ -138,7 +138,7 @@ class TestASnapshot:
             desk.record(session, event(), sent=number)
             assert desk.ask("take_snapshot", request).number == number + 1
         assert kept(desk) == [3, 4, 5, 6]
-        assert machine.SNAPSHOTS_MAX == 4
+        assert keeping.SNAPSHOTS_MAX == 4
 
     @pytest.mark.parametrize("how", ["damaged", "of another session", "of another version"])
     def test_that_is_no_good_is_passed_over_for_an_older_one(self, desk: Desk, how: str) -> None:
@@ -208,6 +208,30 @@ class TestAReducer:
             state(desk, session)
         assert json.loads(state(desk, session, number=4).state) == [1, 2, 3, 4]
         assert len(desk.records(session)) == 10
+
+    def test_that_failed_folds_nothing_up_to_there_once_more(self, desk: Desk) -> None:
+        session, reducer = desk.session(), desk.reducers["numbers"]
+        fill(desk, session, 4)
+        desk.record(session, event(breaks=True), sent=4)
+        for times in (5, 5, 5):
+            with pytest.raises(FailedPrecondition, match="fails at event 5: ValueError"):
+                state(desk, session)
+            assert reducer.applied == times  # type: ignore[attr-defined]
+        assert json.loads(state(desk, session, number=4).state) == [1, 2, 3, 4]
+
+    def test_that_failed_is_tried_again_in_another_version_and_after_a_restart(self, desk: Desk) -> None:
+        session, reducer = desk.session(), Numbers()
+        desk.record(session, event(breaks=True))
+        with pytest.raises(FailedPrecondition):
+            state(desk, session)
+        reducer.version = 2
+        reducer.apply = lambda state, event: [*state, event.number]  # type: ignore[method-assign]
+        desk.reducers["numbers"] = reducer
+        assert json.loads(state(desk, session).state) == [1]
+        desk.reducers["numbers"] = Numbers()
+        desk.start()
+        with pytest.raises(FailedPrecondition):
+            state(desk, session)
 
     def test_whose_state_cannot_be_kept_is_told_and_recording_goes_on(
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch

@@ -509,6 +509,23 @@ class TestAKill:
         assert [n for s in desk.summaries() for n in range(s.first, s.last + 1)] == [*range(1, 22)]
         assert [n for s in desk.summaries("run") for n in range(s.first, s.last + 1)] == [*range(1, 21)]
 
+    def test_what_a_walk_could_not_open_is_looked_at_once_its_key_is_back(self) -> None:
+        desk = MemoryDesk()
+        session = desk.session()
+        desk.record(session, energy(1, desk.clock.now_us))
+        key = desk.keys.get(session)
+        assert key is not None
+        desk.keys.drop([session])
+        desk.wait(2 * WINDOW_MS)
+        desk.compact()
+        assert not [*desk.store.scan(SUMMARIES, prefix=session.encode())]
+        desk.keys.add(session, key)
+        desk.record(session, energy(2, desk.clock.now_us), sent=1)
+        desk.wait(2 * WINDOW_MS)
+        assert [(each.first, each.last) for each in desk.summaries("run")] == [(2, 2)]
+        told = desk.count("energy.update")
+        assert (told.at_least, told.at_most) == (2, 2)
+
     def test_a_walk_that_comes_late_is_refused(self, desk: MemoryDesk) -> None:
         desk.record(desk.session(), energy(1, desk.clock.now_us), sent=30)
         now_us = desk.clock.now_us + 2 * HOUR_US

@@ -194,6 +194,10 @@ class TestEvents:
             desk.record(session, event(), no_such=1)
         with pytest.raises(InvalidRequest, match="at most"):
             desk.record(session, event(), energy_update=COUNT_MAX + 1)
+        request = state_pb2.RecordEventsRequest(session=session, writer=bytes(8))
+        request.figures.refused.update({f"kind-{number}": 1 for number in range(machine.KINDS_MAX + 1)})
+        with pytest.raises(InvalidRequest, match=r"figures\.refused: 257 kinds; at most 256 are allowed"):
+            desk.ask("record_events", request)
         for number in range(5):
             desk.record(session, event(), writer=number.to_bytes(8, "big"), energy_update=COUNT_MAX)
         told = desk.ask("get_session", state_pb2.GetSessionRequest(session=session)).session
@@ -322,11 +326,9 @@ class TestWhatTheySay:
         for number, said in ((1, "events 1 to 1"), (2, "events 2 to 2"), (3, "events 3 to 3")):
             row = desk.store.get(BLOCKS, block_key(session, number))
             desk.store.commit(Batch(writes={(BLOCKS, block_key(session, number)): None}))
-            with pytest.raises(Corrupt, match=f"{said} are missing"):
-                desk.records(session, newest_first=True)
-            if number < 3:
+            for newest_first in (False, True):
                 with pytest.raises(Corrupt, match=f"{said} are missing"):
-                    desk.records(session)
+                    desk.records(session, newest_first=newest_first)
             desk.store.commit(Batch(writes={(BLOCKS, block_key(session, number)): row}))
         desk.store.commit(Batch(writes=swapped))
         for newest_first in (False, True):

@@ -93,12 +93,12 @@ def clean(env: Environment, rest: Sequence[str]) -> int:
 
 
 SOAK_OPTIONS = """
-  PART                         kills, settling, epochs, sim, market, vault, talk, cuts, mutants, ledger,
+  PART                         kills, state-kills, settling, epochs, sim, market, vault, talk, cuts, mutants, ledger,
                                ledger-mutants, floods, configs, auctions; all unless given
   --rounds N                   how often
   --seed N                     the first seed; by the clock unless given
-  --dir DIR                    where a mesh of `kills`, `settling`, `epochs` or `floods` lives, and stays
-  --json FILE                  a file for the figures of `kills`, `settling` or `epochs`
+  --dir DIR                    where a mesh of `kills`, `state-kills`, `settling`, `epochs` or `floods` lives, and stays
+  --json FILE                  a file for the figures of `kills`, `state-kills`, `settling` or `epochs`
   --receipts N                 of `settling`: how many jobs are paid; 10,000 unless given
   --hosts N                    of `settling`: by how many hosts they are done; 64 unless given
   --interval N                 of `settling`: seconds between settlements; 120 unless given

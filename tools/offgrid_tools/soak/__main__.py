@@ -1,13 +1,16 @@
 """`python -m offgrid_tools.soak PART`: runs one part, or all, and exits with 1 when a promise was broken.
 
 kills     a real mesh under load; core, broker and hosts die by kill -9 at random moments
+state-kills  a real node that keeps sessions and dies by kill -9 in each phase of that: append, snapshot, summary,
+          retention, purge, import, compaction, backup, restore, migration; its clock is wrong now and then
 settling  many receipts of many hosts, settled in a real mesh whose core, hosts and witnesses die by kill -9
 epochs    a real mesh whose witnesses come, go, fork, are restored and die by kill -9, from epoch to epoch
 sim       seeds of the simulator, five machines that do everything
 market    seeds of the simulator, three brokers and ten hosts, some of whom lie
 vault     seeds of the simulator, owners of objects and eight hosts, two of which may be lost
 talk      seeds of the simulator, applications that record in sessions, with little room for what they say
-cuts      seeds of the simulator in which the power of owners and hosts fails at random writes, and nothing else
+cuts      seeds of the simulator in which the power of owners and hosts fails at random writes, and nothing else; and
+          power cuts at the files of sessions: store, log and rings of keys
 mutants   bugs planted in the simulator, each of which must be found
 ledger    seeds of the ledger's own simulator, 4, 7 or 20 witnesses, as many of whom lie as may; the first of them
           by other Pythons too, which must come to the same traces
@@ -40,10 +43,13 @@ from offgrid_tools.soak.mutants import soak_mutants
 from offgrid_tools.soak.seeds import soak_seeds
 from offgrid_tools.soak.settling import Plan as SettlingPlan
 from offgrid_tools.soak.settling import soak_settling
+from offgrid_tools.soak.state_kills import Plan as StateKillsPlan
+from offgrid_tools.soak.state_kills import soak_state_kills
 from offgrid_tools.soak.toll import Toll
 
 ROUNDS = {
     "kills": 70,
+    "state-kills": 200,
     "settling": 100,
     "epochs": 30,
     "sim": 1_000,
@@ -68,7 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=None, help="the first seed; by the clock unless given")
     parser.add_argument("--dir", type=Path, default=None, help="where a mesh of real processes lives, and stays")
     parser.add_argument(
-        "--json", type=Path, default=None, help="a file for the figures of `kills`, `settling` or `epochs`"
+        "--json",
+        type=Path,
+        default=None,
+        help="a file for the figures of `kills`, `state-kills`, `settling` or `epochs`",
     )
     parser.add_argument("--receipts", type=int, default=10_000, help="of `settling`")
     parser.add_argument("--hosts", type=int, default=64, help="of `settling`")
@@ -81,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     seed = chosen.seed if chosen.seed is not None else time.time_ns() // 1_000_000_000
     parts: dict[str, Callable[[int], list[str]]] = {
         "kills": lambda rounds: told(seed, soak_kills(Plan(seed, rounds), chosen.dir, say), chosen.json),
+        "state-kills": lambda rounds: told(
+            seed, soak_state_kills(StateKillsPlan(seed, rounds), chosen.dir, say), chosen.json
+        ),
         "settling": lambda rounds: told(
             seed,
             soak_settling(SettlingPlan(seed, rounds, chosen.receipts, chosen.hosts, chosen.interval), chosen.dir, say),

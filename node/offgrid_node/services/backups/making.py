@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from offgrid_node.protocol.errors import Exhausted, Fault
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.backups.sides import BackupParts
 from offgrid_node.services.flow import Flow, Later, Step, run
+from offgrid_node.services.kept_facts import Backups
 from offgrid_node.storage.compacting import Compacted
 from offgrid_node.storage.disk import make_folder
 from offgrid_node.storage.format import format_of
@@ -28,6 +30,7 @@ FIRST_MS = 60_000  # after a start, at the soonest
 AGAIN_MS = 60_000  # behind another one
 WORTH_BYTES, WORTH_PART = 16 * 1024 * 1024, 4  # free pages that a compaction is for: so much, and one in so many
 RETRY_MS = 5_000
+BUSY = "StoreBusy"
 
 _log = logging.getLogger("offgrid.backups")
 
@@ -43,6 +46,7 @@ class Making:
         self._busy = ""
         self._saved_seq = -1  # of the newest that was made by itself
         self._trouble: dict[str, str] = {}
+        self.counted = Backups()
         self._going = False
 
     @property
@@ -66,7 +70,23 @@ class Making:
                 make_folder(target)
             return self.parts.file.back_up(target, recipient, facts, said)
 
-        return self._alone("a backup", work, heard)
+        step = self._alone("a backup", work, heard)
+
+        def start(done: Callable[[Any], None]) -> None:
+            def ended(outcome: Any) -> None:
+                self._count(outcome)
+                done(outcome)
+
+            step(ended)
+
+        return start
+
+    def _count(self, outcome: Done | Fault) -> None:
+        if isinstance(outcome, Done):
+            now_us, made = self._runtime.clock.now().utc_us, self.counted.done + 1
+            self.counted = replace(self.counted, done=made, newest_us=now_us, newest_bytes=outcome.bytes)
+        elif outcome.reason != BUSY:
+            self.counted = replace(self.counted, failed=self.counted.failed + 1)
 
     def compact(self, heard: Heard) -> Step[Compacted]:
         return self._alone("a compaction", self.parts.file.compact, heard)
@@ -75,7 +95,7 @@ class Making:
         def start(done: Callable[[Any], None]) -> None:
             if self._busy:
                 text = f"{self._busy} is under way: wait for its end"
-                done(Exhausted(text, reason="StoreBusy", retry_ms=RETRY_MS))
+                done(Exhausted(text, reason=BUSY, retry_ms=RETRY_MS))
                 return
             self._busy = what
 
@@ -110,6 +130,8 @@ class Making:
         wait_ms = self.parts.interval_ms
         if isinstance(found, list) and found:
             self._saved_seq = found[0].journal_seq
+            made_us = int(found[0].made.timestamp() * 1_000_000)
+            self.counted = replace(self.counted, newest_us=made_us, newest_bytes=found[0].bytes)
             since_ms = self._runtime.clock.now().utc_us // 1_000 - int(found[0].made.timestamp() * 1_000)
             wait_ms = min(wait_ms, max(FIRST_MS, wait_ms - since_ms))
         self._later(wait_ms, lambda: self._turn(self._saved, self.parts.interval_ms))

@@ -1,7 +1,8 @@
 """What a session's events come to, by each reducer that this node knows: worked out from the newest snapshot that is
 sound and the events behind it, and kept up as events come in.
 
-A snapshot that is damaged, or of another version of its reducer, is passed over for the one before it. What takes long
+A snapshot that is damaged, or of another version of its reducer, is passed over for the one before it. At which event a
+reducer failed is remembered as long as the process lives, and nothing is folded up to there once more. What takes long
 is folded in portions, of whoever asks in turn, and others have the node in between.
 """
 
@@ -29,10 +30,11 @@ from offgrid_node.protocol.state.sessions.blocks import Entry
 from offgrid_node.protocol.state.sessions.tables import SNAPSHOTS, snapshots_of
 from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_of
 from offgrid_node.services.flow import Flow, Later
-from offgrid_node.services.sessions.reading import Reading
+from offgrid_node.services.sessions.reading import Numbered, Reading
 from offgrid_node.services.sessions.vault import Vault
 from offgrid_node.storage.store import Store
 
+FAILED_MAX = 4_096  # sessions and reducers that failed, of which it is remembered where
 LIVE_MAX = 64  # sessions and reducers whose state is kept up
 FOLDS_MAX = 64  # that wait for their next portion; each holds a state
 PORTION_EVENTS, PORTION_BYTES = 4_000, 512 * 1024  # folded, or opened, before others have their turn; a block at least
@@ -62,6 +64,15 @@ def _said(reducer: Reducer, number: int) -> str:
     return snapshot_word(reducer.name, reducer.version, number)
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Of a reducer's version, at that event; `text` says so."""
+
+    version: int
+    number: int
+    text: str
+
+
 class Folding:
     """By reducer's name. Raises Corrupt where events cannot be read, FailedPrecondition (SessionShredded)."""
 
@@ -71,6 +82,7 @@ class Folding:
         self._store, self._vault, self._reading, self.reducers = store, vault, reading, reducers
         self._later = later
         self._live: OrderedDict[tuple[str, str], Folded] = OrderedDict()
+        self._failed: OrderedDict[tuple[str, str], _Failure] = OrderedDict()
         self._waiting: deque[Callable[[Fault | None], None]] = deque()
 
     def reducer(self, name: str) -> Reducer:
@@ -83,6 +95,7 @@ class Folding:
     def state(self, session_id: str, reducer: Reducer, upto: int | None = None) -> Flow[Folded]:
         """Of all events, or of those up to a number. It is led on with the next ones: use it at once. Raises Exhausted
         (FoldsBusy) as well."""
+        self._check_can(session_id, reducer, upto)
         # unless all goes well it is half of something
         live = self._live.pop((session_id, reducer.name), None) if upto is None else None
         folded = live or self._newest_snapshot(session_id, reducer, upto)
@@ -101,7 +114,7 @@ class Folding:
             if live is None or live.number + 1 != first:
                 continue
             try:
-                live.state = _fold(reducer, live.state, enumerate(entries, first))
+                live.state = self._fold(session_id, reducer, live.state, enumerate(entries, first))
                 live.number += len(entries)
             except Fault:  # whoever asks for the state is told
                 del self._live[session_id, name]
@@ -125,8 +138,9 @@ class Folding:
                 yield state_pb2.Base(reducer=reducer.name, version=reducer.version, number=folded.number, state=state)
 
     def forget(self, session_id: str) -> None:
-        for key in [key for key in self._live if key[0] == session_id]:
-            del self._live[key]
+        for kept in (self._live, self._failed):
+            for key in [key for key in kept if key[0] == session_id]:
+                del kept[key]
 
     # ---- inside
 
@@ -144,7 +158,7 @@ class Folding:
         events, opened_bytes = 0, 0
         for part in self._reading.after(session_id, folded.number):
             wanted = part.events if upto is None else [each for each in part.events if each[0] <= upto]
-            folded.state = _fold(reducer, folded.state, wanted)
+            folded.state = self._fold(session_id, reducer, folded.state, wanted)
             folded.number = wanted[-1][0] if wanted else folded.number
             if upto is not None and folded.number >= upto:
                 return False
@@ -152,6 +166,27 @@ class Folding:
             if events >= PORTION_EVENTS or opened_bytes >= PORTION_BYTES:
                 return True
         return False
+
+    def _fold(self, session_id: str, reducer: Reducer, state: Any, events: Iterable[Numbered]) -> Any:
+        apply = reducer.apply
+        try:
+            for number, (timestamp_us, kind, frame_id, energy_delta, data) in events:
+                state = apply(state, Recorded(number, timestamp_us, kind, frame_id, energy_delta, _read_json(data)))
+        except Exception as error:
+            failed = ReducerFailed.at(reducer, number, error)
+            self._failed[session_id, reducer.name] = _Failure(reducer.version, number, str(failed))
+            while len(self._failed) > FAILED_MAX:
+                self._failed.popitem(last=False)
+            raise FailedPrecondition(str(failed), reason="ReducerFailed") from error
+        return state
+
+    def _check_can(self, session_id: str, reducer: Reducer, upto: int | None) -> None:
+        """Events never change, and a reducer is pure: where it has failed it would fail again. Raises as it did."""
+        failed = self._failed.get((session_id, reducer.name))
+        if failed is None or failed.version != reducer.version or failed.number <= self._reading.gone(session_id):
+            return
+        if upto is None or failed.number <= upto:
+            raise FailedPrecondition(failed.text, reason="ReducerFailed")
 
     def _turn(self, done: Callable[[Fault | None], None]) -> None:
         """A step: whoever folds waits for its next portion, and all of them together run one at a time."""
@@ -198,17 +233,6 @@ def _sound(work: Callable[[], T]) -> T:
         raise FailedPrecondition(str(error), reason="ReducerFailed") from error
     except StateTooLarge as error:
         raise Exhausted(str(error), reason="StateTooLarge") from error
-
-
-def _fold(reducer: Reducer, state: Any, events: Any) -> Any:
-    apply = reducer.apply
-    try:
-        for number, (timestamp_us, kind, frame_id, energy_delta, data) in events:
-            state = apply(state, Recorded(number, timestamp_us, kind, frame_id, energy_delta, _read_json(data)))
-    except Exception as error:
-        failed = ReducerFailed.at(reducer, number, error)
-        raise FailedPrecondition(str(failed), reason="ReducerFailed") from error
-    return state
 
 
 def _gone(session_id: str, number: int) -> FailedPrecondition:

@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from offgrid.kinds import KIND, KIND_CHARS_MAX, KIND_RULE, KNOWN, TIME_MAX_US, Kinds
 from offgrid.reducers import Reducer
 from offgrid.v1 import state_pb2
+from offgrid_node.meters.writers import WriterMeters
 from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, Fault, InvalidRequest
 from offgrid_node.protocol.ids import fresh_timely_id
 from offgrid_node.protocol.rng import Rng
@@ -28,6 +29,7 @@ from offgrid_node.protocol.state.sessions.blocks import (
     Entry,
 )
 from offgrid_node.protocol.state.sessions.commands import AddBlock, EndSession, PinSession, RegisterKind, StartSession
+from offgrid_node.protocol.state.sessions.machine import KINDS_MAX
 from offgrid_node.protocol.state.sessions.tables import ID_PREFIX, KINDS, NAMES, OPEN_SESSIONS, SESSIONS
 from offgrid_node.protocol.state.sessions.writers import COUNT_MAX
 from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_key, number_of
@@ -70,7 +72,9 @@ class SessionHandlers:
         node_id: str,
         privacy: Privacy,
         bulk: Bulk,
+        writers: WriterMeters | None = None,
     ) -> None:
+        self._writers = writers
         self._runtime, self._vault, self._rng, self._privacy = runtime, vault, rng, privacy
         self._kinds, self.heartbeats = Kinds(), Heartbeats()
         for _, row in sound(runtime.store.scan, KINDS):  # one that is damaged is to be registered anew
@@ -139,7 +143,10 @@ class SessionHandlers:
         return ticket
 
     def end_session(self, caller: Caller, request: state_pb2.EndSessionRequest) -> Ticket:
-        return self._runtime.ask("sessions", str(caller), EndSession(self._lookup.session(request.session).session_id))
+        session_id = self._lookup.session(request.session).session_id
+        if self._writers is not None:
+            self._writers.on_ended(session_id)
+        return self._runtime.ask("sessions", str(caller), EndSession(session_id))
 
     def get_session(self, caller: Caller, request: state_pb2.GetSessionRequest) -> Message:
         return state_pb2.GetSessionResponse(session=self._lookup.session(request.session))
@@ -165,6 +172,8 @@ class SessionHandlers:
             raise InvalidRequest.field("writer", f"{len(request.writer)} bytes; {WRITER_BYTES} are needed")
         if request.sent > COUNT_MAX:
             raise InvalidRequest.field("sent", f"{request.sent}; at most {COUNT_MAX} is allowed")
+        if (refused := len(request.figures.refused)) > KINDS_MAX:
+            raise InvalidRequest.field("figures.refused", f"{refused} kinds; at most {KINDS_MAX} are allowed")
         entries = self._checking.entries(request.events)
         kinds = Counter(entry.kind for entry in entries)
         times = [entry.timestamp_us for entry in entries]
@@ -186,6 +195,8 @@ class SessionHandlers:
             if isinstance(outcome, state_pb2.RecordEventsResponse):
                 self._snapshots.on_events(session.session_id, outcome.first, entries)
                 self.heartbeats.on_events(session.session_id, kinds, entries)
+                if self._writers is not None:
+                    self._writers.on_recorded(session.session_id, request, kinds)
 
         ticket.when_done(durable)
         return ticket

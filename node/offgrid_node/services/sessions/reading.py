@@ -42,17 +42,14 @@ class Reading:
 
     def gone(self, session_id: str) -> int:
         """The number of its newest event that is kept no more; 0: all are."""
-        row = self._store.get(SESSIONS, session_id.encode())
-        session = state_pb2.SessionRow.FromString(row or b"").session
-        if session.purged_us:
-            raise shredded(session_id)
-        return int(session.recorded - session.kept)
+        return self._span(session_id)[0]
 
     def after(
         self, session_id: str, number: int, wants: Callable[[state_pb2.BlockRow], bool] = every
     ) -> Iterator[Part]:
         """What is kept behind that number. A block that nobody `wants` is not opened."""
-        prefix, following = session_id.encode(), max(number, self.gone(session_id)) + 1
+        gone, recorded = self._span(session_id)
+        prefix, following = session_id.encode(), max(number, gone) + 1
         start, _ = next(iter(self._before(session_id, following)), (block_key(session_id, 0), b""))
         for key, value in self._store.scan(BLOCKS, start, prefix=prefix):
             block = _block(session_id, key, value)
@@ -64,6 +61,8 @@ class Reading:
             events = self._opened(session_id, block) if wants(block) else []
             yield Part([each for each in events if each[0] >= following], last, _cost(block, events))
             following = last + 1
+        if self.gone(session_id) < following <= recorded:
+            raise _missing(session_id, following, recorded)
 
     def before(
         self, session_id: str, number: int, wants: Callable[[state_pb2.BlockRow], bool] = every
@@ -104,6 +103,14 @@ class Reading:
         return low
 
     # ---- inside
+
+    def _span(self, session_id: str) -> tuple[int, int]:
+        """The numbers of its newest event that is kept no more, and of its newest."""
+        row = self._store.get(SESSIONS, session_id.encode())
+        session = state_pb2.SessionRow.FromString(row or b"").session
+        if session.purged_us:
+            raise shredded(session_id)
+        return session.recorded - session.kept, session.recorded
 
     def _before(self, session_id: str, number: int) -> Iterator[tuple[bytes, bytes]]:
         """Rows of blocks that begin before or with that number, the newest first."""

@@ -58,6 +58,14 @@ class KeepSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class ThinSnapshots:
+    """So many bytes of snapshots are to go that are not the newest, from that key on."""
+
+    start: bytes
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class AddBlock:
     """Events of one writer, sealed together. `sent`: how many it had sent before these; `imported`: of a session that
     another node exported, which takes no others."""

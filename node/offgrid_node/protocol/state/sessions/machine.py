@@ -47,9 +47,11 @@ from offgrid_node.protocol.state.sessions.commands import (
     RegisterKind,
     StartSession,
     TellOf,
+    ThinSnapshots,
 )
 from offgrid_node.protocol.state.sessions.dropping import Dropping, Journal
 from offgrid_node.protocol.state.sessions.imports import check_next, importing, is_importing, last_of, writer_of
+from offgrid_node.protocol.state.sessions.keeping import Keeping
 from offgrid_node.protocol.state.sessions.pinning import PINNED_BYTES_MAX, Pinning
 from offgrid_node.protocol.state.sessions.purging import Purging
 from offgrid_node.protocol.state.sessions.tables import (
@@ -68,7 +70,6 @@ from offgrid_node.protocol.state.tables import number_key
 
 OPEN_MAX = 1_024
 KINDS_MAX = 256  # registered
-SNAPSHOTS_MAX = 4  # of one session and reducer
 
 
 class SessionsMachine:
@@ -79,6 +80,7 @@ class SessionsMachine:
     ) -> None:
         """`reducers` of this node: by name, the version."""
         self._draft = Draft()
+        self._keeping = Keeping(self._draft, reducers)
         self._dropping = Dropping(self._draft, journal, reducers)
         self._pinning = Pinning(self._draft, pinned_bytes_max)
         self._purging = Purging(self._draft, self._pinning, self._tell)
@@ -120,7 +122,9 @@ class SessionsMachine:
             case AddBlock():
                 self._add(ticket, command, now)
             case KeepSnapshot():
-                self._keep(ticket, command)
+                self._draft.reply(ticket, self._keeping.keep(command, self._unshredded(command.session_id)))
+            case ThinSnapshots():
+                self._draft.reply(ticket, self._keeping.thin(command))
             case RegisterKind():
                 self._register(ticket, command, now)
             case BeginPurge():
@@ -324,24 +328,11 @@ class SessionsMachine:
         self._draft.record(EventType.SESSION_CHANGED, session.session_id, block=told)
         self._draft.reply(ticket, state_pb2.RecordEventsResponse(first=first))
 
-    # ---- snapshots
-
-    def _keep(self, ticket: int, command: KeepSnapshot) -> None:
-        """Some are kept beside it, for whoever cannot read the newest, or asks what was before."""
-        session = self._row(command.session_id).session
+    def _unshredded(self, session_id: str) -> state_pb2.Session:
+        session = self._row(session_id).session
         if session.purged_us:
-            raise shredded(session.session_id)
-        if not 0 < command.number <= session.recorded:
-            text = f"{command.number}; the session has {session.recorded} events"
-            raise InvalidRequest.field("number", text)
-        prefix = snapshots_of(command.session_id, command.reducer)
-        new = prefix + number_key(command.number)
-        kept = [key for key, _ in sound(self._draft.committed, SNAPSHOTS, prefix, prefix=prefix) if key != new]
-        for key in kept[: max(0, len(kept) + 1 - SNAPSHOTS_MAX)]:
-            self._draft.delete(SNAPSHOTS, key)
-        row = state_pb2.SnapshotRow(version=command.version, sealed=command.sealed)
-        self._draft.put(SNAPSHOTS, new, row)
-        self._draft.reply(ticket, state_pb2.TakeSnapshotResponse(number=command.number))
+            raise shredded(session_id)
+        return session
 
     def _row(self, session_id: str) -> state_pb2.SessionRow:
         row = self._draft.row(SESSIONS, session_id.encode(), state_pb2.SessionRow)

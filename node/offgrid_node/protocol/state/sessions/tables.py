@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from offgrid_node.protocol.ids import time_of_id
-from offgrid_node.protocol.state.tables import number_key
+from offgrid_node.protocol.state.tables import NUMBER_BYTES, number_key
 
 SESSIONS = "sessions"  # session id → SessionRow; ids sort by the time of their making
 OPEN_SESSIONS = "sessions_open"  # id of a session that has not ended → nothing
@@ -22,12 +22,18 @@ IMPORTS = "session_imports"  # digest of an export → id of the session that it
 KINDS = "session_kinds"  # name → Kind
 
 ID_PREFIX = "s"
+ID_CHARS = 26
 SESSION_ID = re.compile(r"s-[a-z2-7]{24}\Z")
 
 
 def snapshots_of(session_id: str, reducer: str) -> bytes:
     """What all keys of that reducer's begin with."""
     return f"{session_id}{reducer}\0".encode()
+
+
+def reducer_of(key: bytes) -> str:
+    """Of a snapshot."""
+    return key[ID_CHARS : -NUMBER_BYTES - 1].decode()
 
 
 def block_key(session_id: str, first: int) -> bytes:
