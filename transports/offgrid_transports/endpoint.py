@@ -10,30 +10,25 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple
 
-from offgrid_transports.answers import Answers, Kept, Request
-from offgrid_transports.calls import CallRefused, Calls, Done, End, Reply
+from offgrid_transports.answers import Kept, Request
+from offgrid_transports.bound import Bound
+from offgrid_transports.calls import CallRefused, Done, End, Reply
 from offgrid_transports.dispatch import Dispatch
 from offgrid_transports.gathering import Gathering, NoRoom
-from offgrid_transports.handshake import HELLO, HELLO_BYTES, SID_BYTES, WELCOME, Door, Greeted, Hello, Own
-from offgrid_transports.messages import request
+from offgrid_transports.handshake import HELLO, SID_BYTES, WELCOME, Door, Greeted, Own
 from offgrid_transports.noise import HandshakeFailed
 from offgrid_transports.path import Path
-from offgrid_transports.records import Note, RecordError, Said, Signal, Whole, parse, whole_head
-from offgrid_transports.sealing import NotOpened, Suite
+from offgrid_transports.peers import WAITING_MAX, Peer, Peers, Waiting
+from offgrid_transports.records import Note, RecordError, Said, Signal, Whole, parse
+from offgrid_transports.sealing import NotOpened
 from offgrid_transports.session import FRAME_TYPE, Content, Session
 from offgrid_transports.timers import Timers
 from offgrid_transports.transport import Priority, Schedule, Transport, TransportError
 
-PEERS_MAX = 4096
 SESSIONS_MAX = 1024
 STRANGERS_MAX = 64  # sessions with those that nobody knows
-WAITING_MAX = 1024  # calls to one peer until there is a session: as many as one then takes
-HELLO_TRIES_MAX = 12
-HELLO_DOUBLINGS_MAX = 5
 SILENT_TRIES = 6  # waits without word, after which a new session is sought beside the old one
 UNCONFIRMED_MS = 60_000.0  # a session is kept whose peer has sent nothing under its keys
 RENEW_MS = 60_000.0  # at most that often is a session replaced because it does not read what comes
@@ -42,48 +37,6 @@ REPLACED_WAITS = 4  # without word of a session that was replaced, until it is g
 
 class UnknownPeer(TransportError):
     """Nobody has said how to reach it."""
-
-
-class _Waiting(NamedTuple):
-    method: int
-    body: bytes
-    asked_ms: float
-    deadline_ms: float
-    done: Done
-    priority: Priority
-    packed: bool
-
-
-class _Bound:
-    """A session and what uses it."""
-
-    def __init__(self, session: Session, gathering: Gathering, timers: Timers, kept: Kept, *, confirmed: bool) -> None:
-        self.session = session
-        self.calls, self.answers = Calls(session, gathering, timers), Answers(session, gathering, timers, kept)
-        self.confirmed = confirmed
-        """Its peer is there now: what it sends is no recording."""
-        self.held: list[Whole] = []
-        """What came with the hello, until it is."""
-
-    @property
-    def busy(self) -> bool:
-        return bool(len(self.calls) or len(self.answers))
-
-
-@dataclass(slots=True)
-class _Peer:
-    name: str
-    public: bytes
-    path: Path
-    chosen: bool
-    """By `introduce`; else it is where the peer was heard last."""
-    bound: _Bound | None = None
-    hello: Hello | None = None
-    tries: int = 0
-    waiting: deque[_Waiting] = field(default_factory=deque)
-    early: _Waiting | None = None
-    """The first of them, where it left with the hello."""
-    renewed_ms: float = -math.inf
 
 
 class Endpoint:
@@ -106,15 +59,14 @@ class Endpoint:
         """What was dropped or refused, by reason."""
         self.on_request: Callable[[Request], None] = lambda request: None
         self.on_note: Callable[[str, Note], None] = lambda peer, note: None
-        self._own, self._identify, self._now_ms, self._schedule, self._rng = own, identify, now_ms, schedule, rng
-        self._stamp = stamp
+        self._identify, self._now_ms, self._schedule, self._rng = identify, now_ms, schedule, rng
         self._door = Door(own, self._new_sid)
         self._gathering, self._kept = gathering or Gathering(), kept or Kept()
         self._gathering.on_evicted = self._on_evicted
         self._timers = Timers()
         self._dispatch = Dispatch()
-        self._peers: OrderedDict[str, _Peer] = OrderedDict()
-        self._bounds: OrderedDict[int, _Bound] = OrderedDict()  # by our number, the one used longest ago first
+        self._peers = Peers(own, self._timers, rng, stamp, self._dispatch.queue, self._finish)
+        self._bounds: OrderedDict[int, Bound] = OrderedDict()  # by our number, the one used longest ago first
         self._ends: deque[Callable[[], None]] = deque()
         self._pumping = self._again = False
         self._alarm_ms = math.inf
@@ -136,7 +88,7 @@ class Endpoint:
         """How to reach a peer, and what it proves itself by."""
         peer = self._peers.get(name)
         if peer is None or peer.public != public:
-            peer = self._meet(name, public, path, chosen=True)
+            peer = self._peers.meet(name, public, path, chosen=True)
         peer.path, peer.chosen = path, True
         if peer.bound is not None and peer.bound.session.path != path:
             peer.bound.session.move(path)
@@ -158,12 +110,11 @@ class Endpoint:
         now_ms, peer = self._now_ms(), self._peers.get(name)
         if peer is None:
             raise UnknownPeer(f"no link is known to lead to {name}")
+        call = Waiting(method, body, now_ms, now_ms + timeout_ms, done, priority, packed)
         if peer.bound is not None:
-            self._call(now_ms, peer.bound, _Waiting(method, body, now_ms, now_ms + timeout_ms, done, priority, packed))
-        elif len(peer.waiting) < WAITING_MAX:
-            peer.waiting.append(_Waiting(method, body, now_ms, now_ms + timeout_ms, done, priority, packed))
-            self._wait(peer)
-            self._greet(now_ms, peer)
+            self._call(now_ms, peer.bound, call)
+        elif self._peers.wait(peer, call):
+            self._peers.greet(now_ms, peer, self._new_sid)
         else:
             self._finish(done, Reply(End.REFUSED, detail=f"{WAITING_MAX} calls wait for a session already"))
         self._pump()
@@ -201,16 +152,8 @@ class Endpoint:
             transport.close()
         for bound in list(self._bounds.values()):
             self._end(now_ms, bound, "the links were closed")
-        for peer in self._peers.values():
-            self._fail(peer, "the links were closed")
-        self._peers.clear()
+        self._peers.close("the links were closed")
         self._run_ends()
-
-    def _meet(self, name: str, public: bytes, path: Path, *, chosen: bool) -> _Peer:
-        peer = self._peers[name] = _Peer(name, public, path, chosen)
-        if len(self._peers) > PEERS_MAX:
-            self._forget(next(iter(self._peers)))
-        return peer
 
     # ---- frames in
 
@@ -256,7 +199,7 @@ class Endpoint:
                 bound.answers.on_arrived(now_ms, outgoing)
         self._touch(bound)
 
-    def _follow(self, bound: _Bound, path: Path) -> None:
+    def _follow(self, bound: Bound, path: Path) -> None:
         """Its peer speaks from elsewhere now: there it is answered, unless this side has chosen the path."""
         peer = self._peers.get(bound.session.peer)
         if peer is not None and (not peer.chosen or bound.session.tries):
@@ -264,11 +207,11 @@ class Endpoint:
                 peer.path = path
             bound.session.move(path)
 
-    def _on_contents(self, now_ms: float, bound: _Bound, contents: Iterable[Content], count: int) -> None:
+    def _on_contents(self, now_ms: float, bound: Bound, contents: Iterable[Content], count: int) -> None:
         for content in contents:
             self._on_content(now_ms, bound, content, count)
 
-    def _on_content(self, now_ms: float, bound: _Bound, content: Content, count: int) -> None:
+    def _on_content(self, now_ms: float, bound: Bound, content: Content, count: int) -> None:
         match content:
             case Note():
                 peer = bound.session.peer
@@ -305,7 +248,7 @@ class Endpoint:
             assert name is not None
             peer = self._peers.get(name)
             if peer is None or peer.public != greeted.public:
-                self._meet(name, greeted.public, path, chosen=False)
+                self._peers.meet(name, greeted.public, path, chosen=False)
             self._welcome(now_ms, name, greeted, path, known=known)
             welcome = greeted.frame
         self._dispatch.queue(path, welcome)
@@ -321,18 +264,15 @@ class Endpoint:
             self._timers.set(("unconfirmed", session.ours), math.ceil(now_ms + UNCONFIRMED_MS))
 
     def _on_welcome(self, now_ms: float, path: Path, frame: bytes) -> None:
-        sid = int.from_bytes(frame[1 : 1 + SID_BYTES])
-        peer = next((each for each in self._peers.values() if each.hello is not None and each.hello.sid == sid), None)
-        if peer is None or peer.hello is None:
+        welcomed = self._peers.on_welcome(frame)
+        if welcomed is None:
             self.counts["frames_of_others"] += 1
             return
-        theirs, keys = peer.hello.welcomed(frame)
-        suite, peer.hello, peer.tries = peer.hello.suite, None, 0
-        self._timers.set(("hello", peer.name), None)
-        bound = self._bind(now_ms, Session(peer.name, sid, theirs, suite, keys, path), confirmed=True)
-        self._settle_in(now_ms, peer, bound)
+        peer, ours, theirs, suite, keys = welcomed
+        session = Session(peer.name, ours, theirs, suite, keys, path)
+        self._settle_in(now_ms, peer, self._bind(now_ms, session, confirmed=True))
 
-    def _confirm(self, now_ms: float, bound: _Bound) -> None:
+    def _confirm(self, now_ms: float, bound: Bound) -> None:
         bound.confirmed = True
         self._timers.set(("unconfirmed", bound.session.ours), None)
         held, bound.held = bound.held, []
@@ -341,43 +281,15 @@ class Endpoint:
         if peer is not None:
             self._settle_in(now_ms, peer, bound)
 
-    def _settle_in(self, now_ms: float, peer: _Peer, bound: _Bound) -> None:
+    def _settle_in(self, now_ms: float, peer: Peer, bound: Bound) -> None:
         """This session takes the place of the one before, which is kept for what is under way while its peer is."""
         before, peer.bound = peer.bound, bound
         if before is not None and before is not bound:
             before.session.wake(now_ms)
             self._touch(before)
             self._watch(now_ms, before)
-        early, peer.early = peer.early, None
-        while peer.waiting:
-            call = peer.waiting.popleft()
-            self._call(now_ms, bound, call, early=call is early)
-        self._timers.set(("waiting", peer.name), None)
-
-    def _greet(self, now_ms: float, peer: _Peer) -> None:
-        if peer.hello is not None:
-            return
-        suite = Suite.AES_CCM_8 if peer.path.shared else Suite.CHACHA20_POLY1305
-        try:
-            peer.hello = Hello(self._own, peer.public, suite, self._new_sid(), self._stamp(), _early(peer))
-        except HandshakeFailed as error:
-            self._fail(peer, str(error))
-            return
-        peer.tries = 0
-        self._say_hello(now_ms, peer)
-
-    def _say_hello(self, now_ms: float, peer: _Peer) -> None:
-        path, hello = peer.path, peer.hello
-        if hello is None:
-            return
-        self._dispatch.queue(path, hello.frame)
-        wait_ms = (
-            path.answered_ms(HELLO_BYTES, Priority.CONTROL) + path.transport.airtime_ms(HELLO_BYTES) + path.guess_ms
-        )
-        peer.tries += 1
-        backoff = 1 << min(peer.tries // 3, HELLO_DOUBLINGS_MAX)
-        wait_ms *= backoff * self._rng.uniform(1.0, 1.25)
-        self._timers.set(("hello", peer.name), math.ceil(now_ms + wait_ms))
+        for call, early in self._peers.take_waiting(peer):
+            self._call(now_ms, bound, call, early=early)
 
     # ---- time
 
@@ -391,10 +303,8 @@ class Endpoint:
                     bound.session.on_timer(now_ms)
                     self._seek_anew(now_ms, bound)
                     self._touch(bound)
-            elif what == "hello":
-                self._on_no_welcome(now_ms, self._peers.get(name))
-            elif what == "waiting":
-                self._on_waited(now_ms, self._peers.get(name))
+            elif what in ("hello", "waiting"):
+                self._peers.on_timer(now_ms, what, name)
             elif what == "unconfirmed":
                 bound = self._bounds.get(name)
                 if bound is not None:
@@ -412,46 +322,23 @@ class Endpoint:
                     (bound.calls if side == "calls" else bound.answers).on_timer(now_ms, name)
                     self._touch(bound)
 
-    def _on_no_welcome(self, now_ms: float, peer: _Peer | None) -> None:
-        if peer is None or peer.hello is None:
-            return
-        if peer.tries >= HELLO_TRIES_MAX:
-            peer.hello = None
-            if peer.bound is None:
-                self._fail(peer, f"{peer.name} does not answer")
-        else:
-            self._say_hello(now_ms, peer)
-
-    def _on_waited(self, now_ms: float, peer: _Peer | None) -> None:
-        if peer is None:
-            return
-        late = [call for call in peer.waiting if call.deadline_ms <= now_ms]
-        peer.waiting = deque(call for call in peer.waiting if call.deadline_ms > now_ms)
-        for call in late:
-            self._finish(call.done, _unsent(peer, call, "no session within the time given"))
-        self._wait(peer)
-
-    def _renew(self, now_ms: float, bound: _Bound) -> None:
+    def _renew(self, now_ms: float, bound: Bound) -> None:
         peer = self._peers.get(bound.session.peer)
         worn = bound.session.worn and peer is not None and peer.bound is bound
         if worn and peer is not None and peer.renewed_ms + RENEW_MS <= now_ms:
             peer.renewed_ms = now_ms
-            self._greet(now_ms, peer)
+            self._peers.greet(now_ms, peer, self._new_sid)
 
-    def _watch(self, now_ms: float, bound: _Bound) -> None:
+    def _watch(self, now_ms: float, bound: Bound) -> None:
         """A session that was replaced: does its peer still know it?"""
         patience_ms = REPLACED_WAITS * bound.session.patience_ms(bound.session.path.frame_bytes)
         self._timers.set(("replaced", bound.session.ours), math.ceil(now_ms + patience_ms))
 
-    def _wait(self, peer: _Peer) -> None:
-        due_ms = min((call.deadline_ms for call in peer.waiting), default=None)
-        self._timers.set(("waiting", peer.name), None if due_ms is None else math.ceil(due_ms))
-
-    def _seek_anew(self, now_ms: float, bound: _Bound) -> None:
+    def _seek_anew(self, now_ms: float, bound: Bound) -> None:
         """A peer that is silent for long may have begun anew, and not know this session any more."""
         peer = self._peers.get(bound.session.peer)
         if bound.session.tries >= SILENT_TRIES and peer is not None and peer.bound is bound:
-            self._greet(now_ms, peer)
+            self._peers.greet(now_ms, peer, self._new_sid)
 
     def _pump(self) -> None:
         """Whatever came in, this follows: what ended is told, what may leave leaves, and the next time is set."""
@@ -483,7 +370,7 @@ class Endpoint:
             self._alarm_ms = math.inf
         self._pump()
 
-    def _touch(self, bound: _Bound) -> None:
+    def _touch(self, bound: Bound) -> None:
         """It may have something to send."""
         self._dispatch.add(bound.session)
 
@@ -495,8 +382,8 @@ class Endpoint:
 
     # ---- sessions and calls
 
-    def _bind(self, now_ms: float, session: Session, *, confirmed: bool) -> _Bound:
-        bound = _Bound(session, self._gathering, self._timers, self._kept, confirmed=confirmed)
+    def _bind(self, now_ms: float, session: Session, *, confirmed: bool) -> Bound:
+        bound = Bound(session, self._gathering, self._timers, self._kept, confirmed=confirmed)
         self._bounds[session.ours] = bound
         if len(self._bounds) > SESSIONS_MAX:
             others = [each for each in self._bounds.values() if each is not bound]
@@ -504,7 +391,7 @@ class Endpoint:
             self._end(now_ms, least, "there are too many sessions")
         return bound
 
-    def _call(self, now_ms: float, bound: _Bound, call: _Waiting, *, early: bool = False) -> None:
+    def _call(self, now_ms: float, bound: Bound, call: Waiting, *, early: bool = False) -> None:
         done, left_ms = call.done, call.deadline_ms - now_ms
         try:
             bound.calls.call(
@@ -521,7 +408,7 @@ class Endpoint:
             self._finish(done, Reply(End.REFUSED, detail=str(refused)))
         self._touch(bound)
 
-    def _end(self, now_ms: float, bound: _Bound, detail: str) -> None:
+    def _end(self, now_ms: float, bound: Bound, detail: str) -> None:
         session = bound.session
         del self._bounds[session.ours]
         self._dispatch.drop(session)
@@ -532,18 +419,6 @@ class Endpoint:
         peer = self._peers.get(session.peer)
         if peer is not None and peer.bound is bound:
             peer.bound = None
-
-    def _fail(self, peer: _Peer, detail: str) -> None:
-        """Nothing that waits for a session gets one."""
-        while peer.waiting:
-            call = peer.waiting.popleft()
-            self._finish(call.done, _unsent(peer, call, detail))
-        self._timers.set(("waiting", peer.name), None)
-
-    def _forget(self, name: str) -> None:
-        peer = self._peers.pop(name)
-        self._fail(peer, "there are too many peers")
-        self._timers.set(("hello", name), None)
 
     def _finish(self, done: Done, reply: Reply) -> None:
         self._ends.append(lambda: done(reply))
@@ -560,26 +435,7 @@ class Endpoint:
             self._touch(bound)
 
     def _new_sid(self) -> int:
-        taken = {peer.hello.sid for peer in self._peers.values() if peer.hello is not None}
         while True:
             sid = self._rng.getrandbits(8 * SID_BYTES)
-            if sid not in self._bounds and sid not in taken:
+            if sid not in self._bounds and not self._peers.saying_hello(sid):
                 return sid
-
-
-def _early(peer: _Peer) -> bytes:
-    """The first call that waits, as what leaves with the hello, if it fits: the session's first."""
-    if not peer.waiting or peer.bound is not None:
-        return b""
-    call = peer.waiting[0]
-    message = request(call.method, math.ceil(call.deadline_ms - call.asked_ms), call.body, packed=call.packed)
-    record = whole_head(request=True, call=1, flags=message.flags) + message.rest
-    if HELLO_BYTES + len(record) > peer.path.frame_bytes:
-        return b""
-    peer.early = call
-    return record
-
-
-def _unsent(peer: _Peer, call: _Waiting, detail: str) -> Reply:
-    """What left with a hello may have been carried out, though no welcome came."""
-    return Reply(End.UNKNOWN if call is peer.early else End.REFUSED, detail=detail)
