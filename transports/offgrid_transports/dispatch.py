@@ -88,14 +88,14 @@ class Dispatch:
         for _ in range(AT_ONCE_MAX):
             if (session := _most_urgent(link)) is None:
                 return False
-            priority = session.urgency or Priority.BULK
+            urgency = session.urgency
             frame = session.next_frame(now_ms) if session.path.transport is link.transport else None
             if frame is None:
                 del link.ready[session.ours]
                 rested.append(session)
                 continue
             link.ready.move_to_end(session.ours)
-            if not link.send(session.path.address, frame, priority):
+            if not link.send(session.path.address, frame, Priority.BULK if urgency is None else urgency):
                 return False
         return True
 

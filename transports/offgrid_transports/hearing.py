@@ -11,7 +11,7 @@ import math
 
 from offgrid_transports.path import Path
 from offgrid_transports.records import ACK_BITS_MAX, Poll, write_ack
-from offgrid_transports.sealing import Opener
+from offgrid_transports.sealing import WINDOW_FRAMES, Opener
 
 FRAMES_UNSAID_MAX = 16
 
@@ -58,9 +58,11 @@ class Hearing:
 
     def record(self, now_ms: float) -> bytes:
         """What is due, and now is said."""
-        newest = self._opener.newest
+        newest, seen = self._opener.newest, self._opener.seen
+        forgotten = (seen & -seen).bit_length() - 1 if seen else min(newest + 1, WINDOW_FRAMES)
+        newest, seen = newest - forgotten, seen >> forgotten  # what is forgotten has not come
         span = max(0, min(self._span, newest))
-        missing = ~(self._opener.seen >> 1) & (1 << span) - 1
+        missing = ~(seen >> 1) & (1 << span) - 1
         self._said, self._span, self._unsaid = newest, 0, 0
         self._word_ms = self._request_ms = math.inf
         return write_ack(newest & 0xFFFF, max(0, int(now_ms - self._newest_ms)), span, missing)

@@ -3,8 +3,8 @@
     request     timeout 4 bits, packed 1 bit | method (varint) | body
     response    error 1 bit, packed 1 bit | body
 
-In pieces a message begins with a byte that holds the flags. A method's number is 16 bits, its domain above and its
-place below; they travel as place * 16 + domain, so that the first methods of each domain take one byte.
+In pieces a message begins with a byte that holds the flags. A method's number is 12 bits, its domain's 4 above and its
+place's 8 below; they travel as place * 16 + domain, so that the first methods of each domain take one byte.
 """
 
 from __future__ import annotations

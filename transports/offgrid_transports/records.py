@@ -109,6 +109,7 @@ def write_ack(newest: int, delay_ms: int, span: int, missing: int) -> bytes:
 
 
 def write_poll(more: int, span: int) -> bytes:
+    """`span` as in `write_ack`."""
     return bytes((Kind.POLL << 5 | more, span))
 
 
@@ -144,13 +145,13 @@ def parse(data: bytes) -> list[Record]:
             if stop > end:
                 raise RecordError("an acknowledgement is cut off")
             span, bits = data[at + 3], int.from_bytes(data[at + 4 : stop], "little")
-            if (bits.bit_length() + 7) // 8 != flags or bits >> span:
-                raise RecordError("an acknowledgement is longer than it need be")
+            if (bits.bit_length() + 7) // 8 != flags or bits >> span or span > ACK_BITS_MAX:
+                raise RecordError("an acknowledgement is longer than it need be, or speaks of too many")
             records.append(Ack(data[at] << 8 | data[at + 1], data[at + 2], span, ages(bits)))
             at = stop
         elif kind == Kind.POLL:
-            if at == end:
-                raise RecordError("a poll is cut off")
+            if at == end or data[at] > ACK_BITS_MAX:
+                raise RecordError("a poll is cut off, or asks for too many")
             records.append(Poll(flags, data[at]))
             at += 1
         elif kind == Kind.SIGNAL:

@@ -1,4 +1,4 @@
-"""Sealed frames: each opens once, in any order within the window; nothing else opens, and nothing else changes anything."""
+"""Sealed frames: each opens once, in any order within the window; nothing else opens or changes anything."""
 
 from __future__ import annotations
 

@@ -1,0 +1,157 @@
+"""What leaves next: the most urgent of all, in turn where that is equal, and only as a link has room."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import cast
+
+import pytest
+from still_link import StillLink
+
+from offgrid_transports.dispatch import AT_ONCE_MAX, HANDSHAKES_MAX, Dispatch
+from offgrid_transports.path import Path
+from offgrid_transports.session import Session
+from offgrid_transports.transport import Priority
+
+
+class Talker:
+    """Stands in for a session: has frames of given priorities to send, the most urgent first."""
+
+    def __init__(self, link: StillLink, ours: int, *frames: Priority) -> None:
+        self.path, self.ours = Path(link, f"to {ours}"), ours
+        self.frames = deque(sorted(frames))
+        self.asked = 0
+
+    @property
+    def urgency(self) -> Priority | None:
+        return self.frames[0] if self.frames else None
+
+    def next_frame(self, now_ms: float) -> bytes | None:
+        self.asked += 1
+        return b"%d %s" % (self.ours, self.frames.popleft().name.encode()) if self.frames else None
+
+
+def dispatch(*links: StillLink) -> Dispatch:
+    made = Dispatch()
+    for link in links:
+        made.attach(link)
+    return made
+
+
+def add(to: Dispatch, *talkers: Talker) -> None:
+    for talker in talkers:
+        to.add(cast("Session", talker))
+
+
+def send(by: Dispatch) -> tuple[list[int], bool]:
+    rested, more = by.send(0)
+    return [session.ours for session in rested], more
+
+
+@pytest.mark.parametrize("priority", list(Priority))
+def test_a_frame_leaves_with_its_priority_to_its_address(priority: Priority) -> None:
+    link = StillLink()
+    by = dispatch(link)
+    add(by, Talker(link, 7, priority))
+    assert send(by) == ([7], False)
+    assert link.sent == [("to 7", b"7 %s" % priority.name.encode(), priority)]
+    assert send(by) == ([], False), "who has rested is not asked until it is added again"
+
+
+def test_the_most_urgent_leaves_first_and_equals_take_turns() -> None:
+    link = StillLink()
+    by = dispatch(link)
+    add(
+        by,
+        Talker(link, 1, Priority.BULK, Priority.BULK, Priority.BULK),
+        Talker(link, 2, Priority.BULK, Priority.CONTROL),
+        Talker(link, 3, Priority.PAYMENT),
+    )
+    assert send(by) == ([3, 2, 1], False)
+    assert [frame[:3] for _, frame, _ in link.sent] == [b"2 C", b"3 P", b"1 B", b"2 B", b"1 B", b"1 B"]
+
+
+def test_what_becomes_urgent_while_a_link_is_full_goes_first() -> None:
+    link = StillLink(room=1)
+    by, slow = dispatch(link), Talker(link, 1, *[Priority.BULK] * 3)
+    add(by, slow)
+    assert send(by) == ([], False)
+    assert (len(link.sent), len(slow.frames)) == (1, 1), "one left, one waits sealed, and no more was asked for"
+    add(by, Talker(link, 2, Priority.CONTROL))
+    link.room = 10
+    assert send(by) == ([], False)
+    assert len(link.sent) == 1, "it has not said that there is room"
+    by.on_room(link)
+    assert send(by)[0] == [2, 1]
+    assert [frame[:3] for _, frame, _ in link.sent] == [b"1 B", b"1 B", b"2 C", b"1 B"]
+
+
+def test_handshakes_go_before_sessions_and_none_is_lost_to_a_full_link() -> None:
+    link = StillLink(room=1)
+    by = dispatch(link)
+    add(by, Talker(link, 1, Priority.CONTROL))
+    for number in range(3):
+        by.queue(Path(link, "new"), b"hello %d" % number)
+    send(by)
+    link.room = 10
+    by.on_room(link)
+    send(by)
+    assert [frame for _, frame, _ in link.sent] == [b"hello 0", b"hello 1", b"hello 2", b"1 CONTROL"]
+    assert {priority for _, _, priority in link.sent} == {Priority.CONTROL}
+
+
+def test_of_too_many_handshakes_the_oldest_give_way() -> None:
+    link = StillLink()
+    by = dispatch(link)
+    for number in range(HANDSHAKES_MAX + 3):
+        by.queue(Path(link, "new"), b"%d" % number)
+    send(by)
+    assert [int(frame) for _, frame, _ in link.sent] == list(range(3, HANDSHAKES_MAX + 3))
+
+
+def test_a_link_that_is_down_is_left_alone_and_holds_up_no_other() -> None:
+    down, up = StillLink(), StillLink()
+    down.up = False
+    by, waiting = dispatch(down, up), Talker(down, 1, Priority.JOB)
+    add(by, waiting, Talker(up, 2, Priority.JOB))
+    assert send(by) == ([2], False)
+    assert (waiting.asked, len(up.sent)) == (0, 1)
+    down.up = True
+    assert send(by) == ([1], False)
+
+
+def test_what_a_link_takes_no_more_is_dropped_and_the_rest_goes_on() -> None:
+    link = StillLink(frame_bytes=8)
+    by = dispatch(link)
+    add(by, Talker(link, 1, Priority.CONTROL, Priority.JOB))
+    assert send(by) == ([1], False)
+    assert [frame for _, frame, _ in link.sent] == [b"1 JOB"]
+
+
+def test_a_session_that_moved_is_served_by_its_new_link_alone() -> None:
+    old, new = StillLink(), StillLink()
+    by, talker = dispatch(old, new), Talker(old, 1, Priority.JOB, Priority.JOB)
+    add(by, talker)
+    talker.path = Path(new, "there")
+    add(by, talker)
+    send(by)
+    assert (old.sent, [address for address, _, _ in new.sent]) == ([], ["there", "there"])
+
+
+def test_a_session_that_is_dropped_is_not_asked() -> None:
+    link = StillLink()
+    by, talker = dispatch(link), Talker(link, 1, Priority.JOB)
+    add(by, talker)
+    by.drop(cast("Session", talker))
+    assert send(by) == ([], False)
+    assert talker.asked == 0
+
+
+def test_only_so_many_frames_leave_in_one_go() -> None:
+    link = StillLink()
+    by = dispatch(link)
+    add(by, Talker(link, 1, *[Priority.BULK] * (AT_ONCE_MAX + 1)))
+    assert send(by) == ([], True)
+    assert len(link.sent) == AT_ONCE_MAX
+    assert send(by) == ([1], False)
+    assert len(link.sent) == AT_ONCE_MAX + 1
