@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024  # as gRPC's own limit, so that a message fits either carrier
 PIECE_COST_BYTES = 128  # what a piece costs beside its bytes while it waits; keeps one-byte pieces from being free
+WAITING_MAX = 8192  # pieces of one message from beyond a gap: all are joined in one go when it closes
 
 
 class Contradiction(Exception):
@@ -35,8 +36,10 @@ class Gathered:
     end: int | None = None
     cost_bytes: int = PIECE_COST_BYTES
     touched_ms: float = 0
-    _waiting: list[tuple[int, bytes]] = field(default_factory=list)
-    """A heap; pieces may overlap."""
+    _waiting: dict[int, bytes] = field(default_factory=dict)
+    """By offset; pieces may overlap."""
+    _offsets: list[int] = field(default_factory=list)
+    """Of those, a heap."""
     _reach: int = 0
 
     @property
@@ -46,6 +49,10 @@ class Gathered:
     def message(self) -> bytes:
         """The whole message, once complete."""
         return bytes(self.beginning)
+
+    def has_room(self, offset: int) -> bool:
+        """Whether a piece from there may wait, or need not."""
+        return len(self._waiting) < WAITING_MAX or offset <= len(self.beginning)
 
     def check(self, offset: int, data: bytes, *, last: bool) -> None:
         """Raises Contradiction or MessageTooLarge for a piece that cannot belong."""
@@ -66,17 +73,24 @@ class Gathered:
         if last:
             self.end = stop
         if offset > held:
-            piece = (offset, data)
-            if piece not in self._waiting:
-                heapq.heappush(self._waiting, piece)
-                self.cost_bytes += len(data) + PIECE_COST_BYTES
+            self._keep(offset, data)
         elif stop > held:
             self._lengthen(data[held - offset :])
-            while self._waiting and self._waiting[0][0] <= len(self.beginning):
-                offset, data = heapq.heappop(self._waiting)
+            while self._offsets and self._offsets[0] <= len(self.beginning):
+                offset = heapq.heappop(self._offsets)
+                data = self._waiting.pop(offset)
                 self.cost_bytes -= len(data) + PIECE_COST_BYTES
                 self._lengthen(data[len(self.beginning) - offset :])
         return self.cost_bytes - before
+
+    def _keep(self, offset: int, data: bytes) -> None:
+        known = self._waiting.get(offset)
+        if known is None:
+            heapq.heappush(self._offsets, offset)
+            self.cost_bytes += PIECE_COST_BYTES
+        if len(data) > len(known or b""):
+            self._waiting[offset] = data
+            self.cost_bytes += len(data) - len(known or b"")
 
     def _lengthen(self, data: bytes) -> None:
         self.beginning += data
@@ -127,7 +141,10 @@ class Gathering:
         except (Contradiction, MessageTooLarge):
             self.drop(peer, key)
             raise
-        self._make_room(now_ms, name, len(data) + PIECE_COST_BYTES)
+        if not held.has_room(offset):
+            raise NoRoom(f"{WAITING_MAX} pieces of this message wait for earlier ones")
+        new_bytes = 0 if name in self._all else held.cost_bytes
+        self._make_room(now_ms, name, new_bytes + len(data) + PIECE_COST_BYTES)
         if name not in self._all:
             self._all[name] = held
             self._by_peer.setdefault(peer, OrderedDict())[name] = held

@@ -63,14 +63,12 @@ class Outgoing:
         """A record of `room` bytes at most, and its span; None where there is not room enough for one worth it."""
         if not self.ready:
             return None
-        start, end = self._lost[0] if self._lost else (self._next, self.size)
+        start, end = self._first_waiting()
+        stop = end
         if not (start == 0 and end == self.size and self.whole_fits(room)):
-            length = min(end - start, room - _PART_HEAD_BYTES_MAX)
-            if length < min(PART_BYTES_MIN, end - start):
+            stop = min(end, start + room - _PART_HEAD_BYTES_MAX)
+            if stop - start < min(PART_BYTES_MIN, end - start):
                 return None
-            stop = start + length
-        else:
-            stop = end
         if self._lost:
             heapq.heappop(self._lost)
             if stop < end:
@@ -114,6 +112,16 @@ class Outgoing:
         self._turn += 1
         self._lost.clear()
         self._copies.clear()
+
+    def _first_waiting(self) -> tuple[int, int]:
+        """What was lost before what was never sent; pieces of it that touch are one, and may be cut otherwise."""
+        if not self._lost:
+            return self._next, self.size
+        start, end = heapq.heappop(self._lost)
+        while self._lost and self._lost[0][0] == end:
+            end = heapq.heappop(self._lost)[1]
+        heapq.heappush(self._lost, (start, end))
+        return start, end
 
     def _record(self, span: Span) -> bytes:
         if span.start == 0 and span.end == self.size:
