@@ -50,7 +50,6 @@ from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.client import Client
 from offgrid_node.services.jobs.adoption import Adoption
 from offgrid_node.services.jobs.cron import CronTimes
-from offgrid_node.services.jobs.envelopes import Envelopes
 from offgrid_node.services.jobs.explaining import Explaining
 from offgrid_node.services.jobs.filling import Filling
 from offgrid_node.services.jobs.handlers import JobHandlers
@@ -112,7 +111,6 @@ class Node:
             monitor=parts.monitor,
         )
         self._speech, self._progress = Speech(self._client, parts.later), ProgressHub(self.runtime)
-        self.envelopes = Envelopes(parts.letters, self.node_id, lambda: self.directory)
         self.objects = self._object_room(parts)
         self._work = self._work_for_others(parts)
         self.adoption = self._adoption(parts)
@@ -353,7 +351,6 @@ class Node:
             parts.verify,
             self.adoption,
             self._progress,
-            self.envelopes,
         )
 
     def _handlers(self, parts: Parts) -> dict[str, object]:

@@ -45,7 +45,7 @@ class House:
         self.asked: list[ReportResults] = []
         members = SimpleNamespace(salt=SALT, current_key=lambda node_id: WORKER.public_key)
         stub: Any = self
-        self.handlers = MarketHandlers(stub, CORE.node_id, lambda: members, verify, stub, stub, stub)
+        self.handlers = MarketHandlers(stub, CORE.node_id, lambda: members, verify, stub, stub)
 
     # ---- the runtime
 

@@ -38,7 +38,6 @@ from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, asked, ticket_of
 from offgrid_node.services.jobs.adoption import Adoption, Taken
-from offgrid_node.services.jobs.envelopes import Envelopes
 from offgrid_node.services.jobs.inputs import check_file_references, check_reference
 from offgrid_node.services.jobs.progress import ProgressHub
 from offgrid_node.services.paging import decode_token, take_page
@@ -70,12 +69,10 @@ class MarketHandlers:
         verify: Verifier,
         adoption: Adoption,
         progress: ProgressHub,
-        envelopes: Envelopes,
     ) -> None:
-        """`adoption` opens what hosts report; `progress` hears what work under way says,
-        `envelopes` open payloads that came over a road that others read."""
+        """`adoption` opens what hosts report; `progress` hears what work under way says."""
         self._runtime, self._self_id, self._members, self._verify = runtime, self_id, members, verify
-        self._adoption, self._progress, self._envelopes = adoption, progress, envelopes
+        self._adoption, self._progress = adoption, progress
 
     def post_offers(self, caller: Caller, request: jobs_pb2.PostOffersRequest) -> Ticket:
         if request.host != caller.node_id:
@@ -97,8 +94,6 @@ class MarketHandlers:
 
     def start_jobs(self, caller: Caller, request: jobs_pb2.StartJobsRequest) -> Ticket:
         _items("starts", len(request.starts))
-        for index, start in enumerate(request.starts):
-            self._envelopes.open(f"starts[{index}]", caller.node_id, start)
         bodies = [start.order for start in request.starts]
         orders = self._orders(bodies, request.root_signature, caller.node_id)
         starts = tuple(
