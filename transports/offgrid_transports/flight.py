@@ -7,7 +7,7 @@ each whether it came, and what is sent again is never taken for what was lost.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from offgrid_transports.outgoing import Outgoing, Span
@@ -74,15 +74,20 @@ class Flight:
     def sent(self, packet: Packet) -> None:
         self.packets[packet.number] = packet
 
-    def acknowledged(self, now_ms: float, ack: Ack) -> tuple[list[Packet], list[Packet]]:
-        """Those that have arrived, and those that are lost; neither is under way any more."""
+    def acknowledged(
+        self, now_ms: float, ack: Ack, answered: Callable[[int], int] = lambda newest: newest
+    ) -> tuple[list[Packet], list[Packet]]:
+        """Those that have arrived, and those that are lost; neither is under way any more. `answered` says of the
+        newest that came up to which one there is word: what is beyond that was lost, on a link that keeps the
+        order."""
         if (newest := self._whole(ack.newest)) is None:
             return [], []
+        end = answered(newest)
         missing = {newest - age for age in ack.missing}
         arrived, lost = list[Packet](), list[Packet]()
         for number, packet in self.packets.items():
             if number > newest:
-                if self._reorder == 0:  # its peer waited for the burst's end before it said so
+                if number <= end and not self._reorder:
                     lost.append(packet)
                 continue
             if newest - number > ack.span:
@@ -96,7 +101,8 @@ class Flight:
             del self.packets[packet.number]
         if arrived:
             self.tries = 0
-            if (last := arrived[-1]).number == newest:
+            overtaken = not self._reorder and self.packets  # what left later kept the medium from the answer
+            if (last := arrived[-1]).number == newest and not overtaken:
                 self.delay.sample(now_ms - last.expected_ms - ack.delay_ms)
         return arrived, lost
 

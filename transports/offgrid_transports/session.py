@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 
+from offgrid_transports.bursts import Bursts
 from offgrid_transports.flight import REORDER_FRAMES, Flight, Packet, spans_of
 from offgrid_transports.hearing import Hearing
 from offgrid_transports.noise import Keys
@@ -36,7 +37,6 @@ from offgrid_transports.transport import Priority
 
 SID_BYTES = 2
 HEAD_BYTES = 1 + SID_BYTES
-BURST_FRAMES = 64
 POLL_FRAMES = 2  # at the end of a burst
 POLL_BYTES = 2
 ACK_BYTES_MAX = 5 + ACK_BITS_MAX // 8
@@ -63,7 +63,7 @@ class Session:
         self._copies: deque[tuple[Outgoing, Span]] = deque()
         self._done: list[Outgoing] = []
         self._unread = 0  # frames in a row
-        self._burst = self._burst_parts = 0  # frames of the burst under way; below 0: it has ended, and asked
+        self._bursts = Bursts()
         self.path = path
         self._flight, self._controller = _control(path)
 
@@ -73,7 +73,7 @@ class Session:
         """Goes on over another path: what is under way counts as lost."""
         lost, self.path = self._flight.lose_all(), path
         self._flight, self._controller = _control(path)
-        self._burst = self._burst_parts = 0
+        self._bursts.clear()
         self._notes = deque(note for note in self._notes if len(note) <= self.room_bytes)
         self._lose(lost)
 
@@ -212,7 +212,7 @@ class Session:
         if self._signals or self._notes or self._copies:
             return now_ms
         next_ms = min(self._flight.due_ms, self._hearing.due_ms)
-        if self._asking or not any(self._queues):
+        if self._bursts.full or not any(self._queues):
             return next_ms
         if self._controller is None:
             return min(next_ms, now_ms if self._hearing.due_ms == math.inf else self._hearing.due_ms)
@@ -227,17 +227,12 @@ class Session:
 
     # ---- sending
 
-    @property
-    def _asking(self) -> bool:
-        """A burst has ended, and there is no word of it yet."""
-        return self._burst < 0
-
     def _may_carry(self, now_ms: float) -> bool:
         if self._copies:
             return True
         if self._controller is not None:
             return self._controller.can_send(now_ms, self.path.frame_bytes)
-        return not self._asking and self._hearing.due_ms == math.inf
+        return not self._bursts.full and self._hearing.due_ms == math.inf
 
     def _take(self, room: int) -> tuple[bytes, Outgoing, Span] | None:
         """A record of what is most urgent; two bytes are left for a question where it may be needed."""
@@ -266,7 +261,7 @@ class Session:
         number, copied = self._sealer.count, bool(self._copies) or self._flight.tries > 0
         whole = span.start == 0 and span.end == outgoing.size
         room = self.room_bytes - sum(map(len, records)) - len(record)
-        asks = self._question(whole=whole, copied=copied) if room >= POLL_BYTES else None
+        asks = self._question(number, whole=whole, copied=copied) if room >= POLL_BYTES else None
         if asks is not None:
             records.append(write_poll(asks, min(number - next(iter(self._flight.packets), number), ACK_BITS_MAX)))
         elif self._hearing.due_ms < math.inf and room >= ACK_BYTES_MAX:
@@ -283,27 +278,19 @@ class Session:
             self._controller.on_sent(now_ms, number, len(frame))
         return frame
 
-    def _question(self, *, whole: bool, copied: bool) -> int | None:
+    def _question(self, number: int, *, whole: bool, copied: bool) -> int | None:
         """How many frames that ask follow this one, which asks as well; None where this one does not."""
         if copied:
             return len(self._copies)
         if self._controller is not None:
             return None
-        self._burst += 1
-        self._burst_parts += not whole
-        waiting = sum(outgoing.waiting_bytes for queue in self._queues for outgoing in queue)
-        if not waiting or self._burst == BURST_FRAMES:
-            asks = self._burst_parts > 0
-            self._burst = -1 if asks else 0
-            self._burst_parts = 0
-            return 0 if asks else None
-        nearly = waiting <= self.room_bytes - POLL_BYTES - 10 or self._burst == BURST_FRAMES - 1
-        return 1 if nearly and not whole else None
+        waiting_bytes = sum(outgoing.waiting_bytes for queue in self._queues for outgoing in queue)
+        return self._bursts.question(number, whole=whole, waiting_bytes=waiting_bytes, room=self.room_bytes)
 
     # ---- word of it
 
     def _on_ack(self, now_ms: float, ack: Ack) -> None:
-        arrived, lost = self._flight.acknowledged(now_ms, ack)
+        arrived, lost = self._flight.acknowledged(now_ms, ack, self._bursts.answered)
         if self._controller is not None:
             if arrived:
                 self._controller.on_acked(now_ms, [packet.number for packet in arrived], ack.delay_ms)
@@ -338,9 +325,9 @@ class Session:
         self._end_burst()
 
     def _end_burst(self) -> None:
-        """There is word: unless some of what was asked for is still open, the next burst may begin."""
-        if self._asking and self._flight.due_ms == math.inf:
-            self._burst = 0
+        """Where no word is expected any more, the next burst may begin."""
+        if self._flight.due_ms == math.inf:
+            self._bursts.clear()
 
 
 def _control(path: Path) -> tuple[Flight, Controller | None]:
