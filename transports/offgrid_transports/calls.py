@@ -114,6 +114,10 @@ class Calls:
         self._set_timer(self._number, opened)
         return self._number
 
+    def skip(self) -> None:
+        """A call left with the hello, and was given up since: its number is not given again."""
+        self._number += 1
+
     def on_response(self, now_ms: float, content: Whole | Part) -> None:
         """Raises NoRoom: it counts as not received then."""
         opened = self._open.get(content.call)

@@ -86,9 +86,9 @@ class Dispatch:
             if not link.send(*link.handshakes.popleft(), Priority.CONTROL):
                 return False
         for _ in range(AT_ONCE_MAX):
-            if (session := _most_urgent(link)) is None:
+            if (session := _most_urgent(now_ms, link)) is None:
                 return False
-            urgency = session.urgency
+            urgency = session.urgency(now_ms)
             frame = session.next_frame(now_ms) if session.path.transport is link.transport else None
             if frame is None:
                 del link.ready[session.ours]
@@ -100,10 +100,10 @@ class Dispatch:
         return True
 
 
-def _most_urgent(link: _Link) -> Session | None:
+def _most_urgent(now_ms: float, link: _Link) -> Session | None:
     found, least = None, math.inf
     for session in link.ready.values():
-        urgency = session.urgency
+        urgency = session.urgency(now_ms)
         if urgency is not None and urgency < least:
             found, least = session, urgency
     return found or next(iter(link.ready.values()), None)

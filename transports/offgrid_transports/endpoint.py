@@ -21,16 +21,17 @@ from offgrid_transports.handshake import HELLO, SID_BYTES, WELCOME, Door, Greete
 from offgrid_transports.noise import HandshakeFailed
 from offgrid_transports.path import Path
 from offgrid_transports.peers import WAITING_MAX, Peer, Peers, Waiting
-from offgrid_transports.records import Note, RecordError, Said, Signal, Whole, parse
+from offgrid_transports.records import Note, Record, RecordError, Said, Signal, Whole, parse
 from offgrid_transports.sealing import NotOpened
 from offgrid_transports.session import FRAME_TYPE, Content, Session
 from offgrid_transports.timers import Timers
 from offgrid_transports.transport import Priority, Schedule, Transport, TransportError
 
 SESSIONS_MAX = 1024
-STRANGERS_MAX = 64  # sessions with those that nobody knows
+STRANGER = "stranger "  # begins the name of who has a session and is nobody that is known
+STRANGERS_MAX = 64
 SILENT_TRIES = 6  # waits without word, after which a new session is sought beside the old one
-UNCONFIRMED_MS = 60_000.0  # a session is kept whose peer has sent nothing under its keys
+UNCONFIRMED_MS = 600_000.0  # a session is kept whose peer has sent nothing under its keys
 RENEW_MS = 60_000.0  # at most that often is a session replaced because it does not read what comes
 REPLACED_WAITS = 4  # without word of a session that was replaced, until it is given up
 
@@ -187,7 +188,7 @@ class Endpoint:
         finally:
             self._renew(now_ms, bound)
         self._bounds.move_to_end(bound.session.ours)
-        if path != bound.session.path:
+        if path != bound.session.path and bound.session.is_newest(count):
             self._follow(bound, path)
         if not bound.confirmed:
             self._confirm(now_ms, bound)
@@ -236,41 +237,55 @@ class Endpoint:
         if not self._door.is_meant(frame):
             self.counts["frames_of_others"] += 1
             return
-        welcome = self._door.answered(frame)
-        if welcome is None:
-            greeted = self._door.greet(now_ms, frame)
-            name = self._identify(greeted.public)
-            known = name is not None
-            if not known:
-                name = f"stranger {greeted.public.hex()}"
-                if sum(bound.session.peer.startswith("stranger ") for bound in self._bounds.values()) >= STRANGERS_MAX:
-                    raise HandshakeFailed(f"{STRANGERS_MAX} strangers are here already")
-            assert name is not None
-            peer = self._peers.get(name)
-            if peer is None or peer.public != greeted.public:
-                self._peers.meet(name, greeted.public, path, chosen=False)
-            self._welcome(now_ms, name, greeted, path, known=known)
-            welcome = greeted.frame
-        self._dispatch.queue(path, welcome)
-
-    def _welcome(self, now_ms: float, name: str, greeted: Greeted, path: Path, *, known: bool) -> None:
+        known = self._door.answered(frame)
+        if known is not None and known[0] in self._bounds:
+            self._dispatch.queue(path, known[1])
+            return
+        greeted = self._door.greet(now_ms, frame)
         records = parse(greeted.records)
+        name = self._identify(greeted.public)
+        if name is None and self._strangers >= STRANGERS_MAX:
+            raise HandshakeFailed(f"{STRANGERS_MAX} strangers are here already")
+        self._welcome(now_ms, name, greeted, records, path)
+        self._door.keep(frame, greeted)
+        self._dispatch.queue(path, greeted.frame)
+
+    def _welcome(self, now_ms: float, known: str | None, greeted: Greeted, records: list[Record], path: Path) -> None:
+        """What comes with a hello is taken at once from somebody known, unless it may be a recording. This side's calls
+        take to the new session only when a frame under its keys has come, or where they have no other."""
+        name = known or f"{STRANGER}{greeted.public.hex()}"
+        peer = self._peers.get(name)
+        if peer is None or peer.public != greeted.public:
+            peer = self._peers.meet(name, greeted.public, path, chosen=False)
         session = Session(name, greeted.ours, greeted.theirs, greeted.suite, greeted.keys, path)
         bound = self._bind(now_ms, session, confirmed=False)
         bound.held = [record for record in records if isinstance(record, Whole) and record.request]
-        if known and greeted.fresh:
-            self._confirm(now_ms, bound)
-        else:  # it may be a recording, or from somebody without the mesh's secret
+        trusted = known is not None and greeted.fresh
+        if trusted:
+            held, bound.held = bound.held, []
+            self._on_contents(now_ms, bound, held, 0)
+        if trusted and peer.bound is None:
+            self._settle_in(now_ms, peer, bound)
+        else:
             self._timers.set(("unconfirmed", session.ours), math.ceil(now_ms + UNCONFIRMED_MS))
+
+    @property
+    def _strangers(self) -> int:
+        return sum(bound.session.peer.startswith(STRANGER) for bound in self._bounds.values())
 
     def _on_welcome(self, now_ms: float, path: Path, frame: bytes) -> None:
         welcomed = self._peers.on_welcome(frame)
         if welcomed is None:
             self.counts["frames_of_others"] += 1
             return
-        peer, ours, theirs, suite, keys = welcomed
-        session = Session(peer.name, ours, theirs, suite, keys, path)
-        self._settle_in(now_ms, peer, self._bind(now_ms, session, confirmed=True))
+        peer = welcomed.peer
+        session = Session(peer.name, welcomed.ours, welcomed.theirs, welcomed.suite, welcomed.keys, path)
+        bound = self._bind(now_ms, session, confirmed=True)
+        if welcomed.early is not None:
+            self._call(now_ms, bound, welcomed.early, early=True)
+        elif welcomed.spoke:
+            bound.calls.skip()
+        self._settle_in(now_ms, peer, bound)
 
     def _confirm(self, now_ms: float, bound: Bound) -> None:
         bound.confirmed = True
@@ -288,8 +303,8 @@ class Endpoint:
             before.session.wake(now_ms)
             self._touch(before)
             self._watch(now_ms, before)
-        for call, early in self._peers.take_waiting(peer):
-            self._call(now_ms, bound, call, early=early)
+        for call in self._peers.take_waiting(peer):
+            self._call(now_ms, bound, call)
 
     # ---- time
 

@@ -57,7 +57,7 @@ class Hello:
     def __init__(self, own: Own, responder: bytes, suite: Suite, sid: int, stamp: int, records: bytes = b"") -> None:
         """Raises HandshakeFailed for a public key that is none."""
         head = bytes((HELLO | suite,)) + hint_of(responder) + sid.to_bytes(SID_BYTES)
-        self.suite, self.sid = suite, sid
+        self.suite, self.sid, self.speaks = suite, sid, bool(records)
         self._noise = Initiator(own.static, responder, own.psk, PROLOGUE + head, X25519PrivateKey.generate())
         self.frame = head + self._noise.first(stamp.to_bytes(STAMP_BYTES) + records)
 
@@ -89,16 +89,22 @@ class Door:
     def __init__(self, own: Own, new_sid: Callable[[], int]) -> None:
         self._own, self._new_sid = own, new_sid
         self._hint = own.hint
-        self._answered: OrderedDict[bytes, bytes] = OrderedDict()
+        self._answered: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()
         self._stamps: OrderedDict[bytes, int] = OrderedDict()
         self._budget, self._budget_ms = float(HELLOS_AT_ONCE), 0.0
 
     def is_meant(self, frame: bytes) -> bool:
         return len(frame) >= HELLO_BYTES and frame[1 : 1 + HINT_BYTES] == self._hint
 
-    def answered(self, frame: bytes) -> bytes | None:
-        """The welcome of a hello that was here before."""
+    def answered(self, frame: bytes) -> tuple[int, bytes] | None:
+        """Of a hello that was welcomed before: the number of its session, and the welcome."""
         return self._answered.get(hashlib.blake2s(frame).digest())
+
+    def keep(self, frame: bytes, greeted: Greeted) -> None:
+        """There is a session of it now: if the hello comes again, it is welcomed again."""
+        self._answered[hashlib.blake2s(frame).digest()] = greeted.ours, greeted.frame
+        if len(self._answered) > ANSWERED_MAX:
+            self._answered.popitem(last=False)
 
     def greet(self, now_ms: float, frame: bytes) -> Greeted:
         """Raises HandshakeFailed; also where too many come at once."""
@@ -111,9 +117,6 @@ class Door:
         stamp, theirs, ours = int.from_bytes(payload[:STAMP_BYTES]), frame[1 + HINT_BYTES : end], self._new_sid()
         second, keys = noise.second(ours.to_bytes(SID_BYTES), X25519PrivateKey.generate())
         welcome = bytes((WELCOME | suite,)) + theirs + second
-        self._answered[hashlib.blake2s(frame).digest()] = welcome
-        if len(self._answered) > ANSWERED_MAX:
-            self._answered.popitem(last=False)
         fresh = stamp > self._stamps.get(noise.initiator, -1)
         if fresh:
             self._stamps[noise.initiator] = stamp

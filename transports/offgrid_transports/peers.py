@@ -51,18 +51,21 @@ class Peer:
     tries: int = 0
     waiting: deque[Waiting] = field(default_factory=deque)
     early: Waiting | None = None
-    """The first of them, where it left with the hello."""
+    """A call that left with the hello: the first of the session that this comes to, and of no other."""
     renewed_ms: float = -math.inf
 
 
 class Welcomed(NamedTuple):
-    """What a handshake came to, for who began it."""
+    """What a handshake came to, for who began it. `spoke`: a call left with the hello; `early` is that call, unless it
+    was given up since."""
 
     peer: Peer
     ours: int
     theirs: int
     suite: Suite
     keys: Keys
+    spoke: bool
+    early: Waiting | None
 
 
 class Peers:
@@ -129,15 +132,14 @@ class Peers:
         if peer is None or peer.hello is None:
             return None
         theirs, keys = peer.hello.welcomed(frame)
-        suite = peer.hello.suite
+        hello, early, peer.early = peer.hello, peer.early, None
         self._end_hello(peer)
-        return Welcomed(peer, sid, theirs, suite, keys)
+        return Welcomed(peer, sid, theirs, hello.suite, keys, hello.speaks, early)
 
-    def take_waiting(self, peer: Peer) -> list[tuple[Waiting, bool]]:
-        """The calls that have waited, and whether each left with the hello."""
-        waited = [(call, call is peer.early) for call in peer.waiting]
+    def take_waiting(self, peer: Peer) -> list[Waiting]:
+        """The calls that have waited for a session, whichever it is."""
+        waited = list(peer.waiting)
         peer.waiting.clear()
-        peer.early = None
         self._set_deadline(peer)
         return waited
 
@@ -176,24 +178,33 @@ class Peers:
     def _end_hello(self, peer: Peer) -> None:
         if peer.hello is not None:
             self._hellos.pop(peer.hello.sid, None)
-        peer.hello, peer.tries = None, 0
+        if peer.early is not None:
+            self._finish(
+                peer.early.done, Reply(End.UNKNOWN, detail=f"{peer.name} did not answer the hello it left with")
+            )
+        peer.hello, peer.early, peer.tries = None, None, 0
+        self._set_deadline(peer)
         self._timers.set(("hello", peer.name), None)
 
     def _on_waited(self, now_ms: float, peer: Peer) -> None:
         late = [call for call in peer.waiting if call.deadline_ms <= now_ms]
         peer.waiting = deque(call for call in peer.waiting if call.deadline_ms > now_ms)
         for call in late:
-            self._finish(call.done, _unsent(peer, call, "no session within the time given"))
+            self._finish(call.done, Reply(End.REFUSED, detail="no session within the time given"))
+        if peer.early is not None and peer.early.deadline_ms <= now_ms:
+            self._finish(peer.early.done, Reply(End.UNKNOWN, detail="no answer within the time given"))
+            peer.early = None
         self._set_deadline(peer)
 
     def _set_deadline(self, peer: Peer) -> None:
-        due_ms = min((call.deadline_ms for call in peer.waiting), default=None)
+        early = () if peer.early is None else (peer.early,)
+        due_ms = min((call.deadline_ms for call in (*peer.waiting, *early)), default=None)
         self._timers.set(("waiting", peer.name), None if due_ms is None else math.ceil(due_ms))
 
     def _fail(self, peer: Peer, detail: str) -> None:
         """Nothing that waits for a session gets one."""
         for call in peer.waiting:
-            self._finish(call.done, _unsent(peer, call, detail))
+            self._finish(call.done, Reply(End.REFUSED, detail=detail))
         self.take_waiting(peer)
 
     def _forget(self, name: str, detail: str) -> None:
@@ -211,10 +222,5 @@ def _early(peer: Peer) -> bytes:
     record = whole_head(request=True, call=1, flags=message.flags) + message.rest
     if HELLO_BYTES + len(record) > peer.path.frame_bytes:
         return b""
-    peer.early = call
+    peer.early = peer.waiting.popleft()
     return record
-
-
-def _unsent(peer: Peer, call: Waiting, detail: str) -> Reply:
-    """What left with a hello may have been carried out, though no welcome came."""
-    return Reply(End.UNKNOWN if call is peer.early else End.REFUSED, detail=detail)

@@ -74,7 +74,6 @@ class Session:
         lost, self.path = self._flight.lose_all(), path
         self._flight, self._controller = _control(path)
         self._bursts.clear()
-        self._notes = deque(note for note in self._notes if len(note) <= self.room_bytes)
         self._lose(lost)
 
     @property
@@ -97,6 +96,10 @@ class Session:
         """How long the answer to a frame of that length is worth waiting for."""
         path = self.path
         return path.answered_ms(length, Priority.CONTROL) + path.ack_delay_ms + self._flight.delay.patience_ms
+
+    def is_newest(self, count: int) -> bool:
+        """Of a frame: none that was sent after it has come."""
+        return count == self._opener.newest
 
     def wake(self, now_ms: float) -> None:
         """The peer may be in reach again: what was silent is asked at once."""
@@ -178,6 +181,9 @@ class Session:
         taken = self._take(room) if self._may_carry(now_ms) else None
         if taken is not None:
             return self._launch(now_ms, records, *taken)
+        while self._notes and len(self._notes[0]) > self.room_bytes:  # the path has become narrower
+            self._notes.popleft()
+            self.counts["notes_too_long"] += 1
         if self._notes and len(self._notes[0]) <= room:
             records.append(self._notes.popleft())
         return self._sealer.seal(self._head, b"".join(records)) if records else None
@@ -199,10 +205,9 @@ class Session:
         self._copies.extend(wanted if len(wanted) == POLL_FRAMES or self.path.shared else wanted * POLL_FRAMES)
         return bool(wanted)
 
-    @property
-    def urgency(self) -> Priority | None:
-        """Of what would leave next, given time; None where there is nothing."""
-        if self._signals or self._copies or self._hearing.due_ms < math.inf:
+    def urgency(self, now_ms: float) -> Priority | None:
+        """Of what would leave next; None where there is nothing."""
+        if self._signals or self._copies or self._hearing.due_ms <= now_ms:
             return Priority.CONTROL
         ready = next((priority for priority in Priority if self._queues[priority]), None)
         return ready if ready is not None else Priority.BULK if self._notes else None

@@ -22,8 +22,7 @@ class Talker:
         self.frames = deque(sorted(frames))
         self.asked = 0
 
-    @property
-    def urgency(self) -> Priority | None:
+    def urgency(self, now_ms: float) -> Priority | None:
         return self.frames[0] if self.frames else None
 
     def next_frame(self, now_ms: float) -> bytes | None:
