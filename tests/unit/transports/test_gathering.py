@@ -97,6 +97,15 @@ def test_a_new_message_waits_for_an_idle_one_to_be_forgotten() -> None:
     assert len(table) == 2
 
 
+def test_a_peer_whose_messages_are_done_leaves_its_place_to_another() -> None:
+    table = Gathering(peers_max=1)
+    table.add(0, PEER, 1, 0, b"x", last=False)
+    with pytest.raises(NoRoom):
+        table.add(0, "another", 1, 0, b"x", last=False)
+    table.drop(PEER, 1)
+    table.add(0, "another", 1, 0, b"x", last=False)
+
+
 def test_what_is_finished_or_given_up_is_not_told_as_evicted() -> None:
     table = Gathering()
     table.on_evicted = lambda peer, key: pytest.fail("nothing was")
