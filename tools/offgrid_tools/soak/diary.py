@@ -72,7 +72,6 @@ class Page:
     purging: bool = False
     purged: bool = False
     key: bytes = b""
-    kept: int = 0  # as it was last seen
 
     def check(self, client: Client) -> Iterator[str]:
         """What is wrong. Others record in it meanwhile, and retention drops."""
@@ -90,11 +89,10 @@ class Page:
             yield from self._check_purged(client, told)
             return
         if told.purged_us:
-            if self.kept:
-                yield f"{self.said.name} is purged, and nobody has asked for that"
+            if told.ended_us == told.purged_us:
+                yield f"{self.said.name} was open and is purged, and nobody has asked for that"
             self.purging = self.purged = True  # nothing of it was left, and its row had to go
             return
-        self.kept = told.kept
         if told.recorded < durable:
             yield f"{self.said.name}: {durable} events were answered for, {told.recorded} are recorded"
         if told.recorded > len(self.said.events):
