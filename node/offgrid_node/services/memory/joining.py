@@ -64,7 +64,7 @@ class Joining:
     # ---- inside
 
     def _fold(self) -> Flow[Message]:
-        """What has changed since it was planned, as by a purge, is left as it is; if that is all there is a new plan."""
+        """What has changed since it was planned, as by a purge, stays as it is; if that is all there is a new plan."""
         told = state_pb2.SummariesChanged()
         for _ in range(PLANS_MAX):
             moved = False
