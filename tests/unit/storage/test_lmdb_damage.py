@@ -22,7 +22,7 @@ from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault
 from offgrid_node.protocol.sound import sound
 from offgrid_node.storage.journal import Tail, encode_packs, journal_key
 from offgrid_node.storage.lmdb import LmdbStore
-from offgrid_node.storage.lmdb_env import LAYOUT_VERSION, TAIL_KEY, tail_value
+from offgrid_node.storage.lmdb_env import LAYOUT_VERSION, TAIL_KEY, UNWRITTEN_PAGES_MAX, tail_value
 from offgrid_node.storage.rows import RowSeal
 from offgrid_node.storage.store import Batch
 
@@ -154,6 +154,10 @@ def reason(folder: Path, use: Callable[[LmdbStore], object]) -> str:
         return caught.value.reason
 
 
+def absent(store: LmdbStore) -> object:
+    return store.get("jobs", b"job-00123 and more")
+
+
 def swap(folder: Path, old: bytes, new: bytes) -> None:
     """Rewrites bytes of the file itself, wherever they stand."""
     data = (folder / "data.mdb").read_bytes()
@@ -228,6 +232,86 @@ def test_a_row_that_vanished_is_found_by_verify_and_by_whoever_reads_the_whole_t
     assert reason(folder, lambda store: list(store.scan("jobs"))) == "RowsMissing"
     assert reason(folder, lambda store: list(store.scan("jobs", reverse=True))) == "RowsMissing"
     assert verdict(folder) == ["table jobs: 299 rows found, 300 committed: restore it from a backup"]
+
+
+def test_a_table_that_lacks_a_row_does_not_say_that_there_is_none(folder: Path) -> None:
+    """Not even of its neighbours is anything to be seen; the number of rows tells as soon as it is opened."""
+    edit(folder, b"t/jobs", lambda txn: txn.delete(b"job-00123"))
+    uses: list[Callable[[LmdbStore], object]] = [
+        lambda store: store.get("jobs", b"job-00123"),
+        lambda store: list(store.scan("jobs", prefix=b"job-0012")),
+        lambda store: list(store.scan("jobs", prefix=b"job-0012", reverse=True)),
+    ]
+    for use in uses:
+        assert reason(folder, use) == "RowsMissing"
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        assert store.get("jobs", b"job-00124") == value(124)
+        assert store.get("others", b"job-00123") is None
+
+
+def test_a_table_with_rows_of_the_past_is_trusted_until_somebody_has_looked(folder: Path) -> None:
+    past = RowSeal("jobs").wrap(b"job-00123", b"what it once was")
+    edit(folder, b"t/jobs", lambda txn: txn.put(b"job-00123", past))
+    for verifies in (True, False):  # or reads all of it
+        with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+            assert store.get("jobs", b"job-00123 and more") is None
+            if verifies:
+                store.verify()
+            else:
+                with pytest.raises(Corrupt):
+                    list(store.scan("jobs"))
+            for use in (lambda store: list(store.scan("jobs", prefix=b"job-0001")), absent):
+                with pytest.raises(Corrupt) as caught:
+                    use(store)
+                assert caught.value.reason == "RowsMissing"
+
+
+def test_a_table_that_is_missing_is_not_an_empty_one(folder: Path) -> None:
+    with lmdb.open(str(folder), max_dbs=16) as env, env.begin(write=True) as txn:
+        txn.drop(env.open_db(b"t/jobs", txn=txn))
+    assert reason(folder, lambda store: store.get("jobs", b"job-00001")) == "RowsMissing"
+    assert reason(folder, lambda store: list(store.scan("jobs"))) == "RowsMissing"
+    assert verdict(folder) == [f"table jobs: 0 rows found, {ROWS} committed: restore it from a backup"]
+
+
+@pytest.mark.parametrize("at", [0, -1], ids=["its checksum", "its value"])
+def test_a_damaged_row_is_no_reason_to_distrust_the_others(folder: Path, at: int) -> None:
+    stored = bytearray(RowSeal("jobs").wrap(b"job-00007", value(7)))
+    stored[at] ^= 1
+    edit(folder, b"t/jobs", lambda txn: txn.put(b"job-00007", bytes(stored)))
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        store.verify()
+        assert store.get("jobs", b"job-00008") == value(8)
+        assert store.get("jobs", b"job-00009 and more") is None
+        assert len(list(store.scan("jobs", b"job-00010"))) == ROWS - 10
+
+
+def test_a_row_that_may_have_had_another_key_is_told_of_when_that_is_asked_for(folder: Path) -> None:
+    """Also where rows came in between since, beside which nothing is damaged."""
+    swap(folder, b"job-00123", b"job-00123"[:-1] + b"9")  # behind 00128, and the one that is 00129 before it
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        store.verify()
+        store.commit(Batch(writes={("jobs", b"job-00122%d" % n): b"new" for n in range(3)}))
+        store.commit(Batch(writes={("jobs", b"job-00123 %d" % n): b"new" for n in range(3)}))
+        with pytest.raises(Corrupt):
+            store.get("jobs", b"job-00123")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts on Linux's page size")
+def test_a_file_that_lacks_its_last_pages_ends_nobody(folder: Path, tmp_path: Path) -> None:
+    """To read behind a file's end would: SIGBUS."""
+    program = f"import test_lmdb_damage as it; print(it.wrong_answers(it.Path({str(folder)!r}))[0])"
+    data = folder / "data.mdb"
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        used = store.size_bytes()
+    whole = data.read_bytes()[:used]
+    assert len(whole) == used
+    path = os.pathsep.join((str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])))
+    data.write_bytes(whole[: -4096 * UNWRITTEN_PAGES_MAX])
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (0, b"0\n"), ran.stderr
 
 
 def test_a_row_from_the_past_is_found_by_verify(folder: Path) -> None:
