@@ -7,23 +7,25 @@ import sys
 from pathlib import Path
 
 import pytest
-from live import GIVE_UP_S, eventually, offgrid, offgrid_node
+from live import GIVE_UP_S, eventually, offgrid_node
 
+from offgrid.backup.recovery import Secret
 from offgrid_node.founding import found
+from offgrid_node.keys import NodeKey
 from offgrid_node.local_mesh import LOCAL, LocalNode
+from offgrid_node.restoring_backup import restore_backup
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a read behind a file's end is an error of its own elsewhere")
 def test_a_store_that_ends_its_process(tmp_path: Path) -> None:
     node = LocalNode("attic", ("core",), tmp_path / "node", LOCAL)
-    settings = [f"--set={key}={str(value).lower()}" for key, value in LOCAL.items()]
     found(node.folder, "home", node.name, node.roles, LOCAL)
     node.run("run")
     node.wait_ready()
     with node.client() as client:
         mission = client.missions.create("watch the house")
         kept = client.objects.put(bytes(range(256)) * 40, name="deadly")
-    assert offgrid(node, "state", "backup", tmp_path / "backup").code == 0
+        assert [*client.backups.create(tmp_path / "backup")]
     assert node.stop() == 0
     point_behind_the_end(node.folder / "data" / "memory.db" / "data.mdb", kept.object_id.encode())
 
@@ -37,9 +39,8 @@ def test_a_store_that_ends_its_process(tmp_path: Path) -> None:
     assert "offgrid-node restore --via" in again.err, again.said
 
     back = LocalNode("attic", ("core",), tmp_path / "back", LOCAL)
-    words = ["restore", "--backup", tmp_path / "backup", "--key", node.folder / "keys" / "node.key"]
-    restored = offgrid_node(*words, "--dir", back.folder, "--role", "core", *settings)
-    assert restored.code == 0, restored.said
+    key = NodeKey.read(node.folder / "keys" / "node.key")
+    restore_backup(back.folder, tmp_path / "backup", key, back.roles, LOCAL, secret=Secret())
     back.run("run")
     back.wait_ready()
     with back.client() as client:

@@ -515,3 +515,14 @@ def test_a_newest_transaction_that_was_of_more_is_missed(folder: Path) -> None:
     lose_newest(folder)
     with pytest.raises(Corrupt, match="the store's file is older"), opened(folder):
         pass
+
+
+def test_the_end_that_the_mark_knows_is_one_of_rows_too(folder: Path) -> None:
+    """So that LMDB's list of tables as it once was, beside the journal of now, is not taken for this transaction's."""
+    with opened(folder) as store:
+        ends = [store._below.seal]
+        for key in (b"x", b"y"):
+            store.commit(Batch(writes={("jobs", key): b"without an event"}))
+            store.checkpoint()
+            ends.append(store._below.seal)
+        assert len({*ends}) == 3
