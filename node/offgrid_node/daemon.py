@@ -349,7 +349,7 @@ class Daemon:
             audit_read_bytes=auditing.read_bytes,
             retention=self.node.retention.summary,
             health=self._health.facts,
-            kept=lambda: self._state.with_mirror(self.node.kept_facts),
+            kept=lambda: self._state.kept_facts(self.node),
         )
 
 

@@ -13,10 +13,12 @@ from offgrid_node.backups.sending import Errands
 from offgrid_node.backups.store_file import StoreFile
 from offgrid_node.config.sql_target import parse_target
 from offgrid_node.folder import MIB, backup_folder, recovery_key
+from offgrid_node.node import Node
 from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.state.summaries.tables import summarised_upto
 from offgrid_node.services.backups.sides import BackupParts
 from offgrid_node.services.bulk import Bulk, Threads
-from offgrid_node.services.kept_facts import KeptFacts
+from offgrid_node.services.kept_facts import Backups, KeptFacts
 from offgrid_node.session_vault import Keys, SessionVault
 from offgrid_node.sql_mirror import SqlMirror
 from offgrid_node.storage.logged import LoggedStore
@@ -59,9 +61,17 @@ class NodeState:
         wrapped = self._wrapped.trouble if self._wrapped is not None else ""
         return (*filter(None, [wrapped]), *(self._mirror.notices if self._mirror is not None else ()))
 
-    def with_mirror(self, kept: KeptFacts) -> KeptFacts:
+    def kept_facts(self, node: Node) -> KeptFacts:
+        """What metrics tell of what the node keeps."""
         mirror = self._mirror
-        return kept if mirror is None else replace(kept, mirror_seq=mirror.seq, mirror_fails=bool(mirror.trouble))
+        return replace(
+            node.retention.facts,
+            summarised_seq=summarised_upto(self._store),
+            summaries_fail=bool(node.memory.notices),
+            backups=node.backups.counted if node.backups is not None else Backups(),
+            mirror_seq=mirror.seq if mirror is not None else None,
+            mirror_fails=mirror is not None and bool(mirror.trouble),
+        )
 
     def _backup_parts(self) -> BackupParts:
         state = self._config.state
