@@ -14,6 +14,7 @@ from offgrid_transports.transport import BROADCAST, LinkHost, Priority, Transpor
 PATIENCE_S = 30.0  # beside what the link itself says that it takes
 MEET_S = 0.05  # between two greetings
 CLOSING_S = 0.01
+LEAVING_S = 2.0  # for tasks that leave a device in order
 GREETING = b"\x01offgrid conformance"
 
 T = TypeVar("T")
@@ -146,6 +147,7 @@ class Live:
         for end in self.ends:
             end.close()
         self.run(CLOSING_S)
+        self.waits(lambda: len(asyncio.all_tasks(self.loop)) <= 1, LEAVING_S)
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
 
