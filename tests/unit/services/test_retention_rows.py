@@ -56,15 +56,6 @@ class TestSessionsThatEnded:
         desk.look()
         assert not desk.get(session).purged_us
 
-    def test_stay_where_it_is_summaries_that_are_too_many(self, desk: Kept) -> None:
-        session = desk.session()
-        for number in (1, 2, 3):
-            self.snapshot(desk, session, number, SUMMARIES_SHARE // 8)
-        desk.store.commit(Batch(writes={(SUMMARIES, bytes([at])): bytes(SUMMARIES_SHARE) for at in range(4)}))
-        desk.look()
-        assert self.numbers(desk, session) == [1, 2, 3]
-        assert desk.shrunk
-
     def test_are_looked_at_some_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("offgrid_node.services.retention.LOOKED_MAX", 2)
         desk = Kept(auto_purge_days=7)
@@ -150,6 +141,15 @@ class TestSnapshots:
             self.snapshot(desk, session, number, SUMMARIES_SHARE // 4)
         desk.look()
         assert self.numbers(desk, session) == [1, 2, 3]
+
+    def test_stay_where_it_is_summaries_that_are_too_many(self, desk: Kept) -> None:
+        session = desk.session()
+        for number in (1, 2, 3):
+            self.snapshot(desk, session, number, SUMMARIES_SHARE // 8)
+        desk.store.commit(Batch(writes={(SUMMARIES, bytes([at])): bytes(SUMMARIES_SHARE) for at in range(4)}))
+        desk.look()
+        assert self.numbers(desk, session) == [1, 2, 3]
+        assert desk.shrunk
 
     def test_are_looked_at_some_at_a_time(self, desk: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(keeping, "THINNED_ROWS", 2)
