@@ -42,7 +42,7 @@ def last_words(config: Config) -> Iterator[None]:
     path = config.node.data_dir / LAST_WORDS
     try:
         words = path.read_bytes()[:WORDS_BYTES_MAX].decode(errors="replace").strip() if path.exists() else ""
-        file = path.open("ab")
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
     except OSError:
         yield
         return
