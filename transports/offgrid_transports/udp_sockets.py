@@ -179,7 +179,7 @@ class Listening:
     """Hands over what a socket hears, in turns of DATAGRAMS_A_TURN, until it is closed; closes the socket then."""
 
     def __init__(self, sock: socket.socket, heard: OnDatagram) -> None:
-        self._sock, self._heard = sock, heard
+        self.sock, self._heard = sock, heard
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         try:
@@ -190,26 +190,26 @@ class Listening:
     def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
-        elif self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock)
-        self._sock.close()
+        elif self.sock.fileno() >= 0:
+            self._loop.remove_reader(self.sock)
+        self.sock.close()
 
     def _turn(self) -> None:
         for _ in range(DATAGRAMS_A_TURN):
             try:
-                data, sockaddr = self._sock.recvfrom(DATAGRAM_BYTES)
+                data, sockaddr = self.sock.recvfrom(DATAGRAM_BYTES)
             except BlockingIOError:
                 return
             except OSError:  # what an earlier datagram met; the socket lives on
                 continue
             self._heard(data, sockaddr)
-            if self._sock.fileno() < 0:
+            if self.sock.fileno() < 0:
                 return
 
     async def _hear(self) -> None:
         while True:
             try:
-                data, sockaddr = await self._loop.sock_recvfrom(self._sock, DATAGRAM_BYTES)
+                data, sockaddr = await self._loop.sock_recvfrom(self.sock, DATAGRAM_BYTES)
             except OSError:
                 await asyncio.sleep(0)
                 continue
