@@ -1,4 +1,5 @@
-"""The composition root: config in, running node out. It names the concrete classes, with `node_executors.py`.
+"""The composition root: config in, running node out. It names the concrete classes, with `node_executors.py` and
+`node_state.py`.
 
 Start: store (and its lock), executors, node, listeners, driver, discovery. Stop, in order: no new calls, running work
 killed and given back, the last commit, the store.
@@ -11,30 +12,23 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
-from offgrid.backup.wrapped import WRAPPED_KEYS, wrap_keys
 from offgrid.installed_reducers import load_reducers
 from offgrid_node import __version__
 from offgrid_node.access_files import write_access_files
-from offgrid_node.backups.sending import Errands
-from offgrid_node.backups.store_file import StoreFile
 from offgrid_node.banner import banner
 from offgrid_node.coding import choose
 from offgrid_node.commit_place import INLINE_MAX_MS
-from offgrid_node.config.sql_target import parse_target
 from offgrid_node.driver import Driver
 from offgrid_node.drop_watch import DropWatch
 from offgrid_node.event_log import log_events
 from offgrid_node.executors.running import Running
 from offgrid_node.finding import Finding
-from offgrid_node.folder import MIB, Folder, backup_folder, check_store, open_store, recovery_key
+from offgrid_node.folder import Folder, check_store, open_store
 from offgrid_node.full_disk import StoreTrouble, chunk_notices
 from offgrid_node.heap import Heap
 from offgrid_node.keys import NodeTls, check_identity_certificate, issue_leaf, open_sealed, seal, verify
@@ -46,6 +40,7 @@ from offgrid_node.node import Node
 from offgrid_node.node_executors import make_executors, open_at_work
 from offgrid_node.node_health import NodeHealth
 from offgrid_node.node_settings import jobs_settings, mesh_settings, object_parts
+from offgrid_node.node_state import NodeState
 from offgrid_node.parts import Parts
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
@@ -55,25 +50,19 @@ from offgrid_node.protocol.objects.preference import Policy
 from offgrid_node.protocol.objects.verified import count_of, oldest_us
 from offgrid_node.rotating import ring_of
 from offgrid_node.rotating_root import end_root_rotation
-from offgrid_node.services.backups.sides import BackupParts
 from offgrid_node.services.bulk import Bulk, Threads
 from offgrid_node.services.client import Road
 from offgrid_node.services.flow import Later
 from offgrid_node.services.framed_road import FramedRoad
 from offgrid_node.services.grpc_road import GrpcRoad
-from offgrid_node.services.kept_facts import KeptFacts
 from offgrid_node.services.ledger.reads import ledger_summary
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.retention import Budget
 from offgrid_node.services.sessions.privacy import Privacy
-from offgrid_node.session_vault import Keys, SessionVault
-from offgrid_node.sql_mirror import SqlMirror
 from offgrid_node.storage.blobs import FileBlobs
 from offgrid_node.storage.disk import measure_fsync_ms
 from offgrid_node.storage.logged import LoggedStore
-from offgrid_node.storage.session_keys import SESSION_KEYS, SessionKeys
 from offgrid_node.storage.store import Store
-from offgrid_node.storage.wrapped_keys import WrappedKeys, drop_wrapped
 
 if TYPE_CHECKING:
     from offgrid_node.config import Config
@@ -110,8 +99,6 @@ class Daemon:
         self._meters = make_meters() if config.metrics.listen else None
         self._store_trouble = StoreTrouble(lambda: time.monotonic_ns() // 1_000_000)
         self._drops: DropWatch | None = None
-        self._mirror: SqlMirror | None = None
-        self._wrapped: WrappedKeys | None = None
         self._heap = Heap(asyncio.get_running_loop())
         self.banner = ""
         self.outdated = asyncio.Event()
@@ -143,11 +130,12 @@ class Daemon:
         road = GrpcRoad(tls, lambda: self.node.directory, framed.learn, self._on_lost, before)
         threads = Threads(loop.call_soon_threadsafe)
         self._bulk = Bulk(threads)
-        backups = self._backup_parts(store, loop)
+        self._state = NodeState(self._config, store, loop)
+        self._problems = (*self._problems, *self._state.problems)
+        self._cleanup.append(self._state.close)
         self._cleanup += [self._driver.close, road.close, framed.close, running.close, threads.close, self._bulk.stop]
-        self.node = Node(self._parts(store, [framed, road], running, backups))
+        self.node = Node(self._parts(store, [framed, road], running))
         self.node.runtime.watch(log_events)
-        self._mirror = self._sql_mirror(store)
         self.check_newest()
         self.node.sessions.shredding.start()
         if unreadable := self.node.sessions.shredding.unreadable:
@@ -170,9 +158,7 @@ class Daemon:
         if self.node.backups is not None:
             self.node.backups.start()
             self._cleanup.append(self.node.backups.close)
-        if self._mirror is not None:
-            self._mirror.start()
-            self._cleanup.append(partial(asyncio.to_thread, self._mirror.close))
+        self._state.start_mirror(self.node.node_id)
         await self._finding.start()
         self._heap.start()
         self._cleanup.append(self._heap.close)
@@ -241,37 +227,7 @@ class Daemon:
                 node.runtime.ask("jobs", "daemon", StopHost()).when_done(lambda _: noted.set())
                 await asyncio.wait_for(noted.wait(), STOPPING_S)
 
-    def _backup_parts(self, store: LoggedStore, loop: asyncio.AbstractEventLoop) -> BackupParts:
-        errands, threads, state = Errands(), Threads(loop.call_soon_threadsafe, 1), self._config.state
-        self._cleanup += [threads.close, errands.close]
-        return BackupParts(
-            StoreFile(store, errands),
-            Bulk(threads),
-            backup_folder(self._config),
-            self._config.node.name,
-            self._config.mesh.name,
-            __version__,
-            state.backup_interval * 1_000,
-            state.vacuum_interval * 1_000,
-            state.backup_limit_mb * MIB,
-            recovery_key(self._config),
-        )
-
-    def _session_keys(self, backups: BackupParts) -> Keys:
-        keys = SessionKeys(self._config.node.data_dir / SESSION_KEYS)
-        wrapped, recovery_key = backups.folder / WRAPPED_KEYS, backups.recovery_key
-        if not recovery_key:
-            try:
-                drop_wrapped(wrapped)  # what is shredded from now on could be read by it
-            except Fault as fault:
-                self._problems = (*self._problems, fault.message)
-            return keys
-        thread = ThreadPoolExecutor(1, "wrapped keys")
-        self._cleanup.append(thread.shutdown)
-        self._wrapped = WrappedKeys(keys, wrapped, lambda ring: wrap_keys(ring, recovery_key), thread.submit)
-        return self._wrapped
-
-    def _parts(self, store: Store, roads: Sequence[Road], running: Running, backups: BackupParts) -> Parts:
+    def _parts(self, store: Store, roads: Sequence[Road], running: Running) -> Parts:
         config, key = self._config, self._ring.key
         self._blobs = FileBlobs(config.storage.chunk_dir)
         return Parts(
@@ -294,13 +250,13 @@ class Daemon:
             at_death=self._at_work.take_left if self._at_work is not None else frozenset,
             jobs=jobs_settings(config, key, self._pool),
             objects=object_parts(config, self._blobs, self._bulk, KeyWraps(key, self._ring.older), self._coding.coder),
-            vault=SessionVault(self._session_keys(backups)),
+            vault=self._state.vault,
             reducers=self._reducers,
             privacy=Privacy(
                 config.state.store_raw_content, config.state.export_includes_content, config.state.audit_mode
             ),
             compaction_interval_ms=config.storage.compaction_interval * 1_000,
-            backups=backups,
+            backups=self._state.backups,
             retention=Budget(
                 config.storage.retention_base_mb,
                 config.storage.retention_token_level,
@@ -323,14 +279,6 @@ class Daemon:
             monitor=self._on_fault,
             meters=self._meters,
         )
-
-    def _sql_mirror(self, store: Store) -> SqlMirror | None:
-        url = self._config.state.sql_mirror.get_secret_value()
-        return SqlMirror(store, parse_target(url), self.node.node_id) if url else None
-
-    def _kept_facts(self) -> KeptFacts:
-        kept, mirror = self.node.kept_facts, self._mirror
-        return kept if mirror is None else replace(kept, mirror_seq=mirror.seq, mirror_fails=bool(mirror.trouble))
 
     def _watch_drops(self) -> DropWatch | None:
         if not self._config.jobs.drop_dir:
@@ -382,11 +330,10 @@ class Daemon:
                 *self.node.object_notices,
                 *self.node.journal_notices,
                 *self.node.backup_notices,
-                *((self._wrapped.trouble,) if self._wrapped is not None and self._wrapped.trouble else ()),
+                *self._state.notices,
                 *self.node.ledger.mute_notices,
                 *self.node.memory.notices,
                 *self.node.retention.notices,
-                *(self._mirror.notices if self._mirror is not None else ()),
             ),
             ledger=ledger_summary(store),
             coder=self._coding.coder.name,
@@ -402,7 +349,7 @@ class Daemon:
             audit_read_bytes=auditing.read_bytes,
             retention=self.node.retention.summary,
             health=self._health.facts,
-            kept=self._kept_facts,
+            kept=lambda: self._state.kept_facts(self.node),
         )
 
 

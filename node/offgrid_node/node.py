@@ -61,7 +61,6 @@ from offgrid_node.services.jobs.results import Results
 from offgrid_node.services.jobs.speech import Speech
 from offgrid_node.services.jobs.work import Work
 from offgrid_node.services.join import JoinHandlers
-from offgrid_node.services.kept_facts import Backups, KeptFacts
 from offgrid_node.services.ledger.handlers import LedgerHandlers
 from offgrid_node.services.memory.room import MemoryRoom
 from offgrid_node.services.mesh import MeshHandlers
@@ -214,16 +213,6 @@ class Node:
     @property
     def backup_notices(self) -> tuple[str, ...]:
         return self.backups.notices if self.backups is not None else ()
-
-    @property
-    def kept_facts(self) -> KeptFacts:
-        """Without the copy for SQL, which is none of the node's own."""
-        return replace(
-            self.retention.facts,
-            summarised_seq=summarised_upto(self.runtime.store),
-            summaries_fail=bool(self.memory.notices),
-            backups=self.backups.counted if self.backups is not None else Backups(),
-        )
 
     @property
     def object_notices(self) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
-"""`offgrid-node restore --backup`: a node comes back from a file that it wrote (backups/taking.py), without any other.
+"""`offgrid-node restore --backup`: a node comes back from a file that it wrote (backups/taking.py), without any other,
+unless hosts keep what is newer (newer_at_hosts.py).
 
 As from its hosts (restoring.py) the store is put together beside its place and takes it when all is there; then key and
 config follow, the config last. It begins a new life, by chance far enough behind the one of the backup: whatever the
@@ -23,6 +24,7 @@ from offgrid.backup.wrapped import WRAPPED_KEYS, unwrap_keys
 from offgrid.v1 import state_pb2
 from offgrid_node.folder import MIB, STORE_FILE, Folder
 from offgrid_node.keys import NodeKey, make_private_folder
+from offgrid_node.newer_at_hosts import check_newest
 from offgrid_node.protocol.errors import AlreadyExists, Corrupt, FailedPrecondition, Fault
 from offgrid_node.protocol.objects.lives import TOKEN_BYTES, Life
 from offgrid_node.protocol.state.chain import Replay, writes_of
@@ -62,14 +64,17 @@ def restore_backup(
     *,
     secret: Secret,
     wrapped: Path | None = None,
+    via: str | None = None,
+    gives_up: bool = False,
     dry_run: bool = False,
     say: Say = lambda sentence: None,
 ) -> CameBack:
     """Puts config, key, store and the keys of sessions into the folder; with `dry_run` nothing. `wrapped`: the file of
-    those keys; None: the one beside the backup, if it is there and the secret opens it.
+    those keys; None: the one beside the backup, if it is there and the secret opens it. `via`: a member, to be asked
+    for what is newer, which `gives_up` gives up.
 
     Raises AlreadyExists where a node lives in the folder, Corrupt (BackupDamaged), FailedPrecondition (BackupUnread,
-    NotThisNode, KeyReplaced, LivesOver), and what opening the store raises."""
+    NotThisNode, KeyReplaced, LivesOver), what `check_newest` raises, and what opening the store raises."""
     folder = Folder(path)
     folder.check_empty()
     try:
@@ -77,6 +82,7 @@ def restore_backup(
             manifest = reader.check()
             for each in manifest.damaged:
                 say(f"not in the backup, since it was damaged in the store: {each}")
+            check_newest(reader, key, via, say, gives_up=gives_up)
             keys = _session_keys(file, wrapped, secret, say)
             if dry_run:
                 return CameBack(manifest, key.node_id, len(keys))

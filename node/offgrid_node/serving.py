@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from offgrid_node import arena
 from offgrid_node.daemon import Daemon
 from offgrid_node.folder import Folder
+from offgrid_node.store_trial import last_words
 
 if TYPE_CHECKING:
     from offgrid_node.config import Config
@@ -40,7 +41,8 @@ def serve(path: Path, reading: ConfigReading) -> None:
     logging.getLogger("grpc._cython.cygrpc").addFilter(hide_broken_off)
     arena.share_one()
     sys.setswitchinterval(0.0005)  # the default lets a computing thread hold up the loop for 5 ms at a time
-    asyncio.run(_serve(folder, config, unused))
+    with last_words(config):
+        asyncio.run(_serve(folder, config, unused))
 
 
 async def _serve(folder: Folder, config: Config, unused: Sequence[str]) -> None:

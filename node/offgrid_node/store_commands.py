@@ -16,15 +16,21 @@ if TYPE_CHECKING:
 
     from offgrid.backup.recovery import Secret
     from offgrid_node.keys import NodeKey
+    from offgrid_node.restoring_backup import CameBack
 
 
 @click.command()
 @FOLDER
-@click.option("--via", "address", metavar="HOST:PORT", help="Where any member of the mesh listens.")
+@click.option(
+    "--via",
+    "address",
+    metavar="HOST:PORT",
+    help="Where any member of the mesh listens; with --backup it is asked whether hosts keep what is newer.",
+)
 @click.option(
     "--backup",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="In place of --via: a backup that the node wrote.",
+    help="From a backup that the node wrote.",
 )
 @click.option(
     "--recovery-secret",
@@ -44,6 +50,11 @@ if TYPE_CHECKING:
     help="A copy of the lost node's keys/node.key.",
 )
 @click.option("--words", is_flag=True, help="Asks for the 24 recovery words in place of a key file.")
+@click.option(
+    "--give-up-newer",
+    is_flag=True,
+    help="With --backup: what hosts keep from after it is lost for good.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would come back.")
 @ROLE
 @SETTINGS
@@ -56,6 +67,7 @@ def restore(
     wrapped_keys: Path | None,
     key_file: Path | None,
     words: bool,
+    give_up_newer: bool,
     dry_run: bool,
     roles: tuple[str, ...],
     settings: tuple[str, ...],
@@ -65,8 +77,10 @@ def restore(
     from offgrid_node.keys import NodeKey
     from offgrid_node.keys.words import seed_of
 
-    if (address is None) == (backup is None):
-        raise click.UsageError("say from where: --via HOST:PORT or --backup FILE, one of them")
+    if address is None and backup is None:
+        raise click.UsageError("say from where: --via HOST:PORT or --backup FILE")
+    if give_up_newer and backup is None:
+        raise click.UsageError("--give-up-newer goes with --backup: without it the newest comes back")
     if (key_file is None) == (not words):
         raise click.UsageError("say whose node it is: --key FILE or --words, one of them")
     if key_file is not None:
@@ -76,7 +90,22 @@ def restore(
     chosen = roles or ("core", "broker", "host")
     if backup is not None:
         opens = _opening(recovery_secret, passphrase)
-        _from_backup(folder, backup, key, chosen, parse_settings(settings), opens, wrapped_keys, dry_run=dry_run)
+        from offgrid_node.restoring_backup import restore_backup
+
+        made = restore_backup(
+            folder,
+            backup,
+            key,
+            chosen,
+            parse_settings(settings),
+            secret=opens,
+            wrapped=wrapped_keys,
+            via=address,
+            gives_up=give_up_newer,
+            dry_run=dry_run,
+            say=click.echo,
+        )
+        _tell_of_backup(made, dry_run=dry_run)
     elif address is not None:
         _from_mesh(folder, key, address, chosen, parse_settings(settings), dry_run=dry_run)
     if not dry_run:
@@ -94,22 +123,7 @@ def _opening(recovery_secret: Path | None, passphrase: bool) -> Secret:
     return Secret(key, click.prompt("passphrase", hide_input=hidden, err=True).encode() if passphrase else b"")
 
 
-def _from_backup(
-    folder: Path,
-    backup: Path,
-    key: NodeKey,
-    roles: tuple[str, ...],
-    values: Mapping[str, object],
-    secret: Secret,
-    wrapped: Path | None,
-    *,
-    dry_run: bool,
-) -> None:
-    from offgrid_node.restoring_backup import restore_backup
-
-    made = restore_backup(
-        folder, backup, key, roles, values, secret=secret, wrapped=wrapped, dry_run=dry_run, say=click.echo
-    )
+def _tell_of_backup(made: CameBack, *, dry_run: bool) -> None:
     manifest = made.manifest
     said = "would come back" if dry_run else "restored"
     click.echo(f"{said}: {manifest.node} ({made.node_id}) of mesh {manifest.mesh}")

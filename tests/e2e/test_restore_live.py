@@ -88,6 +88,25 @@ def struck_down(owner: LocalNode, address: str, words: str) -> None:
         process.kill()
 
 
+def from_backup_that_is_outdated(owner: LocalNode, address: str, words: str, backup: Path) -> None:
+    """Nothing that hosts keep is given up unless the operator says so, and nobody asked is no reason."""
+    command = ["restore", "--words", "--backup", str(backup), "--dir", str(owner.folder)]
+
+    def said(*flags: str) -> tuple[int, str]:
+        argv = [str(BIN / "offgrid-node"), *command, *flags]
+        done = subprocess.run(argv, check=False, input=words, capture_output=True, text=True, timeout=GIVE_UP_S)
+        return done.returncode, done.stdout + done.stderr
+
+    code, text = said()
+    assert (code, "may have it newer than this backup" in text) == (4, True), text
+    code, text = said("--via", address)
+    assert (code, "events newer than the backup" in text, "host" in text) == (4, True, True), text
+    assert not owner.folder.exists()
+    for flags in (("--via", address), ()):
+        code, text = said(*flags, "--give-up-newer", "--dry-run")
+        assert (code, "given up: the journal at" in text) == (0, bool(flags)), text
+
+
 def test_a_core_without_its_disk_comes_back_by_its_words(mesh: LocalMesh, tmp_path: Path) -> None:
     owner, source, copy = mesh["owner"], tmp_path / "text.bin", tmp_path / "copy.bin"
     source.write_bytes(os.urandom(100_000))
@@ -101,6 +120,9 @@ def test_a_core_without_its_disk_comes_back_by_its_words(mesh: LocalMesh, tmp_pa
         client.quorum.ack("vote")
     pay(owner, "may")
     eventually(lambda: settled(owner), "what the job cost is paid")
+    eventually(lambda: all_safe(owner), "all events lie at hosts")
+    assert offgrid(owner, "state", "backup", tmp_path / "early.zip").code == 0
+    assert offgrid(owner, "mission", "create", "after the backup").code == 0
     before = known_to(owner)
     assert "harvest" in str(before)
     eventually(lambda: all_safe(owner), "all events lie at hosts")
@@ -117,6 +139,7 @@ def test_a_core_without_its_disk_comes_back_by_its_words(mesh: LocalMesh, tmp_pa
     wrong = restore(owner, address, " ".join(reversed(words.split())) + "\n")
     assert wrong.returncode != 0
     assert "Traceback" not in wrong.stderr
+    from_backup_that_is_outdated(owner, address, words, tmp_path / "early.zip")
     struck_down(owner, address, words)
     if not (owner.folder / "offgrid.toml").exists():
         done = restore(owner, address, words)

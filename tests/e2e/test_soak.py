@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from random import Random
 
+import pytest
 from live import run
 
 from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2
@@ -58,6 +59,16 @@ def test_a_node_that_keeps_sessions_loses_nothing_by_a_kill(tmp_path: Path) -> N
 
 def test_damaged_configs(tmp_path: Path) -> None:
     soak("configs", "--rounds", "300", "--seed", "1")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_damages_at_rest(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    out = soak("damages", "--rounds", "12", "--seed", "5", "--json", figures)
+    told = json.loads(figures.read_text())["figures"]
+    assert told["damages"] == 12
+    assert told["detected"] > 2, out
+    assert told["repaired"] + told.get("no copy", 0) == told["detected"] + told.get("killed", 0)
 
 
 def test_a_request_that_made_two_jobs_over_the_death_of_its_client_is_seen() -> None:

@@ -34,10 +34,8 @@ def test_processes_with_other_hash_seeds_print_the_same_bytes() -> None:
     assert json.loads(first)["trace"] == simulate(eventful).trace
 
 
-def test_so_do_sessions() -> None:
-    first, second = (in_a_process(2, hash_seed, TALK_MESH) for hash_seed in ("0", "1"))
-    assert first == second
-    assert json.loads(first)["trace"] == simulate(2, mesh=TALK_MESH).trace
+def test_so_does_another_process_of_sessions() -> None:
+    assert json.loads(in_a_process(3, "1", TALK_MESH))["trace"] == simulate(3, mesh=TALK_MESH).trace
 
 
 def test_seeds_differ() -> None:

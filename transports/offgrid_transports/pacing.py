@@ -7,7 +7,7 @@ shorter than what it may cause, and shrinks while it is longer, faster the longe
 a queue, shares evenly with its like, drains the queue in each swing and so learns the true round trip again.
 
 Four things differ from the paper. The queue that it may cause is `sqrt(QUEUE / rate)` long rather than so many packets:
-2.4 ms at 5 MB/s and 17 ms at 100 kB/s, which a slow line's users do not feel and a fast line's jittery ends do not
+3.5 ms at 5 MB/s and 24 ms at 100 kB/s, which a slow line's users do not feel and a fast line's jittery ends do not
 mistake. The first doubling ends at what was delivered, not where it overshot. And loss beyond LOSS_MAX, which a queue
 too short to be seen causes too, or silence for PERSISTENT_RTTS shrinks the window after all. And when the window has
 been the smallest for LOW_ROUNDS and the round trip is still long, the path itself has grown longer.
@@ -29,7 +29,7 @@ BURST_FRAMES = 10  # what may leave at once after a pause, or in one go of a coa
 BURST_MS = 2.0
 PAUSE_MS_MIN = 0.01  # a clock that counts from far away still tells this much apart
 PACE = 2.0  # how much faster than a window a round trip frames may leave: the window limits, the pace smooths
-QUEUE = 30_000.0  # byte·ms: the queue that one session may cause is sqrt(QUEUE / rate) long
+QUEUE = 60_000.0  # byte·ms: the queue that one session may cause is sqrt(QUEUE / rate) long
 QUEUE_FRAMES_MIN = 2
 FLOOR_MS = 10_000.0  # the least round trip is remembered so long, for a path may change
 RTT_MS_MIN = 0.05

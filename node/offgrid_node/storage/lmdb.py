@@ -9,6 +9,7 @@ because they share gate, writer and environment; `lmdb_events.py` walks the jour
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -108,6 +109,7 @@ class LmdbStore:
                 opened = self._usable()
                 db = opened.dbs.get(TABLE + table)
                 if db is None:
+                    opened.check_absent(table, key)
                     return None
                 with opened.env.begin(db=db) as txn:
                     stored = txn.get(key)
@@ -121,11 +123,16 @@ class LmdbStore:
         if stored is not None:
             return seal.unwrap(key, stored)
         if around is not None:
-            check_order(table, around)
-            check_below(table, seal, span, around)
-            check_above(table, seal, span, around)
-            if around.rows:
-                raise damaged_order(table, key)
+            opened.check_absent(table, key)
+            try:
+                check_order(table, around)
+                check_below(table, seal, span, around)
+                check_above(table, seal, span, around)
+                if around.rows:
+                    raise damaged_order(table, key)
+            except Corrupt as fault:
+                opened.doubt(table, fault)
+                raise
         return None
 
     def scan(
@@ -135,6 +142,16 @@ class LmdbStore:
 
     def span(self, table: str, span: KeyRange, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """As `scan`, of the keys in `span`. Rows come before what lies beyond them is looked at."""
+        with self._gate:
+            opened = self._usable()
+            opened.check_trusted(table)
+        try:
+            yield from self._span(table, span, reverse=reverse)
+        except Corrupt as fault:
+            opened.doubt(table, fault)
+            raise
+
+    def _span(self, table: str, span: KeyRange, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         seal = self._seal(table)
         tally = self._tally(table) if span == KeyRange(b"", None) else None
         last: bytes | None = None
@@ -326,8 +343,11 @@ class LmdbStore:
 
     @property
     def seal(self) -> bytes:
-        """What is at the journal's end, and after no other history."""
-        return self._tail.digest
+        """What the store has after this history, and after no other one."""
+        with self._gate:
+            sums = sorted(self._usable().sums.items())
+        parts = [self._tail.digest, *(name.encode() + total.encode() for name, total in sums)]
+        return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
 
     @property
     def tables(self) -> frozenset[str]:

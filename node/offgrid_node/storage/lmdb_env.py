@@ -10,6 +10,7 @@ store into an empty one without a word.
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypedDict
@@ -19,7 +20,7 @@ import lmdb
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, Unavailable
 from offgrid_node.storage.disk import DISK_RETRY_MS, disk_fault, write_durably
 from offgrid_node.storage.journal import EMPTY, Tail, decode_pack, gap
-from offgrid_node.storage.rows import TABLES_MAX, RowSeal, TableSum
+from offgrid_node.storage.rows import TABLES_MAX, RowSeal, TableSum, damaged_row
 from offgrid_node.storage.runway import Runway
 
 LAYOUT_VERSION = 2  # 1 knew of no log above it and would pass over what is there
@@ -44,6 +45,15 @@ class _Engine(TypedDict, total=False):
     lib_version: int
 
 
+class Gap(NamedTuple):
+    """Between two sound rows, the keys of which are these (None: the table's end), one was seen to be damaged. Should
+    that be its key, it had any other of those."""
+
+    low: bytes
+    high: bytes | None
+    damaged: bytes
+
+
 @dataclass(slots=True)
 class Opened:
     """An open environment and what is known of it. `synced_txn` is the last transaction known to be on the disk."""
@@ -57,6 +67,8 @@ class Opened:
     log_id: bytes = b""
     dbs: dict[str, lmdb._Database] = field(default_factory=dict)
     sums: dict[str, TableSum] = field(default_factory=dict)
+    suspect: set[str] = field(default_factory=set)  # tables that were seen to lack rows, or to have another's
+    gaps: dict[str, list[Gap]] = field(default_factory=dict)  # by table
     seen: int = 0  # rows and packs, since the map was laid
     number: int = field(default_factory=itertools.count().__next__)  # after a reopening transactions may count anew
 
@@ -65,6 +77,25 @@ class Opened:
         open. Raises lmdb.Error, and must be closed then."""
         self.env.set_mapsize(self.env.info()["map_size"])
         self.seen = 0
+
+    def check_absent(self, table: str, key: bytes) -> None:
+        """Before it is said that a row is not there. Raises Corrupt."""
+        self.check_trusted(table)
+        for low, high, damaged in self.gaps.get(table, ()):
+            if low < key and (high is None or key < high):
+                raise damaged_row(table, damaged)
+
+    def check_trusted(self, table: str) -> None:
+        """What is not found in a table that lacks rows may have been there, and what is may be of before. Raises
+        Corrupt (RowsMissing)."""
+        if table in self.suspect:
+            text = f"table {table} is not the one that was committed, and rows may be missing: restore it from a backup"
+            raise Corrupt(text, reason="RowsMissing")
+
+    def doubt(self, table: str, fault: Corrupt) -> None:
+        """After a read that this was raised in."""
+        if fault.reason in ("OrderBroken", "RowsMissing"):
+            self.suspect.add(table)
 
     def close(self) -> None:
         self.runway.close()
@@ -106,11 +137,14 @@ def open_environment(path: Path, map_bytes: int, synced_txn: int = -1) -> Opened
 
 def _check_length(opened: Opened, data: Path) -> None:
     """A file that was cut off ends this process by SIGBUS once a page is read that is not there. Pages that the last
-    transaction took and gave back again may never have been written, so a few may be missing at the end."""
+    transaction took and gave back again may never have been written, so a few may be missing at the end: as zeros,
+    which are no page, nobody can die of them."""
     pages, there = opened.env.info()["last_pgno"] + 1, data.stat().st_size // opened.page_bytes
     if there + UNWRITTEN_PAGES_MAX < pages:
         text = f"the store's file {data} ends after {there} of its {pages} pages: restore it from a backup"
         raise Corrupt(text, reason="StoreDamaged")
+    if there < pages:
+        os.truncate(data, pages * opened.page_bytes)
 
 
 def _is_fresh(path: Path, made: bool) -> bool:
@@ -186,7 +220,18 @@ def _load(opened: Opened) -> None:
     if JOURNAL not in opened.dbs or META not in opened.dbs:
         raise Corrupt("the store's own tables are missing: restore it from a backup", reason="StoreDamaged")
     opened.tail, opened.floor, opened.sums, opened.log_id = read_meta(opened)
+    _suspect_tables(opened)
     _check_tail(opened)
+
+
+def _suspect_tables(opened: Opened) -> None:
+    """LMDB's own list of them is held against the summary: one of before would bring back rows that were right once."""
+    there = {name.removeprefix(TABLE) for name in opened.dbs if name.startswith(TABLE)}
+    opened.suspect |= there ^ opened.sums.keys()
+    with opened.env.begin() as txn:
+        for table in there & opened.sums.keys():
+            if txn.stat(opened.dbs[TABLE + table])["entries"] != opened.sums[table].rows:
+                opened.suspect.add(table)
 
 
 class Meta(NamedTuple):

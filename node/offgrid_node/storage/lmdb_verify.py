@@ -10,7 +10,7 @@ import lmdb
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.sound import row_name
 from offgrid_node.storage.journal import check_follows, decode_pack
-from offgrid_node.storage.lmdb_env import JOURNAL, TABLE, Meta, Opened, fault_of, read_meta
+from offgrid_node.storage.lmdb_env import JOURNAL, TABLE, Gap, Meta, Opened, fault_of, read_meta
 from offgrid_node.storage.lmdb_read import Row, wrong_sum
 from offgrid_node.storage.rows import CHECKSUM_BYTES, RowSeal, TableSum, damaged_order, damaged_row
 
@@ -18,7 +18,8 @@ FINDINGS_MAX = 1_000
 
 
 def verify_environment(opened: Opened, path: Path) -> list[str]:
-    """Every checksum, the order of keys, that a search finds each row, the journal's chain, and each table's sum.
+    """Every checksum, the order of keys, that a search finds each row, the journal's chain, and each table's sum; notes
+    which tables are `suspect` from now on.
 
     The caller keeps commits away. At most FINDINGS_MAX sentences; the last then says that there are more.
     """
@@ -26,6 +27,7 @@ def verify_environment(opened: Opened, path: Path) -> list[str]:
     for finding in _findings(opened, path):
         if len(found) == FINDINGS_MAX:
             found.append(f"and more: only the first {FINDINGS_MAX} are listed")
+            opened.suspect |= opened.sums.keys()  # nobody has looked at all of them
             break
         found.append(finding)
     return found
@@ -91,16 +93,32 @@ def _journal(opened: Opened, expected: Meta) -> Iterator[str]:
 
 
 def _table(opened: Opened, table: str, expected: TableSum) -> Iterator[str]:
+    """A row that is damaged where it lies is told of by whoever reads it; all else makes the table suspect."""
     seal = RowSeal(table)
-    count = total = 0
+    count = total = meant = 0  # `meant`: had no checksum itself been damaged
+    suspect = table in opened.suspect
+    opened.suspect.add(table)  # until it has been read to its end
+    gaps, damaged, low = list[Gap](), list[bytes](), b""
     for row in _walk(opened, TABLE + table, table):
         if isinstance(row, str):
+            suspect = True
             yield row
             continue
         key, stored = row
-        if not seal.holds(key, stored):
+        right = seal.checksum(key, stored[CHECKSUM_BYTES:])
+        if stored[:CHECKSUM_BYTES] != right:
+            damaged.append(key)
             yield damaged_row(table, key).message
+        else:
+            gaps += (Gap(low, key, each) for each in damaged)
+            damaged.clear()
+            low = key
         count += 1
         total += int.from_bytes(stored[:CHECKSUM_BYTES], "big")
+        meant += int.from_bytes(right, "big")
     if (found := TableSum(count, total % 2**64)) != expected:
+        suspect = suspect or TableSum(count, meant % 2**64) != expected
         yield wrong_sum(table, found, expected)
+    opened.gaps[table] = [*gaps, *(Gap(low, None, each) for each in damaged)]
+    if not suspect:
+        opened.suspect.discard(table)

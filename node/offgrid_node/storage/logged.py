@@ -271,12 +271,15 @@ class LoggedStore:
     def _commit_below(self, batch: Batch) -> None:
         """With an empty batch the store below moves on all the same."""
         base_seq = self._below.journal_seq
+        records = self._log.records if self._log is not None and batch is self._overlay.batch else None
         try:
             if batch:
                 self._below.commit(batch)
             else:
                 self._below.move_on()
             self._begin()
+            if self._log is not None:
+                self._log.note_moved(records)
         except Exhausted:  # nothing was tried
             raise
         except BaseException:

@@ -1,6 +1,7 @@
 """The redo log: batches that are durable and not in the store's own file yet, in one file of a fixed length.
 
-    head, one block: magic 4 | id of the log 16 | digest 16
+    head, one block: magic 4 | id of the log 16 | digest 16; at its second sector the mark:
+        magic 4 | transaction 8 | records 4 | records before 4 | what they follow 8 | check over the mark before it 8
     records, each in blocks of its own: magic 4 | transaction 8 | place 4 | bytes of the body 4 | events 4 | rows 4
         | digest over the record before, this header and the body 16 | check over all before it 8 | body
 
@@ -11,8 +12,13 @@ stands in the file is void, and writing begins at its start again. Nothing that 
 an overwrite changes no size, so it is one flush.)
 
 A record is appended only once the one before it is durable. So where the log ends too early, whatever follows of the
-same transaction shows it ("Protocol-Aware Recovery", Alagappan et al. 2018). Only of the very last record nobody can
-say whether it was damaged or never finished: it counts as not finished.
+same transaction shows it ("Protocol-Aware Recovery", Alagappan et al. 2018). Of the very last record the mark tells:
+how many records of which transaction are durable, and how many of the transaction before went into the store with this
+one, where they are all that did. It is written once that is so, into the system's memory alone, and costs no flush: of
+a process that was killed it is there, so a last record that it tells of and that is not there was damaged; without it,
+as a power cut may leave the file, such a one counts as not finished. A store that is one transaction behind the mark
+has lost its newest (LMDB begins with the one before where that is torn): the records that went into that make it good,
+and where there was more the store is refused. So is one whose end is another than that of the same transaction was.
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ import hashlib
 import os
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +42,9 @@ RECORDS_BYTES = 2 * 1024 * 1024  # 512 small batches
 LOG_BYTES = BLOCK_BYTES + RECORDS_BYTES
 RECORD_BYTES_MAX = 256 * 1024  # a larger batch is no dearer in the store's own file
 
+_MARK = struct.Struct(">4sQII8s")  # magic, transaction, records of it, of the one before, the head of a digest
+_MARK_MAGIC, _MARK_AT = b"OGRM", 512
+_NOT_ALL = 0xFFFF_FFFF  # in place of the records before: the store took more than them
 _HEADER = struct.Struct(">4sQIIII")  # magic, transaction, place, bytes of the body, events, rows
 _HEAD_MAGIC, _MAGIC = b"OGRL", b"OGR2"
 _DIGEST_BYTES, _CHECK_BYTES = 16, 8
@@ -45,6 +55,13 @@ _ROW = struct.Struct(">BHI")  # bytes of the table's name, of the key, of the va
 _DELETED = 0xFFFF_FFFF  # in place of a value's length
 _WRITTEN_THROUGH = getattr(os, "O_DSYNC", 0) if sys.platform == "linux" else 0
 _FLAGS = os.O_RDWR | _WRITTEN_THROUGH | getattr(os, "O_BINARY", 0)
+
+
+class _Mark(NamedTuple):
+    txn: int
+    records: int
+    before: int
+    follows: bytes
 
 
 class _End(NamedTuple):
@@ -61,6 +78,12 @@ class RedoLog:
     def __init__(self, path: Path, log_id: bytes, fd: int) -> None:
         """Use `make` or `open`."""
         self._path, self._id, self._fd = path, log_id, fd
+        self._lazy_fd = -1
+        try:
+            self._lazy_fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        except BaseException:
+            self.close()
+            raise
         self.begin(0, b"")
 
     @classmethod
@@ -69,7 +92,7 @@ class RedoLog:
         path = folder / LOG_FILE
         log = cls(path, log_id, os.open(path, _FLAGS | os.O_CREAT | os.O_TRUNC, 0o600))
         try:
-            log._write(_head(log_id) + bytes(RECORDS_BYTES), 0)
+            log._write(_head(log_id) + bytes(RECORDS_BYTES), 0, log._fd)
             sync_file(log._fd)
             sync_folder(folder)
         except BaseException:
@@ -94,8 +117,19 @@ class RedoLog:
 
     def begin(self, txn: int, seal: bytes) -> None:
         """Records from here on come after transaction `txn` of the store whose end `seal` names."""
-        self._txn = txn
+        self._txn, self._before = txn, _NOT_ALL
         self._first = self._end = _End(_digest(self._id, b"%d" % txn, seal))
+
+    def note_moved(self, before: int | None) -> None:
+        """After `begin`: that transaction is durable, and took these many records of the one before, all that were
+        there, and nothing else; None: others, or more."""
+        self._before = _NOT_ALL if before is None else before
+        self._write_mark()
+
+    @property
+    def records(self) -> int:
+        """Since `begin`."""
+        return self._end.place
 
     def has_room(self, body: bytes) -> bool:
         return self._end.at + _blocks(body) <= LOG_BYTES
@@ -107,10 +141,11 @@ class RedoLog:
         previous, place, at = self._end
         header = _HEADER.pack(_MAGIC, self._txn, place, len(body), len(batch.events), len(batch.writes))
         digest = _digest(self._id, previous, header, body)
-        self._write(header + digest + _check(self._id, header, digest) + body, at)
+        self._write(header + digest + _check(self._id, header, digest) + body, at, self._fd)
         if not _WRITTEN_THROUGH:
             sync_file(self._fd)
         self._end = _End(digest, place + 1, at + _blocks(body))
+        self._write_mark()
 
     def read(self) -> list[Batch]:
         """What is there from `begin` on; what is appended comes behind it. Raises `Corrupt` (StoreDamaged) when it
@@ -118,6 +153,7 @@ class RedoLog:
         data = self._read_all()
         batches, self._end = self._walk(data)
         self._check_behind(data)
+        self._check_mark(data)
         if batches:
             sync_file(self._fd)  # a process that was killed may have left it in the system's memory alone
         return batches
@@ -138,15 +174,16 @@ class RedoLog:
             raise self._damaged(end.place)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        for fd in (self._fd, self._lazy_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._lazy_fd = -1
 
     # ---- inside
 
     def _check_head(self, data: bytes) -> None:
-        head = _head(self._id)
-        if data[: len(head)] != head:
+        head, mark_end = _head(self._id), _MARK_AT + _MARK.size + _CHECK_BYTES
+        if data[:_MARK_AT] + data[mark_end:BLOCK_BYTES] != head[:_MARK_AT] + head[mark_end:]:
             raise _refused(self._path, "is damaged at its head, or another store's")
         if len(data) != LOG_BYTES:
             raise _refused(self._path, f"has {len(data)} of its {LOG_BYTES} bytes")
@@ -194,6 +231,30 @@ class RedoLog:
             if (at, frame[1]) != (self._end.at, self._end.place):
                 raise self._damaged(self._end.place)
 
+    def _write_mark(self) -> None:
+        """A help only, that no disk needs to take."""
+        mark = _MARK.pack(_MARK_MAGIC, self._txn, self._end.place, self._before, self._first.previous)
+        with suppress(OSError):
+            self._write(mark + _check(self._id, mark, b""), _MARK_AT, self._lazy_fd)
+
+    def _mark(self, data: bytes) -> _Mark | None:
+        mark, check = data[_MARK_AT : _MARK_AT + _MARK.size], data[_MARK_AT + _MARK.size :][:_CHECK_BYTES]
+        magic, *told = _MARK.unpack(mark)
+        return _Mark(*told) if (magic, check) == (_MARK_MAGIC, _check(self._id, mark, b"")) else None
+
+    def _check_mark(self, data: bytes) -> None:
+        """A store that has gone on without telling this log knows more than the mark."""
+        mark, found = self._mark(data), self._end.place
+        if mark is None or mark.txn < self._txn:
+            return
+        if mark.txn == self._txn and found < mark.records:
+            raise _refused(self._path, f"is damaged at its record {found}, which was durable")
+        if mark.txn == self._txn and mark.follows != self._first.previous[: len(mark.follows)]:
+            raise _refused(self._path, f"knows another end of transaction {mark.txn} than the store has")
+        if mark.txn > self._txn and mark[:3] != (self._txn + 1, 0, found):
+            what = f"knows of transaction {mark.txn}, and the store is at {self._txn}: the store's file is older"
+            raise _refused(self._path, what)
+
     def _damaged(self, place: int) -> Corrupt:
         return _refused(self._path, f"is damaged at its record {place}, and others follow")
 
@@ -204,14 +265,14 @@ class RedoLog:
             parts.append(part)
         return b"".join(parts)
 
-    def _write(self, data: bytes, at: int) -> None:
+    def _write(self, data: bytes, at: int, fd: int) -> None:
         left = memoryview(data)
         while left:
             if sys.platform == "win32":
-                os.lseek(self._fd, at, os.SEEK_SET)
-                written = os.write(self._fd, left)
+                os.lseek(fd, at, os.SEEK_SET)
+                written = os.write(fd, left)
             else:
-                written = os.pwrite(self._fd, left, at)
+                written = os.pwrite(fd, left, at)
             left, at = left[written:], at + written
 
 

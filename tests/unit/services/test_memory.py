@@ -12,7 +12,7 @@ from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, InvalidRequest, NotFound, Unavailable
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.state.sessions.tables import BLOCKS, SESSIONS, block_key
-from offgrid_node.protocol.state.summaries.commands import DropSummaries
+from offgrid_node.protocol.state.summaries.commands import DropSummaries, FoldSummaries
 from offgrid_node.protocol.state.summaries.tables import JOURNAL, SUMMARIES, summarised_upto, summary_key
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.memory import asking, walking
@@ -590,6 +590,25 @@ class TestJoining:
         while desk.settle(desk.memory.joining.fold_oldest()).folded:
             pass
         assert [(each.first, each.last) for each in desk.summaries("run")] == [(1, 2), (5, 8)]
+
+    def test_goes_on_past_what_was_shredded_meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        desk = self.days(1)
+        session, joining, plans = desk.session(), desk.memory.joining, list[int]()
+        plan = joining._plan
+
+        def shredded_behind_the_plan() -> list[FoldSummaries]:
+            planned = plan()
+            row = state_pb2.SessionRow.FromString(desk.store.get(SESSIONS, session.encode()) or b"")
+            row.session.purged_us = 1
+            desk.store.commit(Batch(writes={(SESSIONS, session.encode()): row.SerializeToString()}))
+            plans.append(len(planned))
+            return planned
+
+        monkeypatch.setattr(joining, "_plan", shredded_behind_the_plan)
+        answer = desk.settle(joining.fold_oldest())
+        assert (answer.folded, answer.kept, plans) == (4, 1, [2]), "the journal's"
+        answer = desk.settle(joining.fold_oldest())
+        assert (answer.folded, plans) == (0, [2, 1, 1, 1]), "which the sweep will take: not for ever"
 
     def test_of_what_has_changed_meanwhile_is_refused(self) -> None:
         desk = self.days(1)

@@ -142,6 +142,15 @@ class TestSnapshots:
         desk.look()
         assert self.numbers(desk, session) == [1, 2, 3]
 
+    def test_stay_where_it_is_summaries_that_are_too_many(self, desk: Kept) -> None:
+        session = desk.session()
+        for number in (1, 2, 3):
+            self.snapshot(desk, session, number, SUMMARIES_SHARE // 8)
+        desk.store.commit(Batch(writes={(SUMMARIES, bytes([at])): bytes(SUMMARIES_SHARE) for at in range(4)}))
+        desk.look()
+        assert self.numbers(desk, session) == [1, 2, 3]
+        assert desk.shrunk
+
     def test_are_looked_at_some_at_a_time(self, desk: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(keeping, "THINNED_ROWS", 2)
         sessions = [desk.session(f"run {at}") for at in range(4)]

@@ -107,7 +107,7 @@ class TestADiary:
         world.page.purging = world.page.purged = False
         assert world.found() == ""
         world.change({"purged_us": 1, "ended_us": 1})
-        assert world.found() == "run is purged, and nobody has asked for that"
+        assert world.found() == "run was open and is purged, and nobody has asked for that"
 
     def test_finds_a_word_or_a_key_of_what_was_shredded_in_any_file(self, world: World, tmp_path: Path) -> None:
         data = tmp_path / "data"

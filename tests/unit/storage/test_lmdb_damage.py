@@ -22,7 +22,7 @@ from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault
 from offgrid_node.protocol.sound import sound
 from offgrid_node.storage.journal import Tail, encode_packs, journal_key
 from offgrid_node.storage.lmdb import LmdbStore
-from offgrid_node.storage.lmdb_env import LAYOUT_VERSION, TAIL_KEY, tail_value
+from offgrid_node.storage.lmdb_env import LAYOUT_VERSION, TAIL_KEY, UNWRITTEN_PAGES_MAX, tail_value
 from offgrid_node.storage.rows import RowSeal
 from offgrid_node.storage.store import Batch
 
@@ -154,6 +154,10 @@ def reason(folder: Path, use: Callable[[LmdbStore], object]) -> str:
         return caught.value.reason
 
 
+def absent(store: LmdbStore) -> object:
+    return store.get("jobs", b"job-00123 and more")
+
+
 def swap(folder: Path, old: bytes, new: bytes) -> None:
     """Rewrites bytes of the file itself, wherever they stand."""
     data = (folder / "data.mdb").read_bytes()
@@ -228,6 +232,92 @@ def test_a_row_that_vanished_is_found_by_verify_and_by_whoever_reads_the_whole_t
     assert reason(folder, lambda store: list(store.scan("jobs"))) == "RowsMissing"
     assert reason(folder, lambda store: list(store.scan("jobs", reverse=True))) == "RowsMissing"
     assert verdict(folder) == ["table jobs: 299 rows found, 300 committed: restore it from a backup"]
+
+
+def test_a_table_that_lacks_a_row_does_not_say_that_there_is_none(folder: Path) -> None:
+    """Not even of its neighbours is anything to be seen; the number of rows tells as soon as it is opened."""
+    edit(folder, b"t/jobs", lambda txn: txn.delete(b"job-00123"))
+    uses: list[Callable[[LmdbStore], object]] = [
+        lambda store: store.get("jobs", b"job-00123"),
+        lambda store: list(store.scan("jobs", prefix=b"job-0012")),
+        lambda store: list(store.scan("jobs", prefix=b"job-0012", reverse=True)),
+    ]
+    for use in uses:
+        assert reason(folder, use) == "RowsMissing"
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        assert store.get("jobs", b"job-00124") == value(124)
+        assert store.get("others", b"job-00123") is None
+
+
+def test_a_table_with_rows_of_the_past_is_trusted_until_somebody_has_looked(folder: Path) -> None:
+    past = RowSeal("jobs").wrap(b"job-00123", b"what it once was")
+    edit(folder, b"t/jobs", lambda txn: txn.put(b"job-00123", past))
+    for verifies in (True, False):  # or reads all of it
+        with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+            assert store.get("jobs", b"job-00123 and more") is None
+            if verifies:
+                store.verify()
+            else:
+                with pytest.raises(Corrupt):
+                    list(store.scan("jobs"))
+            for use in (lambda store: list(store.scan("jobs", prefix=b"job-0001")), absent):
+                with pytest.raises(Corrupt) as caught:
+                    use(store)
+                assert caught.value.reason == "RowsMissing"
+
+
+def test_a_table_that_is_missing_is_not_an_empty_one(folder: Path) -> None:
+    with lmdb.open(str(folder), max_dbs=16) as env, env.begin(write=True) as txn:
+        txn.drop(env.open_db(b"t/jobs", txn=txn))
+    assert reason(folder, lambda store: store.get("jobs", b"job-00001")) == "RowsMissing"
+    assert reason(folder, lambda store: list(store.scan("jobs"))) == "RowsMissing"
+    assert verdict(folder) == [f"table jobs: 0 rows found, {ROWS} committed: restore it from a backup"]
+
+
+@pytest.mark.parametrize("at", [0, -1], ids=["its checksum", "its value"])
+def test_a_damaged_row_is_no_reason_to_distrust_the_others(folder: Path, at: int) -> None:
+    stored = bytearray(RowSeal("jobs").wrap(b"job-00007", value(7)))
+    stored[at] ^= 1
+    edit(folder, b"t/jobs", lambda txn: txn.put(b"job-00007", bytes(stored)))
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        store.verify()
+        assert store.get("jobs", b"job-00008") == value(8)
+        assert store.get("jobs", b"job-00009 and more") is None
+        assert len(list(store.scan("jobs", b"job-00010"))) == ROWS - 10
+
+
+def test_a_row_that_may_have_had_another_key_is_told_of_when_that_is_asked_for(folder: Path) -> None:
+    """Also where rows came in between since, so that nothing beside the place is damaged."""
+    swap(folder, b"job-00299", b"job-00999")
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        store.verify()
+        store.commit(Batch(writes={("jobs", b"job-0030%d" % n): b"new" for n in range(3)}))
+        with pytest.raises(Corrupt, match="job-00999"):
+            store.get("jobs", b"job-00299")
+        assert store.get("jobs", b"job-00200 and more") is None
+
+
+READ_LARGE = """
+import sys
+from pathlib import Path
+from offgrid_node.protocol.errors import Corrupt
+from offgrid_node.storage.lmdb import LmdbStore
+try:
+    LmdbStore.open(Path(sys.argv[1]), limit_bytes=1 << 28).get("large", b"row")
+except Corrupt as fault:
+    print(fault.reason)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts on Linux's page size")
+def test_a_file_that_lacks_its_last_pages_ends_nobody(folder: Path) -> None:
+    """To read behind a file's end would: SIGBUS."""
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+        store.commit(Batch(writes={("large", b"row"): b"x" * 4096 * 2 * UNWRITTEN_PAGES_MAX}))
+        used = store.size_bytes()
+    os.truncate(folder / "data.mdb", used - 4096 * UNWRITTEN_PAGES_MAX)
+    ran = subprocess.run([sys.executable, "-c", READ_LARGE, folder], capture_output=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, b"ChecksumMismatch\n"), ran.stderr
 
 
 def test_a_row_from_the_past_is_found_by_verify(folder: Path) -> None:

@@ -483,3 +483,46 @@ def test_a_batch_of_very_many_rows_goes_below(folder: Path, tmp_path: Path) -> N
         store.commit(batch(1))
         store.commit(Batch(writes={("jobs", b"+%06d" % n): b"" for n in range(OVERLAY_ROWS_MAX + 1)}))
         assert below(folder, tmp_path / "raw") == 2
+
+
+META_TXN = 152  # in a meta page of LMDB 1.0
+
+
+def lose_newest(folder: Path) -> None:
+    """As if the page that LMDB's last transaction wrote last had never come to the disk: two take turns, and it begins
+    with the newer one."""
+    data = bytearray((folder / "data.mdb").read_bytes())
+    pages = [data[page * 4096 : (page + 1) * 4096] for page in (0, 1)]
+    newest = max((0, 1), key=lambda page: int.from_bytes(pages[page][META_TXN : META_TXN + 8], "little"))
+    data[newest * 4096 + 8 : (newest + 1) * 4096] = pages[1 - newest][8:]
+    (folder / "data.mdb").write_bytes(data)
+
+
+def test_a_newest_transaction_that_was_of_records_is_made_good_by_them(folder: Path) -> None:
+    with opened(folder) as store:
+        for number in range(1, 4):
+            store.commit(batch(number))
+    lose_newest(folder)
+    with opened(folder) as store:
+        assert_holds(store, 4)
+        assert store.verify() == []
+
+
+def test_a_newest_transaction_that_was_of_more_is_missed(folder: Path) -> None:
+    with opened(folder) as store:
+        store.commit(batch(1))
+        store.commit(Batch([b"x"], {("a table of its own", b"x"): b"x"}))
+    lose_newest(folder)
+    with pytest.raises(Corrupt, match="the store's file is older"), opened(folder):
+        pass
+
+
+def test_the_end_that_the_mark_knows_is_one_of_rows_too(folder: Path) -> None:
+    """So that LMDB's list of tables as it once was, beside the journal of now, is not taken for this transaction's."""
+    with opened(folder) as store:
+        ends = [store._below.seal]
+        for key in (b"x", b"y"):
+            store.commit(Batch(writes={("jobs", key): b"without an event"}))
+            store.checkpoint()
+            ends.append(store._below.seal)
+        assert len({*ends}) == 3

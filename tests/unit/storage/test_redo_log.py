@@ -30,6 +30,7 @@ ROWS = st.dictionaries(
 BATCHES = st.builds(Batch, st.lists(st.binary(max_size=5_000), max_size=4), ROWS)
 SEAL = b"the end"
 LOG_ID = b"sixteen bytes id"
+MARK_AT, MARK_BYTES = 512, 36
 
 
 @contextlib.contextmanager
@@ -48,6 +49,11 @@ def append(log: RedoLog, *batches: Batch) -> None:
 def held(folder: Path, txn: int = 7, seal: bytes = SEAL) -> list[Batch]:
     with opened(folder, txn, seal) as log:
         return log.read()
+
+
+def without_mark(data: bytes) -> bytes:
+    """As a power cut may leave the file: the mark is in nobody's way, and is not waited for."""
+    return data[:MARK_AT] + bytes(MARK_BYTES) + data[MARK_AT + MARK_BYTES :]
 
 
 def numbered(number: int, size: int = 10) -> Batch:
@@ -136,10 +142,63 @@ def test_a_last_record_that_is_damaged_counts_as_not_finished_but_not_for_who_wr
         for at in range(2 * BLOCK_BYTES, len(whole.rstrip(b"\0"))):
             damaged = bytearray(whole)
             damaged[at] ^= 0x10
-            path.write_bytes(damaged)
+            path.write_bytes(without_mark(damaged))
             assert held(tmp_path) == [numbered(1)]
             with pytest.raises(Corrupt, match="record 1,"):
                 log.check()
+
+
+def test_a_last_record_that_was_durable_is_missed_once_it_is_damaged(tmp_path: Path) -> None:
+    """Also after the death of the process, for the mark is in the system's memory by then."""
+    with opened(tmp_path) as log:
+        append(log, numbered(1), numbered(2))
+    path = tmp_path / LOG_FILE
+    whole = path.read_bytes()
+    for at in range(2 * BLOCK_BYTES, len(whole.rstrip(b"\0"))):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0x10
+        path.write_bytes(damaged)
+        assert "at its record 1, which was durable" in refusal(tmp_path).message
+
+
+def test_a_mark_that_is_damaged_tells_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
+        append(log, numbered(1), numbered(2))
+    path = tmp_path / LOG_FILE
+    whole = path.read_bytes()
+    for at in range(MARK_AT, MARK_AT + MARK_BYTES):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0x10
+        path.write_bytes(damaged)
+        assert held(tmp_path) == [numbered(1), numbered(2)]
+
+
+def test_a_store_that_has_lost_its_newest_transaction_has_it_again_from_the_records_that_went_into_it(
+    tmp_path: Path,
+) -> None:
+    with opened(tmp_path) as log:
+        append(log, numbered(1), numbered(2))
+        log.begin(8, SEAL)
+        log.note_moved(2)
+    assert held(tmp_path, txn=8) == []
+    assert held(tmp_path) == [numbered(1), numbered(2)]
+    assert held(tmp_path, txn=9) == [], "somebody has gone on with the store, without its log"
+
+
+def test_a_store_whose_transaction_ended_otherwise_is_refused(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
+        log.note_moved(None)
+    assert held(tmp_path) == []
+    assert "knows another end of transaction 7" in refusal(tmp_path, seal=b"another end").message
+
+
+@pytest.mark.parametrize("before", [None, 1, 3])
+def test_one_whose_newest_transaction_was_of_other_things_is_refused(tmp_path: Path, before: int | None) -> None:
+    with opened(tmp_path) as log:
+        append(log, numbered(1), numbered(2))
+        log.begin(8, SEAL)
+        log.note_moved(before)
+    assert "knows of transaction 8, and the store is at 7" in refusal(tmp_path).message
 
 
 def test_what_somebody_stores_is_never_taken_for_a_record(tmp_path: Path) -> None:
@@ -155,7 +214,7 @@ def test_what_somebody_stores_is_never_taken_for_a_record(tmp_path: Path) -> Non
     path = tmp_path / LOG_FILE
     data = bytearray(path.read_bytes())
     data[BLOCK_BYTES : BLOCK_BYTES + 512] = bytes(512)  # its header was not written in time
-    path.write_bytes(data)
+    path.write_bytes(without_mark(data))
     assert held(tmp_path) == []
 
 
@@ -205,7 +264,7 @@ def test_a_record_that_was_cut_off_is_none_and_the_next_takes_its_place(tmp_path
     path = tmp_path / LOG_FILE
     data = bytearray(path.read_bytes())
     data[4 * BLOCK_BYTES :] = bytes(len(data) - 4 * BLOCK_BYTES)
-    path.write_bytes(data)
+    path.write_bytes(without_mark(data))
     with opened(tmp_path) as log:
         assert log.read() == [numbered(1)]
         append(log, numbered(3))
@@ -216,11 +275,11 @@ def test_what_is_durable_is_never_written_over(tmp_path: Path) -> None:
     path = tmp_path / LOG_FILE
     with opened(tmp_path) as log:
         for number in range(20):
-            before = path.read_bytes()
+            before = without_mark(path.read_bytes())
             used = len(before.rstrip(b"\0"))
             append(log, numbered(number, size=number * 700))
             blocks = used + -used % BLOCK_BYTES
-            assert path.read_bytes()[:blocks] == before[:blocks]
+            assert without_mark(path.read_bytes())[:blocks] == before[:blocks]
 
 
 def test_it_has_room_for_a_bounded_number_of_records(tmp_path: Path) -> None:

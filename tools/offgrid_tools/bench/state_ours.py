@@ -8,25 +8,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import cast
 
 from google.protobuf.message import Message
 
 from offgrid.reducers import SessionReducer
 from offgrid.v1 import state_pb2
+from offgrid_node.outlet import Outlet
 from offgrid_node.protocol.clock import Now
-from offgrid_node.protocol.effects import Call, DropBlob, Execute, Fill, Stop
 from offgrid_node.protocol.errors import Fault
-from offgrid_node.protocol.objects.errands import (
-    Audit,
-    Compare,
-    Fetch,
-    KeepSegment,
-    Rebuild,
-    Regain,
-    Reseal,
-    Rewrap,
-    Ship,
-)
 from offgrid_node.protocol.state.sessions.machine import SessionsMachine
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk, inline
@@ -54,7 +44,8 @@ class OurStore:
         self._count = itertools.count()
         reducer, rng = SessionReducer(), Random(0)  # noqa: S311 - ids need not be secret here
         machine = SessionsMachine(self._store, {reducer.name: reducer.version})
-        self._runtime = Runtime(lambda: {"sessions": machine}, self._store, SystemClock(), rng, NoOutlet())
+        outlet = cast("Outlet", object())  # the machine asks for nothing that leaves the node
+        self._runtime = Runtime(lambda: {"sessions": machine}, self._store, SystemClock(), rng, outlet)
         vault = SessionVault(SessionKeys(folder / SESSION_KEYS))
         self._handlers = SessionHandlers(
             self._runtime, vault, rng, {reducer.name: reducer}, self._later, NAME, Privacy(), Bulk(inline)
@@ -109,35 +100,3 @@ class SystemClock:
 
     def now(self) -> Now:
         return Now(time.monotonic_ns() // 1_000_000, time.time_ns() // 1_000)
-
-
-class NoOutlet:
-    """The machine asks for nothing that leaves the node."""
-
-    def call(self, call: Call) -> None: ...
-
-    def execute(self, work: Execute) -> None: ...
-
-    def stop(self, work: Stop) -> None: ...
-
-    def fill(self, work: Fill) -> None: ...
-
-    def ship(self, work: Ship) -> None: ...
-
-    def rebuild(self, work: Rebuild) -> None: ...
-
-    def fetch(self, work: Fetch) -> None: ...
-
-    def drop_blob(self, work: DropBlob) -> None: ...
-
-    def keep_segment(self, work: KeepSegment) -> None: ...
-
-    def compare(self, work: Compare) -> None: ...
-
-    def audit(self, work: Audit) -> None: ...
-
-    def rewrap(self, work: Rewrap) -> None: ...
-
-    def reseal(self, work: Reseal) -> None: ...
-
-    def regain(self, work: Regain) -> None: ...

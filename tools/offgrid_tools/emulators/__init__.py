@@ -1,1 +1,1 @@
-"""Radio modems without radio: what a LoRa channel does to frames, and firmware that answers as the real one does."""
+"""Radios without radio: what the air does to frames, and modems and controllers that answer as the real ones do."""

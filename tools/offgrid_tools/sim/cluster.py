@@ -63,6 +63,7 @@ class Cluster:
         self.monitor.evidence.latest_us[process.node_id] = lambda: process.latest_us
         if spec.budget is not None:
             self.monitor.sessions.keys[process.node_id] = process.session_keys
+            self.monitor.sessions.safe_seq[process.node_id] = lambda: process.running.journal_safe_seq
         self.monitor.resealing.wraps[process.node_id] = lambda: process.wraps
         return process
 

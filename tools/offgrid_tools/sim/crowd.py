@@ -107,7 +107,7 @@ class Crowd:
         talk = self._plan.talk
         if talk is None:
             return
-        for process in self._cluster.processes.values():
+        for process in map(self._cluster.processes.__getitem__, talk.machines):
             for number in range(talk.speakers):
                 name = f"{process.spec.name}-{number}"
                 yield Speaker(self._cluster.engine, self._cluster.monitor, process, talk.acts, name)

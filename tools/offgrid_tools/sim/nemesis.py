@@ -20,7 +20,7 @@ from offgrid_node.protocol.state.sessions.tables import BLOCKS, PURGING, RETENTI
 from offgrid_node.protocol.state.summaries.tables import SUMMARIES
 from offgrid_tools.sim.breakage import Breakage
 from offgrid_tools.sim.cluster import Cluster
-from offgrid_tools.sim.driver import AFTER_COMMIT, BEFORE_COMMIT, says_of_jobs, writes_to
+from offgrid_tools.sim.driver import AFTER_COMMIT, BEFORE_COMMIT, Springs, says_of_jobs, writes_to
 from offgrid_tools.sim.echo import Echo
 from offgrid_tools.sim.engine import MS, SECOND
 from offgrid_tools.sim.network import Faults
@@ -46,7 +46,8 @@ KEEPING = writes_to(frozenset({OBJECTS, REPLICAS, QUORUMS, FENCES}))
 BAITS = (says_of_jobs, says_of_jobs, KEEPING, VOTES)
 TALK_BAITS = (
     writes_to(frozenset({BLOCKS})),
-    writes_to(frozenset({SESSIONS, SNAPSHOTS, PURGING, SUMMARIES, RETENTION})),
+    writes_to(frozenset({PURGING})),
+    writes_to(frozenset({SESSIONS, SNAPSHOTS, SUMMARIES, RETENTION})),
 )
 VAULT_BAITS = (KEEPING, writes_to(frozenset({WRAP_LABELS})))  # where there are neither jobs nor votes
 
@@ -90,7 +91,9 @@ class Nemesis:
         self._gap_max_us = STORM_GAP_MAX_US if plan.storm else GAP_MAX_US
         if plan.vault and plan.vault.cuts:
             self._gap_max_us = CUT_GAP_MAX_US
-        self._baits = (*BAITS, VOTES, VOTES, VOTES) if plan.having(FORKS) else VAULT_BAITS if plan.vault else BAITS
+        self._baits: tuple[Springs, ...] = (
+            (*BAITS, VOTES, VOTES, VOTES) if plan.having(FORKS) else VAULT_BAITS if plan.vault else BAITS
+        )
         if plan.talk is not None:
             self._baits = TALK_BAITS
         self.counts: dict[str, int] = {}
@@ -112,7 +115,7 @@ class Nemesis:
         self._more = breakage.misfortunes if plan.vault else unrest.misfortunes if plan.bustle.unrest else ()
         self._only: tuple[Callable[[], None], ...] = (breakage.power_cut,) if plan.vault and plan.vault.cuts else ()
         if plan.talk is not None:
-            own = (self._crash, self._trap, self._trap, self._commit_failure, self._clock_step)
+            own = (self._crash, self._trap, self._trap, *[self._commit_failure] * 3, self._clock_step)
             self._only = (*own, breakage.power_cut, breakage.store_full)
         self._next()
 

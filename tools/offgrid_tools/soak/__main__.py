@@ -16,6 +16,7 @@ ledger    seeds of the ledger's own simulator, 4, 7 or 20 witnesses, as many of 
           by other Pythons too, which must come to the same traces
 ledger-mutants  bugs planted in that, each of which must be found
 floods    a member that floods a real mesh, role by role, while honest jobs go on
+damages   damages at rest, of what a node leaves on the disk and of its backups, one a round: bits, pages, ends of files
 configs   damaged configuration files
 auctions  hosts that misreport what their work costs, none of whom may gain by it
 """
@@ -34,6 +35,7 @@ from offgrid_tools.sim.plan import MARKET_MESH, TALK_MESH, VAULT_MESH
 from offgrid_tools.soak.auctions import soak_auctions
 from offgrid_tools.soak.configs import soak_configs
 from offgrid_tools.soak.cuts import soak_cuts
+from offgrid_tools.soak.damages import soak_damages
 from offgrid_tools.soak.epochs import Plan as EpochsPlan
 from offgrid_tools.soak.epochs import soak_epochs
 from offgrid_tools.soak.floods import soak_floods
@@ -61,6 +63,7 @@ ROUNDS = {
     "ledger": 2_000,
     "ledger-mutants": 100,
     "floods": 1,
+    "damages": 10_000,
     "configs": 20_000,
     "auctions": 100_000,
 }
@@ -77,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--json",
         type=Path,
         default=None,
-        help="a file for the figures of `kills`, `state-kills`, `settling` or `epochs`",
+        help="a file for the figures of `kills`, `state-kills`, `settling`, `epochs` or `damages`",
     )
     parser.add_argument("--receipts", type=int, default=10_000, help="of `settling`")
     parser.add_argument("--hosts", type=int, default=64, help="of `settling`")
@@ -108,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "ledger": lambda rounds: soak_ledger(seed, rounds, say, chosen.python),
         "ledger-mutants": lambda rounds: soak_ledger_mutants(0 if chosen.seed is None else seed, rounds, say),
         "floods": lambda rounds: soak_floods(rounds, say, chosen.dir),
+        "damages": lambda rounds: told(seed, soak_damages(seed, rounds, chosen.dir, say), chosen.json),
         "configs": lambda rounds: soak_configs(seed, rounds, say),
         "auctions": lambda rounds: soak_auctions(seed, rounds, say),
     }

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from offgrid.backup import BackupError
 from offgrid.backup.container import BackupReader
 from offgrid.backup.recovery import Secret
 from offgrid.backup.wrapped import WRAPPED_KEYS, unwrap_keys
-from offgrid_tools.soak.diary import Page
+from offgrid_tools.soak.diary import Page, files_in
 
 LEFT = (".new", ".copy", ".aside", ".draft", ".tmp")
 LEFT_MAX_BYTES = 16 * 1024 * 1024
@@ -41,12 +42,15 @@ def audit_backups(folder: Path, secret: Secret, pages: Collection[Page]) -> Iter
 
 def left_in(folder: Path) -> list[Path]:
     """What is written under a passing name, and was broken off."""
-    return [path for path in folder.rglob("*") if path.name.endswith(LEFT)]
+    return [path for path in files_in(folder) if path.name.endswith(LEFT) or path.parent.name.endswith(LEFT)]
 
 
 def audit_left(left: Collection[Path]) -> Iterator[str]:
     """One of each may be there, until the next takes its place."""
     names = Counter(path.name for path in left)
-    size = sum(path.stat().st_size for path in left if path.is_file())
+    size = 0
+    for path in left:
+        with suppress(OSError):  # it was not left: it has its name by now
+            size += path.stat().st_size
     if max(names.values(), default=0) > 1 or size > LEFT_MAX_BYTES:
         yield f"{size} bytes are left of what deaths broke off: {dict(names)}"

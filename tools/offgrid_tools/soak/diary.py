@@ -6,6 +6,7 @@ the events come to; and what was shredded nobody reads, in any file.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -72,7 +73,6 @@ class Page:
     purging: bool = False
     purged: bool = False
     key: bytes = b""
-    kept: int = 0  # as it was last seen
 
     def check(self, client: Client) -> Iterator[str]:
         """What is wrong. Others record in it meanwhile, and retention drops."""
@@ -90,11 +90,10 @@ class Page:
             yield from self._check_purged(client, told)
             return
         if told.purged_us:
-            if self.kept:
-                yield f"{self.said.name} is purged, and nobody has asked for that"
+            if told.ended_us == told.purged_us:
+                yield f"{self.said.name} was open and is purged, and nobody has asked for that"
             self.purging = self.purged = True  # nothing of it was left, and its row had to go
             return
-        self.kept = told.kept
         if told.recorded < durable:
             yield f"{self.said.name}: {durable} events were answered for, {told.recorded} are recorded"
         if told.recorded > len(self.said.events):
@@ -251,7 +250,7 @@ class Diary:
         """Where a key or a word of what was shredded lies."""
         words = {word: page.said.name for page in self.all() if page.purged for word in _traces(page)}
         found = list[str]()
-        for path in (path for folder in folders for path in sorted(folder.rglob("*"))):
+        for path in (path for folder in folders for path in files_in(folder)):
             content = _content(path)
             names = {name for word, name in words.items() if word in content}
             found += [f"{path}: something of {name}, which was purged" for name in sorted(names)]
@@ -266,7 +265,9 @@ class Diary:
 
 
 def keys_in(data: Path) -> Mapping[str, bytes]:
-    """Of a node that may run: of a copy of the file."""
+    """Of a node that may run: of a copy of the file. None, before its first session."""
+    if not (data / SESSION_KEYS).exists():
+        return {}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / SESSION_KEYS
         shutil.copy(data / SESSION_KEYS, copy)
@@ -277,7 +278,13 @@ def _traces(page: Page) -> list[bytes]:
     return [page.said.marker.encode(), *([page.key] if page.key else [])]
 
 
+def files_in(folder: Path) -> list[Path]:
+    """While others make some, and take some away."""
+    return sorted(Path(where) / name for where, _, names in os.walk(folder) for name in names)
+
+
 def _content(path: Path) -> bytes:
+    """Nothing, of one that has gone or is no file."""
     try:
         return path.read_bytes() if path.is_file() else b""
     except OSError:

@@ -228,13 +228,10 @@ class Life:
             self.disk.look(self.image, self._check)
 
     def _check(self) -> None:
-        before = [(page, page.kept) for page in self.diary.all()]
         try:
             self.broken += [f"a power cut while it was to {self._doing}: {wrong}" for wrong in self._wrong()]
         except (Fault, OffgridError) as error:
             self.broken.append(f"a power cut while it was to {self._doing}: {error}")
-        for page, kept in before:  # it has not happened
-            page.kept = kept
 
     def _wrong(self) -> Iterator[str]:
         desk = Desk(self.image, chance("image"))

@@ -34,6 +34,7 @@ CALLER = "joining"
 SPANS_US = (DAY_US, WEEK_US)
 KEYS_MAX = 262_144  # in one summary of summaries; where there would be more they stay apart
 FOLDS_MAX = 64  # at a go
+PLANS_MAX = 3
 
 _log = logging.getLogger("offgrid.memory")
 
@@ -63,10 +64,22 @@ class Joining:
     # ---- inside
 
     def _fold(self) -> Flow[Message]:
+        """What has changed since it was planned, as by a purge, stays as it is; if that is all there is a new plan."""
         told = state_pb2.SummariesChanged()
-        for command in (yield self._bulk.run(self._plan, key=LANE)):
-            answer = yield asked(self._runtime.ask("memory", CALLER, command, size_bytes=len(command.placed.row.body)))
-            told.folded, told.kept = told.folded + answer.folded, told.kept + answer.kept
+        for _ in range(PLANS_MAX):
+            moved = False
+            for command in (yield self._bulk.run(self._plan, key=LANE)):
+                size_bytes = len(command.placed.row.body)
+                try:
+                    answer = yield asked(self._runtime.ask("memory", CALLER, command, size_bytes=size_bytes))
+                except FailedPrecondition as fault:
+                    if fault.reason != MOVED:
+                        raise
+                    moved = True
+                else:
+                    told.folded, told.kept = told.folded + answer.folded, told.kept + answer.kept
+            if told.folded or not moved:
+                break
         return told
 
     def _drop(self) -> Flow[Message]:

@@ -64,7 +64,7 @@ class Monitor:
         self.ledger = LedgerRules(evidence)
         self.met = Met(evidence)
         self.sessions = SessionRules(evidence, self.met.counts)
-        self._summaries = SummaryRules(evidence, self.sessions)
+        self.summaries = SummaryRules(evidence, self.sessions)
         self._rules = [each for each in vars(self).values() if isinstance(each, Rules)]
         self._lookers = Lookers(self._rules)
         self._seen_seq: dict[str, int] = {}

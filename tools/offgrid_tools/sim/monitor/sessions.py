@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from offgrid.reducers import Recorded, SessionReducer, show_state
@@ -59,6 +59,7 @@ class SessionRules(Rules):
     def __init__(self, evidence: Evidence, met: Counter[str]) -> None:
         self._evidence, self.met = evidence, met
         self.keys: dict[str, MemorySessionKeys] = {}
+        self.safe_seq: dict[str, Callable[[], int | None]] = {}  # what a machine's hosts have; None: they have none
         self.known: dict[str, Said] = {}
         self._told: dict[tuple[str, int], int] = {}  # by session and first event, what number the journal gave it
         self._floor: dict[str, int] = defaultdict(int)
@@ -217,20 +218,28 @@ class SessionRules(Rules):
             raise Violation(f"the journal of {self._name(node)} begins earlier than before")
         if floor > summarised_upto(store.copy()):
             raise Violation(f"{self._name(node)} has dropped events of its journal that are in no summary")
+        safe_seq = self.safe_seq[node]()
+        if safe_seq is not None and floor > safe_seq:
+            raise Violation(f"{self._name(node)} has dropped events of its journal that no host has")
         self._floor[node] = floor
 
     # ---- what is on the disk
 
     def check_store(self, node: str) -> None:
-        store = self._evidence.stores[node].copy()
         for session, said in self.known.items():
             if said.node == node:
                 self._check_kept(node, session, said)
         if self.keys.get(node) is None or not self.known:
             return
         mark = MARK.encode()
-        if any(mark in data for data in store.dump()) or any(mark in data for _, data in store.events()):
+        if any(mark in data for data in self._everything(node)):
             raise Violation(f"{self._name(node)} has in clear what was said in a session")
+
+    def _everything(self, node: str) -> Iterator[bytes]:
+        store = self._evidence.stores[node].copy()
+        yield from store.dump()
+        yield from (data for _, data in store.events())
+        yield from self._evidence.blobs[node].contents()
 
     def _check_kept(self, node: str, session: str, said: Said) -> None:
         if said.purged:

@@ -114,6 +114,39 @@ class SummaryRules(Rules):
             return Counter(self._types[node][seq] for seq in range(row.first, row.last + 1))
         return Counter(each.kind for each in self._sessions.known[of].events[row.first - 1 : row.last])
 
+    # ---- what people are told
+
+    def on_counted(self, node: str, session: str, kind: str, told: state_pb2.AskCountResponse) -> None:
+        number = sum(each.kind == kind for each in self._sessions.known[session].events[: told.basis.recorded])
+        if not told.at_least <= number <= told.at_most + self._missing(node, session, told.basis):
+            raise Violation(f"{session}: {told.at_least} to {told.at_most} of {kind} are told of, and were {number}")
+
+    def key_of(self, session: str, number: int) -> str:
+        """Of that event; empty: it has none."""
+        events = self._sessions.known[session].events[number - 1 : number] if number else []
+        return str(msgspec.json.decode(events[0].data).get("model_id", "")) if events else ""
+
+    def on_sought(self, node: str, session: str, number: int, told: state_pb2.AskKeyResponse) -> None:
+        """The key of that event, which no other one has."""
+        sure = [each for each in told.sightings if each.at_least]
+        if any(each.at_least > 1 or not each.first <= number <= each.last for each in sure):
+            raise Violation(f"{session}: the key of event {number} is told to be elsewhere")
+        seen = any(each.first <= number <= each.last and each.at_most for each in told.sightings)
+        there = number <= told.basis.recorded  # unless it was shredded meanwhile
+        if there and not seen and not self._missing(node, session, told.basis):
+            raise Violation(f"{session}: the key of event {number} was never seen")
+
+    def _missing(self, node: str, session: str, basis: state_pb2.AskBasis) -> int:
+        """So many events an answer lacks; they are those that nobody has any more."""
+        missing = basis.recorded - basis.events - basis.summarised
+        blocks = self._sessions.known[session].blocks
+        kept = [(first, first + count - 1) for first, (count, _) in blocks.items()]
+        spans = [*kept, *self._spans[node, session].items()]
+        gone = sum(not any(low <= each <= high for low, high in spans) for each in range(1, basis.recorded + 1))
+        if not 0 <= missing <= gone:
+            raise Violation(f"{session}: an answer lacks {missing} events, and {gone} are gone")
+        return missing
+
     # ---- what is on the disk
 
     def check_store(self, node: str) -> None:

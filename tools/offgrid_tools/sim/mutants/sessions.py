@@ -11,10 +11,12 @@ from offgrid_node.protocol.state.sessions import dropping, machine
 from offgrid_node.protocol.state.sessions.dropping import Dropping
 from offgrid_node.protocol.state.sessions.machine import SessionsMachine
 from offgrid_node.protocol.state.sessions.purging import Purging
+from offgrid_node.protocol.state.summaries import keyset
 from offgrid_node.protocol.state.summaries.machine import MemoryMachine
 from offgrid_node.protocol.state.summaries.tables import MEMORY, UPTO_KEY
 from offgrid_node.protocol.state.tables import number_key
 from offgrid_node.services.memory import joining, walking
+from offgrid_node.services.memory.asking import Asking
 from offgrid_node.services.retention import Retention
 from offgrid_node.services.sessions.folding import Folding
 from offgrid_node.services.sessions.reading import Reading
@@ -57,6 +59,10 @@ def _without_pins(sound: Sound) -> Sound:
 
 def _up_to_all(sound: Sound) -> Sound:
     return lambda self: (self._runtime.store.journal_seq, "")
+
+
+def _what_is_summarised(sound: Sound) -> Sound:
+    return lambda self: (self._around.summed_upto(), "")
 
 
 def _told_alone(sound: Sound) -> Sound:
@@ -156,6 +162,14 @@ def _one_early(sound: Sound) -> Sound:
     return close
 
 
+def _summaries_alone(sound: Sound) -> Sound:
+    return lambda self, page, scope, number, newest, look: sound(self, page, scope, number, newest, lambda *args: None)
+
+
+def _unseen(sound: Sound) -> Sound:
+    return lambda keys, place: sound(keys, place) and place % 2 == 0
+
+
 def _half_of_them(sound: Sound) -> Sound:
     def join(several: Any) -> Any:
         return sound(several[: max(1, len(several) - 1)])
@@ -253,6 +267,17 @@ MUTANTS: dict[str, Mutant] = dict(
             Patch(MemoryMachine, "_keep", _whatever_was),
         ),
         _of("windows-overlap", "the last event of a window is in two", Patch(walking.Walk, "_close", _one_early)),
+        _of(
+            "asked-of-summaries-alone",
+            "answers lack what is in no summary yet",
+            Patch(Asking, "_scope", _summaries_alone),
+        ),
+        _of(
+            "dropped-before-hosts-have-it",
+            "what hosts do not have yet is dropped",
+            Patch(Retention, "_may_go", _what_is_summarised),
+        ),
+        _of("keys-missed", "every other key is taken for one never seen", Patch(keyset, "may_have", _unseen)),
         _of("joined-in-part", "summaries are joined, and one is left out", Patch(joining, "join", _half_of_them)),
     )
 )

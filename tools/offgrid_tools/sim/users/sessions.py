@@ -22,11 +22,13 @@ from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.users.person import HUNG_UP, Person
 
 NAMES = ("flight", "run")
+KINDS = ("energy.update", "health.heartbeat")
 EVENTS_MAX = 6  # in one block
 PADDING_MAX = 400
 PAUSE_US = (5 * MS, 600 * MS)
 OVER = ("SessionEnded", "SessionShredded", "SessionNotFound")  # what is so when somebody has ended or purged it
-PATIENCE_CHANCE = 0.5  # of who purges; else a purge is asked for once, whatever comes of it
+LATE_CHANCE = 0.15
+PATIENCE_CHANCE = 0.3  # of who purges; else a purge is asked for once, whatever comes of it
 PAGE = 7
 
 Act = Callable[[], None]
@@ -43,7 +45,8 @@ class Speaker(Person):
         self._writer, self._left, self._said = name.encode().ljust(8), acts, 0
         self._sent: dict[str, int] = {}  # by session, how many events
         self._acts: list[Act] = [self._record] * 10 + [self._list] * 2 + [self._show] * 3 + [self._pin] * 2
-        self._acts += [self._snapshot, self._end, self._purge]
+        self._acts += [self._count, self._seek]
+        self._acts += [self._snapshot, self._end, self._purge, self._purge]
 
     @property
     def content(self) -> bool:
@@ -63,13 +66,20 @@ class Speaker(Person):
     # ---- to record
 
     def _record(self) -> None:
+        """In the session of now, or now and then in one that may be over."""
+        if self._sent and self._rng.random() < LATE_CHANCE:
+            self._record_in(self._rng.choice([*self._sent]))
+            return
         request = state_pb2.StartSessionRequest(name=self._rng.choice(NAMES))
         self._call("SessionService/StartSession", request, self._on_started)
 
     def _on_started(self, reply: Message) -> None:
         assert isinstance(reply, state_pb2.StartSessionResponse)
-        session, sent = reply.session.session_id, self._sent.get(reply.session.session_id, 0)
         self._monitor.sessions.on_started(self.node, reply.session)
+        self._record_in(reply.session.session_id)
+
+    def _record_in(self, session: str) -> None:
+        sent = self._sent.get(session, 0)
         entries = [self._entry() for _ in range(self._rng.randint(1, EVENTS_MAX))]
         request = state_pb2.RecordEventsRequest(
             session=session, writer=self._writer, sent=sent, events=msgspec.msgpack.encode(entries)
@@ -81,7 +91,7 @@ class Speaker(Person):
             self._monitor.sessions.on_recorded(self.node, session, reply.first, entries)
             self._done()
 
-        self._ask("RecordEvents", request, session, recorded)
+        self._ask("SessionService/RecordEvents", request, session, recorded)
 
     def _entry(self) -> Entry:
         """None is like another one."""
@@ -107,7 +117,7 @@ class Speaker(Person):
             self._monitor.sessions.on_told(self.node, reply.session)
             then(reply.session)
 
-        self._ask("GetSession", state_pb2.GetSessionRequest(session=self._known()), "", told)
+        self._ask("SessionService/GetSession", state_pb2.GetSessionRequest(session=self._known()), "", told)
 
     def _list(self) -> None:
         newest_first = self._rng.random() < 0.3
@@ -126,7 +136,7 @@ class Speaker(Person):
             else:
                 self._done()
 
-        self._ask("ListRecords", request, session, came)
+        self._ask("SessionService/ListRecords", request, session, came)
 
     def _show(self) -> None:
         self._with_session(self._show_this)
@@ -141,7 +151,7 @@ class Speaker(Person):
             self._monitor.sessions.on_shown(self.node, session.session_id, least, reply, exact=number > 0)
             self._done()
 
-        self._ask("ShowState", request, session.session_id, shown, gone=number > 0)
+        self._ask("SessionService/ShowState", request, session.session_id, shown, gone=number > 0)
 
     def _snapshot(self) -> None:
         def snapshot(session: state_pb2.Session) -> None:
@@ -149,9 +159,48 @@ class Speaker(Person):
                 self._done()
                 return
             request = state_pb2.TakeSnapshotRequest(session=session.session_id)
-            self._ask("TakeSnapshot", request, session.session_id, self._done)
+            self._ask("SessionService/TakeSnapshot", request, session.session_id, self._done)
 
         self._with_session(snapshot)
+
+    # ---- to ask what is remembered
+
+    def _count(self) -> None:
+        kind = self._rng.choice(KINDS)
+
+        def count(session: state_pb2.Session) -> None:
+            scope = state_pb2.AskScope(session=session.session_id)
+
+            def counted(reply: Message) -> None:
+                assert isinstance(reply, state_pb2.AskCountResponse)
+                self._monitor.summaries.on_counted(self.node, session.session_id, kind, reply)
+                self._done()
+
+            request = state_pb2.AskCountRequest(scope=scope, kind=kind)
+            self._ask("MemoryService/AskCount", request, session.session_id, counted)
+
+        self._with_session(count)
+
+    def _seek(self) -> None:
+        """Something that was said, by its key."""
+
+        def seek(session: state_pb2.Session) -> None:
+            number = self._rng.randint(1, session.recorded) if session.recorded else 0
+            key = self._monitor.summaries.key_of(session.session_id, number)
+            if not key:
+                self._done()
+                return
+
+            def found(reply: Message) -> None:
+                assert isinstance(reply, state_pb2.AskKeyResponse)
+                self._monitor.summaries.on_sought(self.node, session.session_id, number, reply)
+                self._done()
+
+            scope = state_pb2.AskScope(session=session.session_id)
+            request = state_pb2.AskKeyRequest(scope=scope, key=key)
+            self._ask("MemoryService/AskKey", request, session.session_id, found)
+
+        self._with_session(seek)
 
     # ---- to own
 
@@ -166,7 +215,7 @@ class Speaker(Person):
                 self._monitor.sessions.on_pinned(self.node, session.session_id, pinned=pinned)
                 self._done()
 
-            self._ask("PinSession", request, session.session_id, done)
+            self._ask("SessionService/PinSession", request, session.session_id, done)
 
         self._with_session(pin)
 
@@ -178,7 +227,8 @@ class Speaker(Person):
                 self._monitor.sessions.on_ended(self.node, session.session_id)
                 self._done()
 
-            self._ask("EndSession", state_pb2.EndSessionRequest(session=session.session_id), session.session_id, ended)
+            request = state_pb2.EndSessionRequest(session=session.session_id)
+            self._ask("SessionService/EndSession", request, session.session_id, ended)
 
         self._with_session(end)
 
@@ -229,4 +279,4 @@ class Speaker(Person):
             self._done()
             return True
 
-        self._call(f"SessionService/{method}", request, done, refused)
+        self._call(method, request, done, refused)
