@@ -42,6 +42,7 @@ POLL_BYTES = 2
 ACK_BYTES_MAX = 5 + ACK_BITS_MAX // 8
 NOTES_MAX = 256
 UNREAD_MAX = 64
+WINDOW_FRAMES = 2 * ACK_BITS_MAX  # under way: of what came long before the newest nobody would speak
 SIGNALS_MAX = 2048
 FRAME_TYPE = 0x00  # of a session's frames, the first byte's upper half
 
@@ -337,4 +338,6 @@ class Session:
 
 def _control(path: Path) -> tuple[Flight, Controller | None]:
     flight = Flight(0 if path.shared else REORDER_FRAMES, path.guess_ms)
-    return flight, None if path.shared else Controller(path.frame_bytes)
+    return flight, None if path.shared else Controller(
+        path.frame_bytes, window_bytes_max=WINDOW_FRAMES * path.frame_bytes
+    )
