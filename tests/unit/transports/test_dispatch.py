@@ -85,6 +85,19 @@ def test_what_becomes_urgent_while_a_link_is_full_goes_first() -> None:
     assert [frame[:3] for _, frame, _ in link.sent] == [b"1 B", b"1 B", b"2 C", b"1 B"]
 
 
+def test_a_frame_that_a_link_refuses_time_and_again_is_kept_and_no_other_is_asked_for() -> None:
+    link = StillLink(room=0)
+    by, talker = dispatch(link), Talker(link, 1, Priority.JOB, Priority.BULK)
+    add(by, talker)
+    for _ in range(3):
+        assert send(by) == ([], False)
+        by.on_room(link)
+    assert talker.asked == 1
+    link.room = 10
+    send(by)
+    assert [frame for _, frame, _ in link.sent] == [b"1 JOB", b"1 BULK"]
+
+
 def test_handshakes_go_before_sessions_and_none_is_lost_to_a_full_link() -> None:
     link = StillLink(room=1)
     by = dispatch(link)

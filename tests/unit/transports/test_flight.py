@@ -44,8 +44,9 @@ def flight(*numbers: int, reorder: int = REORDER_FRAMES, guess_ms: float = 50.0)
     return made
 
 
-def acknowledged(by: Flight, ack: Ack, now_ms: float = LATER) -> tuple[list[int], list[int]]:
-    arrived, lost = by.acknowledged(now_ms, ack)
+def acknowledged(by: Flight, ack: Ack, now_ms: float = LATER, *, beyond: int = 0) -> tuple[list[int], list[int]]:
+    """`beyond`: so many after the newest that came there is word of as well."""
+    arrived, lost = by.acknowledged(now_ms, ack, lambda newest: newest + beyond)
     return [each.number for each in arrived], [each.number for each in lost]
 
 
@@ -72,14 +73,19 @@ def test_what_an_acknowledgement_does_not_speak_of_any_more_is_lost_in_time_wher
     assert acknowledged(under_way, Ack(299, 0, ACK_BITS_MAX, ())) == ([], list(range(51)))
 
 
-def test_on_a_link_that_keeps_their_order_what_is_missing_or_later_is_lost_at_once() -> None:
-    under_way = flight(*range(10), reorder=0)
-    assert acknowledged(under_way, Ack(7, 0, 5, (1, 3)), 0) == ([2, 3, 5, 7], [4, 6, 8, 9])
-    assert list(under_way.packets) == [0, 1], "of these nothing was said"
+def test_on_a_link_that_keeps_their_order_what_is_missing_is_lost_at_once_and_what_should_have_come_by_then() -> None:
+    under_way = flight(*range(12), reorder=0)
+    assert acknowledged(under_way, Ack(7, 0, 5, (1, 3)), 0, beyond=2) == ([2, 3, 5, 7], [4, 6, 8, 9])
+    assert list(under_way.packets) == [0, 1, 10, 11], "of these nothing was said"
+
+
+def test_where_they_overtake_each_other_nothing_is_said_of_what_is_beyond_the_newest() -> None:
+    under_way = flight(*range(12))
+    assert acknowledged(under_way, Ack(7, 0, 7, ()), beyond=4) == (list(range(8)), [])
 
 
 def test_an_acknowledgement_of_nothing_says_that_all_is_lost_where_they_keep_their_order() -> None:
-    assert acknowledged(flight(0, 1, reorder=0), Ack(0xFFFF, 0, 0, ()), 0) == ([], [0, 1])
+    assert acknowledged(flight(0, 1, reorder=0), Ack(0xFFFF, 0, 0, ()), 0, beyond=2) == ([], [0, 1])
     assert acknowledged(flight(0, 1), Ack(0xFFFF, 0, 0, ())) == ([], [])
     assert acknowledged(flight(), Ack(5, 0, 5, ())) == ([], [])
 
@@ -106,6 +112,11 @@ def test_whatever_an_acknowledgement_says_none_is_both_and_none_arrives_that_it_
     assert sorted([*arrived, *lost, *under_way.packets]) == sent
     if reorder:
         assert all(newest - number >= min(reorder, span + 1) for number in lost)
+
+
+@pytest.mark.parametrize(("sent", "newest"), [(0xFFFA, 0x10004), (0x10004, 0xFFFA), (0x1FFFF, 0x20000), (5, 5)])
+def test_the_upper_half_of_a_counter_follows_from_what_is_under_way(sent: int, newest: int) -> None:
+    assert acknowledged(flight(sent), Ack(newest & 0xFFFF, 0, 20, ())) == ([sent] if sent <= newest else [], [])
 
 
 def test_an_answer_settles_the_frames_that_carried_nothing_else() -> None:
@@ -176,8 +187,9 @@ def test_patience_learns_from_what_a_peer_takes_beyond_the_link() -> None:
     assert 40 < delay.patience_ms < 42
     delay.sample(400)
     assert delay.patience_ms > 400
-    delay.sample(-5)
-    assert delay.smooth_ms > 0
+    early = Delay(1000)
+    early.sample(-5)
+    assert early.smooth_ms == 0, "the link was quicker than it says"
 
 
 def test_the_delay_is_measured_where_the_newest_frame_is_what_is_acknowledged() -> None:
@@ -186,6 +198,14 @@ def test_the_delay_is_measured_where_the_newest_frame_is_what_is_acknowledged() 
     assert under_way.delay.smooth_ms == 20, "what it says that it waited is taken off"
     under_way.acknowledged(900, Ack(9, 0, 9, ()))
     assert under_way.delay.smooth_ms == 20, "the newest there carried nothing, so when it left is not known"
+
+
+def test_an_answer_that_had_to_wait_for_later_frames_is_no_measure_on_a_medium_that_is_shared() -> None:
+    under_way = flight(0, 1, 2, reorder=0)
+    under_way.acknowledged(130, Ack(1, 0, 1, ()))
+    assert under_way.delay.smooth_ms == 50
+    under_way.acknowledged(130, Ack(2, 0, 0, ()))
+    assert under_way.delay.smooth_ms == 30
 
 
 @pytest.mark.parametrize(

@@ -76,24 +76,26 @@ def test_the_hint_tells_whose_hello_it_is() -> None:
     assert B.hint == hint_of(public(B)) != hint_of(public(C))
 
 
-def test_the_same_hello_has_the_same_welcome_and_another_one_another() -> None:
+def test_a_hello_that_has_a_session_is_welcomed_again_by_the_same_bytes() -> None:
     at, said, other = door(), hello(), hello(2)
-    assert at.answered(said.frame) is None
     greeted = at.greet(0, said.frame)
-    assert at.answered(said.frame) == greeted.frame
+    assert at.answered(said.frame) is None, "it has none yet, and may get none"
+    at.keep(said.frame, greeted)
+    assert at.answered(said.frame) == (greeted.ours, greeted.frame)
     assert at.answered(other.frame) is None
     assert at.greet(0, other.frame).frame != greeted.frame
-    assert at.answered(said.frame) == greeted.frame
 
 
 def test_a_hello_that_is_played_back_is_not_fresh_and_its_session_is_another_one() -> None:
     at = door()
     frames = [hello(stamp, b"pay").frame for stamp in range(1, ANSWERED_MAX + 2)]
-    first, *_ = [at.greet(1000 * now, frame) for now, frame in enumerate(frames)]
+    greeted = [at.greet(1000 * now, frame) for now, frame in enumerate(frames)]
+    for frame, each in zip(frames, greeted, strict=True):
+        at.keep(frame, each)
     assert at.answered(frames[0]) is None, "forgotten by now"
     again = at.greet(10**9, frames[0])
     assert not again.fresh
-    assert again.keys.binding != first.keys.binding
+    assert again.keys.binding != greeted[0].keys.binding
 
 
 @pytest.mark.parametrize(("stamp", "fresh"), [(4, False), (5, False), (6, True)])
@@ -163,7 +165,7 @@ def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offgrid_transports.handshake.ANSWERED_MAX", 2)
     at, said = door(), [hello(7, own=own) for own in (A, C, A, B)]
     for each in said:
-        at.greet(0, each.frame)
+        at.keep(each.frame, at.greet(0, each.frame))
     assert [at.answered(each.frame) is None for each in said] == [True, True, False, False]
     assert len(at._stamps) == 2 < STAMPS_MAX
 
