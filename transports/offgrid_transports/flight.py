@@ -45,11 +45,6 @@ class Delay:
         return self._smooth_ms + max(4 * self._var_ms, 1.0)
 
     @property
-    def late_ms(self) -> float:
-        """After which an answer is later than others are."""
-        return max(LATE * self._smooth_ms, self._smooth_ms + 2 * self._var_ms)
-
-    @property
     def smooth_ms(self) -> float:
         return self._smooth_ms
 
@@ -135,7 +130,7 @@ class Flight:
     @property
     def _overdue_ms(self) -> float:
         """Later than that after it could be answered, a frame that others have overtaken is not just late."""
-        return self.delay.late_ms if self._reorder else -math.inf
+        return self.delay.smooth_ms * LATE if self._reorder else -math.inf
 
     @property
     def due_ms(self) -> float:
