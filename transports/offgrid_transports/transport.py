@@ -127,7 +127,8 @@ class LinkHost:
     nothing does."""
     hello: bytes = b""
     """Up to HELLO_BYTES_MAX that a link with advertisements shows to all who are near, so that nodes of a mesh find
-    each other."""
+    each other: the first HELLO_MESH_BYTES tell the mesh, the rest who."""
 
 
 HELLO_BYTES_MAX = 16
+HELLO_MESH_BYTES = 8

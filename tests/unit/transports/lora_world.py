@@ -6,9 +6,11 @@ from random import Random
 
 from offgrid_tools.emulators.channel import Channel, Reach, everybody
 from offgrid_tools.emulators.clock import VirtualClock
+from offgrid_tools.emulators.meshcore import MeshCoreEmulator
 from offgrid_tools.emulators.rnode import Firmware, RNodeEmulator
 from offgrid_tools.emulators.virtual import VirtualLine, virtual_host
 from offgrid_transports.keep import Keep
+from offgrid_transports.lora.meshcore import MeshCore
 from offgrid_transports.lora.modem import Modem
 from offgrid_transports.lora.modulation import Modulation
 from offgrid_transports.lora.radio import RadioLink
@@ -32,6 +34,7 @@ class World:
         self.links: dict[str, RadioLink] = {}
         self.lines: dict[str, VirtualLine] = {}
         self.rnodes: dict[str, RNodeEmulator] = {}
+        self.meshcores: dict[str, MeshCoreEmulator] = {}
         self.heard: dict[str, list[bytes]] = {}
         self.events: dict[str, list[str]] = {}
 
@@ -50,6 +53,13 @@ class World:
         line = self.lines[name] = VirtualLine(self.clock)
         line.plug(self.rnodes[name])
         return self.link(name, line, RNode(modulation), band, keep=keep, run=run)
+
+    def meshcore(self, name: str, modulation: Modulation = FAST, band: Band | None = FREE) -> RadioLink:
+        """A new MeshCore modem with a link on it."""
+        self.meshcores[name] = MeshCoreEmulator(name, self.channel, lambda data: None)
+        line = self.lines[name] = VirtualLine(self.clock)
+        line.plug(self.meshcores[name])
+        return self.link(name, line, MeshCore(modulation), band)
 
     def link(
         self,

@@ -6,25 +6,13 @@ from random import Random
 
 import pytest
 
+from offgrid_tools.soak.duty import fullest_us, soak_duty
 from offgrid_transports.lora.duty import NEVER, SHARES_PERCENT, Duty
 from offgrid_transports.lora.regions import Limit
 from offgrid_transports.transport import Priority
 
 S = 1_000_000
 HOUR = Limit(3600 * S, 36 * S)
-
-
-def fullest_us(sent: list[tuple[int, int]], window_us: int) -> int:
-    """The most air that any window holds. `sent` are (start, end), one after the other; the fullest window ends with
-    one of them."""
-    fullest = first = 0
-    for index, (_, end_us) in enumerate(sent):
-        start_us = end_us - window_us
-        while sent[first][1] <= start_us:
-            first += 1
-        within = sum(end - max(start, start_us) for start, end in sent[first : index + 1])
-        fullest = max(fullest, within)
-    return fullest
 
 
 def sent_at_random(seed: int, limit: Limit, frames: int, *, slow_modem: bool) -> tuple[list[tuple[int, int]], int]:
@@ -155,3 +143,19 @@ def test_an_earlier_run_is_recalled() -> None:
     assert second.left_us(100 * S, Priority.CONTROL) == HOUR.used_us - 34 * S
     second.settle_all(101 * S)
     assert second.left_us(3690 * S, Priority.CONTROL) == HOUR.used_us - 2 * S
+
+
+def test_the_one_who_looks_at_all_windows_is_right() -> None:
+    rng = Random(4)
+    for _ in range(50):
+        edges = sorted(rng.sample(range(200), 20))
+        sent = list(zip(edges[::2], edges[1::2], strict=True))
+        window = rng.randint(1, 120)
+        held = [sum(max(0, min(end, at + window) - max(start, at)) for start, end in sent) for at in range(-120, 201)]
+        assert fullest_us(sent, window) == max(held)
+
+
+def test_hours_of_bad_traffic_over_whole_links_break_no_window() -> None:
+    said: list[str] = []
+    assert soak_duty(1, 3, said.append, seconds=4_000) == []
+    assert "3 days" in said[-1]

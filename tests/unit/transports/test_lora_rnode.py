@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 from lora_world import EU, FAST, World
-from test_lora_duty import fullest_us
 
 from offgrid_tools.emulators.rnode import Firmware
+from offgrid_tools.soak.duty import fullest_us
 from offgrid_transports.keep import MemoryKeep
 from offgrid_transports.lora import rnode
 from offgrid_transports.lora.kiss import encode
@@ -173,6 +173,39 @@ def test_a_modem_that_reboots_in_the_middle_of_a_frame_is_set_up_again(says: boo
     world.run(3)
     assert world.heard["b"][-1] == b"again"
     assert world.heard["a"] in ([], [b"half a fr"]), "KISS has no check sum: whoever authenticates frames finds it"
+
+
+def test_a_modem_whose_port_vanishes_when_it_is_reset_is_not_reset_again() -> None:
+    world = World()
+    a = world.rnode("a")
+    world.run(1)
+    a.send(BROADCAST, bytes(200))
+    world.lines["a"].unplug()
+    world.run(0.1)
+    world.lines["a"].plug(world.rnodes["a"])
+    while not world.rnodes["a"].asked.get(rnode.RESET):
+        world.run(0.01)
+    world.lines["a"].unplug()
+    world.run(1)
+    world.lines["a"].plug(world.rnodes["a"])
+    world.run(2)
+    assert a.up
+    assert world.rnodes["a"].asked[rnode.RESET] == 1
+
+
+def test_answers_nobody_asked_for_do_no_harm() -> None:
+    world = World()
+    a, b = world.rnode("a"), world.rnode("b")
+    for moment in range(3):
+        for command in range(256):
+            if (command, moment) != (rnode.RESET, 2):
+                world.lines["a"].hear(encode(command, world.rng.randbytes(world.rng.choice((0, 1, 2, 4, 11)))))
+            world.run(0.01)
+    world.run(60)
+    assert a.up
+    b.send(BROADCAST, b"hello")
+    world.run(3)
+    assert world.heard["a"][-1] == b"hello"
 
 
 def test_garbage_on_the_line_is_dropped_and_counted() -> None:

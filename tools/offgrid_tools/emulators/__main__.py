@@ -7,6 +7,7 @@ from importlib import import_module
 
 PARTS = {
     "ble": "offgrid_tools.emulators.ble",
+    "lora": "offgrid_tools.emulators.lora",
     "udp-proxy": "offgrid_tools.emulators.udp_proxy",
 }
 

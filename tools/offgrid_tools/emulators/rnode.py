@@ -208,8 +208,11 @@ class RNodeEmulator:
 
     def _switch(self, on: bool) -> None:
         settable = self._freq_hz and self._bw_hz in BANDWIDTHS_HZ and self._power != 0xFF and self._sf
+        if on and settable and not self.on:
+            self._bins.clear()
         self.on = bool(on and settable)
         self._retune()
+        self.on_medium()
         if self.on:
             self._access()
 

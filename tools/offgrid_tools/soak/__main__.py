@@ -19,6 +19,8 @@ floods    a member that floods a real mesh, role by role, while honest jobs go o
 damages   damages at rest, of what a node leaves on the disk and of its backups, one a round: bits, pages, ends of files
 configs   damaged configuration files
 auctions  hosts that misreport what their work costs, none of whom may gain by it
+duty      days of bad traffic over LoRa modems in virtual time, none of which may break a window of airtime
+radio-peers  unmodified Reticulum and Meshtastic clients, installed for it, on our emulated modems
 """
 
 from __future__ import annotations
@@ -36,12 +38,14 @@ from offgrid_tools.soak.auctions import soak_auctions
 from offgrid_tools.soak.configs import soak_configs
 from offgrid_tools.soak.cuts import soak_cuts
 from offgrid_tools.soak.damages import soak_damages
+from offgrid_tools.soak.duty import soak_duty
 from offgrid_tools.soak.epochs import Plan as EpochsPlan
 from offgrid_tools.soak.epochs import soak_epochs
 from offgrid_tools.soak.floods import soak_floods
 from offgrid_tools.soak.kills import Plan, soak_kills
 from offgrid_tools.soak.ledger import soak_ledger, soak_ledger_mutants
 from offgrid_tools.soak.mutants import soak_mutants
+from offgrid_tools.soak.radio_peers import soak_radio_peers
 from offgrid_tools.soak.seeds import soak_seeds
 from offgrid_tools.soak.settling import Plan as SettlingPlan
 from offgrid_tools.soak.settling import soak_settling
@@ -66,6 +70,8 @@ ROUNDS = {
     "damages": 10_000,
     "configs": 20_000,
     "auctions": 100_000,
+    "duty": 1_000,
+    "radio-peers": 1,
 }
 
 
@@ -114,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "damages": lambda rounds: told(seed, soak_damages(seed, rounds, chosen.dir, say), chosen.json),
         "configs": lambda rounds: soak_configs(seed, rounds, say),
         "auctions": lambda rounds: soak_auctions(seed, rounds, say),
+        "duty": lambda rounds: soak_duty(seed, rounds, say),
+        "radio-peers": lambda rounds: soak_radio_peers(rounds, say),
     }
     broken: list[str] = []
     for part, run in parts.items():

@@ -59,7 +59,7 @@ LOOKED_CHANCE = 0.25  # that a moment is one in which the power fails
 LIMIT_BYTES = 64 * 1024 * 1024
 RECORDS_BYTES = 32 * 1024  # the log is full now and then
 OPEN_MAX, SHREDDED_MAX, NAMES = 3, 3, ("one", "two")
-STORE = "memory.db"
+STORE, WRAPPED = "memory.db", Path("elsewhere") / BACKUPS / WRAPPED_KEYS
 WRITER = b"writer-1"
 
 
@@ -71,9 +71,7 @@ class Desk:
         self._timers: list[tuple[int, int, Callable[[], None]]] = []
         self._count = itertools.count()
         self.store = LoggedStore.open(folder / STORE, limit_bytes=LIMIT_BYTES)
-        wrapped = WrappedKeys(
-            SessionKeys(folder / SESSION_KEYS), folder / BACKUPS / WRAPPED_KEYS, wrap, lambda work: work()
-        )
+        wrapped = WrappedKeys(SessionKeys(folder / SESSION_KEYS), folder / WRAPPED, wrap, lambda work: work())
         reducer = SessionReducer()
         self.runtime = Runtime(
             lambda: {"sessions": SessionsMachine(self.store, {reducer.name: reducer.version})},
@@ -239,7 +237,7 @@ class Life:
             yield from self.diary.check(desk.client)
             yield from desk.store.verify()
             here = {*SessionKeys(self.image / SESSION_KEYS)}
-            wrapped = json.loads((self.image / BACKUPS / WRAPPED_KEYS).read_text())
+            wrapped = json.loads((self.image / WRAPPED).read_text())
             for page in self.diary.all():
                 is_purged = page.purged or bool(desk.client.sessions.get(page.session_id).purged_us)
                 if is_purged and (page.session_id in here or page.session_id in wrapped):

@@ -200,12 +200,17 @@ class Run:
 
     def _kill_restore(self) -> None:
         """In another folder; then it must come to its end, and have all that was answered for before the backup."""
-        asked = self._asked("a backup to come back from", self._back_up_for_twin)
         before = [(page, page.durable) for page in self.diary.readable()]
-        asked.wait()
-        if asked.fault or not asked.done:
-            self.violations.append(asked.fault or "no backup could be made")
-            return
+        deadline = time.monotonic() + COMMAND_S
+        while True:
+            asked = self._asked("a backup to come back from", self._back_up_for_twin)
+            asked.wait()
+            if asked.done:
+                break
+            if asked.fault or time.monotonic() > deadline:
+                self.violations.append(asked.fault or "no backup could be made: another one was always under way")
+                return
+            time.sleep(POLL_S)
         command = ["restore", "--backup", str(self.twin_backup), "--recovery-secret", str(self.secret_file)]
         command += ["--wrapped-keys", str(self.backups / WRAPPED_KEYS), "--role", "core"]
         command += ["--key", str(self.node.folder / "keys" / "node.key")]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from random import Random
 
 from offgrid_transports.ble.adverts import Sighting
+from offgrid_transports.transport import HELLO_MESH_BYTES
 
-MESH_BYTES = 8  # of a hello: who shows others is of another mesh
 BRISK_MS = 30_000
 PATIENCE_MS = 700
 JITTER_MS = 300
@@ -72,7 +72,7 @@ class Candidates:
     def see(self, now_ms: int, sighting: Sighting, familiar: bool) -> None:
         """Somebody shows itself; `familiar` is a neighbour's hello under another address."""
         hello = sighting.advert.hello
-        if hello[:MESH_BYTES] != self._hello[:MESH_BYTES]:
+        if hello[:HELLO_MESH_BYTES] != self._hello[:HELLO_MESH_BYTES]:
             self.foreign += 1
             return
         known = self._seen.get(sighting.address)

@@ -97,6 +97,8 @@ class Duty:
 
     def __init__(self, limits: Iterable[Limit]) -> None:
         self.windows = tuple(Window(limit) for limit in limits)
+        self.begun_us = 0
+        """The air of all frames that were ever handed over."""
         self._open: deque[Sent] = deque()
         self._settled: deque[Sent] = deque()
 
@@ -120,9 +122,8 @@ class Duty:
 
     def begin(self, now_us: int, air_us: int, priority: Priority, who: str) -> None:
         """A frame is handed to the modem. The caller has asked `may_send`."""
-        entry = Sent(air_us, NEVER, priority, who)
-        self._open.append(entry)
-        self._add(entry, now_us)
+        self.begun_us += air_us
+        self._open_up(Sent(air_us, NEVER, priority, who), now_us)
 
     def settle(self, count: int, latest_us: int, *, proven: bool = True) -> None:
         """The `count` oldest open frames are off the air by `latest_us`: `proven` to have been on it, or dropped
@@ -150,7 +151,7 @@ class Duty:
             self._settled.append(entry)
             self._add(entry, now_us)
         if open_us:
-            self.begin(now_us, open_us, Priority.CONTROL, "earlier")
+            self._open_up(Sent(open_us, NEVER, Priority.CONTROL, "earlier"), now_us)
 
     def settled(self) -> list[tuple[int, int]]:
         """(air_us, latest_us) of all that still counts and has left, oldest first."""
@@ -171,6 +172,10 @@ class Duty:
                 key = (entry.priority, entry.who)
                 used[key] = used.get(key, 0) + entry.air_us
         return used
+
+    def _open_up(self, entry: Sent, now_us: int) -> None:
+        self._open.append(entry)
+        self._add(entry, now_us)
 
     def _add(self, entry: Sent, now_us: int) -> None:
         self._forget(now_us)

@@ -55,7 +55,6 @@ class RadioLink:
         self._note_at_ms = 0
         self._refused_frames = self._dropped_frames = 0
         self._heard_at_ms: int | None = None
-        self._air_us = 0
         self._note_trouble = ""
         self.book = Airbook(band.limits if band else (), host.clock)
         self._recall()
@@ -121,7 +120,7 @@ class RadioLink:
             "queued_frames": sum(map(len, self._queues.values())),
             "refused_frames": self._refused_frames,
             "dropped_frames": self._dropped_frames,
-            "airtime_ms": round(self._air_us / 1000, 3),
+            "airtime_ms": round(self.book.duty.begun_us / 1000, 3),
             **modem.figures(),
         }
         if self._heard_at_ms is not None:
@@ -214,7 +213,6 @@ class RadioLink:
             queue.popleft()
             self._queued_us -= waiting.air_us
             self.book.begin(now_ms * 1000, waiting.air_us, priority, waiting.address)
-            self._air_us += waiting.air_us
             self._modem.transmit(now_ms, waiting.frame)
         self._line.write(self._modem.take_bytes())
 

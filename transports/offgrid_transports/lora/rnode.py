@@ -46,6 +46,7 @@ STATISTICS_UNITS = 10_000
 ANSWER_MS = 1_000
 TRIES = 3
 RESET_MS = 1_500
+RESET_FRESH_MS = 15_000  # one whose port vanishes when it is reset has been, if it is back within this
 HEALTH_MS = 10_000
 RETRY_MS = 10_000
 READY_MS = 200
@@ -112,13 +113,14 @@ class RNode(KissModem):
         self.version: tuple[int, int] | None = None
         self._platform = 0
         self._clean = self._was_reset = False
+        self._reset_ms: int | None = None
         self._tries = 0
         self._settings: deque[tuple[int, bytes]] = deque()
         self._full = False
         self._free_ms = 0.0
         self._burst_bytes = 0
         self._open: deque[tuple[int, int]] = deque()  # (what the firmware will tell of it in ms, when handed over)
-        self._told, self._tells = 0, False
+        self._told: int | None = None  # none yet: there is nothing to compare with
         self._health_ms = self._said_ms = 0
         self._shown: dict[str, str | int | float] = {}
 
@@ -131,7 +133,8 @@ class RNode(KissModem):
 
     def on_connect(self, now_ms: int, clean: bool) -> None:
         self._begin_line()
-        self._clean, self._was_reset = clean, False
+        fresh = self._reset_ms is not None and now_ms - self._reset_ms <= RESET_FRESH_MS
+        self._clean, self._was_reset = clean or fresh, fresh
         self._detect(now_ms)
 
     def on_lost(self, now_ms: int) -> None:
@@ -263,7 +266,7 @@ class RNode(KissModem):
         self._full = False
         self._free_ms = 0.0
         self._burst_bytes = 0
-        self._told, self._tells = 0, False  # a radio that is switched on begins to count
+        self._told = None
         self._health_ms = now_ms + HEALTH_MS
         self._tick_at(now_ms)
 
@@ -291,8 +294,8 @@ class RNode(KissModem):
 
     def _on_airtime(self, now_ms: int, units: int, load: int) -> None:
         """It, and anybody, was sending for so much of the last seconds."""
-        before, self._told, self._tells = self._told, units, True
-        if units > before:
+        before, self._told = self._told, units
+        if before is not None and units > before:
             risen_ms = (units - before + 1) * STATISTICS_MS / STATISTICS_UNITS
             while self._open and self._open[0][0] <= risen_ms + 1:
                 risen_ms -= self._open.popleft()[0] - 1
@@ -303,7 +306,7 @@ class RNode(KissModem):
                 self._settled += 1
 
     def _tick(self, now_ms: int) -> None:
-        if not self._tells:
+        if self._told is None:
             while self._open and self._open[0][1] + UNPROVEN_MS <= now_ms:
                 self._open.popleft()
                 self._settled += 1
@@ -333,7 +336,7 @@ class RNode(KissModem):
             due_ms = min(due_ms, math.ceil(self._room_ms))
         if len(self._open) >= OPEN_FRAMES_MAX:
             due_ms = min(due_ms, max(now_ms + READY_MS, math.ceil(self._free_ms + SETTLE_MS)))
-        elif self._open and not self._tells:
+        elif self._open and self._told is None:
             due_ms = min(due_ms, max(now_ms + READY_MS, self._open[0][1] + UNPROVEN_MS))
         self.deadline_ms = due_ms
 
@@ -346,6 +349,7 @@ class RNode(KissModem):
 
     def _reset(self, now_ms: int) -> None:
         self._move(State.RESETTING)
+        self._reset_ms = now_ms
         self._clean = self._was_reset = True  # one that is on after that starts by itself, and is empty
         self._out += encode(RESET, RESET_REQUEST)
         self.deadline_ms = now_ms + RESET_MS
