@@ -30,10 +30,10 @@ from offgrid_transports.transport import Priority, Schedule, Transport, Transpor
 SESSIONS_MAX = 1024
 STRANGER = "stranger "  # begins the name of who has a session and is nobody that is known
 STRANGERS_MAX = 64
-SILENT_TRIES = 6  # waits without word, after which a new session is sought beside the old one
 UNCONFIRMED_MS = 600_000.0  # a session is kept whose peer has sent nothing under its keys
 RENEW_MS = 60_000.0  # at most that often is a session replaced because it does not read what comes
 REPLACED_WAITS = 4  # without word of a session that was replaced, until it is given up
+REPLACED_MS = 600_000.0  # it is kept, after something was heard in it: its peer may use it still
 
 
 class UnknownPeer(TransportError):
@@ -188,6 +188,7 @@ class Endpoint:
         finally:
             self._renew(now_ms, bound)
         self._bounds.move_to_end(bound.session.ours)
+        bound.heard_ms = now_ms
         if path != bound.session.path and bound.session.is_newest(count):
             self._follow(bound, path)
         if not bound.confirmed:
@@ -203,7 +204,7 @@ class Endpoint:
     def _follow(self, bound: Bound, path: Path) -> None:
         """Its peer speaks from elsewhere now: there it is answered, unless this side has chosen the path."""
         peer = self._peers.get(bound.session.peer)
-        if peer is not None and (not peer.chosen or bound.session.tries):
+        if peer is not None and (not peer.chosen or bound.session.unanswered):
             if not peer.chosen:
                 peer.path = path
             bound.session.move(path)
@@ -326,15 +327,14 @@ class Endpoint:
                     self._end(now_ms, bound, "nobody took it up")
             elif what == "replaced":
                 bound = self._bounds.get(name)
-                if bound is not None and (bound.session.tries or not bound.busy):
-                    self._end(now_ms, bound, "the peer began anew")
-                elif bound is not None:
-                    self._watch(now_ms, bound)
+                if bound is not None:
+                    self._on_replaced(now_ms, bound)
             else:
                 side, _, ours = what.partition(" ")
                 bound = self._bounds.get(int(ours))
                 if bound is not None:
                     (bound.calls if side == "calls" else bound.answers).on_timer(now_ms, name)
+                    self._seek_anew(now_ms, bound)
                     self._touch(bound)
 
     def _renew(self, now_ms: float, bound: Bound) -> None:
@@ -349,10 +349,19 @@ class Endpoint:
         patience_ms = REPLACED_WAITS * bound.session.patience_ms(bound.session.path.frame_bytes)
         self._timers.set(("replaced", bound.session.ours), math.ceil(now_ms + patience_ms))
 
+    def _on_replaced(self, now_ms: float, bound: Bound) -> None:
+        idle_ms = bound.heard_ms + REPLACED_MS
+        if bound.session.unanswered or (idle_ms <= now_ms and not bound.busy):
+            self._end(now_ms, bound, "the peer began anew")
+        elif bound.busy:
+            self._watch(now_ms, bound)
+        else:
+            self._timers.set(("replaced", bound.session.ours), math.ceil(idle_ms))
+
     def _seek_anew(self, now_ms: float, bound: Bound) -> None:
         """A peer that is silent for long may have begun anew, and not know this session any more."""
         peer = self._peers.get(bound.session.peer)
-        if bound.session.tries >= SILENT_TRIES and peer is not None and peer.bound is bound:
+        if bound.session.silent and peer is not None and peer.bound is bound:
             self._peers.greet(now_ms, peer, self._new_sid)
 
     def _pump(self) -> None:
@@ -398,7 +407,7 @@ class Endpoint:
     # ---- sessions and calls
 
     def _bind(self, now_ms: float, session: Session, *, confirmed: bool) -> Bound:
-        bound = Bound(session, self._gathering, self._timers, self._kept, confirmed=confirmed)
+        bound = Bound(session, self._gathering, self._timers, self._kept, confirmed=confirmed, heard_ms=now_ms)
         self._bounds[session.ours] = bound
         if len(self._bounds) > SESSIONS_MAX:
             others = [each for each in self._bounds.values() if each is not bound]

@@ -42,6 +42,7 @@ POLL_BYTES = 2
 ACK_BYTES_MAX = 5 + ACK_BITS_MAX // 8
 NOTES_MAX = 256
 UNREAD_MAX = 64
+SILENT_TRIES, SILENT_PROBES = 6, 4
 WINDOW_FRAMES = 2 * ACK_BITS_MAX  # under way: of what came long before the newest nobody would speak
 SIGNALS_MAX = 2048
 FRAME_TYPE = 0x00  # of a session's frames, the first byte's upper half
@@ -64,6 +65,7 @@ class Session:
         self._copies: deque[tuple[Outgoing, Span]] = deque()
         self._done: list[Outgoing] = []
         self._unread = 0  # frames in a row
+        self._probes = 0  # since the last frame that came
         self._bursts = Bursts()
         self.path = path
         self._flight, self._controller = _control(path)
@@ -84,9 +86,14 @@ class Session:
         return self._sealer.used_up or self._opener.forged >= FORGED_MAX or self._unread >= UNREAD_MAX
 
     @property
-    def tries(self) -> int:
-        """Waits in a row that brought no word."""
-        return self._flight.tries
+    def unanswered(self) -> bool:
+        """What was asked last brought no word yet, though there was time for it."""
+        return self._flight.tries > 0 or self._probes > 1
+
+    @property
+    def silent(self) -> bool:
+        """Nothing that was asked brings word: the peer is away, or does not know this session any more."""
+        return self._flight.tries >= SILENT_TRIES or self._probes >= SILENT_PROBES
 
     @property
     def delay_ms(self) -> float:
@@ -121,6 +128,7 @@ class Session:
 
     def signal(self, signal: Signal, call: int) -> None:
         """Once, without repair: whoever needs it asks again."""
+        self._probes += signal is Signal.PROBE
         if len(self._signals) < SIGNALS_MAX:
             self._signals.append(write_signal(signal, call))
 
@@ -145,7 +153,7 @@ class Session:
         """Its counter, and what it brings for whoever is above. Raises NotOpened, RecordError."""
         self._unread += 1
         count, clear = self._opener.open(frame, HEAD_BYTES)
-        self._unread = 0
+        self._unread = self._probes = 0
         contents: list[Content] = []
         for record in parse(clear):
             if isinstance(record, Ack):

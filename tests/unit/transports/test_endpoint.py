@@ -13,11 +13,12 @@ from virtual_link import CLEAN, Node, VirtualTime, key_of, network
 
 from offgrid_transports.answers import Kept
 from offgrid_transports.calls import CALLS_MAX, End
-from offgrid_transports.endpoint import SILENT_TRIES, STRANGERS_MAX, UnknownPeer
+from offgrid_transports.endpoint import STRANGERS_MAX, UnknownPeer
 from offgrid_transports.gathering import MESSAGE_BYTES_MAX, Gathering, MessageTooLarge
 from offgrid_transports.handshake import HELLO, HELLO_BYTES, WELCOME_BYTES, Own
 from offgrid_transports.memory import Faults, MemoryNetwork
 from offgrid_transports.peers import WAITING_MAX
+from offgrid_transports.session import SILENT_TRIES
 from offgrid_transports.transport import Priority
 
 ROUGH = Faults(loss=0.2, duplicate=0.1, delay_ms=10, jitter_ms=20)
