@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from offgrid_transports.transport import Priority, Transport
 
 SHORT_BYTES = 24  # an acknowledgement, sealed
+DOWN_MS = 1_000.0  # assumed of a link that cannot send at all for now
 GUESS_MS = 50.0  # of a peer's delay, before it is measured
 ACK_DELAY_MS_MIN = 8.0
 _ACCESSES = 3  # a slot is waited for until it is free: somewhat more than the mean
@@ -40,8 +42,13 @@ class Path:
         return max(ACK_DELAY_MS_MIN, self.transport.access_ms + self.transport.airtime_ms(SHORT_BYTES))
 
     def sent_ms(self, length: int, priority: Priority) -> float:
-        """In how long a frame that is handed over now will have left."""
-        return self.transport.wait_ms(length, priority) + self.transport.airtime_ms(length)
+        """In how long so many bytes, handed over now, will have left, in several frames if need be; never infinite, for
+        a link may come back."""
+        transport, frame_bytes = self.transport, self.frame_bytes
+        wait_ms = transport.wait_ms(min(length, frame_bytes), priority)
+        full, rest = divmod(length, frame_bytes)
+        air_ms = full * transport.airtime_ms(frame_bytes) + (transport.airtime_ms(rest) if rest else 0.0)
+        return (wait_ms if wait_ms < math.inf else DOWN_MS) + air_ms
 
     def answered_ms(self, length: int, priority: Priority) -> float:
         """In how long the shortest answer to it may be here, as far as the link goes."""

@@ -102,12 +102,21 @@ def test_it_comes_back_after_silence_and_after_the_path_grew_longer() -> None:
     assert rate_of(world, filler, 2) > 1700
 
 
-def test_a_buffer_too_short_to_be_seen_does_not_drive_it_up_for_ever() -> None:
-    world, wire = path(2000, buffer=5 * FRAME)
+@pytest.mark.parametrize(("frames", "share"), [(2, 0.2), (5, 0.4)])
+def test_a_buffer_too_short_to_be_seen_does_not_drive_it_up_for_ever(frames: int, share: float) -> None:
+    world, wire = path(2000, buffer=frames * FRAME + 100)
     filler = Filler(wire)
-    world.run(10_000)
-    assert filler.in_flight_peak < 8 * wire.rate * wire.rtt_ms
-    assert filler.arrived / 10_000 > 0.4 * wire.rate
+    world.run(5000)
+    assert filler.in_flight_peak < 5 * wire.rate * wire.rtt_ms
+    assert filler.arrived / 5000 > share * wire.rate
+
+
+def test_a_path_that_became_much_faster_is_soon_filled() -> None:
+    world, wire = path(500, 100, loss=0.02)
+    filler = Filler(wire)
+    world.run(3000)
+    wire.rate = 6000
+    assert rate_of(world, filler, 2) > 2500
 
 
 def test_never_more_than_the_bound_is_under_way() -> None:

@@ -17,6 +17,8 @@ ledger    seeds of the ledger's own simulator, 4, 7 or 20 witnesses, as many of 
 ledger-mutants  bugs planted in that, each of which must be found
 floods    a member that floods a real mesh, role by role, while honest jobs go on
 damages   damages at rest, of what a node leaves on the disk and of its backups, one a round: bits, pages, ends of files
+links     nodes that call each other over bad networks and busy LoRa channels in virtual time; each call ends once, is
+          carried out once at most, and its answer is its own
 configs   damaged configuration files
 auctions  hosts that misreport what their work costs, none of whom may gain by it
 duty      days of bad traffic over LoRa modems in virtual time, none of which may break a window of airtime
@@ -44,6 +46,7 @@ from offgrid_tools.soak.epochs import soak_epochs
 from offgrid_tools.soak.floods import soak_floods
 from offgrid_tools.soak.kills import Plan, soak_kills
 from offgrid_tools.soak.ledger import soak_ledger, soak_ledger_mutants
+from offgrid_tools.soak.links import soak_links
 from offgrid_tools.soak.mutants import soak_mutants
 from offgrid_tools.soak.radio_peers import soak_radio_peers
 from offgrid_tools.soak.seeds import soak_seeds
@@ -68,6 +71,7 @@ ROUNDS = {
     "ledger-mutants": 100,
     "floods": 1,
     "damages": 10_000,
+    "links": 2_000,
     "configs": 20_000,
     "auctions": 100_000,
     "duty": 1_000,
@@ -118,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "ledger-mutants": lambda rounds: soak_ledger_mutants(0 if chosen.seed is None else seed, rounds, say),
         "floods": lambda rounds: soak_floods(rounds, say, chosen.dir),
         "damages": lambda rounds: told(seed, soak_damages(seed, rounds, chosen.dir, say), chosen.json),
+        "links": lambda rounds: soak_links(seed, rounds, say),
         "configs": lambda rounds: soak_configs(seed, rounds, say),
         "auctions": lambda rounds: soak_auctions(seed, rounds, say),
         "duty": lambda rounds: soak_duty(seed, rounds, say),
