@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
@@ -110,7 +109,12 @@ class FakeRadio:
         self.advert: Advert | None = None
         self.duties: list[str] = []
         self.attempts = 0
+        self.channels: list[FakeChannel] = []
         self._air = air
+
+    @property
+    def connected(self) -> frozenset[str]:
+        return frozenset(channel.address for channel in self.channels if channel.open)
 
     async def start(self) -> None:
         if self.address in self._air.unplugged:
@@ -166,6 +170,8 @@ class FakeAir:
         there = FakeChannel(self, radio.address, False)
         here.other, there.other = there, here
         self.channels += [here, there]
+        radio.channels.append(here)
+        other.channels.append(there)
         other.on_channel(there)
         return here
 
@@ -179,6 +185,8 @@ class World:
 
     def __init__(self) -> None:
         self.air = FakeAir()
+        self.again = ""
+        """After the name of a radio that is switched on from now on: it has another address."""
         self.ends: list[BleTransport] = []
         self.heard: dict[str, list[tuple[str, bytes]]] = {}
         self.changes: list[tuple[str, ...]] = []
@@ -203,7 +211,11 @@ class World:
             lambda: round(loop.time() * 1000),
             hello=hello,
         )
-        end = BleTransport(partial(FakeRadio, self.air, f"radio{number}"), host, links_max=links_max)
+
+        async def make_radio() -> FakeRadio:
+            return FakeRadio(self.air, f"radio{number}{self.again}")
+
+        end = BleTransport(make_radio, host, links_max=links_max)
         heard = self.heard[end.address] = []
         end.on_frame = lambda address, frame: heard.append((address, frame))
         end.on_change = lambda: self.changes.append(end.neighbours())

@@ -233,6 +233,25 @@ def test_a_controller_that_is_gone_is_taken_again_when_it_is_back() -> None:
     run(main)
 
 
+def test_a_neighbour_that_comes_back_under_another_address_is_linked_once_the_old_link_is_lost() -> None:
+    async def main() -> None:
+        async with World() as world:
+            a, b = world.node(b"meshmesh1"), world.node(b"meshmesh2")
+            await world.linked()
+            world.again = "x"
+            theirs = next(channel for channel in world.air.channels if not channel.outgoing)
+            mine = theirs.other
+            theirs.open = False  # pulled out: nobody tells the other end
+            world.air.radios["radio1"].on_lost("pulled out")
+            await world.until(lambda: "radio1x" in world.air.radios)
+            await asyncio.sleep(1)
+            assert a.neighbours() == (b.address,), "it still believes in the old one"
+            mine.lose("silence")
+            assert await world.linked() <= 1.5
+
+    run(main)
+
+
 def test_adverts_of_nobody_cost_attempts_that_become_rarer() -> None:
     async def main() -> None:
         async with World() as world:
@@ -270,7 +289,9 @@ def test_a_closed_link_neither_sends_nor_calls_back() -> None:
     [
         ("ble:hci0", "ble:usb:"),
         ("ble:usb:", "ble:usb:"),
-        ("ble:bluez:0", "ble:hci-socket:"),
+        ("ble:bluez:0", "ble:hci-socket:0"),
+        ("ble:hci-socket:hci0", "ble:hci-socket:0"),
+        ("ble:tcp-client:127.0.0.1", "ble:tcp-client:127.0.0.1:6402"),
         ("ble:usb:0?links=9", "from 1 to 8"),
         ("ble:usb:0?channel=l2cap", "auto, gatt"),
         ("ble:usb:0?chanel=gatt", "did you mean 'channel'"),
@@ -282,6 +303,6 @@ def test_a_bad_description_says_what_is_allowed(text: str, says: str) -> None:
 
 
 def test_without_the_extra_it_says_which_one_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "offgrid_transports.ble.bumble_radio", None)
+    monkeypatch.setitem(__import__("sys").modules, "bumble", None)
     with pytest.raises(BadSpec, match=r"offgrid-node\[ble\]"):
         REGISTRY.open("ble:usb:0", LinkHost(Random(1), lambda delay_ms, fn: None, lambda: 0))

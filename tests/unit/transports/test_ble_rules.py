@@ -240,10 +240,18 @@ def test_who_cannot_be_reached_is_tried_later_and_later() -> None:
     assert RETRY_MS_MAX <= pauses[-1] <= RETRY_MS_MAX * 3 // 2
 
 
-def test_who_shows_what_a_neighbour_shows_has_to_wait() -> None:
-    candidates = Candidates(b"a", Random(1))
-    candidates.see(0, sighting("x", b"a"), True)
+def test_who_shows_what_a_neighbour_shows_has_to_wait_until_that_one_is_gone() -> None:
+    hello = b"meshmesh" + b"\1" * 8
+    candidates = Candidates(b"meshmesh", Random(1))
+    candidates.see(0, sighting("x", hello), True)
     assert candidates.next(0, NOBODY) == (None, FAMILIAR_MS)
+    candidates.forget("y", b"meshmesh" + b"\2" * 8)
+    assert len(candidates) == 1
+    candidates.forget("y", hello)
+    candidates.see(1, sighting("x", hello), False)
+    assert candidates.next(1, NOBODY)[0] is not None
+    candidates.see(0, sighting("z", b"meshmesh"), True)
+    assert candidates.next(JITTER_MS, frozenset({"x"}))[0] is not None, "a hello that names nobody is nobody's"
 
 
 def test_only_so_many_candidates_are_remembered() -> None:

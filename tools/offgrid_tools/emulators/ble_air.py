@@ -140,7 +140,8 @@ class VirtualController(Controller):  # type: ignore[misc]
         self._air = air
         self._waiting: dict[int, deque[Any]] = {}
         self._free_at = 0.0
-        self._alarm: asyncio.TimerHandle | None = None
+        self._sending: asyncio.TimerHandle | None = None
+        self._silence: asyncio.TimerHandle | None = None
         self._turn = 0
 
     # what is on air
@@ -158,18 +159,21 @@ class VirtualController(Controller):  # type: ignore[misc]
     def _send_on(self) -> None:
         """Sends what is due; times follow each other as on air, however late this runs."""
         loop = asyncio.get_running_loop()
-        if self._alarm is not None:
+        if self._sending is not None:
             return
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
         for connection, peer, start in self._turns():
             arrived, packet = self._waiting[connection.handle][0]
             start = max(start, arrived)
             end = start + self._air_s(peer, len(packet.data))
             self._free_at = peer._free_at = end
-            self._alarm = loop.call_at(end, self._sent, connection, packet)
+            self._sending = loop.call_at(end, self._sent, connection, packet)
             return
         silent = [self._air.silent_until(self, peer) for peer in map(self._peer, self._busy()) if peer is not None]
         if silent:
-            self._alarm = loop.call_at(min(silent), self._look_again)
+            self._silence = loop.call_at(min(silent), self._send_on)
 
     def _turns(self) -> Iterator[tuple[Any, VirtualController, float]]:
         """Connections with something to send that get through, in turn."""
@@ -192,15 +196,11 @@ class VirtualController(Controller):  # type: ignore[misc]
         return sum(pairing.phy.exchange_us(size) * self._air.tries() for size in sizes) / 1e6
 
     def _sent(self, connection: Any, packet: Any) -> None:
-        self._alarm = None
+        self._sending = None
         queue = self._waiting.get(connection.handle)
         if queue and queue[0][1] is packet and self.le_connections.get(connection.peer_address) is connection:
             queue.popleft()
             connection.on_hci_acl_data_packet(packet)
-        self._send_on()
-
-    def _look_again(self) -> None:
-        self._alarm = None
         self._send_on()
 
     def _peer(self, connection: Any) -> VirtualController | None:

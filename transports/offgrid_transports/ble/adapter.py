@@ -13,8 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from importlib.util import find_spec
 
 from offgrid_transports.ble.adverts import Advert, Sighting
 from offgrid_transports.ble.air import OCTETS_MIN, Phy, Shape, message_ms
@@ -38,10 +41,15 @@ STRANGERS_MAX = 4  # channels that have not said who they are; more are closed a
 LINGER_S = 0.25  # what is on its way on a channel that gives way to another still arrives
 RETRY_S_MIN, RETRY_S_MAX = 0.5, 8.0  # for a controller that is gone
 TURN_S = 1.0  # how long, at most, until the duty is thought over
-CONTROLLERS = ("usb", "hci-socket", "serial", "tcp-client")
+CONTROLLERS = {
+    "usb": ("0", re.compile(r".+")),
+    "hci-socket": ("0", re.compile(r"\d{1,3}")),
+    "serial": ("/dev/ttyACM0", re.compile(r".+")),
+    "tcp-client": ("127.0.0.1:6402", re.compile(r".+:\d{1,5}")),
+}  # an example, and what there may be
 CHANNELS = ("auto", "gatt")
 
-MakeRadio = Callable[[], BleRadio]
+MakeRadio = Callable[[], Awaitable[BleRadio]]
 logger = logging.getLogger(__name__)
 
 
@@ -157,7 +165,7 @@ class BleTransport:
     async def _run(self, make_radio: MakeRadio) -> None:
         pause_s = RETRY_S_MIN
         while not self._closed:
-            radio = make_radio()
+            radio = await make_radio()
             self._lost.clear()
             radio.on_lost = self._on_lost
             radio.on_sighting = self._on_sighting
@@ -166,8 +174,8 @@ class BleTransport:
                 await radio.start()
                 pause_s = RETRY_S_MIN
                 await self._serve(radio)
-            except BleError as error:
-                self._on_lost(str(error))
+            except Exception as error:  # noqa: BLE001 - whatever a radio's library breaks on: it is switched on again
+                self._on_lost(str(error) or type(error).__name__)
             finally:
                 self._radio = None
                 self._drop_links()
@@ -182,6 +190,7 @@ class BleTransport:
         self._radio = radio
         self._trouble = ""
         self._duty = FULL
+        self._candidates.clear()
         self._brisk()
         self.on_change()
         advert = Advert(radio.psm, self._host.hello)
@@ -193,8 +202,7 @@ class BleTransport:
             if wanted is not self._duty:
                 self._duty = wanted
                 await radio.seek(wanted, advert)
-            connected = frozenset(link.channel.address for link in self._links())
-            sighting, due_ms = self._candidates.next(now_ms, connected)
+            sighting, due_ms = self._candidates.next(now_ms, radio.connected)
             if sighting is not None and room > 0:
                 await self._connect(radio, sighting)
                 continue
@@ -212,7 +220,7 @@ class BleTransport:
             self._counts["failed_connects"] += 1
             self._candidates.failed(self._host.now_ms(), sighting.address)
             return
-        self._candidates.forget(sighting.address)
+        self._candidates.forget(sighting.address, b"")
         self._add(channel)
 
     def _on_lost(self, why: str) -> None:
@@ -281,7 +289,7 @@ class BleTransport:
         self._strangers.discard(link)
         self._leaving.discard(link)
         self._counts["ended_links"] += 1
-        self._candidates.forget(link.channel.address)
+        self._candidates.forget(link.channel.address, link.greeting.hello if link.greeting else b"")
         logger.debug("%s: %s", link.channel.address, why)
         if self._neighbours.get(link.name) is link:
             del self._neighbours[link.name]
@@ -320,11 +328,18 @@ def open_transport(spec: LinkSpec, host: LinkHost) -> BleTransport:
     kind = spec.params.get("channel", "auto")
     if kind not in CHANNELS:
         raise BadSpec(f"{spec}: channel={kind}: allowed: {', '.join(CHANNELS)}")
-    controller, colon, device = spec.target.partition(":")
-    if controller not in CONTROLLERS or not colon or not device:
-        raise BadSpec(f"{spec}: allowed: {', '.join(f'ble:{name}:…' for name in CONTROLLERS)}")
-    try:
-        from offgrid_transports.ble.bumble_radio import BumbleRadio
-    except ImportError as error:
-        raise BadSpec(f"{spec}: Bluetooth needs the extra: pip install offgrid-node[ble] ({error})") from error
-    return BleTransport(lambda: BumbleRadio(spec.target, host.rng, coc=kind == "auto"), host, links_max=links_max)
+    controller, _, device = spec.target.partition(":")
+    known = CONTROLLERS.get(controller)
+    if known is None or not known[1].fullmatch(device):
+        examples = ", ".join(f"ble:{name}:{example}" for name, (example, _) in CONTROLLERS.items())
+        raise BadSpec(f"{spec}: allowed: a controller such as {examples}")
+    if find_spec("bumble") is None:
+        raise BadSpec(f"{spec}: Bluetooth needs the extra: pip install offgrid-node[ble]")
+
+    async def make_radio() -> BleRadio:
+        # a quarter of a second to import, on a fast machine
+        module = await asyncio.to_thread(import_module, "offgrid_transports.ble.bumble_radio")
+        radio: BleRadio = module.BumbleRadio(spec.target, host.rng, coc=kind == "auto")
+        return radio
+
+    return BleTransport(make_radio, host, links_max=links_max)

@@ -28,7 +28,7 @@ from offgrid_transports.ble.seeking import Duty
 
 PSM = 0xA7
 OPEN_S = 5.0  # a controller, a channel
-CONNECT_S = 3.0
+CONNECT_S = 2.0
 COMMAND_S = 3.0
 STOP_S = 0.5
 MEASURE_S = 5.0
@@ -79,6 +79,10 @@ class BumbleRadio:
         self._gate: HciGate | None = None
         self._device: Device | None = None
         self._connections: Connections | None = None
+
+    @property
+    def connected(self) -> frozenset[str]:
+        return frozenset(str(peer.connection.peer_address) for peer in self._the_connections.peers)
 
     async def start(self) -> None:
         try:

@@ -61,6 +61,11 @@ class BleRadio(Protocol):
     psm: int
     """What to advertise: where its channels are opened, or GATT_ONLY."""
 
+    @property
+    def connected(self) -> frozenset[str]:
+        """Addresses of all who are connected, with a channel or not yet."""
+        ...
+
     async def start(self) -> None:
         """Switches it on; raises BleError."""
         ...

@@ -110,16 +110,28 @@ class Candidates:
             pause_ms = min(RETRY_MS_MAX, RETRY_MS_MIN << min(candidate.failures - 1, 10))
             candidate.not_before_ms = now_ms + pause_ms + self._rng.randint(0, pause_ms // 2)
 
-    def forget(self, address: str) -> None:
-        """It was connected, or is lost: when it is seen again it is as new."""
-        self._seen.pop(address, None)
+    def forget(self, address: str, hello: bytes) -> None:
+        """Who was at that address, or shows that hello, is connected or lost: when it is seen again it is as new, under
+        another address as well."""
+        for other, candidate in list(self._seen.items()):
+            shown = candidate.sighting.advert.hello
+            if other == address or (_names_somebody(shown) and hello.startswith(shown)):
+                del self._seen[other]
+
+    def clear(self) -> None:
+        """The radio is another one."""
+        self._seen.clear()
 
     def __len__(self) -> int:
         return len(self._seen)
 
     def _patience_ms(self, hello: bytes, familiar: bool) -> int:
-        if familiar:
+        if familiar and _names_somebody(hello):
             return FAMILIAR_MS
         if self._hello < hello:
             return 0
         return (PATIENCE_MS if hello < self._hello else 0) + self._rng.randint(0, JITTER_MS)
+
+
+def _names_somebody(hello: bytes) -> bool:
+    return len(hello) > HELLO_MESH_BYTES
