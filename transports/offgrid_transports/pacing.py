@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 WINDOW_FRAMES_MIN = 4
 WINDOW_FRAMES_FIRST = 10
-WINDOW_BYTES_MAX = 16 << 20
+WINDOW_FRAMES_MAX = 8192
 BURST_FRAMES = 10  # what may leave at once after a pause, or in one go of a coarse timer
 BURST_MS = 2.0
 PAUSE_MS_MIN = 0.01  # a clock that counts from far away still tells this much apart
@@ -72,11 +72,11 @@ class LeastOf:
 class Controller:
     """One direction of one session. Numbers are used once, whatever they carry, and each ends as acked or lost."""
 
-    def __init__(self, frame_bytes: int, *, window_bytes_max: int = WINDOW_BYTES_MAX) -> None:
-        """`frame_bytes` is the longest frame of the path; never more than `window_bytes_max` is under way."""
+    def __init__(self, frame_bytes: int, *, window_frames_max: int = WINDOW_FRAMES_MAX) -> None:
+        """`frame_bytes` is the longest frame of the path; never more than `window_frames_max` of them are under way."""
         self._frame_bytes = frame_bytes
-        self._window_max = float(max(window_bytes_max, WINDOW_FRAMES_MIN * frame_bytes))
-        self._window = min(self._window_max, float(WINDOW_FRAMES_FIRST * frame_bytes))
+        self._frames_max = window_frames_max
+        self._window = self._bounded(float(WINDOW_FRAMES_FIRST * frame_bytes))
         self._sent: dict[int, _Sent] = {}
         self._in_flight = self._delivered = 0
         self._rtt_ms = math.inf
@@ -122,8 +122,9 @@ class Controller:
 
     def on_frame_bytes(self, frame_bytes: int) -> None:
         """The path takes longer or only shorter frames from now on."""
-        self._frame_bytes = frame_bytes
-        self._window = self._bounded(self._window)
+        if frame_bytes != self._frame_bytes:
+            self._frame_bytes = frame_bytes
+            self._window = self._bounded(self._window)
 
     def can_send(self, now_ms: float, length: int) -> bool:
         """Whether a frame of `length` bytes may leave now. With nothing under way one always may."""
@@ -248,7 +249,8 @@ class Controller:
             self._seen_acked = self._seen_lost = 0
 
     def _bounded(self, window: float) -> float:
-        return min(self._window_max, max(window, float(WINDOW_FRAMES_MIN * self._frame_bytes)))
+        most = max(self._frames_max, WINDOW_FRAMES_MIN) * self._frame_bytes
+        return min(float(most), max(window, float(WINDOW_FRAMES_MIN * self._frame_bytes)))
 
     def _earn(self, now_ms: float) -> None:
         """Fills the credit that frames are sent from; it goes below nothing by one frame at most when it is heeded."""

@@ -245,7 +245,9 @@ class Session:
         if self._copies:
             return True
         if self._controller is not None:
-            return self._controller.can_send(now_ms, self.path.frame_bytes)
+            frame_bytes = self.path.frame_bytes  # which may be another one since
+            self._controller.on_frame_bytes(frame_bytes)
+            return self._controller.can_send(now_ms, frame_bytes)
         return not self._bursts.full and self._hearing.due_ms == math.inf
 
     def _take(self, room: int) -> tuple[bytes, Outgoing, Span] | None:
@@ -346,6 +348,4 @@ class Session:
 
 def _control(path: Path) -> tuple[Flight, Controller | None]:
     flight = Flight(0 if path.shared else REORDER_FRAMES, path.guess_ms)
-    return flight, None if path.shared else Controller(
-        path.frame_bytes, window_bytes_max=WINDOW_FRAMES * path.frame_bytes
-    )
+    return flight, None if path.shared else Controller(path.frame_bytes, window_frames_max=WINDOW_FRAMES)

@@ -61,9 +61,9 @@ class Bottleneck:
 class Filler:
     """A session that always has more to send; every frame is acknowledged alone, and acknowledgements get lost too."""
 
-    def __init__(self, path: Bottleneck, *, begins_ms: float = 0.0, window_bytes_max: int = 16 << 20) -> None:
+    def __init__(self, path: Bottleneck, *, begins_ms: float = 0.0, window_frames_max: int = 8192) -> None:
         self.path, self.world = path, path.world
-        self.control = Controller(FRAME, window_bytes_max=window_bytes_max)
+        self.control = Controller(FRAME, window_frames_max=window_frames_max)
         self.arrived = 0
         self.in_flight_peak = 0
         self._numbers = itertools.count()

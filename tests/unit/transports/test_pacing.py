@@ -121,9 +121,21 @@ def test_a_path_that_became_much_faster_is_soon_filled() -> None:
 
 def test_never_more_than_the_bound_is_under_way() -> None:
     world, wire = path(1_000_000, 200, buffer=1 << 30)
-    filler = Filler(wire, window_bytes_max=200_000)
+    filler = Filler(wire, window_frames_max=160)
     world.run(1000)
-    assert 190_000 < filler.in_flight_peak <= 200_000
+    assert filler.in_flight_peak == 160 * FRAME
+
+
+def test_its_bounds_follow_the_length_of_a_frame() -> None:
+    control = Controller(1200, window_frames_max=100)
+    control.on_frame_bytes(9000)
+    assert control.window_bytes == WINDOW_FRAMES_MIN * 9000
+    for number in range(1000):
+        control.on_sent(number, number, 9000)
+    control.on_acked(1020, range(1000))
+    assert control.window_bytes == 100 * 9000
+    control.on_frame_bytes(1200)
+    assert control.window_bytes == 100 * 1200
 
 
 def test_who_sends_little_does_not_earn_a_large_window() -> None:
@@ -195,7 +207,7 @@ STEPS = st.lists(
 def test_it_is_never_stuck(steps: list[tuple[str, int, float]], frame_bytes: int) -> None:
     """Whatever was acked and lost, and however the clock jumped: what is under way stays bounded, and once it is
     acked or lost the next frame may leave, or the controller says when."""
-    control, now_ms, numbers = Controller(frame_bytes, window_bytes_max=1 << 20), 1e9, count()
+    control, now_ms, numbers = Controller(frame_bytes, window_frames_max=200), 1e9, count()
     under_way: list[int] = []
     for kind, some, wait_ms in steps:
         if kind == "send":
@@ -210,7 +222,7 @@ def test_it_is_never_stuck(steps: list[tuple[str, int, float]], frame_bytes: int
             control.on_frame_bytes(frame_bytes)
         else:
             now_ms += wait_ms
-        assert control.in_flight_bytes == len(under_way) * frame_bytes <= max(1 << 20, 10 * frame_bytes)
+        assert control.in_flight_bytes == len(under_way) * frame_bytes <= 200 * frame_bytes
         assert WINDOW_FRAMES_MIN * frame_bytes <= control.window_bytes
         due_ms = control.next_send_ms(now_ms, frame_bytes)
         assert due_ms == now_ms or due_ms > now_ms
