@@ -8,7 +8,6 @@ unplugged ends the line, and one that is plugged in again begins a new one withi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -69,6 +68,8 @@ class DeviceLine:
         self._target = target
         self._address = _tcp_address(target) if target.startswith(TCP) else None
         if self._address is None:
+            if "://" in target:
+                raise BadSpec(f"{target!r}: allowed: a serial port, or tcp/HOST:PORT for one behind TCP")
             _need_serialx()
         self._transport: asyncio.WriteTransport | None = None
         self._ends: _Ends | None = None
@@ -150,10 +151,11 @@ class DeviceLine:
             made.append(_Ends(self))
             return made[-1]
 
-        with contextlib.suppress(IndexError):
+        try:
             transport, _ = await serialx.create_serial_connection(loop, ends, self._target, BAUD)
-            return transport, made[-1]
-        raise OSError("no connection was made")
+        except serialx.SerialException as error:
+            raise OSError(str(error)) from error
+        return transport, made[-1]
 
 
 def _need_serialx() -> None:

@@ -83,12 +83,14 @@ class World:
     def run(self, seconds: float) -> None:
         self.clock.run(self.clock.now_us + round(seconds * 1_000_000))
 
-    def flood(self, name: str, seconds: float, length: int, priority: Priority = Priority.BULK) -> int:
+    def flood(
+        self, name: str, seconds: float, length: int, priority: Priority = Priority.BULK, every_s: float = 0.05
+    ) -> int:
         """Sends whenever there is room; how many frames were taken."""
         link, taken = self.links[name], 0
         until_us = self.clock.now_us + round(seconds * 1_000_000)
         while self.clock.now_us < until_us:
             while link.send("*", taken.to_bytes(4, "big") * (length // 4), priority):
                 taken += 1
-            self.run(0.05)
+            self.run(every_s)
         return taken

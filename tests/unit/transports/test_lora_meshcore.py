@@ -102,6 +102,15 @@ def test_what_it_refuses_or_does_not_take_is_said() -> None:
     assert "wrong value" in str(a.figures()["trouble"])
 
 
+def test_settings_that_read_back_otherwise_are_not_used() -> None:
+    world = World()
+    a = world.meshcore("a")
+    world.meshcores["a"]._tune = lambda: setattr(world.meshcores["a"], "_config", bytes(10))  # type: ignore[method-assign]
+    world.run(1)
+    assert not a.up
+    assert "and says 00000000" in str(a.figures()["trouble"])
+
+
 def test_garbage_and_answers_nobody_asked_for_do_no_harm() -> None:
     world = World()
     a, b = world.meshcore("a"), world.meshcore("b")

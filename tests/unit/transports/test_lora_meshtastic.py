@@ -188,6 +188,11 @@ def test_messages_come_back_whole_however_they_are_cut_and_text_between_is_skipp
     assert heard == messages
 
 
+def test_a_length_that_cannot_be_does_not_hide_what_follows() -> None:
+    assert StreamDecoder().feed(b"\x94\xc3\xff\xff" + framed(b"next")) == [b"next"]
+    assert StreamDecoder().feed(b"\x94\xc3\x02\x01" + framed(b"next")) == [b"next"]
+
+
 @given(st.lists(st.binary(max_size=700), max_size=8))
 def test_garbage_is_bounded_and_does_no_harm(pieces: list[bytes]) -> None:
     decoder = StreamDecoder()

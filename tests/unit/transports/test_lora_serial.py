@@ -133,6 +133,15 @@ def test_garbage_and_a_reboot_on_a_real_port(tmp_path: Path) -> None:
     on_bench(tmp_path, run)
 
 
+def test_what_is_no_serial_port_is_said_and_tried_again(tmp_path: Path) -> None:
+    async def run(bench: Bench) -> None:
+        link = bench.open("/dev/null")
+        await until(lambda: "Inappropriate ioctl" in str(link.figures().get("trouble")))
+        assert not link.up
+
+    on_bench(tmp_path, run)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -143,6 +152,7 @@ def test_garbage_and_a_reboot_on_a_real_port(tmp_path: Path) -> None:
         ("lora:/dev/x?region=EU868&freq=868.1&power=20", "allows 14 dBm"),
         ("lora:/dev/x?region=EU868&power=23", "an RNode has at most 22 dBm"),
         ("lora:tcp/host?region=EU868", "allowed: tcp/HOST:PORT"),
+        ("lora:socket://host:1?region=EU868", "allowed: a serial port, or tcp/HOST:PORT"),
         ("lora:/dev/x?region=EU868&regions=/none.toml", "cannot be read"),
     ],
 )

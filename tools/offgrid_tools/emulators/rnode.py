@@ -38,8 +38,9 @@ from offgrid_transports.lora.rnode import (
     SF,
     SHORT_LOCK,
     SNR,
+    STATISTICS_UNITS,
     VERSION,
-    WINDOW_SLOTS,
+    contention_window,
     preamble_symbols,
     slot_ms,
     told_ms,
@@ -50,7 +51,6 @@ PACKET_BYTES_MAX = 508
 FRAME_BYTES_MAX = 255
 SPLIT = 0x01
 BIN_US, BINS = 7_500_000, 480
-BANDS_OF_WINDOWS, BAND_1_PERCENT, BAND_N_PERCENT = 4, 7, 85
 POWER_DBM_MAX = 22
 TX_FAILED = 2
 BOOT_US = 300_000
@@ -102,7 +102,7 @@ class RNodeEmulator:
         self._busy: deque[tuple[int, int]] = deque(maxlen=1000)
         self._busy_since_us: int | None = None
         self._bins: deque[tuple[int, int]] = deque(maxlen=BINS)
-        self._band = 1
+        self._slots = contention_window(0)
         self._modulation: Modulation | None = None
 
     @property
@@ -241,8 +241,7 @@ class RNodeEmulator:
         """Begins to wait for a free channel, unless it does already."""
         if not self.on or not self._queue or self._flushing or self._window is not None:
             return
-        last = self._band * WINDOW_SLOTS - (1 if self._band == 1 else 2)
-        self._window = self._channel.rng.randint((self._band - 1) * WINDOW_SLOTS, last)
+        self._window = self._channel.rng.randint(*self._slots)
         self._waited_us = 0
         self._free_since_us = None
         if not self._channel.busy(self):
@@ -320,13 +319,11 @@ class RNodeEmulator:
 
     def _tell(self) -> None:
         short, long = self._shares()
-        percent = int(short * 100)
-        self._band = 1
-        if percent > BAND_1_PERCENT:
-            span, bands = BAND_N_PERCENT - BAND_1_PERCENT, BANDS_OF_WINDOWS - 2
-            self._band = min(BANDS_OF_WINDOWS, 2 + percent * bands // span)
+        self._slots = contention_window(int(short * STATISTICS_UNITS))
         load = min(1.0, short + self._others())
-        shares = b"".join(min(65_535, int(share * 10_000)).to_bytes(2, "big") for share in (short, long, load, long))
+        shares = b"".join(
+            min(65_535, int(share * STATISTICS_UNITS)).to_bytes(2, "big") for share in (short, long, load, long)
+        )
         self._say(CHANNEL, shares + bytes([RSSI_OFFSET - 100, RSSI_OFFSET - 110, 0xFF]))
 
     def _tell_regularly(self) -> None:

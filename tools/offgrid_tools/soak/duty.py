@@ -171,8 +171,8 @@ class BadDay:
 
     def kill(self) -> None:
         """The node dies without a word and starts again, perhaps after a power cut."""
+        self.line.unplug()  # which also has the dead link come to rest
         self.line.close()
-        self.line.unplug()
         self.counted_us += self.link.book.duty.begun_us
         self.runs += self.rng.random() < 0.5
         self.link = self.start()

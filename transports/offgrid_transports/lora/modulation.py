@@ -59,16 +59,6 @@ class Modulation:
     def airtime_us(self, length: int) -> int:
         return _airtime_us(length, self.sf, self.bw_hz, self.cr, self.preamble)
 
-    def longest(self, air_us: int, most: int) -> int:
-        """The most bytes, up to `most`, that take no longer than `air_us`; 0 when none do."""
-        if self.airtime_us(most) <= air_us:
-            return most
-        low, high = 0, most
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.airtime_us(middle) <= air_us else (low, middle)
-        return low
-
     def with_preamble(self, preamble: int) -> Modulation:
         return replace(self, preamble=preamble)
 

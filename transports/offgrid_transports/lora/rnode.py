@@ -40,6 +40,7 @@ POWER_DBM_MAX = 22
 RSSI_OFFSET = 157
 PREAMBLE_SYMBOLS_MIN, PREAMBLE_MS, FAST_BPS, FAST_MS = 18, 24, 30_000, 18
 SLOT_SYMBOLS, SLOT_MS_MIN, SLOT_MS_MAX, DIFS_SLOTS, WINDOW_SLOTS = 12, 24, 100, 2, 15
+BANDS, BAND_1_PERCENT, BAND_N_PERCENT = 4, 7, 85
 STATISTICS_MS = 15_000  # the time that the short airtime figure covers
 STATISTICS_UNITS = 10_000
 
@@ -50,6 +51,7 @@ RESET_FRESH_MS = 15_000  # one whose port vanishes when it is reset has been, if
 HEALTH_MS = 10_000
 RETRY_MS = 10_000
 READY_MS = 200
+LATENCY_MS = 50  # of the line and the firmware
 AHEAD_MS = 1_500  # of air in the modem's queue, so that it sends one frame right after the other
 OPEN_FRAMES_MAX = 48
 QUEUE_BYTES_MAX = 6144  # all of one burst, also what has left already; what comes on top is cut off
@@ -76,6 +78,15 @@ def told_ms(modulation: Modulation, length: int) -> int:
     sync = 0.25 if modulation.sf >= 7 else 2.25
     symbols = bits / per_group * modulation.cr + modulation.preamble + sync + 8
     return int(symbols * modulation.symbol_us / 1000)
+
+
+def contention_window(units: int) -> tuple[int, int]:
+    """The fewest and the most slots that the firmware waits, by the share of the last seconds that it was sending: it
+    steps back the longer, the more it sends."""
+    percent, band = units * 100 // STATISTICS_UNITS, 1
+    if percent > BAND_1_PERCENT:
+        band = min(BANDS, 2 + percent * (BANDS - 2) // (BAND_N_PERCENT - BAND_1_PERCENT))
+    return (band - 1) * WINDOW_SLOTS, band * WINDOW_SLOTS - (1 if band == 1 else 2)
 
 
 class State(Enum):
@@ -126,7 +137,12 @@ class RNode(KissModem):
 
     @property
     def access_ms(self) -> float:
-        return (DIFS_SLOTS + (WINDOW_SLOTS - 1) / 2) * slot_ms(self.modulation)
+        least, most = contention_window(self._told or 0)
+        return (DIFS_SLOTS + (least + most) / 2) * slot_ms(self.modulation)
+
+    @property
+    def _access_ms_max(self) -> int:
+        return (DIFS_SLOTS + contention_window(self._told or 0)[1]) * slot_ms(self.modulation)
 
     def air_us(self, length: int) -> int:
         return self.modulation.airtime_us(length + HEADER_BYTES)
@@ -165,17 +181,17 @@ class RNode(KissModem):
     def _room_ms(self) -> float:
         """When there is room in its queue for a frame, as far as is known."""
         whole = self._burst_bytes + FRAME_BYTES_MAX <= QUEUE_BYTES_MAX
-        return self._free_ms - AHEAD_MS if whole else self._free_ms + self.access_ms
+        return self._free_ms - AHEAD_MS if whole else self._free_ms + LATENCY_MS
 
     def busy_ms(self, now_ms: int) -> float:
         return max(0.0, self._free_ms - now_ms)
 
     def transmit(self, now_ms: int, frame: bytes) -> None:
         self.sent_frames += 1
-        if now_ms >= self._free_ms + (self.access_ms if self._burst_bytes else 0):
+        if now_ms >= self._free_ms + LATENCY_MS:
             self._burst_bytes = 0
         self._burst_bytes += len(frame)
-        begin_ms = self._free_ms if self._free_ms > now_ms else now_ms + self.access_ms
+        begin_ms = self._free_ms if self._free_ms > now_ms else now_ms + self._access_ms_max
         self._free_ms = begin_ms + self.air_us(len(frame)) / 1000
         self._open.append((told_ms(self.modulation, len(frame) + HEADER_BYTES), now_ms))
         self._out += encode(DATA, frame) + encode(READY, b"\x00")
