@@ -92,6 +92,24 @@ def test_a_lost_link_is_back_within_a_second_and_a_half_while_frames_flow() -> N
     asyncio.run(main())
 
 
+def test_a_neighbour_that_is_out_of_reach_does_not_stop_the_others() -> None:
+    async def main() -> None:
+        async with BleTown(3) as town:
+            a, b, c = (town.node(MESH + bytes([number])) for number in range(3))
+            await town.linked(2)
+            town.tell("stall 0 1 60000")
+            for _ in range(12):
+                a.send(b.address, bytes(FRAME_BYTES_MAX))
+            await asyncio.sleep(0.1)
+            for number in range(12):
+                await town.send(a, c.address, bytes([number]) * FRAME_BYTES_MAX)
+            await town.until(lambda: len(town.heard[c.address]) == 12)
+            assert b.address in a.neighbours(), "and it was not given up for that"
+            assert len(town.heard[b.address]) < 12
+
+    asyncio.run(main())
+
+
 def test_a_controller_that_is_pulled_out_is_taken_again() -> None:
     async def main() -> None:
         async with BleTown(2) as town:

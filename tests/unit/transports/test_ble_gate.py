@@ -11,7 +11,6 @@ from offgrid_transports.ble.adverts import Advert, advertisement
 from offgrid_transports.ble.hci_gate import BACKLOG_PACKETS_MAX, HciGate
 
 ADVERT = bytes((0x04, 0x3E, 0x2B, 0x02))
-COMPLETED = bytes((0x04, 0x13))
 
 
 class Host:
@@ -67,26 +66,6 @@ def test_adverts_of_others_never_reach_the_host_and_broken_packets_break_nothing
         await asyncio.sleep(0)
         assert bench.host.packets == [ours, b"\x04", b"\x04\x3e", b"\x02"]
         assert (bench.gate.other_adverts, bench.gate.bad_packets, bench.lost) == (2, 4, [])
-
-    within(test)
-
-
-def test_what_a_controller_has_of_each_connection_is_counted() -> None:
-    async def test(bench: Bench) -> None:
-        gate = bench.gate
-        told: list[int] = []
-        gate.on_completed = lambda: told.append(gate.in_flight[7])
-        for handle in (7, 7, 7, 8):
-            gate.towards_controller.on_packet(bytes((2, handle, 0x20, 0, 0)))
-        gate.towards_controller.on_packet(bytes((1, 3, 12, 0)))
-        assert (gate.in_flight[7], gate.in_flight[8], len(bench.controller.packets)) == (3, 1, 5)
-        gate.on_packet(COMPLETED + bytes((9, 2, 7, 0, 2, 0, 8, 0, 9, 0)))
-        gate.on_packet(COMPLETED + bytes((5, 200, 7, 0, 1, 0)))
-        gate.on_packet(COMPLETED)
-        await asyncio.sleep(0)
-        assert (told, gate.in_flight[8], gate.bad_packets) == ([1], 0, 2)
-        gate.forget(7)
-        assert gate.in_flight[7] == 0
 
     within(test)
 

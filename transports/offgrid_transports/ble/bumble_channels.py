@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from bumble import att, l2cap
 from bumble.device import Connection
 
 from offgrid_transports.ble.air import L2CAP_HEADER_BYTES, Phy, Shape, message_ms
+from offgrid_transports.ble.fair_queue import FairQueue
 from offgrid_transports.ble.greeting import FRAME_BYTES_MAX, FRAME_BYTES_MIN
-from offgrid_transports.ble.hci_gate import HciGate
 from offgrid_transports.ble.link import BleError
 from offgrid_transports.ble.pieces import HEADER_BYTES, Cutter, Joiner
 from offgrid_transports.transport import OnEvent
@@ -29,14 +29,6 @@ SDU_LENGTH_BYTES = 2
 ATT_VALUE_HEADER_BYTES = 3
 ATT_VALUE_BYTES_MIN, ATT_VALUE_BYTES_MAX = 20, 512
 PHYS = {1: Phy.LE_1M, 2: Phy.LE_2M, 3: Phy.LE_CODED_S8}
-IN_FLIGHT_MIN = 2
-
-
-class Crowd(Protocol):
-    """How many share the controller's buffers."""
-
-    @property
-    def sharers(self) -> int: ...
 
 
 class BumbleChannel:
@@ -44,7 +36,7 @@ class BumbleChannel:
 
     kind = ""
 
-    def __init__(self, connection: Connection, gate: HciGate, crowd: Crowd, outgoing: bool) -> None:
+    def __init__(self, connection: Connection, queue: FairQueue, outgoing: bool) -> None:
         self.on_message: Callable[[bytes], None] = lambda message: None
         self.on_room: OnEvent = lambda: None
         self.on_closed: Callable[[str], None] = lambda why: None
@@ -57,14 +49,13 @@ class BumbleChannel:
         self.on_close: OnEvent = lambda: None
         """The radio drops the connection."""
         self.closed = False
-        self._gate = gate
-        self._crowd = crowd
+        self._queue = queue
         self._blocked = False
 
     def write(self, message: bytes) -> bool:
         if self.closed:
             return False
-        if not (self._controller_has_room() and self._hand_over(message)):
+        if not (self._has_left() and self._hand_over(message)):
             self._blocked = True
             return False
         return True
@@ -90,7 +81,7 @@ class BumbleChannel:
 
     def room(self) -> None:
         """Something has left; whoever waits looks again."""
-        if self._blocked and not self.closed and self._controller_has_room():
+        if self._blocked and not self.closed and self._has_left():
             self._blocked = False
             self.on_room()
 
@@ -98,12 +89,9 @@ class BumbleChannel:
         if not self.closed:
             self.on_message(message)
 
-    def _controller_has_room(self) -> bool:
-        queue = self.connection.data_packet_queue
-        if queue is None:
-            return False
-        share = max(IN_FLIGHT_MIN, queue.max_in_flight // max(1, self._crowd.sharers))
-        return bool(queue.pending < queue.max_in_flight and self._gate.in_flight[self.connection.handle] < share)
+    def _has_left(self) -> bool:
+        """All that was handed over is with the controller."""
+        return not self._queue.waits(self.connection.handle)
 
     def _hand_over(self, message: bytes) -> bool:
         raise NotImplementedError
@@ -118,10 +106,10 @@ class CocChannel(BumbleChannel):
     kind = "coc"
 
     def __init__(
-        self, coc: l2cap.LeCreditBasedChannel, connection: Connection, gate: HciGate, crowd: Crowd, outgoing: bool
+        self, coc: l2cap.LeCreditBasedChannel, connection: Connection, queue: FairQueue, outgoing: bool
     ) -> None:
         """Raises BleError when the other side takes too little at once to send it anything."""
-        super().__init__(connection, gate, crowd, outgoing)
+        super().__init__(connection, queue, outgoing)
         if coc.peer_mps < PEER_MPS_MIN or coc.peer_mtu < FRAME_BYTES_MIN:
             raise BleError(f"its channel takes {coc.peer_mtu} B in pieces of {coc.peer_mps}: too little")
         self.message_bytes_max = min(FRAME_BYTES_MAX, coc.peer_mtu)
@@ -154,9 +142,9 @@ class GattChannel(BumbleChannel):
 
     kind = "gatt"
 
-    def __init__(self, connection: Connection, gate: HciGate, crowd: Crowd, outgoing: bool, handle: int) -> None:
+    def __init__(self, connection: Connection, queue: FairQueue, outgoing: bool, handle: int) -> None:
         """`handle` is of the characteristic that we write or notify."""
-        super().__init__(connection, gate, crowd, outgoing)
+        super().__init__(connection, queue, outgoing)
         opcode = att.Opcode.ATT_WRITE_COMMAND if outgoing else att.Opcode.ATT_HANDLE_VALUE_NOTIFICATION
         self.joiner = Joiner(FRAME_BYTES_MAX)
         self._head = bytes([opcode]) + handle.to_bytes(2, "little")

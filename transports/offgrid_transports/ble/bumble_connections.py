@@ -17,7 +17,7 @@ from bumble.device import Connection, Device
 from offgrid_transports.ble.adverts import SERVICE
 from offgrid_transports.ble.air import Phy
 from offgrid_transports.ble.bumble_channels import PHYS, BumbleChannel, CocChannel, GattChannel
-from offgrid_transports.ble.hci_gate import HciGate
+from offgrid_transports.ble.fair_queue import FairQueue
 from offgrid_transports.ble.link import BleChannel, BleError
 from offgrid_transports.transport import OnEvent
 
@@ -47,18 +47,19 @@ class Peer:
 class Connections:
     """All of one controller."""
 
-    def __init__(self, device: Device, gate: HciGate, psm: int, later: Later) -> None:
+    def __init__(self, device: Device, queue: FairQueue, psm: int, later: Later) -> None:
         """Serves the PSM, unless it is 0, and the GATT service. `later` runs a coroutine in the background."""
         self.on_channel: Callable[[BleChannel], None] = lambda channel: None
         self.on_change: OnEvent = lambda: None
         """One has come or gone."""
         self.sent_away = self.silent = self.stray = 0
         self._peers: dict[int, Peer] = {}
-        self._gate = gate
+        self._queue = queue
         self._psm = psm
         self._later = later
         self._loop = asyncio.get_running_loop()
-        gate.on_completed = self._room
+        queue.connections = lambda: len(self._peers)
+        queue.on_room = self._room
         if psm:
             device.create_l2cap_server(CocChannel.spec(psm), self._on_coc)
         properties = gatt.Characteristic.Properties
@@ -118,10 +119,8 @@ class Connections:
             peer.silent.cancel()
         if self._peers.get(peer.connection.handle) is peer:
             del self._peers[peer.connection.handle]
-            self._gate.forget(peer.connection.handle)
         if peer.channel is not None:
             peer.channel.lost(why)
-        self._loop.call_soon(self._room)  # what the controller had of it is free
         self.on_change()
 
     async def open_channel(self, peer: Peer, psm: int) -> BumbleChannel:
@@ -133,7 +132,7 @@ class Connections:
             except core.ProtocolError as error:
                 logger.debug("%s: no L2CAP channel, so GATT: %s", peer.connection.peer_address, error)
             else:
-                return self._give(peer, CocChannel(coc, peer.connection, self._gate, self, True))
+                return self._give(peer, CocChannel(coc, peer.connection, self._queue, True))
         client = peer.connection.gatt_client
         await client.request_mtu(ATT_MTU_BYTES)
         for service in await client.discover_service(SERVICE_UUID):
@@ -141,7 +140,7 @@ class Connections:
             written = service.get_characteristics_by_uuid(WRITTEN_UUID)
             notified = service.get_characteristics_by_uuid(NOTIFIED_UUID)
             if written and notified:
-                channel = GattChannel(peer.connection, self._gate, self, True, written[0].handle)
+                channel = GattChannel(peer.connection, self._queue, True, written[0].handle)
                 await notified[0].subscribe(channel.take_value)
                 return self._give(peer, channel)
         raise BleError("it has neither our channel nor our service")
@@ -152,7 +151,7 @@ class Connections:
             self.stray += 1
             return
         try:
-            channel = CocChannel(coc, coc.connection, self._gate, self, False)
+            channel = CocChannel(coc, coc.connection, self._queue, False)
         except BleError as error:
             logger.debug("%s: %s", coc.connection.peer_address, error)
             self.stray += 1
@@ -165,7 +164,7 @@ class Connections:
         if peer is None or peer.channel is not None or not notify:
             self.stray += 1
             return
-        channel = GattChannel(connection, self._gate, self, False, self._notified.handle)
+        channel = GattChannel(connection, self._queue, False, self._notified.handle)
         self.on_channel(self._give(peer, channel))
 
     def _on_written(self, connection: Connection, value: bytes) -> None:

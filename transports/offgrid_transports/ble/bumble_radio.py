@@ -22,6 +22,7 @@ from bumble.transport.common import Transport as HciTransport
 from offgrid_transports.ble.adverts import GATT_ONLY, Advert, Sighting, Sightings, advertisement
 from offgrid_transports.ble.bumble_channels import BumbleChannel, settled
 from offgrid_transports.ble.bumble_connections import Connections
+from offgrid_transports.ble.fair_queue import FairQueue
 from offgrid_transports.ble.hci_gate import HciGate
 from offgrid_transports.ble.link import BleChannel, BleError
 from offgrid_transports.ble.seeking import Duty
@@ -97,15 +98,19 @@ class BumbleRadio:
         host.set_packet_sink(self._gate.towards_controller)
         address = hci.Address(bytes([*self._rng.randbytes(5), 0xC0 | self._rng.randrange(64)]))
         self._device = device = self._make_device(host, address)
-        self._connections = Connections(device, self._gate, self.psm, self._later)
-        self._connections.on_channel = self.on_channel
-        self._connections.on_change = lambda: self._later(self._apply())
         try:
             await settled(self._loop.create_task(self._device.power_on()), OPEN_S)
         except BleError as error:
             raise BleError(f"{self._name} does not answer as a Bluetooth controller: {error}") from error
         # without extended advertising, whose commands exclude those that we use
         host.local_le_features &= ~hci.LeFeatureMask.LE_EXTENDED_ADVERTISING
+        line = host.le_acl_packet_queue
+        if line is None:
+            raise BleError(f"{self._name} has no Bluetooth LE")
+        host.le_acl_packet_queue = fair = FairQueue(line.max_packet_size, line.max_in_flight, host.send_hci_packet)
+        self._connections = Connections(device, fair, self.psm, self._later)
+        self._connections.on_channel = self.on_channel
+        self._connections.on_change = lambda: self._later(self._apply())
         version = host.local_version
         self._says = f"HCI {version.hci_version} of company {version.company_identifier:#06x}" if version else "?"
         self._keep(self._measure())

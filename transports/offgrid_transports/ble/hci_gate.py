@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,10 +17,8 @@ from offgrid_transports.ble.adverts import SERVICE_BYTES
 
 PORTION_MS = 5.0
 BACKLOG_PACKETS_MAX = 8192  # a controller of 2 Mbit/s needs seconds for that: who is so far behind starts anew
-ACL_DATA, EVENT = 0x02, 0x04
-COMPLETED_PACKETS, LE_META = 0x13, 0x3E
+EVENT, LE_META = 0x04, 0x3E
 ADVERTISING_REPORTS = (0x02, 0x0D)
-HANDLE_MASK = 0x0FFF
 
 
 class PacketSink(Protocol):
@@ -30,12 +28,9 @@ class PacketSink(Protocol):
 
 
 class HciGate:
-    """Both directions of one controller; `in_flight` counts the data packets that it has of each connection."""
+    """Both directions of one controller."""
 
     def __init__(self, host: PacketSink, controller: PacketSink, on_lost: Callable[[str], None]) -> None:
-        self.in_flight: Counter[int] = Counter()
-        self.on_completed: Callable[[], None] = lambda: None
-        """The controller has sent something."""
         self.bad_packets = 0
         self.other_adverts = 0
         self._host = host
@@ -70,15 +65,8 @@ class HciGate:
 
     def send(self, packet: bytes) -> None:
         """Towards the controller."""
-        if self.closed:
-            return
-        if packet[0] == ACL_DATA:
-            self.in_flight[int.from_bytes(packet[1:3], "little") & HANDLE_MASK] += 1
-        self._controller.on_packet(packet)
-
-    def forget(self, handle: int) -> None:
-        """That connection is gone, and what the controller had of it."""
-        self.in_flight.pop(handle, None)
+        if not self.closed:
+            self._controller.on_packet(packet)
 
     def close(self) -> None:
         self.closed = True
@@ -99,20 +87,6 @@ class HciGate:
             self._host.on_packet(packet)
         except Exception:  # noqa: BLE001 - a neighbour's bytes: whatever they break is counted, and they are dropped
             self.bad_packets += 1
-        if packet[:2] == bytes((EVENT, COMPLETED_PACKETS)):
-            self._completed(packet)
-
-    def _completed(self, packet: bytes) -> None:
-        count = packet[3] if len(packet) > 3 else 0
-        if len(packet) < 4 + 4 * count:
-            self.bad_packets += 1
-            return
-        for at in range(4, 4 + 4 * count, 4):
-            handle = int.from_bytes(packet[at : at + 2], "little") & HANDLE_MASK
-            done = int.from_bytes(packet[at + 2 : at + 4], "little")
-            if handle in self.in_flight:
-                self.in_flight[handle] = max(0, self.in_flight[handle] - done)
-        self.on_completed()
 
 
 def _reports_adverts(packet: bytes) -> bool:
