@@ -154,6 +154,7 @@ class UdpTransport:
             self._broadcast(frame)
         else:
             known = self._known.get(address) or self._know(address)
+            self._known.move_to_end(address)
             known.search.on_used(self._now_ms(), len(frame))
             self._leave(frame, known.address)
         self._counted["frames_sent"] += 1

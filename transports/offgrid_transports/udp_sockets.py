@@ -207,7 +207,7 @@ class Listening:
                 return
 
     async def _hear(self) -> None:
-        while True:
+        while self.sock.fileno() >= 0:
             try:
                 data, sockaddr = await self._loop.sock_recvfrom(self.sock, DATAGRAM_BYTES)
             except OSError:

@@ -7,12 +7,14 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from offgrid_transports import udp, udp_sockets
 from offgrid_transports.conformance.live import End, Live
 from offgrid_transports.mtu_search import BASE, ECHO, LEAST, PROBE
 from offgrid_transports.registry import TransportRegistry
-from offgrid_transports.transport import BROADCAST, BadSpec, TransportError
+from offgrid_transports.transport import BROADCAST, LINK_BYTE, BadSpec, TransportError
 from offgrid_transports.udp_sockets import name_of, parse_address
 
 
@@ -171,6 +173,23 @@ def test_garbage_in_the_group_is_counted(live: Live, datagram: bytes) -> None:
     assert [frame for _, frame in end.heard] == [b"fine"]
 
 
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from([b"", b"\xf0", b"\xf1", b"\xf2", b"\xf2"]), st.binary(max_size=700))))
+def test_no_datagram_breaks_a_link(live: Live, datagrams: list[tuple[bytes, bytes]]) -> None:
+    end = live.ends[0] if live.ends else live.open("udp:127.0.0.1:0?multicast=239.192.119.9:7739")
+    link, heard = end.transport, len(end.heard)
+    assert isinstance(link, udp.UdpTransport)
+
+    def hear() -> None:
+        for first, rest in datagrams:
+            link._heard(first + rest, ("127.0.0.1", 9))
+            link._heard_group(first + rest, ("127.0.0.1", 9))
+
+    live.call(hear)
+    assert all(frame and frame[0] < LINK_BYTE for _, frame in end.heard[heard:])
+    assert figure(end, "addresses") == 0
+
+
 def test_its_own_broadcasts_are_left_out_and_everybody_elses_heard(live: Live) -> None:
     ends = [live.open("udp:127.0.0.1:0?multicast=239.192.119.9:7739") for _ in range(3)]
     ends[0].send(BROADCAST, b"all")
@@ -181,10 +200,15 @@ def test_its_own_broadcasts_are_left_out_and_everybody_elses_heard(live: Live) -
 
 def test_the_table_of_addresses_is_bounded(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(udp, "ADDRESSES_MAX", 10)
-    end = live.open("udp:127.0.0.1:0")
+    end, other = live.open("udp:127.0.0.1:0"), live.open("udp:127.0.0.1:0")
+    used = address(other)
+    end.send(used, b"x")
+    assert live.waits(lambda: end.transport.mtu_bytes(used) > BASE)
     for port in range(2000, 2050):
         end.send(f"127.0.0.1:{port}", b"x")
+        end.send(used, b"x")
     assert figure(end, "addresses") == 10
+    assert end.transport.mtu_bytes(used) > BASE, "the one that was used last is known still"
 
 
 def test_while_the_socket_takes_nothing_frames_wait_in_a_short_queue(
