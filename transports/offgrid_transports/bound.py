@@ -11,19 +11,8 @@ from offgrid_transports.timers import Timers
 
 
 class Bound:
-    def __init__(
-        self,
-        session: Session,
-        gathering: Gathering,
-        timers: Timers,
-        kept: Kept,
-        *,
-        confirmed: bool,
-        heard_ms: float,
-    ) -> None:
+    def __init__(self, session: Session, gathering: Gathering, timers: Timers, kept: Kept, *, confirmed: bool) -> None:
         self.session = session
-        self.heard_ms = heard_ms
-        """When the last frame came in it, or the handshake."""
         self.calls, self.answers = Calls(session, gathering, timers), Answers(session, gathering, timers, kept)
         self.confirmed = confirmed
         """Its peer is there now: what it sends is no recording."""

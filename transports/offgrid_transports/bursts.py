@@ -19,6 +19,11 @@ class Bursts:
         self._asked: deque[int] = deque()  # the last frames of those that asked
 
     @property
+    def has_pieces(self) -> bool:
+        """The burst under way has, so its end has to ask."""
+        return self._parts > 0
+
+    @property
     def full(self) -> bool:
         """There has to be word of some before more may leave."""
         return len(self._asked) >= UNANSWERED_MAX
@@ -46,5 +51,5 @@ class Bursts:
         return last
 
     def clear(self) -> None:
+        """No word is expected any more of those that have ended; the one under way goes on."""
         self._asked.clear()
-        self._frames = self._parts = 0

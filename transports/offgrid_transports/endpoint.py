@@ -28,12 +28,13 @@ from offgrid_transports.timers import Timers
 from offgrid_transports.transport import Priority, Schedule, Transport, TransportError
 
 SESSIONS_MAX = 1024
+SESSIONS_PER_PEER = 4  # whether the other side has replaced one as well is not known, so some are kept
+SILENT_WAITS = 6  # in a row without any frame, after which a new session is sought beside the old one
+ENDED_WAITS = 9  # after which one that was replaced ends: the later waits are long, and calls are lost with it
 STRANGER = "stranger "  # begins the name of who has a session and is nobody that is known
 STRANGERS_MAX = 64
 UNCONFIRMED_MS = 600_000.0  # a session is kept whose peer has sent nothing under its keys
 RENEW_MS = 60_000.0  # at most that often is a session replaced because it does not read what comes
-REPLACED_WAITS = 4  # without word of a session that was replaced, until it is given up
-REPLACED_MS = 600_000.0  # it is kept, after something was heard in it: its peer may use it still
 
 
 class UnknownPeer(TransportError):
@@ -188,7 +189,6 @@ class Endpoint:
         finally:
             self._renew(now_ms, bound)
         self._bounds.move_to_end(bound.session.ours)
-        bound.heard_ms = now_ms
         if path != bound.session.path and bound.session.is_newest(count):
             self._follow(bound, path)
         if not bound.confirmed:
@@ -298,12 +298,14 @@ class Endpoint:
             self._settle_in(now_ms, peer, bound)
 
     def _settle_in(self, now_ms: float, peer: Peer, bound: Bound) -> None:
-        """This session takes the place of the one before, which is kept for what is under way while its peer is."""
+        """This session takes the place of the one before, which is kept for what its peer still says there."""
         before, peer.bound = peer.bound, bound
         if before is not None and before is not bound:
             before.session.wake(now_ms)
             self._touch(before)
-            self._watch(now_ms, before)
+        others = [each for each in self._bounds.values() if each.session.peer == peer.name and each is not bound]
+        if sum(each.confirmed for each in others) >= SESSIONS_PER_PEER:
+            self._end(now_ms, _least([each for each in others if each.confirmed]), "the peer has begun anew repeatedly")
         for call in self._peers.take_waiting(peer):
             self._call(now_ms, bound, call)
 
@@ -317,25 +319,21 @@ class Endpoint:
                 bound = self._bounds.get(name)
                 if bound is not None:
                     bound.session.on_timer(now_ms)
-                    self._seek_anew(now_ms, bound)
                     self._touch(bound)
+                    self._seek_anew(now_ms, bound)
             elif what in ("hello", "waiting"):
                 self._peers.on_timer(now_ms, what, name)
             elif what == "unconfirmed":
                 bound = self._bounds.get(name)
                 if bound is not None:
                     self._end(now_ms, bound, "nobody took it up")
-            elif what == "replaced":
-                bound = self._bounds.get(name)
-                if bound is not None:
-                    self._on_replaced(now_ms, bound)
             else:
                 side, _, ours = what.partition(" ")
                 bound = self._bounds.get(int(ours))
                 if bound is not None:
                     (bound.calls if side == "calls" else bound.answers).on_timer(now_ms, name)
-                    self._seek_anew(now_ms, bound)
                     self._touch(bound)
+                    self._seek_anew(now_ms, bound)
 
     def _renew(self, now_ms: float, bound: Bound) -> None:
         peer = self._peers.get(bound.session.peer)
@@ -344,25 +342,14 @@ class Endpoint:
             peer.renewed_ms = now_ms
             self._peers.greet(now_ms, peer, self._new_sid)
 
-    def _watch(self, now_ms: float, bound: Bound) -> None:
-        """A session that was replaced: does its peer still know it?"""
-        patience_ms = REPLACED_WAITS * bound.session.patience_ms(bound.session.path.frame_bytes)
-        self._timers.set(("replaced", bound.session.ours), math.ceil(now_ms + patience_ms))
-
-    def _on_replaced(self, now_ms: float, bound: Bound) -> None:
-        idle_ms = bound.heard_ms + REPLACED_MS
-        if bound.session.unanswered or (idle_ms <= now_ms and not bound.busy):
-            self._end(now_ms, bound, "the peer began anew")
-        elif bound.busy:
-            self._watch(now_ms, bound)
-        else:
-            self._timers.set(("replaced", bound.session.ours), math.ceil(idle_ms))
-
     def _seek_anew(self, now_ms: float, bound: Bound) -> None:
         """A peer that is silent for long may have begun anew, and not know this session any more."""
-        peer = self._peers.get(bound.session.peer)
-        if bound.session.silent and peer is not None and peer.bound is bound:
-            self._peers.greet(now_ms, peer, self._new_sid)
+        peer, silent = self._peers.get(bound.session.peer), bound.session.silent
+        if peer is not None and peer.bound is bound:
+            if silent >= SILENT_WAITS:
+                self._peers.greet(now_ms, peer, self._new_sid)
+        elif silent >= ENDED_WAITS:
+            self._end(now_ms, bound, "the peer began anew")
 
     def _pump(self) -> None:
         """Whatever came in, this follows: what ended is told, what may leave leaves, and the next time is set."""
@@ -407,12 +394,11 @@ class Endpoint:
     # ---- sessions and calls
 
     def _bind(self, now_ms: float, session: Session, *, confirmed: bool) -> Bound:
-        bound = Bound(session, self._gathering, self._timers, self._kept, confirmed=confirmed, heard_ms=now_ms)
+        bound = Bound(session, self._gathering, self._timers, self._kept, confirmed=confirmed)
         self._bounds[session.ours] = bound
         if len(self._bounds) > SESSIONS_MAX:
             others = [each for each in self._bounds.values() if each is not bound]
-            least = min(others, key=lambda each: (each.confirmed, each.busy))  # of equals the one used longest ago
-            self._end(now_ms, least, "there are too many sessions")
+            self._end(now_ms, _least(others), "there are too many sessions")
         return bound
 
     def _call(self, now_ms: float, bound: Bound, call: Waiting, *, early: bool = False) -> None:
@@ -436,7 +422,7 @@ class Endpoint:
         session = bound.session
         del self._bounds[session.ours]
         self._dispatch.drop(session)
-        for what in ("session", "replaced", "unconfirmed"):
+        for what in ("session", "unconfirmed"):
             self._timers.set((what, session.ours), None)
         bound.calls.abandon(now_ms, detail)
         bound.answers.close_all(now_ms)
@@ -463,3 +449,8 @@ class Endpoint:
             sid = self._rng.getrandbits(8 * SID_BYTES)
             if sid not in self._bounds and not self._peers.saying_hello(sid):
                 return sid
+
+
+def _least(bounds: list[Bound]) -> Bound:
+    """Whose end matters least; of equals the one that was used longest ago, which stands first."""
+    return min(bounds, key=lambda each: (each.confirmed, each.busy))

@@ -42,9 +42,9 @@ POLL_BYTES = 2
 ACK_BYTES_MAX = 5 + ACK_BITS_MAX // 8
 NOTES_MAX = 256
 UNREAD_MAX = 64
-SILENT_TRIES, SILENT_PROBES = 6, 4
 WINDOW_FRAMES = 2 * ACK_BITS_MAX  # under way: of what came long before the newest nobody would speak
 SIGNALS_MAX = 2048
+PROBE = write_signal(Signal.PROBE, 0)[0]
 FRAME_TYPE = 0x00  # of a session's frames, the first byte's upper half
 
 Content = Whole | Part | Said | Note
@@ -65,7 +65,9 @@ class Session:
         self._copies: deque[tuple[Outgoing, Span]] = deque()
         self._done: list[Outgoing] = []
         self._unread = 0  # frames in a row
-        self._probes = 0  # since the last frame that came
+        self.silent = 0
+        """Waits in which its peer was asked for something, since a frame of it came."""
+        self._asked_ms = -math.inf  # when the wait that a PROBE began ends
         self._bursts = Bursts()
         self.path = path
         self._flight, self._controller = _control(path)
@@ -88,12 +90,7 @@ class Session:
     @property
     def unanswered(self) -> bool:
         """What was asked last brought no word yet, though there was time for it."""
-        return self._flight.tries > 0 or self._probes > 1
-
-    @property
-    def silent(self) -> bool:
-        """Nothing that was asked brings word: the peer is away, or does not know this session any more."""
-        return self._flight.tries >= SILENT_TRIES or self._probes >= SILENT_PROBES
+        return self._flight.tries > 0
 
     @property
     def delay_ms(self) -> float:
@@ -111,7 +108,7 @@ class Session:
 
     def wake(self, now_ms: float) -> None:
         """The peer may be in reach again: what was silent is asked at once."""
-        self._flight.tries = 0
+        self._flight.tries = self.silent = 0
         self._ask(list(self._flight.packets.values()))
 
     # ---- what is to be sent
@@ -128,7 +125,6 @@ class Session:
 
     def signal(self, signal: Signal, call: int) -> None:
         """Once, without repair: whoever needs it asks again."""
-        self._probes += signal is Signal.PROBE
         if len(self._signals) < SIGNALS_MAX:
             self._signals.append(write_signal(signal, call))
 
@@ -153,7 +149,7 @@ class Session:
         """Its counter, and what it brings for whoever is above. Raises NotOpened, RecordError."""
         self._unread += 1
         count, clear = self._opener.open(frame, HEAD_BYTES)
-        self._unread = self._probes = 0
+        self._unread = self.silent = 0
         contents: list[Content] = []
         for record in parse(clear):
             if isinstance(record, Ack):
@@ -187,6 +183,7 @@ class Session:
         while self._signals and len(self._signals[0]) <= room:
             records.append(self._signals.popleft())
             room -= len(records[-1])
+            self._count_probe(now_ms, records[-1])
         taken = self._take(room) if self._may_carry(now_ms) else None
         if taken is not None:
             return self._launch(now_ms, records, *taken)
@@ -197,6 +194,12 @@ class Session:
             records.append(self._notes.popleft())
         return self._sealer.seal(self._head, b"".join(records)) if records else None
 
+    def _count_probe(self, now_ms: float, record: bytes) -> None:
+        """Many calls may ask in one wait."""
+        if record[0] == PROBE and self._asked_ms <= now_ms:
+            self._asked_ms = now_ms + self.patience_ms(self.path.frame_bytes)
+            self.silent += 1
+
     def on_timer(self, now_ms: float) -> None:
         """Does what is due by `now_ms`; an early call does nothing. Asks with copies of a burst's last frames, or of
         the oldest ones where word comes all the time: two, because one may be lost as well."""
@@ -204,6 +207,7 @@ class Session:
         if flight.due_ms > now_ms or self._copies:
             return
         flight.tries += 1
+        self.silent += 1
         packets = list(flight.packets.values())
         if not self._ask(packets):  # whatever was in them, nobody wants it any more
             self._let_go(now_ms, packets)
@@ -261,7 +265,8 @@ class Session:
         for queue in self._queues:
             while queue:
                 outgoing = queue.popleft()
-                taken = outgoing.take(room if outgoing.whole_fits(room) else room - POLL_BYTES)
+                fits = outgoing.whole_fits(room - POLL_BYTES if self._bursts.has_pieces else room)
+                taken = outgoing.take(room if fits else room - POLL_BYTES)
                 if outgoing.ready:
                     if taken is None:
                         queue.appendleft(outgoing)

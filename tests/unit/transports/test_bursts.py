@@ -61,3 +61,16 @@ def test_word_of_a_later_burst_is_word_of_the_earlier_ones() -> None:
     assert bursts.answered(5) == 5
     assert not bursts.full
     assert bursts.answered(5) == 5
+
+
+def test_when_no_word_is_expected_any_more_the_burst_under_way_goes_on() -> None:
+    bursts = Bursts()
+    for number in range(UNANSWERED_MAX):
+        assert bursts.question(number, whole=False, waiting_bytes=0, room=ROOM) == 0
+    assert bursts.full
+    assert bursts.question(9, whole=False, waiting_bytes=500, room=ROOM) is None
+    bursts.clear()
+    assert not bursts.full
+    assert bursts.has_pieces
+    assert bursts.question(10, whole=True, waiting_bytes=0, room=ROOM) == 0, "nobody else asks for that piece"
+    assert not bursts.has_pieces

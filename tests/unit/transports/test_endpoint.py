@@ -13,12 +13,11 @@ from virtual_link import CLEAN, Node, VirtualTime, key_of, network
 
 from offgrid_transports.answers import Kept
 from offgrid_transports.calls import CALLS_MAX, End
-from offgrid_transports.endpoint import STRANGERS_MAX, UnknownPeer
+from offgrid_transports.endpoint import SESSIONS_PER_PEER, SILENT_WAITS, STRANGERS_MAX, UnknownPeer
 from offgrid_transports.gathering import MESSAGE_BYTES_MAX, Gathering, MessageTooLarge
 from offgrid_transports.handshake import HELLO, HELLO_BYTES, WELCOME_BYTES, Own
 from offgrid_transports.memory import Faults, MemoryNetwork
 from offgrid_transports.peers import WAITING_MAX
-from offgrid_transports.session import SILENT_TRIES
 from offgrid_transports.transport import Priority
 
 ROUGH = Faults(loss=0.2, duplicate=0.1, delay_ms=10, jitter_ms=20)
@@ -315,12 +314,22 @@ class TestSessions:
         warm(world, client)
         server.endpoint.close()
         again = Node(world, net.attach("server"), "server", handle=lambda request: b"anew")
-        for _ in range(2 * SILENT_TRIES):
+        for _ in range(2 * SILENT_WAITS):
             client.call("server", b"x", timeout_ms=20_000)
             world.run(world.now_ms + 20_000)
         assert client.replies[-1].body == b"anew"
         assert {reply.end for reply in client.replies} == {End.UNKNOWN, End.OK}
         assert len(again.requests) == sum(reply.end is End.OK for reply in client.replies)
+
+    def test_of_a_peer_that_begins_anew_time_and_again_only_so_many_are_kept(self) -> None:
+        world, net, client, server = echo_pair(faults=NEAR)
+        for _ in range(SESSIONS_PER_PEER + 3):
+            warm(world, client)
+            client.endpoint.close()
+            client = Node(world, net.attach("client"), "client")
+            client.knows("server")
+        warm(world, client)
+        assert len(server.endpoint._bounds) <= SESSIONS_PER_PEER + 1
 
     def test_without_the_meshs_secret_there_is_none(self) -> None:
         world = VirtualTime()
