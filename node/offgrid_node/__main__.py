@@ -232,8 +232,13 @@ def config() -> None:
 def check(file: Path) -> None:
     """Says every problem of FILE, with .env and OFFGRID_* applied: file:line:column: key: what is wrong."""
     from offgrid_node.config import load, unused_settings
+    from offgrid_node.node_links import link_problems
 
     config = load(file, os.environ)
+    if problems := link_problems(config):
+        for problem in problems:
+            click.echo(f"{file}: {problem}", err=True)
+        sys.exit(2)
     click.echo(f"{file}: no problems")
     for sentence in unused_settings(config):
         click.echo(f"{file}: {sentence}")

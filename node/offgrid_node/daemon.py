@@ -39,6 +39,7 @@ from offgrid_node.machine_facts import unheld_notices
 from offgrid_node.node import Node
 from offgrid_node.node_executors import make_executors, open_at_work
 from offgrid_node.node_health import NodeHealth
+from offgrid_node.node_links import links_of, start_links
 from offgrid_node.node_settings import jobs_settings, mesh_settings, object_parts
 from offgrid_node.node_state import NodeState
 from offgrid_node.parts import Parts
@@ -134,7 +135,9 @@ class Daemon:
         self._problems = (*self._problems, *self._state.problems)
         self._cleanup.append(self._state.close)
         self._cleanup += [self._driver.close, road.close, framed.close, running.close, threads.close, self._bulk.stop]
-        self.node = Node(self._parts(store, [framed, road], running))
+        links = links_of(self._config, ring.key, lambda: self.node)
+        self._cleanup.append(links.close)
+        self.node = Node(self._parts(store, [framed, road, links], running))
         self.node.runtime.watch(log_events)
         self.check_newest()
         self.node.sessions.shredding.start()
@@ -146,6 +149,8 @@ class Daemon:
         self._health = NodeHealth(self._config, self.node, self._driver, store, call_later_in(loop))
         self._cleanup.append(self._health.close)
         await self._listen(tls, road, framed)
+        if self._config.links.open:
+            start_links(self._config, links, self.node, SystemClock())
         self._driver.start(self.node.runtime)
         self._drops = self._watch_drops()
         self.node.objects.scrub.start()

@@ -234,6 +234,10 @@ class Node:
         node_id = self.directory.node_of_fingerprint(fingerprint)
         return None if node_id is None else self.member_caller(node_id)
 
+    def member_by_id(self, node_id: str) -> Caller | None:
+        """None for who is no member."""
+        return self.member_caller(node_id) if self.directory.is_member(node_id) else None
+
     def member_caller(self, node_id: str) -> Caller:
         """A member as a caller, with its roles in force now."""
         return Caller(Kind.MEMBER, node_id, self.directory.roles_in_force(node_id))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterable
 from random import Random
 
 from offgrid_transports.answers import Kept, Request
+from offgrid_transports.beacons import BEACON
 from offgrid_transports.bound import Bound
 from offgrid_transports.calls import CallRefused, Done, End, Reply
 from offgrid_transports.dispatch import Dispatch
@@ -25,7 +26,7 @@ from offgrid_transports.records import Note, Record, RecordError, Said, Signal, 
 from offgrid_transports.sealing import NotOpened
 from offgrid_transports.session import FRAME_TYPE, Content, Session
 from offgrid_transports.timers import Timers
-from offgrid_transports.transport import Priority, Schedule, Transport, TransportError
+from offgrid_transports.transport import BROADCAST, Priority, Schedule, Transport, TransportError
 
 SESSIONS_MAX = 1024
 SESSIONS_PER_PEER = 4  # whether the other side has replaced one as well is not known, so some are kept
@@ -60,6 +61,10 @@ class Endpoint:
         self.counts: Counter[str] = Counter()
         """What was dropped or refused, by reason."""
         self.on_request: Callable[[Request], None] = lambda request: None
+        self.on_beacon: Callable[[Path, bytes], None] = lambda path, frame: None
+        """A frame that says to be one."""
+        self.on_change: Callable[[Transport], None] = lambda transport: None
+        """A link came up or went, or has other neighbours."""
         self.on_note: Callable[[str, Note], None] = lambda peer, note: None
         self._identify, self._now_ms, self._schedule, self._rng = identify, now_ms, schedule, rng
         self._door = Door(own, self._new_sid)
@@ -84,7 +89,12 @@ class Endpoint:
             self._pump()
 
         transport.on_frame = lambda address, frame: self._on_frame(transport, address, frame)
-        transport.on_room = transport.on_change = on_room
+
+        def on_change() -> None:
+            self._ends.append(lambda: self.on_change(transport))
+            on_room()
+
+        transport.on_room, transport.on_change = on_room, on_change
 
     def introduce(self, name: str, public: bytes, path: Path) -> None:
         """How to reach a peer, and what it proves itself by."""
@@ -140,8 +150,15 @@ class Endpoint:
         self._pump()
         return taken
 
+    def broadcast(self, transport: Transport, frame: bytes) -> None:
+        """A beacon."""
+        self._dispatch.queue(Path(transport, BROADCAST), frame)
+        self._pump()
+
     def reaches(self, name: str) -> bool:
-        return name in self._peers
+        """It is known how, and that link is up."""
+        peer = self._peers.get(name)
+        return peer is not None and peer.path.transport.up
 
     def session_of(self, name: str) -> Session | None:
         peer = self._peers.get(name)
@@ -169,6 +186,8 @@ class Endpoint:
                 self._on_hello(now_ms, path, frame)
             elif kind == WELCOME:
                 self._on_welcome(now_ms, path, frame)
+            elif kind == BEACON:
+                self._ends.append(lambda: self.on_beacon(path, frame))
             else:
                 self.counts["frames_unknown"] += 1
         except NotOpened:

@@ -100,12 +100,17 @@ class TransportRegistry:
     def schemes(self) -> tuple[str, ...]:
         return tuple(sorted(self._openers))
 
+    def check(self, text: str) -> LinkSpec:
+        """The description taken apart, of a kind that is there. Raises BadSpec."""
+        spec = parse_spec(text)
+        if spec.scheme not in self._openers:
+            raise BadSpec(f"{text!r}: no link of kind {spec.scheme!r}. {_choices(spec.scheme, self.schemes)}")
+        return spec
+
     def open(self, text: str, host: LinkHost) -> Transport:
         """Opens the link that `text` describes; raises BadSpec, or another TransportError of the link's own."""
-        spec = parse_spec(text)
-        opener = self._openers.get(spec.scheme)
-        if opener is None:
-            raise BadSpec(f"{text!r}: no link of kind {spec.scheme!r}. {_choices(spec.scheme, self.schemes)}")
+        spec = self.check(text)
+        opener = self._openers[spec.scheme]
         if not callable(opener):  # an EntryPoint, of whichever library: importlib_metadata brings its own
             try:
                 opener = self._openers[spec.scheme] = opener.load()

@@ -50,10 +50,13 @@ EXECUTORS_RULE = (
 HOURS_RULE = '"" = always, or local times of the day such as "22:00-06:00"'
 RATE_MIN, RATE_MAX = 1_000, 2**40  # bytes a second, of repair and of sealing anew: slower never ends
 RATE_RULE = f"0 = no limit, or {RATE_MIN} to {RATE_MAX}"
+LINKS_MAX = 16
+LINKS_RULE = f"a list of at most {LINKS_MAX} lines scheme:target?name=value&name=value; [] = none"
 ARGUMENTS_MAX = 64
 ARGV_RULE = f"a program's absolute path and at most {ARGUMENTS_MAX - 1} arguments; [] = none"
 COMMANDS_RULE = f"names of {WORD_RULE}; values are absolute paths of programs"
 
+_LINK = re.compile(r"[a-z][a-z0-9+.-]{0,31}:[^\s\x00-\x1f]{1,480}\Z")
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 _GPU = re.compile(r"[^:,]{1,64}:[1-9][0-9]{0,7}\Z")
 _EXECUTOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}\*?\Z|\*\Z")
@@ -155,6 +158,12 @@ def _url(text: str) -> str:
         check_url(text)
     except BadAddress as bad:
         raise wrong(bad.message, _quoted(bad.suggestion)) from None
+    return text
+
+
+def _link(text: str) -> str:
+    if not _LINK.match(text):
+        raise wrong("is no description of a link")
     return text
 
 
@@ -374,6 +383,7 @@ Gpus = Annotated[
     AfterValidator(_gpus),
     Allowed(GPUS_RULE),
 ]
+LinkList = Annotated[_Several[Annotated[str, AfterValidator(_link)]], Field(max_length=LINKS_MAX), Allowed(LINKS_RULE)]
 Argv = Annotated[
     tuple[str, ...],
     Field(max_length=ARGUMENTS_MAX),

@@ -1,5 +1,5 @@
 """The configuration as one frozen tree of validated values: every section, key, default and bound stands here, those
-of `[storage]` and `[health]` in `storage.py` and `health.py`.
+of `[storage]`, `[health]` and `[links]` in `storage.py`, `health.py` and `links.py`.
 
 Loading (`loading.py`), the environment's names (`env.py`) and the template (`init_file.py`) read their knowledge of the
 keys off these classes. Sizes and times carry their unit in the name or the description.
@@ -26,6 +26,7 @@ from . import fields as f
 from .addresses import admin_socket
 from .fields import Allowed
 from .health import Health
+from .links import Links
 from .sections import RESERVED, YEAR_S, Section, section_of
 from .storage import Storage
 
@@ -345,6 +346,7 @@ class Config(Section):
     economy: Economy
     state: State
     health: Health
+    links: Links
 
     @model_validator(mode="before")
     @classmethod

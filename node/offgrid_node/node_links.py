@@ -1,0 +1,62 @@
+"""The packet links of a node that runs: those of `[links]`, in asyncio's time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from random import SystemRandom
+from typing import TYPE_CHECKING
+
+from offgrid_node.keys import NodeKey
+from offgrid_node.node import Node
+from offgrid_node.protocol.clock import Clock
+from offgrid_node.protocol.errors import FailedPrecondition
+from offgrid_node.services.packet_links import PacketLinks
+from offgrid_node.services.packet_server import PacketServer
+from offgrid_transports.keep import FolderKeep
+from offgrid_transports.registry import TransportRegistry
+from offgrid_transports.transport import BadSpec, LinkHost, TransportError
+
+if TYPE_CHECKING:
+    from offgrid_node.config import Config
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # of Linux; elsewhere nothing tells runs of the machine apart
+
+
+def links_of(config: Config, key: NodeKey, node: Callable[[], Node]) -> PacketLinks:
+    """Not started yet: a road that reaches nobody."""
+    loop = asyncio.get_running_loop()
+
+    def schedule(delay_ms: int, callback: Callable[[], object]) -> None:
+        loop.call_later(delay_ms / 1000, callback)
+
+    clock = ""
+    with suppress(OSError):
+        clock = BOOT_ID.read_text("ascii").strip()
+    keep = FolderKeep(config.node.data_dir / "links")
+    host = LinkHost(SystemRandom(), schedule, lambda: time.monotonic_ns() // 1_000_000, keep=keep, clock=clock)
+    return PacketLinks(key.exchange_secret(), key.node_id, lambda: node().directory, host)
+
+
+def start_links(config: Config, links: PacketLinks, node: Node, clock: Clock) -> None:
+    """Raises FailedPrecondition (reason BadLink) for one that cannot be opened."""
+    endpoint = links.start(lambda: time.time_ns() // 1_000_000)
+    PacketServer(endpoint, node.router, node.member_by_id, clock)
+    try:
+        links.open(config.links.open, TransportRegistry.installed())
+    except TransportError as error:
+        raise FailedPrecondition(f"links.open: {error}", reason="BadLink") from error
+
+
+def link_problems(config: Config) -> tuple[str, ...]:
+    """What is wrong with the links' descriptions, as far as that is seen without opening them."""
+    registry, problems = TransportRegistry.installed(), list[str]()
+    for text in config.links.open:
+        try:
+            registry.check(text)
+        except BadSpec as error:
+            problems.append(f"links.open: {error}")
+    return tuple(problems)
