@@ -23,7 +23,7 @@ from offgrid_transports.window import CallWindow
 
 OPEN_MAX = 1024  # of a session: receiving, executing or answering; as many as one client keeps in flight
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # kept by all answers that have not arrived; beyond it the oldest go
-RECEIVE_IDLE_MS = 60_000.0  # a half-received request that nobody continues
+RECEIVE_IDLE_MS = 600_000.0  # a half-received request that nobody continues; what it holds goes where there is need
 ANSWER_GRACE_MS = 30_000.0  # an answer is kept this much longer than its caller may wait
 PATIENCE_MS_MAX = 3_600_000.0  # a caller may say that it waits longer; nothing is held for it beyond this
 
@@ -166,7 +166,11 @@ class Answers:
 
     def on_timer(self, now_ms: float, call: int) -> None:
         opened = self._open.get(call)
-        if opened is not None and opened.expires_ms <= now_ms:
+        if opened is None or opened.expires_ms > now_ms:
+            return
+        if opened.phase is _Phase.RECEIVING:
+            self._refuse(now_ms, call, Signal.REFUSED)
+        else:
             self.close(now_ms, call)
 
     def close(self, now_ms: float, call: int) -> None:

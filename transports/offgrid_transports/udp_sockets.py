@@ -30,6 +30,8 @@ _DONT_FRAGMENT = {
 }
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)(?:%(?P<scope>[\w.-]+))?\]|(?P<four>[0-9.]+)):(?P<port>\d{1,5})\Z")
 
+_LOOPBACK = re.compile(r"lo\d*\Z|[Ll]oopback")  # not lowpan0
+
 Sockaddr = tuple[str, int] | tuple[str, int, int, int]
 OnDatagram = Callable[[bytes, Sockaddr], None]
 
@@ -95,7 +97,7 @@ def places(own: Address, named: tuple[str, ...]) -> set[int]:
     """Where multicast of a link that is bound to `own` goes, as numbers of interfaces, of those that are here now: the
     named ones, or all but the loopback unless it is alone. 0 stands for the one that has the address."""
     here = {name: number for number, name in socket.if_nameindex()}
-    loopback = {name for name in here if name.startswith(("lo", "Loopback"))}
+    loopback = {name for name in here if _LOOPBACK.match(name)}
     if own.scope or (own.family == socket.AF_INET and own.host != ANY):
         return {own.scope}
     if own.host == "::1":

@@ -88,6 +88,30 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         parse_address(text)
 
 
+@pytest.mark.parametrize(
+    ("own", "named", "numbers"),
+    [
+        ("0.0.0.0:7", (), {2, 3}),
+        ("0.0.0.0:7", ("eth0",), {2}),
+        ("0.0.0.0:7", ("eth0", "gone0"), {2}),
+        ("192.0.2.7:7", (), {0}),
+        ("[::]:7", (), {2, 3}),
+        ("[::1]:7", (), {1}),
+        ("[fe80::1%3]:7", (), {3}),
+    ],
+)
+def test_multicast_uses_the_interfaces_that_it_should(
+    own: str, named: tuple[str, ...], numbers: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0"), (3, "lowpan0")])
+    assert udp_sockets.places(parse_address(own), named) == numbers
+
+
+def test_where_there_is_only_loopback_multicast_uses_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo")])
+    assert udp_sockets.places(parse_address("0.0.0.0:7"), ()) == {1}
+
+
 @needs_six
 def test_one_link_has_both_families(live: Live) -> None:
     end, four, six = live.open("udp:*:0"), live.open("udp:127.0.0.1:0"), live.open("udp:[::1]:0")
