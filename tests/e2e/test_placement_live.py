@@ -32,7 +32,7 @@ def explained(mesh: LocalMesh, *argv: str) -> dict[str, dict[str, object]]:
 def test_an_owner_knows_its_hosts_and_says_what_each_would_get(mesh: LocalMesh) -> None:
     def measured() -> bool:
         said = explained(mesh, "--size", "1000")
-        return all("room_bytes" in said[name] and "round_trip_ms" in said[name] for name in HOSTS)
+        return all({"room_bytes", "round_trip_ms"} <= said.get(name, {}).keys() for name in HOSTS)
 
     eventually(measured, "every host has answered once")
     said = explained(mesh, "--size", "100000000", "--code", "4/7")

@@ -1,8 +1,8 @@
 """A node's packet links: opened as its owner wants them, its peers found on them, calls in and out over them.
 
-On a radio channel all members may be in reach, and are called there. Elsewhere a node says in beacons where it is: when
-a link comes up, when a neighbour comes, and now and then; on a slow link more seldom, so that beacons take a
-five-hundredth of its time at most. What gRPC reaches goes by gRPC; packet links are tried after it.
+A node says in beacons where it is: when a link comes up, when a neighbour comes, and now and then; on a slow link more
+seldom, so that beacons take a five-hundredth of its time at most. What gRPC reaches goes by gRPC; packet links are tried
+after it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.handshake import Own
 from offgrid_transports.path import Path
 from offgrid_transports.registry import TransportRegistry
-from offgrid_transports.transport import BROADCAST, LinkHost, Shown, Transport
+from offgrid_transports.transport import BadSpec, LinkHost, Shown, Transport
 
 BEACON_MS = 10_000
 BEACON_SHARE = 500  # of a link's time one part is theirs
@@ -84,6 +84,9 @@ class PacketLinks:
         host = replace(self._host, hello=tag_of(self._psk) + tag_of(self._public))
         for text in descriptions:
             transport = registry.open(text, host)
+            if transport.shared:
+                transport.close()
+                raise BadSpec(f"{text}: nodes do not use radio channels yet: they say too much to each other")
             self._transports.append(transport)
             self._endpoint.attach(transport)
             self._said_ms[len(self._transports) - 1] = host.now_ms() - BEACON_MS
@@ -102,16 +105,7 @@ class PacketLinks:
     # ---- as a road
 
     def reaches(self, node: str) -> bool:
-        if self._endpoint is None:
-            return False
-        if self._endpoint.reaches(node):
-            return True
-        radio = next((each for each in self._transports if each.shared and each.up), None)
-        public = self._public_of(node) if radio is not None else None
-        if radio is None or public is None or node == self._node_id:
-            return False
-        self._endpoint.introduce(node, public, Path(radio, BROADCAST))
-        return True
+        return self._endpoint is not None and self._endpoint.reaches(node)
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         if self._road is None:
@@ -124,10 +118,6 @@ class PacketLinks:
     def _member_of(self, public: bytes) -> str | None:
         self._learn()
         return self._ids.get(public)
-
-    def _public_of(self, node: str) -> bytes | None:
-        self._learn()
-        return self._publics.get(node)
 
     def _learn(self) -> None:
         """The keys of all members in the form that handshakes have them in, when there is another one."""
@@ -163,7 +153,7 @@ class PacketLinks:
             self._say(self._transports.index(transport), transport)
 
     def _say(self, place: int, transport: Transport) -> None:
-        if self._endpoint is not None and transport.up and not transport.shared:
+        if self._endpoint is not None and transport.up:
             self._said_ms[place] = self._host.now_ms()
             self._endpoint.broadcast(transport, write_beacon(self._psk, Beacon(tag_of(self._public), self._stamp())))
 
