@@ -1,8 +1,8 @@
 """A node's packet links: opened as its owner wants them, its peers found on them, calls in and out over them.
 
 A node says in beacons where it is: when a link comes up, when a neighbour comes, and now and then; on a slow link more
-seldom, so that beacons take a five-hundredth of its time at most. What gRPC reaches goes by gRPC; packet links are tried
-after it.
+seldom, so that beacons take a five-hundredth of its time at most. What gRPC reaches goes by gRPC; packet links are
+tried after it.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class World:
 
     async def until(self, seen: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
-            while not seen():
+            while not seen():  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
 
 
