@@ -312,10 +312,10 @@ def test_a_figure_that_rises_by_one_frame_settles_one_frame_the_oldest() -> None
     world = World()
     a = world.rnode("a", firmware=Firmware(statistics_us=0))
     world.run(1)
-    said = [a.airtime_ms(length) for length in (50, 100, 150)]
+    said = [a.airtime_ms(length) for length in (50, 50, 50)]
     world.rnodes["a"].on_bytes = lambda data: None  # type: ignore[method-assign]  # it takes them and keeps still
     report = rnode.told_ms(a._modem.modulation, 51) * rnode.STATISTICS_UNITS // rnode.STATISTICS_MS
-    for length in (50, 100, 150):
+    for length in (50, 50, 50):
         assert a.send(BROADCAST, bytes(length))
     for units, left_ms in ((7, sum(said)), (7, sum(said)), (7 + report, sum(said[1:])), (3, sum(said[1:]))):
         world.lines["a"].hear(encode(rnode.CHANNEL, units.to_bytes(2, "big") + b"\x00\x00\x00\x10" + bytes(5)))
