@@ -20,6 +20,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from random import SystemRandom
 
 from offgrid_transports import udp_sockets
 from offgrid_transports.mtu_search import BASE, ECHO, LEAST, PROBE, MtuSearch, echo_of
@@ -80,15 +81,15 @@ class _Known:
 class UdpTransport:
     """One or two sockets, one a family; a `Transport`."""
 
-    def __init__(self, settings: UdpSettings, host: LinkHost) -> None:
+    def __init__(self, settings: UdpSettings) -> None:
         """Raises UdpFailed when a socket cannot be opened, ValueError for an interface that is not there."""
         self.on_frame: OnFrame = lambda address, frame: None
         self.on_room: OnEvent = lambda: None
         self.on_change: OnEvent = lambda: None
         self._settings = settings
-        self._rng = host.rng
+        self._rng = SystemRandom()  # strangers must not guess a probe's token, nor two links draw one tag
         self._loop = asyncio.get_running_loop()
-        self._tag = host.rng.randbytes(TAG_BYTES)
+        self._tag = self._rng.randbytes(TAG_BYTES)
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._queue: deque[tuple[bytes, Address]] = deque()
         self._refused = self._closed = False
@@ -375,7 +376,7 @@ def open_transport(spec: LinkSpec, host: LinkHost) -> UdpTransport:
         if not ipaddress.ip_address(group.host).is_multicast:
             raise BadSpec(f"{spec}: {group.host} is no multicast group; allowed: on, 239.x.x.x:PORT, [ff02::…]:PORT")
     try:
-        return UdpTransport(settings, host)
+        return UdpTransport(settings)
     except ValueError as error:
         raise BadSpec(f"{spec}: {error}") from error
 

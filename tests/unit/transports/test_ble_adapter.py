@@ -48,10 +48,10 @@ def test_two_that_connect_to_each_other_at_once_keep_one_link_and_lose_nothing()
             await world.linked()
             sent = 0
             while not all(end.figures().get("doubled_links") for end in (a, b)):
-                sent += a.send(b.address, bytes([sent % 200]))
+                sent += sum(a.send(b.address, bytes([sent % 200])) for _ in range(5))  # more than can leave
                 await asyncio.sleep(0.01)
             changes = len(world.changes)
-            a.send(b.address, b"last")
+            await world.until(lambda: a.send(b.address, b"last"))
             await world.until(lambda: (a.address, b"last") in world.heard[b.address])
             await asyncio.sleep(LINGER_S * 2)
             assert [channel.open for channel in world.air.channels].count(True) == 2
@@ -75,6 +75,8 @@ def test_a_lost_link_is_back_within_a_second_and_a_half_under_the_same_address()
             world.air.break_all()
             assert a.neighbours() == ()
             assert not a.send(b.address, b"lost")
+            await silence()
+            assert (a.figures()["duty"], b.figures()["duty"]) == ("brisk", "brisk")
             assert await world.linked() <= 1.5
             assert a.neighbours() == before
             assert a.send(b.address, b"again")
@@ -248,6 +250,22 @@ def test_a_neighbour_that_comes_back_under_another_address_is_linked_once_the_ol
             assert a.neighbours() == (b.address,), "it still believes in the old one"
             mine.lose("silence")
             assert await world.linked() <= 1.5
+
+    run(main)
+
+
+def test_a_radio_that_is_switched_on_again_connects_at_once_to_who_was_a_neighbour() -> None:
+    async def main() -> None:
+        async with World() as world:
+            a, _ = world.node(b"meshmesh1"), world.node(b"meshmesh2")
+            await world.linked()
+            await asyncio.sleep(1)
+            world.again = "x"
+            mine = next(channel for channel in world.air.channels if channel.outgoing)
+            mine.open = False  # pulled out: nobody tells the other end
+            world.air.radios["radio0"].on_lost("pulled out")
+            await world.until(lambda: not a.up)
+            assert await world.until(a.neighbours) <= 0.9
 
     run(main)
 

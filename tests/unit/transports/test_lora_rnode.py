@@ -312,20 +312,31 @@ def test_a_figure_that_rises_by_one_frame_settles_one_frame_the_oldest() -> None
     world = World()
     a = world.rnode("a", firmware=Firmware(statistics_us=0))
     world.run(1)
-    said = [a.airtime_ms(length) for length in (50, 100, 150)]
+    said = [a.airtime_ms(length) for length in (50, 50, 50)]
     world.rnodes["a"].on_bytes = lambda data: None  # type: ignore[method-assign]  # it takes them and keeps still
     report = rnode.told_ms(a._modem.modulation, 51) * rnode.STATISTICS_UNITS // rnode.STATISTICS_MS
-    for length in (50, 100, 150):
+    for length in (50, 50, 50):
         assert a.send(BROADCAST, bytes(length))
     for units, left_ms in ((7, sum(said)), (7, sum(said)), (7 + report, sum(said[1:])), (3, sum(said[1:]))):
         world.lines["a"].hear(encode(rnode.CHANNEL, units.to_bytes(2, "big") + b"\x00\x00\x00\x10" + bytes(5)))
         world.run(0.1)
         assert a.book.duty.open_us == left_ms * 1000
-    world.lines["a"].hear(encode(rnode.CHANNEL, bytes(11)))
-    world.run(20)
-    world.lines["a"].hear(encode(rnode.CHANNEL, bytes(11)))
-    world.run(0.1)
-    assert a.book.duty.open_us == 0, "neither it nor anybody has sent for a while"
+    for second in range(9):
+        assert (a.book.duty.open_us == 0) == (second > 2), "neither it nor anybody has sent for as long as a turn takes"
+        world.lines["a"].hear(encode(rnode.CHANNEL, bytes(11)))
+        world.run(1)
+
+
+def test_a_long_frame_that_is_on_the_air_is_not_taken_for_silence() -> None:
+    world = World()
+    a = world.rnode("a", replace(FAST, sf=12))
+    world.run(16)
+    assert a.send(BROADCAST, bytes(254))
+    world.run(8)
+    assert world.channel.sending(world.rnodes["a"])
+    assert a.book.duty.open_us == a.airtime_ms(254) * 1000
+    world.run(10)
+    assert a.book.duty.open_us == 0
 
 
 def test_frames_that_a_busy_channel_keeps_in_the_modem_count_until_they_have_left() -> None:

@@ -27,7 +27,7 @@ from offgrid_transports.lora.rnode import RNode
 from offgrid_transports.transport import BROADCAST, Priority
 
 DAY_S = 86_400
-STATISTICS_US = 10_000_000
+STATISTICS_US = 5_000_000  # seldomer than the firmware, which is worse
 SETTINGS = (
     ("EU868", 869_525_000, 125_000, (9, 10, 12)),
     ("EU868", 868_100_000, 125_000, (7, 8, 9, 12)),

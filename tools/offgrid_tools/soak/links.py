@@ -1,9 +1,10 @@
 """Storms over links: nodes call each other over a bad network or a busy LoRa channel, and each promise is checked.
 
-A seed draws the link and how bad it is, who calls whom when, with how much and how long it waits, and how long work
-takes. Everything runs in virtual time, on the real endpoints, the real LoRa adapter and emulated modems. Promised is:
-each call ends, once; none is carried out twice; an answer is that of its call; what is said to be refused was not
-carried out; and when all have ended the link falls silent.
+A seed draws the link and how bad it is, who calls whom when, with how much and how long it waits, how long work takes,
+and which node of a network begins anew. Everything runs in virtual time, on the real endpoints, the real LoRa adapter
+and emulated modems. Promised is: each call ends, once; no node carries one out twice, unless it began anew in between;
+an answer is that of its call; what is said to be refused was not carried out; and when all have ended the link falls
+silent.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ PSK = bytes(32)
 TAG_BYTES = 8  # of a call, before what it is padded with
 TIMEOUTS_MS = (200, 2_000, 20_000, 200_000)
 QUIET_S = 900  # after the last call's time is up, all is said
+RESTART = 0.03  # how likely before a call
 STEP = 100
 FAST = Modulation(869_525_000, 125_000, 7)
 FREE = Band(0, 10**10, 99, ())  # no limit on what is sent
@@ -59,7 +61,7 @@ class Storm:
         self._names = NAMES[: self._rng.choice((2, 2, 3))]
         self._keys = {name: X25519PrivateKey.from_private_bytes(_digest(name)) for name in self._names}
         self._calls: list[Call] = []
-        self._ran: Counter[tuple[str, bytes]] = Counter()
+        self._ran: Counter[tuple[Endpoint, bytes]] = Counter()
         self._network: MemoryNetwork | None = None
         self.kind = self._rng.choice(("network", "network", "LoRa"))
         links = self._over_network() if self.kind == "network" else self._over_lora()
@@ -70,6 +72,8 @@ class Storm:
         rng, slow = self._rng, 1 if self.kind == "network" else 20
         for _ in range(CALLS):
             self._pass_ms(slow * rng.choice((0, 0, 1, 5, 50, 500)))
+            if self._network is not None and rng.random() < RESTART:
+                self._restart(self._network, rng.choice(self._names))
             client, server = rng.sample(self._names, 2)
             call = Call(server, len(self._calls).to_bytes(TAG_BYTES))
             self._calls.append(call)
@@ -81,7 +85,7 @@ class Storm:
     def _broken(self) -> list[str]:
         found = []
         for call in self._calls:
-            ran = self._ran[call.server, call.tag]
+            ran = max((count for (_, tag), count in self._ran.items() if tag == call.tag), default=0)
             said = f"call {int.from_bytes(call.tag)} of {call.server}"
             if len(call.ends) != 1:
                 found.append(f"{said} ended {len(call.ends)} times")
@@ -92,6 +96,10 @@ class Storm:
             elif call.ends[0].end is End.REFUSED and ran:
                 found.append(f"{said} was carried out, though refused: {call.ends[0].detail}")
         return found
+
+    def _restart(self, network: MemoryNetwork, name: str) -> None:
+        self._nodes[name].close()
+        self._nodes[name] = self._node(name, network.attach(name))
 
     def _unquiet(self) -> list[str]:
         if self._network is None:
@@ -141,16 +149,16 @@ class Storm:
             self._now_ms,
         )
         work_ms = self._rng.choice((0, 0, 50, 2_000))
-        node.on_request = lambda request: self._serve(node, name, request, work_ms)
+        node.on_request = lambda request: self._serve(node, request, work_ms)
         node.attach(link)
         for other in self._names:
             if other != name:
                 node.introduce(other, self._public(other), Path(link, BROADCAST if link.shared else other))
         return node
 
-    def _serve(self, node: Endpoint, name: str, request: Request, work_ms: int) -> None:
+    def _serve(self, node: Endpoint, request: Request, work_ms: int) -> None:
         tag = request.body[:TAG_BYTES]
-        self._ran[name, tag] += 1
+        self._ran[node, tag] += 1
         answer = tag + bytes(self._rng.choice((0, 0, 300, 3_000)))
         self._schedule(work_ms, lambda: node.respond(request, answer))
 

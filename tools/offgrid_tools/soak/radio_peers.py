@@ -50,7 +50,7 @@ import sys, time, RNS
 reticulum = RNS.Reticulum(sys.argv[1])
 target, size = bytes.fromhex(sys.argv[2]), int(sys.argv[3])
 print("listening", flush=True)
-until = time.monotonic() + 120
+until = time.monotonic() + 300
 while not RNS.Transport.has_path(target) and time.monotonic() < until:
     time.sleep(0.2)
 assert RNS.Transport.has_path(target), "no path"
@@ -61,7 +61,7 @@ while link.status != RNS.Link.ACTIVE and time.monotonic() < until:
     time.sleep(0.1)
 assert link.status == RNS.Link.ACTIVE, "no link"
 for data in (b"a small request", bytes(range(256)) * (size // 256)):
-    receipt = link.request("/echo", data, timeout=100)
+    receipt = link.request("/echo", data, timeout=250)
     while not receipt.concluded() and time.monotonic() < until:
         time.sleep(0.1)
     assert receipt.get_response() == data, f"request of {len(data)} bytes: {receipt.get_status()}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
 import pytest
 
@@ -14,6 +15,7 @@ from offgrid_transports.transport import BROADCAST, FRAME_BYTES_MAX, LINK_BYTE, 
 TRIES = 20  # a link may lose a frame, but not one length for ever
 FLOOD_FRAMES_MAX = 5000
 FLOOD_S_MAX = 20.0
+CLOCK_MS = 20.0  # between two questions
 
 
 @pytest.fixture
@@ -152,7 +154,7 @@ def test_waiting_is_never_below_nothing_nor_longer_for_who_goes_first(pair: tupl
     link = one.transport
     waits = one.call(lambda: [link.wait_ms(10, priority) for priority in Priority])
     assert waits[0] >= 0
-    assert waits == sorted(waits)
+    assert all(first <= later + CLOCK_MS for first, later in pairwise(waits)), "time goes on while they are asked"
 
 
 def test_both_send_at_once(pair: tuple[End, End]) -> None:

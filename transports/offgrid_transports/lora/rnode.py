@@ -132,7 +132,8 @@ class RNode(KissModem):
         self._burst_bytes = 0
         self._open: deque[tuple[int, int]] = deque()  # (what the firmware will tell of it in ms, when handed over)
         self._told: int | None = None  # none yet: there is nothing to compare with
-        self._health_ms = self._said_ms = 0
+        self._quiet_ms: int | None = None  # since when it, and all it hears, have been still
+        self._reported_ms = self._health_ms = self._said_ms = 0
         self._shown: dict[str, str | int | float] = {}
 
     @property
@@ -282,7 +283,7 @@ class RNode(KissModem):
         self._full = False
         self._free_ms = 0.0
         self._burst_bytes = 0
-        self._told = None
+        self._told = self._quiet_ms = None
         self._health_ms = now_ms + HEALTH_MS
         self._tick_at(now_ms)
 
@@ -316,10 +317,21 @@ class RNode(KissModem):
             while self._open and self._open[0][0] <= risen_ms + 1:
                 risen_ms -= self._open.popleft()[0] - 1
                 self._settled += 1
-        elif not units and not load:  # for longer than it ever waits for a free channel
-            while self._open and self._open[0][1] + STATISTICS_MS <= now_ms:
+        unheard, self._reported_ms = now_ms - self._reported_ms > STATISTICS_MS // 2, now_ms
+        if units or load:
+            self._quiet_ms = None
+        elif self._quiet_ms is None or unheard:
+            self._quiet_ms = now_ms
+        elif now_ms - self._quiet_ms >= self._turn_ms:  # whatever it had then would have left, and been told of
+            while self._open and self._open[0][1] <= self._quiet_ms:
                 self._open.popleft()
                 self._settled += 1
+
+    @property
+    def _turn_ms(self) -> float:
+        """The longest that it takes to send a frame on a channel that is free: it tells of a frame when it has left."""
+        slots = DIFS_SLOTS + BANDS * WINDOW_SLOTS
+        return slots * slot_ms(self.modulation) + self.air_us(FRAME_BYTES_MAX) / 1000 + LATENCY_MS
 
     def _tick(self, now_ms: int) -> None:
         if self._told is None:

@@ -1,0 +1,59 @@
+"""Sessions on a shared medium: whatever a burst holds, its last frame that may be missed asks what came."""
+
+from __future__ import annotations
+
+import pytest
+from still_link import StillLink
+
+from offgrid_transports.messages import Message
+from offgrid_transports.noise import Keys
+from offgrid_transports.outgoing import Outgoing
+from offgrid_transports.path import Path
+from offgrid_transports.records import Part, Poll, Record, Signal, Whole, parse
+from offgrid_transports.sealing import Opener, Suite
+from offgrid_transports.session import HEAD_BYTES, Session
+from offgrid_transports.transport import Priority
+
+SENT, HEARD = b"s" * 32, b"h" * 32
+
+
+def session() -> Session:
+    path = Path(StillLink(shared=True, frame_bytes=100), "*")
+    return Session("peer", 1, 2, Suite.AES_CCM_8, Keys(SENT, HEARD, b""), path)
+
+
+def outgoing(call: int, size: int, priority: Priority = Priority.JOB, *, request: bool = True) -> Outgoing:
+    return Outgoing(request=request, call=call, message=Message(0, bytes(size - 1)), priority=priority)
+
+
+def frames(of: Session) -> list[list[Record]]:
+    opener, found = Opener(of.suite, SENT), list[list[Record]]()
+    while (frame := of.next_frame(0)) is not None:
+        assert len(frame) <= 100
+        found.append(parse(opener.open(frame, HEAD_BYTES)[1]))
+    return found
+
+
+@pytest.mark.parametrize("request_", [True, False])
+@pytest.mark.parametrize("less", range(5))
+def test_a_burst_with_pieces_asks_at_its_end_however_full_its_last_frame_would_be(less: int, request_: bool) -> None:
+    one = session()
+    one.send(outgoing(1, 150, request=request_))
+    one.send(outgoing(2, one.room_bytes - 1 - less, Priority.BULK, request=request_))
+    said = frames(one)
+    assert any(isinstance(record, Part) for record in said[0])
+    assert [record for record in said[-1] if isinstance(record, Poll)] == [Poll(0, len(said) - 1)]
+
+
+def test_a_message_that_stands_alone_may_fill_its_frame_and_asks_nothing() -> None:
+    one = session()
+    one.send(outgoing(1, one.room_bytes - 1))
+    assert [[type(record) for record in records] for records in frames(one)] == [[Whole]]
+
+
+def test_questions_of_many_calls_in_one_wait_count_once() -> None:
+    one = session()
+    for call in range(30):
+        one.signal(Signal.PROBE, call)
+    frames(one)
+    assert one.silent == 1
