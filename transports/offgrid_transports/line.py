@@ -95,7 +95,7 @@ class DeviceLine:
 
     def take(self, ends: _Ends, data: bytes) -> None:
         """Hands over what came, a piece in each turn of the loop."""
-        if ends is not self._ends:
+        if ends is not self._ends:  # not told of as open yet: whoever asks then hears it again
             return
         if self._late or len(data) > PIECE_BYTES:
             waiting = bool(self._late)

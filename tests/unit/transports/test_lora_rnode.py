@@ -321,6 +321,10 @@ def test_a_figure_that_rises_by_one_frame_settles_one_frame_the_oldest() -> None
         world.lines["a"].hear(encode(rnode.CHANNEL, units.to_bytes(2, "big") + b"\x00\x00\x00\x10" + bytes(5)))
         world.run(0.1)
         assert a.book.duty.open_us == left_ms * 1000
+    for _ in range(9):  # it does not send, but somebody does: it may still be waiting
+        world.lines["a"].hear(encode(rnode.CHANNEL, bytes(4) + b"\x00\x10" + bytes(5)))
+        world.run(1)
+    assert a.book.duty.open_us > 0
     for second in range(9):
         assert (a.book.duty.open_us == 0) == (second > 2), "neither it nor anybody has sent for as long as a turn takes"
         world.lines["a"].hear(encode(rnode.CHANNEL, bytes(11)))
