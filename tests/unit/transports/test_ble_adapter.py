@@ -270,6 +270,20 @@ def test_a_radio_that_is_switched_on_again_connects_at_once_to_who_was_a_neighbo
     run(main)
 
 
+def test_a_controller_that_is_pulled_out_while_it_connects_is_not_waited_for() -> None:
+    async def main() -> None:
+        async with World() as world:
+            world.air.connect_s = 20.0
+            a, _ = world.node(b"meshmesh1"), world.node(b"meshmesh2")
+            await world.until(lambda: a.figures().get("connects"))
+            world.air.connect_s = 0.05
+            world.air.radios["radio0"].on_lost("pulled out")
+            assert await world.until(lambda: not a.up) < 0.1
+            assert await world.linked() <= 2
+
+    run(main)
+
+
 def test_adverts_of_nobody_cost_attempts_that_become_rarer() -> None:
     async def main() -> None:
         async with World() as world:

@@ -231,6 +231,8 @@ def test_who_cannot_be_reached_is_tried_later_and_later() -> None:
     for _ in range(12):
         candidates.see(now_ms, sighting("x", b"a"), False)
         candidates.failed(now_ms, "x")
+        assert candidates.next(now_ms, NOBODY) == (None, None), "it may be gone"
+        candidates.see(now_ms, sighting("x", b"a"), False)
         found, due = candidates.next(now_ms, NOBODY)
         assert found is None
         assert due is not None

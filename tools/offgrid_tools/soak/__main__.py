@@ -19,6 +19,7 @@ floods    a member that floods a real mesh, role by role, while honest jobs go o
 damages   damages at rest, of what a node leaves on the disk and of its backups, one a round: bits, pages, ends of files
 links     nodes that call each other over bad networks and busy LoRa channels in virtual time; each call ends once, is
           carried out once at most, and its answer is its own
+bluetooth  links over virtual controllers that break, stall and are pulled out, a thousand times, under traffic
 configs   damaged configuration files
 auctions  hosts that misreport what their work costs, none of whom may gain by it
 duty      days of bad traffic over LoRa modems in virtual time, none of which may break a window of airtime
@@ -37,6 +38,7 @@ from pathlib import Path
 
 from offgrid_tools.sim.plan import MARKET_MESH, TALK_MESH, VAULT_MESH
 from offgrid_tools.soak.auctions import soak_auctions
+from offgrid_tools.soak.bluetooth import soak_bluetooth
 from offgrid_tools.soak.configs import soak_configs
 from offgrid_tools.soak.cuts import soak_cuts
 from offgrid_tools.soak.damages import soak_damages
@@ -72,6 +74,7 @@ ROUNDS = {
     "floods": 1,
     "damages": 10_000,
     "links": 2_000,
+    "bluetooth": 1_000,
     "configs": 20_000,
     "auctions": 100_000,
     "duty": 1_000,
@@ -123,6 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "floods": lambda rounds: soak_floods(rounds, say, chosen.dir),
         "damages": lambda rounds: told(seed, soak_damages(seed, rounds, chosen.dir, say), chosen.json),
         "links": lambda rounds: soak_links(seed, rounds, say),
+        "bluetooth": lambda rounds: soak_bluetooth(seed, rounds, say),
         "configs": lambda rounds: soak_configs(seed, rounds, say),
         "auctions": lambda rounds: soak_auctions(seed, rounds, say),
         "duty": lambda rounds: soak_duty(seed, rounds, say),

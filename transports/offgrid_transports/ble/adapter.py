@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from offgrid_transports.ble.adverts import Advert, Sighting
 from offgrid_transports.ble.air import OCTETS_MIN, Phy, Shape, message_ms
 from offgrid_transports.ble.greeting import FRAME_BYTES_MAX, NAME_BYTES, Greeting, newer_stays
-from offgrid_transports.ble.link import BleChannel, BleError, BleRadio
+from offgrid_transports.ble.link import BleChannel, BleRadio
 from offgrid_transports.ble.neighbour import Link
 from offgrid_transports.ble.seeking import BRISK_MS, FULL, Candidates, duty
 from offgrid_transports.registry import LinkSpec
@@ -213,13 +213,21 @@ class BleTransport:
 
     async def _connect(self, radio: BleRadio, sighting: Sighting) -> None:
         self._counts["connects"] += 1
+        connecting = self._loop.create_task(radio.connect(sighting))
+        losing = self._loop.create_task(self._lost.wait())
         try:
-            channel = await radio.connect(sighting)
-        except BleError as error:
+            await asyncio.wait({connecting, losing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            losing.cancel()
+            if not connecting.done():  # nobody answers any more
+                connecting.cancel()
+        error = "lost meanwhile" if not connecting.done() or connecting.cancelled() else connecting.exception()
+        if error is not None:
             logger.debug("%s: %s", sighting.address, error)
             self._counts["failed_connects"] += 1
             self._candidates.failed(self._host.now_ms(), sighting.address)
             return
+        channel = connecting.result()
         self._candidates.forget(sighting.address, b"")
         self._add(channel)
 

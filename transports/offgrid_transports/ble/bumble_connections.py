@@ -127,6 +127,8 @@ class Connections:
         """Over a connection that we made: L2CAP where both have it, else GATT. Raises BleError, and whatever Bumble
         raises."""
         if psm and self._psm:
+            # Bumble keeps what was asked for on a connection that is lost, and refuses the next request of that number
+            peer.connection.device.l2cap_channel_manager.le_coc_requests.clear()
             try:
                 coc = await peer.connection.create_l2cap_channel(CocChannel.spec(psm))
             except core.ProtocolError as error:

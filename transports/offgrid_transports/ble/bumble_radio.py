@@ -8,6 +8,7 @@ one as well, so connecting is done here by its commands. Pairing is off: who a n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from random import Random
@@ -155,10 +156,8 @@ class BumbleRadio:
         self._stopped = True
         try:
             if self._device is not None and self._device.powered_on and not self._the_gate.closed:
-                async with asyncio.timeout(STOP_S):
-                    await self._leave(self._device)
-        except Exception as error:  # noqa: BLE001 - it is left in any case
-            logger.debug("%s: %s", self._name, error)
+                with contextlib.suppress(BleError):  # it is left in any case
+                    await settled(self._loop.create_task(self._leave(self._device)), STOP_S)
         finally:
             for task in self._tasks:
                 task.cancel()

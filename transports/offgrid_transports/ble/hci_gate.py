@@ -8,6 +8,7 @@ the host is counted here and goes no further.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -27,10 +28,18 @@ class PacketSink(Protocol):
     def on_packet(self, packet: bytes) -> None: ...
 
 
+class HciHost(PacketSink, Protocol):
+    """Bumble's host."""
+
+    def on_transport_lost(self) -> None:
+        """Whoever waits for an answer gets none."""
+        ...
+
+
 class HciGate:
     """Both directions of one controller."""
 
-    def __init__(self, host: PacketSink, controller: PacketSink, on_lost: Callable[[str], None]) -> None:
+    def __init__(self, host: HciHost, controller: PacketSink, on_lost: Callable[[str], None]) -> None:
         self.bad_packets = 0
         self.other_adverts = 0
         self._host = host
@@ -62,6 +71,8 @@ class HciGate:
         if not self.closed:
             self.close()
             self._on_lost(why)
+            with contextlib.suppress(asyncio.InvalidStateError):  # the answer came in the same turn
+                self._host.on_transport_lost()
 
     def send(self, packet: bytes) -> None:
         """Towards the controller."""

@@ -19,7 +19,7 @@ PATIENCE_MS = 700
 JITTER_MS = 300
 FAMILIAR_MS = 60_000
 """Before a second channel to somebody who shows what a neighbour shows; it may be another, so not never."""
-STALE_MS = 5_000  # not seen since: it is gone, or sleeps
+STALE_MS = 2_000  # not seen since: it is gone, or sleeps
 RETRY_MS_MIN, RETRY_MS_MAX = 500, 60_000
 CANDIDATES_MAX = 64
 
@@ -103,10 +103,11 @@ class Candidates:
         return best, min(due, default=None)
 
     def failed(self, now_ms: int, address: str) -> None:
-        """A connection did not come about: later, and later each time."""
+        """A connection did not come about: later, and later each time; and only when it is seen again."""
         candidate = self._seen.get(address)
         if candidate is not None:
             candidate.failures += 1
+            candidate.seen_ms = now_ms - STALE_MS - 1
             pause_ms = min(RETRY_MS_MAX, RETRY_MS_MIN << min(candidate.failures - 1, 10))
             candidate.not_before_ms = now_ms + pause_ms + self._rng.randint(0, pause_ms // 2)
 
