@@ -350,6 +350,11 @@ class LmdbStore:
         return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
 
     @property
+    def former_seal(self) -> bytes:
+        """What it was before it told of rows."""
+        return self._tail.digest
+
+    @property
     def tables(self) -> frozenset[str]:
         with self._gate:
             names = list(self._usable().dbs)

@@ -64,7 +64,7 @@ class LoggedStore:
         """A killed process knew what this one cannot: of a record or a transaction that the disk refused, the system's
         memory may show what a power cut takes away, or the other way about ("Can Applications Recover from fsync
         Failures?"). So nothing is appended before a transaction has come after whatever was left."""
-        for batch in self._find_log().read():
+        for batch in self._find_log().read(self._below.former_seal):
             self._overlay.lay(batch, len(body_of(batch)))
         self._in_doubt = self._spacious or bool(self._overlay.batch)
         self._try_checkpoint()

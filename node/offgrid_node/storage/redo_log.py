@@ -147,11 +147,15 @@ class RedoLog:
         self._end = _End(digest, place + 1, at + _blocks(body))
         self._write_mark()
 
-    def read(self) -> list[Batch]:
-        """What is there from `begin` on; what is appended comes behind it. Raises `Corrupt` (StoreDamaged) when it
-        shows that there was more, or that the store is older than its log."""
+    def read(self, former_seal: bytes = b"") -> list[Batch]:
+        """What is there from `begin` on; what is appended comes behind it. `former_seal`: what logs that have no mark
+        yet knew the same end by; behind such records `begin` comes before `append`. Raises `Corrupt` (StoreDamaged)
+        when it shows that there was more, or that the store is older than its log."""
         data = self._read_all()
         batches, self._end = self._walk(data)
+        if not batches and former_seal and self._mark(data) is None:
+            self._first = _End(_digest(self._id, b"%d" % self._txn, former_seal))
+            batches, self._end = self._walk(data)
         self._check_behind(data)
         self._check_mark(data)
         if batches:

@@ -66,6 +66,26 @@ def assert_holds(store: LoggedStore, count: int, size: int = 100) -> None:
     assert store.get("last", b"one") == bodies[-1]
 
 
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_records_that_were_bound_to_the_end_of_the_journal_alone_count_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """What a process left that was killed before stores knew more of their end."""
+    with monkeypatch.context() as former, contextlib.ExitStack() as left:
+        former.setattr(LmdbStore, "seal", LmdbStore.former_seal)
+        former.setattr(RedoLog, "_write_mark", lambda log: None)
+        store = left.enter_context(opened(tmp_path / "store"))
+        for number in range(1 + count):
+            store.commit(batch(number))
+        killed = left_by_a_killed_process(tmp_path / "store", tmp_path / "killed")
+    with opened(killed) as store:
+        assert_holds(store, 1 + count)
+        store.commit(batch(1 + count))
+        again = left_by_a_killed_process(killed, tmp_path / "again")
+    with opened(again) as store:
+        assert_holds(store, 2 + count)
+
+
 def test_a_batch_is_durable_in_the_log_before_it_is_below(folder: Path, tmp_path: Path) -> None:
     with opened(folder) as store:
         for number in range(1, 6):
