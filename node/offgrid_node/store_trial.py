@@ -31,6 +31,7 @@ WORDS_BYTES_MAX = 16 * 1024
 PATIENCE_S = 120.0  # with a small store; it reads far more than that many bytes in a second:
 BYTES_PER_S = 2 * MIB
 READ = "read"
+DEADLY = {number for number in signal.Signals if number.name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL")}
 
 _log = logging.getLogger("offgrid")
 
@@ -61,8 +62,9 @@ def last_words(config: Config) -> Iterator[None]:
 
 
 def try_store(config: Config, command: Sequence[str] = ()) -> bool:
-    """Whether a process of its own has read it; not where it was refused, as it will be to this one. Raises Corrupt
-    (reason StoreDeadly) where that died. `command`: another one in its place."""
+    """Whether a process of its own has read it; not where it was refused, as it will be to this one, nor where that
+    process was ended by others or could not begin. Raises Corrupt (reason StoreDeadly) where it died of what it read.
+    `command`: another one in its place."""
     path = config.storage.memory_db
     try:
         patience_s = PATIENCE_S + (path / STORE_FILE).stat().st_size / BYTES_PER_S
@@ -74,9 +76,21 @@ def try_store(config: Config, command: Sequence[str] = ()) -> bool:
         done = subprocess.run(words, env=environment, capture_output=True, timeout=patience_s, check=False)
     except subprocess.TimeoutExpired:
         raise _deadly(config, f"takes more than {patience_s:.0f} s") from None
-    if done.returncode:
+    except OSError as error:
+        _log.warning("the store could not be tried: %s", error)
+        return False
+    if _is_death(done.returncode):
         raise _deadly(config, f"ended the process that did, by {_name_of(done.returncode)}")
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()[-WORDS_BYTES_MAX:]
+        _log.warning("the store could not be tried: %s: %s", _name_of(done.returncode), said)
     return done.stdout.decode(errors="replace").strip() == READ
+
+
+def _is_death(code: int) -> bool:
+    """Of what it read: 1 and 2 are Python's own, for what it could say itself; the system ends whoever takes too much
+    memory by SIGKILL."""
+    return code < 0 and -code in DEADLY if os.name == "posix" else code not in (0, 1, 2)
 
 
 def _name_of(code: int) -> str:

@@ -61,6 +61,23 @@ def test_one_that_holds_its_reader_up_does_so_too(config: Config, monkeypatch: p
         try_store(config, HANGS)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        (sys.executable, "-c", "raise MemoryError"),
+        (sys.executable, "-c", "import os; os._exit(2)"),
+        ("/there/is/no/such/program",),
+        pytest.param(
+            (sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"),
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="signals"),
+        ),
+    ],
+)
+def test_a_trial_that_came_to_nothing_says_nothing_against_it(config: Config, command: tuple[str, ...]) -> None:
+    """E.g. of one that was out of memory: the words stay, and it is tried again next time."""
+    assert not try_store(config, command)
+
+
 def test_a_node_that_runs_and_stops_leaves_no_words(config: Config) -> None:
     with last_words(config):
         assert faulthandler.is_enabled()
