@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import lmdb
@@ -94,10 +94,19 @@ def _journal(opened: Opened, expected: Meta) -> Iterator[str]:
 
 def _table(opened: Opened, table: str, expected: TableSum) -> Iterator[str]:
     """A row that is damaged where it lies is told of by whoever reads it; all else makes the table suspect."""
+    suspect = True  # until it has been read to its end
+    try:
+        suspect = yield from _rows(opened, table, expected)
+    finally:
+        if suspect:
+            opened.suspect.add(table)
+
+
+def _rows(opened: Opened, table: str, expected: TableSum) -> Generator[str, None, bool]:
+    """Returns whether some may be missing, or be another's."""
     seal = RowSeal(table)
     count = total = meant = 0  # `meant`: had no checksum itself been damaged
-    suspect = table in opened.suspect
-    opened.suspect.add(table)  # until it has been read to its end
+    suspect = False
     gaps, damaged, low = list[Gap](), list[bytes](), b""
     for row in _walk(opened, TABLE + table, table):
         if isinstance(row, str):
@@ -120,5 +129,4 @@ def _table(opened: Opened, table: str, expected: TableSum) -> Iterator[str]:
         suspect = suspect or TableSum(count, meant % 2**64) != expected
         yield wrong_sum(table, found, expected)
     opened.gaps[table] = [*gaps, *(Gap(low, None, each) for each in damaged)]
-    if not suspect:
-        opened.suspect.discard(table)
+    return suspect

@@ -20,6 +20,7 @@ import pytest
 
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault
 from offgrid_node.protocol.sound import sound
+from offgrid_node.storage import lmdb_verify
 from offgrid_node.storage.journal import Tail, encode_packs, journal_key
 from offgrid_node.storage.lmdb import LmdbStore
 from offgrid_node.storage.lmdb_env import LAYOUT_VERSION, TAIL_KEY, UNWRITTEN_PAGES_MAX, tail_value
@@ -264,6 +265,24 @@ def test_a_table_with_rows_of_the_past_is_trusted_until_somebody_has_looked(fold
                 with pytest.raises(Corrupt) as caught:
                     use(store)
                 assert caught.value.reason == "RowsMissing"
+
+
+def test_a_sound_table_is_read_as_ever_while_it_is_verified(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent, rows = list[bytes | None](), list[int]()
+    with contextlib.closing(LmdbStore.open(folder, limit_bytes=256 * MIB)) as store:
+
+        class Reads(RowSeal):
+            """Somebody does, at each row that is looked at."""
+
+            def checksum(self, key: bytes, value: bytes) -> bytes:
+                absent.append(store.get("jobs", b"nobody's"))
+                rows.append(len(list(store.scan("jobs", prefix=b"job-0001"))))
+                return super().checksum(key, value)
+
+        with monkeypatch.context() as beside:
+            beside.setattr(lmdb_verify, "RowSeal", Reads)
+            assert store.verify() == []
+    assert (set(absent), set(rows), len(rows)) == ({None}, {10}, ROWS)
 
 
 def test_a_table_that_is_missing_is_not_an_empty_one(folder: Path) -> None:
