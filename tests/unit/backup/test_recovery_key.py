@@ -59,6 +59,15 @@ def test_wrapped_keys_open_for_their_recovery_key(keys: dict[str, bytes]) -> Non
         unwrap_keys(wrapped, Secret(key=b"t" * 32))
 
 
+def test_wrapped_keys_of_before_there_was_a_digest_open_as_well() -> None:
+    former = b"OGKW\x01" + wrap_keys(KEYS, public_of(SECRET.key))[5:-16]
+    assert unwrap_keys(former, SECRET) == KEYS
+    for at in range(5 + 32, len(former)):
+        for damaged in (former[:at] + bytes([former[at] ^ 1]) + former[at + 1 :], former[:at]):
+            with pytest.raises(BackupDamaged):
+                unwrap_keys(damaged, SECRET)
+
+
 def test_no_damage_of_wrapped_keys_passes() -> None:
     wrapped, rng = wrap_keys(KEYS, public_of(SECRET.key)), Random(7)
     for at in range(len(wrapped)):
