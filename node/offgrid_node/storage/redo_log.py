@@ -186,7 +186,7 @@ class RedoLog:
     # ---- inside
 
     def _check_head(self, data: bytes) -> None:
-        head, mark_end = _head(self._id), _MARK_AT + _MARK.size + _CHECK_BYTES
+        head, mark_end = _head(self._id), 2 * _MARK_AT  # a power cut may leave anything in a sector that is written
         if data[:_MARK_AT] + data[mark_end:BLOCK_BYTES] != head[:_MARK_AT] + head[mark_end:]:
             raise _refused(self._path, "is damaged at its head, or another store's")
         if len(data) != LOG_BYTES:

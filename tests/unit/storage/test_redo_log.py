@@ -218,7 +218,17 @@ def test_what_somebody_stores_is_never_taken_for_a_record(tmp_path: Path) -> Non
     assert held(tmp_path) == []
 
 
-@pytest.mark.parametrize("at", [0, 4, 20, 35, BLOCK_BYTES - 1])
+@pytest.mark.parametrize("sector", [bytes(512), b"\xa5" * 512])
+def test_whatever_a_power_cut_leaves_in_the_sector_of_the_mark_is_in_nobodys_way(tmp_path: Path, sector: bytes) -> None:
+    with opened(tmp_path) as log:
+        append(log, numbered(1), numbered(2))
+    path = tmp_path / LOG_FILE
+    data = path.read_bytes()
+    path.write_bytes(data[:MARK_AT] + sector + data[MARK_AT + len(sector) :])
+    assert held(tmp_path) == [numbered(1), numbered(2)]
+
+
+@pytest.mark.parametrize("at", [0, 4, 20, 35, MARK_AT - 1, 2 * MARK_AT, BLOCK_BYTES - 1])
 def test_a_damaged_head_is_refused(tmp_path: Path, at: int) -> None:
     assert held(tmp_path) == []
     path = tmp_path / LOG_FILE
