@@ -22,11 +22,17 @@ _to_json = msgspec.json.Encoder(order="sorted").encode
 
 
 class ReducerFailed(ValueError):
-    """It raised, or came to something that cannot be kept."""
+    """It raised, or came to something that cannot be kept. `where`: without the words of its error, which may be what
+    a session says."""
+
+    where = ""
 
     @classmethod
     def at(cls, reducer: Reducer, number: int, error: Exception) -> Self:
-        return cls(f"the reducer {reducer.name} (version {reducer.version}) fails at event {number}: {error!r}")
+        where = f"the reducer {reducer.name} (version {reducer.version}) fails at event {number}: "
+        failed = cls(f"{where}{error!r}")
+        failed.where = where + type(error).__name__
+        return failed
 
 
 class StateTooLarge(ValueError):

@@ -46,6 +46,7 @@ from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.flow import Flow, Later, run
 from offgrid_node.services.kept_facts import KeptFacts
+from offgrid_node.services.sessions.folding import loggable
 from offgrid_node.storage.store import Store
 
 MIB = 1024 * 1024
@@ -221,7 +222,7 @@ class Retention:
                 if fault is None:
                     spare.discard(dropped.needs_snapshot)
                 else:
-                    failed = failed or f" (session {dropped.needs_snapshot}: {fault.message})"
+                    failed = failed or f" (session {dropped.needs_snapshot}: {loggable(fault)})"
             elif dropped.held and excess > 0 and why == UNSUMMED and not compacted:
                 compacted = True
                 yield self._around.compact_now().when_done
@@ -240,7 +241,7 @@ class Retention:
             for ticket in self._around.sum_up(session_id):
                 yield ticket.when_done
         except Fault as fault:
-            _log.warning("events of session %s stay: they cannot be summed up: %s", session_id, fault.message)
+            _log.warning("events of session %s stay: they cannot be summed up: %s", session_id, loggable(fault))
             return fault.bare()
         return None
 

@@ -160,10 +160,12 @@ class TestWhatStays:
         assert desk.get(good).kept < 11
         assert told.shares[0].used_bytes <= SHARE
 
-    def test_and_names_the_reducer_where_that_is_too_much(self) -> None:
+    def test_and_names_the_reducer_where_that_is_too_much(self, caplog: pytest.LogCaptureFixture) -> None:
+        """But not what the session says: logs are not shredded with it."""
+
         class Broken(SessionReducer):
             def apply(self, state: Any, event: Recorded) -> Any:
-                raise ValueError("no")
+                raise ValueError(f"what it says: {event.data}")
 
         desk = Kept()
         desk.reducers["session"] = Broken()
@@ -171,5 +173,7 @@ class TestWhatStays:
         session = desk.session()
         desk.fill(session, 20)
         assert desk.look().held.endswith(
-            f"(session {session}: the reducer session (version 1) fails at event 1: ValueError('no'))"
+            f"(session {session}: the reducer session (version 1) fails at event 1: ValueError)"
         )
+        assert "cannot be summed up: the reducer session" in caplog.text
+        assert "what it says" not in caplog.text

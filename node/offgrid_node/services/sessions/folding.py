@@ -39,6 +39,7 @@ LIVE_MAX = 64  # sessions and reducers whose state is kept up
 FOLDS_MAX = 64  # that wait for their next portion; each holds a state
 PORTION_EVENTS, PORTION_BYTES = 4_000, 512 * 1024  # folded, or opened, before others have their turn; a block at least
 PAUSE_MS, RETRY_MS = 1, 1_000
+WHERE = "where"  # of a fault's metadata
 
 T = TypeVar("T")
 
@@ -66,11 +67,22 @@ def _said(reducer: Reducer, number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Of a reducer's version, at that event; `text` says so."""
+    """Of a reducer's version, at that event; `text` says so, and `where` as well (`loggable`)."""
 
     version: int
     number: int
     text: str
+    where: str
+
+    @property
+    def fault(self) -> FailedPrecondition:
+        return FailedPrecondition(self.text, reason="ReducerFailed", metadata={WHERE: self.where})
+
+
+def loggable(fault: Fault) -> str:
+    """Its message, without the words of a reducer's error: they may be what a session says, and no purge finds them in
+    logs."""
+    return fault.metadata.get(WHERE, fault.message)
 
 
 class Folding:
@@ -174,10 +186,11 @@ class Folding:
                 state = apply(state, Recorded(number, timestamp_us, kind, frame_id, energy_delta, _read_json(data)))
         except Exception as error:
             failed = ReducerFailed.at(reducer, number, error)
-            self._failed[session_id, reducer.name] = _Failure(reducer.version, number, str(failed))
+            failure = _Failure(reducer.version, number, str(failed), failed.where)
+            self._failed[session_id, reducer.name] = failure
             while len(self._failed) > FAILED_MAX:
                 self._failed.popitem(last=False)
-            raise FailedPrecondition(str(failed), reason="ReducerFailed") from error
+            raise failure.fault from error
         return state
 
     def _check_can(self, session_id: str, reducer: Reducer, upto: int | None) -> None:
@@ -186,7 +199,7 @@ class Folding:
         if failed is None or failed.version != reducer.version or failed.number <= self._reading.gone(session_id):
             return
         if upto is None or failed.number <= upto:
-            raise FailedPrecondition(failed.text, reason="ReducerFailed")
+            raise failed.fault
 
     def _turn(self, done: Callable[[Fault | None], None]) -> None:
         """A step: whoever folds waits for its next portion, and all of them together run one at a time."""

@@ -15,7 +15,7 @@ from offgrid_node.protocol.state.sessions.blocks import Entry
 from offgrid_node.protocol.state.sessions.commands import KeepSnapshot
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.flow import Flow, Later, ticket_of
-from offgrid_node.services.sessions.folding import Folding
+from offgrid_node.services.sessions.folding import Folding, loggable
 
 SNAPSHOT_EVENTS, SNAPSHOT_MS = 1_000, 60_000
 CALLER = "snapshots"
@@ -83,4 +83,4 @@ class Snapshots:
 
 def _tell(session_id: str, reducer: str, outcome: Message | Fault) -> None:
     if isinstance(outcome, Fault):
-        _log.warning("no snapshot of session %s by %s: %s", session_id, reducer, outcome.message)
+        _log.warning("no snapshot of session %s by %s: %s", session_id, reducer, loggable(outcome))
