@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,13 +73,17 @@ def try_store(config: Config, command: Sequence[str] = ()) -> bool:
         return False
     words = command or (sys.executable, "-P", "-m", __name__, str(path), str(config.storage.limit_mb * MIB))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    held, holding = os.pipe()  # closed with this process, however it ends
     try:
-        done = subprocess.run(words, env=environment, capture_output=True, timeout=patience_s, check=False)
+        done = subprocess.run(words, env=environment, stdin=held, capture_output=True, timeout=patience_s, check=False)
     except subprocess.TimeoutExpired:
         raise _deadly(config, f"takes more than {patience_s:.0f} s") from None
     except OSError as error:
         _log.warning("the store could not be tried: %s", error)
         return False
+    finally:
+        os.close(held)
+        os.close(holding)
     if _is_death(done.returncode):
         raise _deadly(config, f"ended the process that did, by {_name_of(done.returncode)}")
     if done.returncode:
@@ -109,7 +114,20 @@ def _deadly(config: Config, how: str) -> Corrupt:
     return Corrupt(text, reason="StoreDeadly", metadata={"path": str(path)})
 
 
+def end_with_starter() -> None:
+    """Else it would have the store, in the way of the next start."""
+
+    def wait() -> None:
+        with suppress(OSError):
+            while os.read(sys.stdin.fileno(), 1):
+                pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def main(path: str, limit_bytes: str) -> None:
+    end_with_starter()
     try:
         store = LoggedStore.open(Path(path), limit_bytes=int(limit_bytes))
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,17 @@ def test_one_that_holds_its_reader_up_does_so_too(config: Config, monkeypatch: p
 def test_a_trial_that_came_to_nothing_says_nothing_against_it(config: Config, command: tuple[str, ...]) -> None:
     """E.g. of one that was out of memory: the words stay, and it is tried again next time."""
     assert not try_store(config, command)
+
+
+def test_a_trial_ends_with_whoever_started_it() -> None:
+    """Who is stopped meanwhile leaves nobody behind who has the store."""
+    script = "import time; from offgrid_node.store_trial import end_with_starter as e; e(); time.sleep(60)"
+    with subprocess.Popen((sys.executable, "-c", script), stdin=subprocess.PIPE) as trial:
+        with pytest.raises(subprocess.TimeoutExpired):
+            trial.wait(0.5)
+        assert trial.stdin is not None
+        trial.stdin.close()
+        assert trial.wait(20) == 1
 
 
 def test_a_node_that_runs_and_stops_leaves_no_words(config: Config) -> None:
