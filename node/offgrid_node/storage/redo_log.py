@@ -1,9 +1,10 @@
 """The redo log: batches that are durable and not in the store's own file yet, in one file of a fixed length.
 
-    head, one block: magic 4 | id of the log 16 | digest 16; at its second sector the mark:
-        magic 4 | transaction 8 | records 4 | records before 4 | what they follow 8 | check over the mark before it 8
+    head, one block: magic 4 | id of the log 16 | digest 16
     records, each in blocks of its own: magic 4 | transaction 8 | place 4 | bytes of the body 4 | events 4 | rows 4
         | digest over the record before, this header and the body 16 | check over all before it 8 | body
+    mark, in the last block: magic 4 | transaction 8 | records 4 | records before 4 | what they follow 8
+        | check over the mark before it 8
 
 Numbers are big-endian; digests are BLAKE2b (RFC 7693) under the log's id as key, so that nobody's data looks like a
 record. A record counts only behind the very store that it was written for: once the store has moved on, all that
@@ -39,11 +40,12 @@ LOG_FILE = "redo.log"
 LOG_ID_BYTES = 16
 BLOCK_BYTES = 4096  # what a disk writes whole or, cut off, leaves in doubt
 RECORDS_BYTES = 2 * 1024 * 1024  # 512 small batches
-LOG_BYTES = BLOCK_BYTES + RECORDS_BYTES
+RECORDS_END = BLOCK_BYTES + RECORDS_BYTES
+LOG_BYTES = RECORDS_END + BLOCK_BYTES
 RECORD_BYTES_MAX = 256 * 1024  # a larger batch is no dearer in the store's own file
 
 _MARK = struct.Struct(">4sQII8s")  # magic, transaction, records of it, of the one before, the head of a digest
-_MARK_MAGIC, _MARK_AT = b"OGRM", 512
+_MARK_MAGIC = b"OGRM"  # in a block of its own: a power cut may leave anything there
 _NOT_ALL = 0xFFFF_FFFF  # in place of the records before: the store took more than them
 _HEADER = struct.Struct(">4sQIIII")  # magic, transaction, place, bytes of the body, events, rows
 _HEAD_MAGIC, _MAGIC = b"OGRL", b"OGR2"
@@ -92,7 +94,7 @@ class RedoLog:
         path = folder / LOG_FILE
         log = cls(path, log_id, os.open(path, _FLAGS | os.O_CREAT | os.O_TRUNC, 0o600))
         try:
-            log._write(_head(log_id) + bytes(RECORDS_BYTES), 0, log._fd)
+            log._write(_head(log_id) + bytes(LOG_BYTES - BLOCK_BYTES), 0, log._fd)
             sync_file(log._fd)
             sync_folder(folder)
         except BaseException:
@@ -109,6 +111,7 @@ class RedoLog:
         except FileNotFoundError:
             raise _refused(path, "is missing", reason="StoreMissing") from None
         try:
+            log._lengthen()
             log._check_head(log._read_all())
         except BaseException:
             log.close()
@@ -132,7 +135,7 @@ class RedoLog:
         return self._end.place
 
     def has_room(self, body: bytes) -> bool:
-        return self._end.at + _blocks(body) <= LOG_BYTES
+        return self._end.at + _blocks(body) <= RECORDS_END
 
     def append(self, batch: Batch, body: bytes) -> None:
         """Makes the batch, whose `body_of` is given, durable; there must be room.
@@ -185,9 +188,14 @@ class RedoLog:
 
     # ---- inside
 
+    def _lengthen(self) -> None:
+        """A log of before had no block for a mark."""
+        if os.fstat(self._fd).st_size == RECORDS_END:
+            os.ftruncate(self._fd, LOG_BYTES)
+            sync_file(self._fd)
+
     def _check_head(self, data: bytes) -> None:
-        head, mark_end = _head(self._id), 2 * _MARK_AT  # a power cut may leave anything in a sector that is written
-        if data[:_MARK_AT] + data[mark_end:BLOCK_BYTES] != head[:_MARK_AT] + head[mark_end:]:
+        if data[:BLOCK_BYTES] != _head(self._id):
             raise _refused(self._path, "is damaged at its head, or another store's")
         if len(data) != LOG_BYTES:
             raise _refused(self._path, f"has {len(data)} of its {LOG_BYTES} bytes")
@@ -221,11 +229,11 @@ class RedoLog:
         if check != _check(self._id, header, digest):
             return None
         _, txn, place, size, events, rows = _HEADER.unpack(header)
-        return (txn, place, size, events, rows) if at + _FRAME_BYTES + size <= len(data) else None
+        return (txn, place, size, events, rows) if at + _FRAME_BYTES + size <= RECORDS_END else None
 
     def _check_behind(self, data: bytes) -> None:
         """What an earlier transaction left is void. Of this one at most a last record is there, not finished."""
-        for at in range(self._end.at, len(data), BLOCK_BYTES):
+        for at in range(self._end.at, RECORDS_END, BLOCK_BYTES):
             frame = self._frame(data, at)
             if frame is None or frame[0] < self._txn:
                 continue
@@ -239,10 +247,10 @@ class RedoLog:
         """A help only, that no disk needs to take."""
         mark = _MARK.pack(_MARK_MAGIC, self._txn, self._end.place, self._before, self._first.previous)
         with suppress(OSError):
-            self._write(mark + _check(self._id, mark, b""), _MARK_AT, self._lazy_fd)
+            self._write(mark + _check(self._id, mark, b""), RECORDS_END, self._lazy_fd)
 
     def _mark(self, data: bytes) -> _Mark | None:
-        mark, check = data[_MARK_AT : _MARK_AT + _MARK.size], data[_MARK_AT + _MARK.size :][:_CHECK_BYTES]
+        mark, check = data[RECORDS_END : RECORDS_END + _MARK.size], data[RECORDS_END + _MARK.size :][:_CHECK_BYTES]
         magic, *told = _MARK.unpack(mark)
         return _Mark(*told) if (magic, check) == (_MARK_MAGIC, _check(self._id, mark, b"")) else None
 

@@ -30,7 +30,7 @@ ROWS = st.dictionaries(
 BATCHES = st.builds(Batch, st.lists(st.binary(max_size=5_000), max_size=4), ROWS)
 SEAL = b"the end"
 LOG_ID = b"sixteen bytes id"
-MARK_AT, MARK_BYTES = 512, 36
+MARK_AT, MARK_BYTES = LOG_BYTES - BLOCK_BYTES, 36
 
 
 @contextlib.contextmanager
@@ -139,7 +139,7 @@ def test_a_last_record_that_is_damaged_counts_as_not_finished_but_not_for_who_wr
         append(log, numbered(1), numbered(2))
         path = tmp_path / LOG_FILE
         whole = path.read_bytes()
-        for at in range(2 * BLOCK_BYTES, len(whole.rstrip(b"\0"))):
+        for at in range(2 * BLOCK_BYTES, len(whole[:MARK_AT].rstrip(b"\0"))):
             damaged = bytearray(whole)
             damaged[at] ^= 0x10
             path.write_bytes(without_mark(damaged))
@@ -154,7 +154,7 @@ def test_a_last_record_that_was_durable_is_missed_once_it_is_damaged(tmp_path: P
         append(log, numbered(1), numbered(2))
     path = tmp_path / LOG_FILE
     whole = path.read_bytes()
-    for at in range(2 * BLOCK_BYTES, len(whole.rstrip(b"\0"))):
+    for at in range(2 * BLOCK_BYTES, len(whole[:MARK_AT].rstrip(b"\0"))):
         damaged = bytearray(whole)
         damaged[at] ^= 0x10
         path.write_bytes(damaged)
@@ -218,17 +218,17 @@ def test_what_somebody_stores_is_never_taken_for_a_record(tmp_path: Path) -> Non
     assert held(tmp_path) == []
 
 
-@pytest.mark.parametrize("sector", [bytes(512), b"\xa5" * 512])
-def test_whatever_a_power_cut_leaves_in_the_sector_of_the_mark_is_in_nobodys_way(tmp_path: Path, sector: bytes) -> None:
+@pytest.mark.parametrize("block", [bytes(BLOCK_BYTES), b"\xa5" * BLOCK_BYTES])
+def test_whatever_a_power_cut_leaves_in_the_block_of_the_mark_is_in_nobodys_way(tmp_path: Path, block: bytes) -> None:
     with opened(tmp_path) as log:
         append(log, numbered(1), numbered(2))
     path = tmp_path / LOG_FILE
     data = path.read_bytes()
-    path.write_bytes(data[:MARK_AT] + sector + data[MARK_AT + len(sector) :])
+    path.write_bytes(data[:MARK_AT] + block)
     assert held(tmp_path) == [numbered(1), numbered(2)]
 
 
-@pytest.mark.parametrize("at", [0, 4, 20, 35, MARK_AT - 1, 2 * MARK_AT, BLOCK_BYTES - 1])
+@pytest.mark.parametrize("at", [0, 4, 20, 35, 512, BLOCK_BYTES - 1])
 def test_a_damaged_head_is_refused(tmp_path: Path, at: int) -> None:
     assert held(tmp_path) == []
     path = tmp_path / LOG_FILE
@@ -236,6 +236,15 @@ def test_a_damaged_head_is_refused(tmp_path: Path, at: int) -> None:
     data[at] ^= 1
     path.write_bytes(data)
     assert "another store's" in refusal(tmp_path).message
+
+
+def test_a_log_of_before_gets_a_block_for_its_mark(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
+        append(log, numbered(1))
+    path = tmp_path / LOG_FILE
+    path.write_bytes(path.read_bytes()[:MARK_AT])
+    assert held(tmp_path) == [numbered(1)]
+    assert path.stat().st_size == LOG_BYTES
 
 
 def test_a_log_that_is_not_there_whole_is_refused(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class Disk:
     def pwrite(self, fd: int, data: memoryview, at: int) -> int:
         if not os.path.samestat(os.fstat(fd), os.stat(self.live / LOG_FILE)):  # the looks of the test itself
             return os.pwrite(fd, data, at)
-        if 0 < at < redo_log.BLOCK_BYTES:
+        if at == redo_log.RECORDS_END:
             return self._mark(fd, bytes(data), at)
         if self._rng.random() < 0.1 and len(data) > SECTOR_BYTES:
             data = data[: len(data) // 2]  # a short write
@@ -201,8 +201,8 @@ def test_a_power_cut_at_any_point_leaves_what_was_acknowledged(
 ) -> None:
     root, rng = tmp_path_factory.mktemp("disk"), random.Random(seed)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(redo_log, "RECORDS_BYTES", SMALL_BYTES)
-        patched.setattr(redo_log, "LOG_BYTES", redo_log.BLOCK_BYTES + SMALL_BYTES)
+        patched.setattr(redo_log, "RECORDS_END", redo_log.BLOCK_BYTES + SMALL_BYTES)
+        patched.setattr(redo_log, "LOG_BYTES", 2 * redo_log.BLOCK_BYTES + SMALL_BYTES)
         disk = Disk(root, rng, patched)
         store = opened(disk.live)
         acked: State = ([], {})

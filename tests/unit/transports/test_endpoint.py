@@ -52,14 +52,13 @@ def warm(world: VirtualTime, client: Node) -> None:
 
 
 class TestCalls:
-    @pytest.mark.parametrize("seed", range(3))
-    def test_2000_at_20_percent_loss_complete_exactly_once(self, seed: int) -> None:
-        world, _, client, server = echo_pair(seed, faults=ROUGH)
+    def test_1000_at_20_percent_loss_complete_exactly_once(self) -> None:
+        world, _, client, server = echo_pair(faults=ROUGH)
         began: dict[bytes, int] = {}
         took: list[int] = []
 
         def next_call() -> None:
-            if len(began) < 2000:
+            if len(began) < 1000:
                 body = b"n%d" % len(began)
                 began[body] = world.now_ms
                 client.endpoint.call("server", 1, body, 60_000, lambda reply: ended(body, reply.end))
@@ -73,8 +72,8 @@ class TestCalls:
             next_call()
         world.run(400_000)
         executed = Counter(request.body for request in server.requests)
-        assert (len(took), len(executed), set(executed.values())) == (2000, 2000, {1})
-        assert sorted(took)[1980] <= 600, "p99 of a call whose round trip takes 20 to 60 ms"
+        assert (len(took), len(executed), set(executed.values())) == (1000, 1000, {1})
+        assert sorted(took)[990] <= 600, "p99 of a call whose round trip takes 20 to 60 ms"
 
     @pytest.mark.parametrize(("mtu_bytes", "loss"), [(1200, 0.0), (1200, 0.2), (254, 0.1)])
     def test_a_megabyte_each_way_arrives_whole(self, mtu_bytes: int, loss: float) -> None:

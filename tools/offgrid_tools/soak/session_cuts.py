@@ -269,8 +269,8 @@ def cut_sessions(seed: int, steps: int = STEPS) -> tuple[Counter[str], list[str]
     home = Path(tempfile.mkdtemp(prefix="offgrid-cuts-", dir=shm if os.access(shm, os.W_OK) else None))
     try:
         with (
-            patch.object(redo_log, "RECORDS_BYTES", RECORDS_BYTES),
-            patch.object(redo_log, "LOG_BYTES", redo_log.BLOCK_BYTES + RECORDS_BYTES),
+            patch.object(redo_log, "RECORDS_END", redo_log.BLOCK_BYTES + RECORDS_BYTES),
+            patch.object(redo_log, "LOG_BYTES", 2 * redo_log.BLOCK_BYTES + RECORDS_BYTES),
         ):
             life = Life(home, f"{seed}/session-cuts")
             life.run(steps)
