@@ -45,6 +45,7 @@ T = TypeVar("T")
 
 _unpack = msgspec.msgpack.decode
 _read_json = msgspec.json.Decoder().decode
+_recorded: Callable[[type[Recorded], tuple[Any, ...]], Recorded] = tuple.__new__  # in half the time of Recorded(…)
 
 
 @dataclass(slots=True)
@@ -183,7 +184,8 @@ class Folding:
         apply = reducer.apply
         try:
             for number, (timestamp_us, kind, frame_id, energy_delta, data) in events:
-                state = apply(state, Recorded(number, timestamp_us, kind, frame_id, energy_delta, _read_json(data)))
+                said = (number, timestamp_us, kind, frame_id, energy_delta, _read_json(data))
+                state = apply(state, _recorded(Recorded, said))
         except Exception as error:
             failed = ReducerFailed.at(reducer, number, error)
             failure = _Failure(reducer.version, number, str(failed), failed.where)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -57,6 +58,8 @@ SESSION = "session"  # the reducer that is meant when none is named
 WRITER_BYTES = 8
 SCAN_BLOCKS_MAX = 4_096  # looked at for one page, so that a rare filter never holds the node up; and opened, some 15 ms
 SCAN_BYTES_MAX = 1024 * 1024
+
+_TIME, _KIND = itemgetter(0), itemgetter(1)  # of an Entry
 
 
 class SessionHandlers:
@@ -175,8 +178,7 @@ class SessionHandlers:
         if (refused := len(request.figures.refused)) > KINDS_MAX:
             raise InvalidRequest.field("figures.refused", f"{refused} kinds; at most {KINDS_MAX} are allowed")
         entries = self._checking.entries(request.events)
-        kinds = Counter(entry.kind for entry in entries)
-        times = [entry.timestamp_us for entry in entries]
+        kinds, times = Counter(map(_KIND, entries)), [*map(_TIME, entries)]
         self._lookup.check_key(session)
         command = AddBlock(
             session.session_id,
