@@ -134,7 +134,10 @@ def test_a_record_of_which_any_byte_has_changed_is_refused_where_others_follow(
         log.check()
 
 
-def test_a_last_record_that_is_damaged_counts_as_not_finished_but_not_for_who_wrote_it(tmp_path: Path) -> None:
+def test_a_damaged_last_record_is_missed_by_its_mark_and_by_who_wrote_it_and_counts_as_not_finished_without(
+    tmp_path: Path,
+) -> None:
+    """The mark tells also after the death of the process, for it is in the system's memory by then."""
     with opened(tmp_path) as log:
         append(log, numbered(1), numbered(2))
         path = tmp_path / LOG_FILE
@@ -142,23 +145,12 @@ def test_a_last_record_that_is_damaged_counts_as_not_finished_but_not_for_who_wr
         for at in range(2 * BLOCK_BYTES, len(whole[:MARK_AT].rstrip(b"\0"))):
             damaged = bytearray(whole)
             damaged[at] ^= 0x10
+            path.write_bytes(damaged)
+            assert "at its record 1, which was durable" in refusal(tmp_path).message
             path.write_bytes(without_mark(damaged))
             assert held(tmp_path) == [numbered(1)]
             with pytest.raises(Corrupt, match="record 1,"):
                 log.check()
-
-
-def test_a_last_record_that_was_durable_is_missed_once_it_is_damaged(tmp_path: Path) -> None:
-    """Also after the death of the process, for the mark is in the system's memory by then."""
-    with opened(tmp_path) as log:
-        append(log, numbered(1), numbered(2))
-    path = tmp_path / LOG_FILE
-    whole = path.read_bytes()
-    for at in range(2 * BLOCK_BYTES, len(whole[:MARK_AT].rstrip(b"\0"))):
-        damaged = bytearray(whole)
-        damaged[at] ^= 0x10
-        path.write_bytes(damaged)
-        assert "at its record 1, which was durable" in refusal(tmp_path).message
 
 
 def test_a_mark_that_is_damaged_tells_nothing(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 _unpack = msgspec.msgpack.decode
 _read_json = msgspec.json.Decoder().decode
-_recorded: Callable[[type[Recorded], tuple[Any, ...]], Recorded] = tuple.__new__  # in half the time of Recorded(…)
+_recorded: Callable[[type[Recorded], tuple[Any, ...]], Recorded] = tuple.__new__  # two thirds of what Recorded(…) takes
 
 
 @dataclass(slots=True)
