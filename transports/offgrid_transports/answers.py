@@ -40,7 +40,6 @@ class Request:
     method: int
     body: bytes
     deadline_ms: float
-    packed: bool
 
 
 class _Phase(Enum):
@@ -143,14 +142,13 @@ class Answers:
         *,
         error: bool = False,
         priority: Priority = Priority.JOB,
-        packed: bool = False,
     ) -> bool:
         """Answers a request, once; False when nobody waits for it any more. Raises MessageTooLarge; the request is
         then still open."""
         opened = self._open.get(call)
         if opened is None or opened.phase is not _Phase.EXECUTING:
             return False
-        message = response(body, error=error, packed=packed)
+        message = response(body, error=error)
         opened.answer = Outgoing(request=False, call=call, message=message, priority=priority)
         opened.phase = _Phase.ANSWERING
         self._session.on_answer()
@@ -198,7 +196,7 @@ class Answers:
 
     def _hand_out(self, now_ms: float, call: int, opened: _Open, message: Message) -> Request | None:
         try:
-            method, timeout_ms, packed, body = read_request(message)
+            method, timeout_ms, body = read_request(message)
         except RecordError:
             self._refuse(now_ms, call, Signal.MALFORMED)
             return None
@@ -210,7 +208,7 @@ class Answers:
         self._set_timer(call, opened)
         self._session.on_request(now_ms)
         session = self._session
-        return Request(session.peer, session.ours, call, method, body, opened.deadline_ms, packed)
+        return Request(session.peer, session.ours, call, method, body, opened.deadline_ms)
 
     def _on_repeated(self, now_ms: float, call: int, opened: _Open | None) -> None:
         if opened is None:

@@ -45,7 +45,6 @@ class Reply:
     end: End
     body: bytes = b""
     detail: str = ""
-    packed: bool = False
 
 
 Done = Callable[[Reply], None]
@@ -88,7 +87,6 @@ class Calls:
         done: Done,
         *,
         priority: Priority = Priority.JOB,
-        packed: bool = False,
         early: bool = False,
     ) -> int:
         """Starts a call and returns its number. `early`: it has left with the hello. Raises CallRefused."""
@@ -99,7 +97,7 @@ class Calls:
             raise CallRefused(f"calls in flight hold {self._pinned_bytes} bytes; {REQUEST_BYTES_MAX} are allowed")
         if self._number == CALL_MAX:
             raise CallRefused("the session's numbers are used up")
-        message = request(method, math.ceil(timeout_ms), body, packed=packed)
+        message = request(method, math.ceil(timeout_ms), body)
         try:
             outgoing = Outgoing(request=True, call=self._number + 1, message=message, priority=priority)
         except MessageTooLarge as error:
@@ -187,11 +185,11 @@ class Calls:
 
     def _finish(self, now_ms: float, call: int, message: Message) -> None:
         try:
-            error, packed, body = read_response(message)
+            error, body = read_response(message)
         except RecordError as fault:
             self._end(now_ms, call, Reply(End.UNKNOWN, detail=f"its answer is malformed: {fault}"))
         else:
-            self._end(now_ms, call, Reply(End.ERROR if error else End.OK, body, packed=packed))
+            self._end(now_ms, call, Reply(End.ERROR if error else End.OK, body))
 
     def _end(self, now_ms: float, call: int, reply: Reply) -> None:
         opened = self._open.pop(call)

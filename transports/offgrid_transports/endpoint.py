@@ -8,7 +8,7 @@ received.
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from random import Random
 
@@ -22,7 +22,8 @@ from offgrid_transports.handshake import HELLO, SID_BYTES, WELCOME, Door, Greete
 from offgrid_transports.noise import HandshakeFailed
 from offgrid_transports.path import Path
 from offgrid_transports.peers import WAITING_MAX, Peer, Peers, Waiting
-from offgrid_transports.records import Note, Record, RecordError, Said, Signal, Whole, parse
+from offgrid_transports.pump import Pump
+from offgrid_transports.records import Record, RecordError, Said, Signal, Whole, parse
 from offgrid_transports.sealing import NotOpened
 from offgrid_transports.session import FRAME_TYPE, Content, Session
 from offgrid_transports.timers import Timers
@@ -65,8 +66,7 @@ class Endpoint:
         """A frame that says to be one."""
         self.on_change: Callable[[Transport], None] = lambda transport: None
         """A link came up or went, or has other neighbours."""
-        self.on_note: Callable[[str, Note], None] = lambda peer, note: None
-        self._identify, self._now_ms, self._schedule, self._rng = identify, now_ms, schedule, rng
+        self._identify, self._now_ms, self._rng = identify, now_ms, rng
         self._door = Door(own, self._new_sid)
         self._gathering, self._kept = gathering or Gathering(), kept or Kept()
         self._gathering.on_evicted = self._on_evicted
@@ -74,9 +74,7 @@ class Endpoint:
         self._dispatch = Dispatch()
         self._peers = Peers(own, self._timers, rng, stamp, self._dispatch.queue, self._finish)
         self._bounds: OrderedDict[int, Bound] = OrderedDict()  # by our number, the one used longest ago first
-        self._ends: deque[Callable[[], None]] = deque()
-        self._pumping = self._again = False
-        self._alarm_ms = math.inf
+        self._pump = Pump(now_ms, schedule, self._timers, self._dispatch, self._on_timer)
 
     # ---- links and peers
 
@@ -86,12 +84,12 @@ class Endpoint:
 
         def on_room() -> None:
             self._dispatch.on_room(transport)
-            self._pump()
+            self._pump.turn()
 
         transport.on_frame = lambda address, frame: self._on_frame(transport, address, frame)
 
         def on_change() -> None:
-            self._ends.append(lambda: self.on_change(transport))
+            self._pump.owe(lambda: self.on_change(transport))
             on_room()
 
         transport.on_room, transport.on_change = on_room, on_change
@@ -105,7 +103,7 @@ class Endpoint:
         if peer.bound is not None and peer.bound.session.path != path:
             peer.bound.session.move(path)
             self._touch(peer.bound)
-        self._pump()
+        self._pump.turn()
 
     def call(
         self,
@@ -116,20 +114,19 @@ class Endpoint:
         done: Done,
         *,
         priority: Priority = Priority.JOB,
-        packed: bool = False,
     ) -> None:
         """`done` is called once, never from within. Raises UnknownPeer, CallRefused."""
         now_ms, peer = self._now_ms(), self._peers.get(name)
         if peer is None:
             raise UnknownPeer(f"no link is known to lead to {name}")
-        call = Waiting(method, body, now_ms, now_ms + timeout_ms, done, priority, packed)
+        call = Waiting(method, body, now_ms, now_ms + timeout_ms, done, priority)
         if peer.bound is not None:
             self._call(now_ms, peer.bound, call)
         elif self._peers.wait(peer, call):
             self._peers.greet(now_ms, peer, self._new_sid)
         else:
             self._finish(done, Reply(End.REFUSED, detail=f"{WAITING_MAX} calls wait for a session already"))
-        self._pump()
+        self._pump.turn()
 
     def respond(
         self,
@@ -138,22 +135,21 @@ class Endpoint:
         *,
         error: bool = False,
         priority: Priority = Priority.JOB,
-        packed: bool = False,
     ) -> bool:
         """Answers a request, once; False when nobody waits for it any more. Raises MessageTooLarge."""
         bound = self._bounds.get(request.session)
         if bound is None or bound.session.peer != request.peer:
             return False
         now_ms = self._now_ms()
-        taken = bound.answers.respond(now_ms, request.call, body, error=error, priority=priority, packed=packed)
+        taken = bound.answers.respond(now_ms, request.call, body, error=error, priority=priority)
         self._touch(bound)
-        self._pump()
+        self._pump.turn()
         return taken
 
     def broadcast(self, transport: Transport, frame: bytes) -> None:
         """A beacon."""
         self._dispatch.queue(Path(transport, BROADCAST), frame)
-        self._pump()
+        self._pump.turn()
 
     def reaches(self, name: str) -> bool:
         """It is known how, and that link is up."""
@@ -172,7 +168,7 @@ class Endpoint:
         for bound in list(self._bounds.values()):
             self._end(now_ms, bound, "the links were closed")
         self._peers.close("the links were closed")
-        self._run_ends()
+        self._pump.tell()
 
     # ---- frames in
 
@@ -187,7 +183,7 @@ class Endpoint:
             elif kind == WELCOME:
                 self._on_welcome(now_ms, path, frame)
             elif kind == BEACON:
-                self._ends.append(lambda: self.on_beacon(path, frame))
+                self._pump.owe(lambda: self.on_beacon(path, frame))
             else:
                 self.counts["frames_unknown"] += 1
         except NotOpened:
@@ -196,7 +192,7 @@ class Endpoint:
             self.counts["frames_malformed"] += 1
         except HandshakeFailed:
             self.counts["handshakes_failed"] += 1
-        self._pump()
+        self._pump.turn()
 
     def _on_session_frame(self, now_ms: float, path: Path, frame: bytes) -> None:
         bound = self._bounds.get(int.from_bytes(frame[1 : 1 + SID_BYTES]))
@@ -234,9 +230,6 @@ class Endpoint:
 
     def _on_content(self, now_ms: float, bound: Bound, content: Content, count: int) -> None:
         match content:
-            case Note():
-                peer = bound.session.peer
-                self._ends.append(lambda: self.on_note(peer, content))
             case Said(signal=Signal.PROBE):
                 bound.answers.on_probe(now_ms, content)
             case Said():
@@ -246,7 +239,7 @@ class Endpoint:
                     if not content.request:
                         bound.calls.on_response(now_ms, content)
                     elif (request := bound.answers.on_request(now_ms, content)) is not None:
-                        self._ends.append(lambda: self.on_request(request))
+                        self._pump.owe(lambda: self.on_request(request))
                 except NoRoom:
                     self.counts["frames_without_room"] += 1
                     bound.session.unhear(count)
@@ -330,29 +323,28 @@ class Endpoint:
 
     # ---- time
 
-    def _on_time(self, now_ms: float) -> None:
-        for key in self._timers.take_due(math.floor(now_ms)):
-            assert isinstance(key, tuple)
-            what, name = key
-            if what == "session":
-                bound = self._bounds.get(name)
-                if bound is not None:
-                    bound.session.on_timer(now_ms)
-                    self._touch(bound)
-                    self._seek_anew(now_ms, bound)
-            elif what in ("hello", "waiting"):
-                self._peers.on_timer(now_ms, what, name)
-            elif what == "unconfirmed":
-                bound = self._bounds.get(name)
-                if bound is not None:
-                    self._end(now_ms, bound, "nobody took it up")
-            else:
-                side, _, ours = what.partition(" ")
-                bound = self._bounds.get(int(ours))
-                if bound is not None:
-                    (bound.calls if side == "calls" else bound.answers).on_timer(now_ms, name)
-                    self._touch(bound)
-                    self._seek_anew(now_ms, bound)
+    def _on_timer(self, now_ms: float, key: Hashable) -> None:
+        assert isinstance(key, tuple)
+        what, name = key
+        if what == "session":
+            bound = self._bounds.get(name)
+            if bound is not None:
+                bound.session.on_timer(now_ms)
+                self._touch(bound)
+                self._seek_anew(now_ms, bound)
+        elif what in ("hello", "waiting"):
+            self._peers.on_timer(now_ms, what, name)
+        elif what == "unconfirmed":
+            bound = self._bounds.get(name)
+            if bound is not None:
+                self._end(now_ms, bound, "nobody took it up")
+        else:
+            side, _, ours = what.partition(" ")
+            bound = self._bounds.get(int(ours))
+            if bound is not None:
+                (bound.calls if side == "calls" else bound.answers).on_timer(now_ms, name)
+                self._touch(bound)
+                self._seek_anew(now_ms, bound)
 
     def _renew(self, now_ms: float, bound: Bound) -> None:
         peer = self._peers.get(bound.session.peer)
@@ -370,45 +362,9 @@ class Endpoint:
         elif silent >= ENDED_WAITS:
             self._end(now_ms, bound, "the peer began anew")
 
-    def _pump(self) -> None:
-        """Whatever came in, this follows: what ended is told, what may leave leaves, and the next time is set."""
-        if self._pumping:
-            self._again = True  # whoever pumps already will see to it
-            return
-        self._pumping = self._again = True
-        try:
-            while self._again:
-                self._again = False
-                now_ms = self._now_ms()
-                self._on_time(now_ms)
-                self._run_ends()
-                rested, more = self._dispatch.send(now_ms)
-                for session in rested:
-                    self._rest(now_ms, session)
-        finally:
-            self._pumping = False
-        self._arm(now_ms if more else self._timers.deadline_ms)
-
-    def _arm(self, due_ms: float | None) -> None:
-        if due_ms is None or due_ms >= self._alarm_ms:
-            return
-        self._alarm_ms = due_ms
-        self._schedule(max(0, math.ceil(due_ms - self._now_ms())), lambda: self._ring(due_ms))
-
-    def _ring(self, due_ms: float) -> None:
-        if self._alarm_ms == due_ms:
-            self._alarm_ms = math.inf
-        self._pump()
-
     def _touch(self, bound: Bound) -> None:
         """It may have something to send."""
         self._dispatch.add(bound.session)
-
-    def _rest(self, now_ms: float, session: Session) -> None:
-        next_ms = session.next_ms(now_ms)
-        self._timers.set(
-            ("session", session.ours), None if next_ms == math.inf else math.ceil(max(next_ms, now_ms + 1))
-        )
 
     # ---- sessions and calls
 
@@ -430,7 +386,6 @@ class Endpoint:
                 left_ms,
                 lambda reply: self._finish(done, reply),
                 priority=call.priority,
-                packed=call.packed,
                 early=early,
             )
         except CallRefused as refused:
@@ -450,11 +405,7 @@ class Endpoint:
             peer.bound = None
 
     def _finish(self, done: Done, reply: Reply) -> None:
-        self._ends.append(lambda: done(reply))
-
-    def _run_ends(self) -> None:
-        while self._ends:
-            self._ends.popleft()()
+        self._pump.owe(lambda: done(reply))
 
     def _on_evicted(self, name: str, call: Hashable) -> None:
         side, _, ours = name.partition(" ")

@@ -36,7 +36,6 @@ class Waiting(NamedTuple):
     deadline_ms: float
     done: Done
     priority: Priority
-    packed: bool
 
 
 @dataclass(slots=True)
@@ -218,7 +217,7 @@ def _early(peer: Peer) -> bytes:
     if not peer.waiting or peer.bound is not None:
         return b""
     call = peer.waiting[0]
-    message = request(call.method, math.ceil(call.deadline_ms - call.asked_ms), call.body, packed=call.packed)
+    message = request(call.method, math.ceil(call.deadline_ms - call.asked_ms), call.body)
     record = whole_head(request=True, call=1, flags=message.flags) + message.rest
     if HELLO_BYTES + len(record) > peer.path.frame_bytes:
         return b""

@@ -8,7 +8,6 @@ Each begins with a byte KKKFFFFF, kind and flags; numbers are varints (LEB128) u
     POLL           span 1                        "acknowledge", with so many counters below this frame's; F more frames
                                                  follow that ask the same
     SIGNAL         call                          F says what (Signal)
-    NOTE           bytes                         a datagram that is not answered; F says for whom
     REQUEST        call | rest of the message    F are the flags of the message (messages.py)
     RESPONSE       call | rest of the message    likewise
     REQUEST_PART   call | offset | bytes         a piece of the message, its flags being its first byte; F is 1 for the
@@ -34,7 +33,6 @@ class Kind(IntEnum):
     ACK = 0
     POLL = 1
     SIGNAL = 2
-    NOTE = 3
     REQUEST = 4
     RESPONSE = 5
     REQUEST_PART = 6
@@ -71,11 +69,6 @@ class Said(NamedTuple):
     call: int
 
 
-class Note(NamedTuple):
-    port: int
-    body: bytes
-
-
 class Whole(NamedTuple):
     """A message that is short enough for one frame. `flags` are its first five bits, `rest` is the rest."""
 
@@ -93,7 +86,7 @@ class Part(NamedTuple):
     data: bytes
 
 
-Record = Ack | Poll | Said | Note | Whole | Part
+Record = Ack | Poll | Said | Whole | Part
 
 
 class RecordError(ValueError):
@@ -115,10 +108,6 @@ def write_poll(more: int, span: int) -> bytes:
 
 def write_signal(signal: Signal, call: int) -> bytes:
     return bytes((Kind.SIGNAL << 5 | signal,)) + varint(call)
-
-
-def write_note(port: int, body: bytes) -> bytes:
-    return bytes((Kind.NOTE << 5 | port,)) + body
 
 
 def whole_head(*, request: bool, call: int, flags: int) -> bytes:
@@ -159,9 +148,8 @@ def parse(data: bytes) -> list[Record]:
                 raise RecordError(f"signal {flags}")
             call, at = read_varint(data, at, CALL_MAX)
             records.append(Said(Signal(flags), call))
-        elif kind == Kind.NOTE:
-            records.append(Note(flags, data[at:]))
-            break
+        elif kind == 3:
+            raise RecordError("a record of an unknown kind")
         else:
             records.append(_bodied(Kind(kind), flags, data, at))
             break

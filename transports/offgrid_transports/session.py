@@ -21,14 +21,12 @@ from offgrid_transports.path import Path
 from offgrid_transports.records import (
     ACK_BITS_MAX,
     Ack,
-    Note,
     Part,
     Poll,
     Said,
     Signal,
     Whole,
     parse,
-    write_note,
     write_poll,
     write_signal,
 )
@@ -40,14 +38,13 @@ HEAD_BYTES = 1 + SID_BYTES
 POLL_FRAMES = 2  # at the end of a burst
 POLL_BYTES = 2
 ACK_BYTES_MAX = 5 + ACK_BITS_MAX // 8
-NOTES_MAX = 256
 UNREAD_MAX = 64
 WINDOW_FRAMES = 2 * ACK_BITS_MAX  # under way: of what came long before the newest nobody would speak
 SIGNALS_MAX = 2048
 PROBE = write_signal(Signal.PROBE, 0)[0]
 FRAME_TYPE = 0x00  # of a session's frames, the first byte's upper half
 
-Content = Whole | Part | Said | Note
+Content = Whole | Part | Said
 
 
 class Session:
@@ -61,7 +58,6 @@ class Session:
         self._hearing = Hearing(self._opener)
         self._queues: tuple[deque[Outgoing], ...] = tuple(deque() for _ in Priority)
         self._signals: deque[bytes] = deque()
-        self._notes: deque[bytes] = deque()
         self._copies: deque[tuple[Outgoing, Span]] = deque()
         self._done: list[Outgoing] = []
         self._unread = 0  # frames in a row
@@ -128,13 +124,6 @@ class Session:
         if len(self._signals) < SIGNALS_MAX:
             self._signals.append(write_signal(signal, call))
 
-    def note(self, port: int, body: bytes) -> None:
-        """A datagram; it may be lost. Raises ValueError for one that no frame of the path takes."""
-        if len(body) + 1 > self.room_bytes:
-            raise ValueError(f"a note of {len(body)} bytes; {self.room_bytes - 1} fit a frame")
-        if len(self._notes) < NOTES_MAX:
-            self._notes.append(write_note(port, body))
-
     def settle(self, now_ms: float, outgoing: Outgoing) -> None:
         """It is known to have arrived, or nobody wants it any more."""
         outgoing.done = True
@@ -187,11 +176,6 @@ class Session:
         taken = self._take(room) if self._may_carry(now_ms) else None
         if taken is not None:
             return self._launch(now_ms, records, *taken)
-        while self._notes and len(self._notes[0]) > self.room_bytes:  # the path has become narrower
-            self._notes.popleft()
-            self.counts["notes_too_long"] += 1
-        if self._notes and len(self._notes[0]) <= room:
-            records.append(self._notes.popleft())
         return self._sealer.seal(self._head, b"".join(records)) if records else None
 
     def _count_probe(self, now_ms: float, record: bytes) -> None:
@@ -222,12 +206,11 @@ class Session:
         """Of what would leave next; None where there is nothing."""
         if self._signals or self._copies or self._hearing.due_ms <= now_ms:
             return Priority.CONTROL
-        ready = next((priority for priority in Priority if self._queues[priority]), None)
-        return ready if ready is not None else Priority.BULK if self._notes else None
+        return next((priority for priority in Priority if self._queues[priority]), None)
 
     def next_ms(self, now_ms: float) -> float:
         """When there is something to send or to do in `on_timer`; infinite for never."""
-        if self._signals or self._notes or self._copies:
+        if self._signals or self._copies:
             return now_ms
         next_ms = min(self._flight.due_ms, self._hearing.due_ms)
         if self._bursts.full or not any(self._queues):
