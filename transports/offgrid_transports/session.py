@@ -1,9 +1,9 @@
 """One session between two nodes: frames sealed and opened, repaired, and sent as the link is best used.
 
-On a shared medium a burst of frames leaves, the last two ask what came, and a second one may follow before there is word
-of the first (bursts.py), for only one can speak at a time. On other links frames leave as the controller paces them. Either way it is asked for its
-next frame when the link has room, so what is most urgent then goes first, and what is lost is cut anew for the path of
-that moment. Pure: the caller gives the time, as monotonic milliseconds.
+On a shared medium a burst of frames leaves, the last two ask what came, and a second one may follow before there is
+word of the first (bursts.py), for only one can speak at a time. On other links frames leave as the controller paces
+them. Either way it is asked for its next frame when the link has room, so what is most urgent then goes first, and what
+is lost is cut anew for the path of that moment. Pure: the caller gives the time, as monotonic milliseconds.
 """
 
 from __future__ import annotations
