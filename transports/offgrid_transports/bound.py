@@ -19,6 +19,9 @@ class Bound:
         self.held: list[Whole] = []
         """What came with the hello, until it is."""
 
+        self.used = False
+        """A call of this side has gone over it since that was last asked."""
+
     @property
     def busy(self) -> bool:
         return bool(len(self.calls) or len(self.answers))

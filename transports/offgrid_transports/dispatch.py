@@ -7,30 +7,45 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
+from typing import NamedTuple
 
 from offgrid_transports.path import Path
 from offgrid_transports.session import Session
+from offgrid_transports.spending import Spending
 from offgrid_transports.transport import Priority, Transport
 
-HANDSHAKES_MAX = 64  # frames of handshakes that wait at a link; the oldest give way
+SINGLES_MAX = 64  # frames of no session's queue that wait at a link; the oldest give way
 AT_ONCE_MAX = 64  # frames that leave in one go
+
+
+class _Ready(NamedTuple):
+    """A frame for a link, and on whose behalf it uses its time."""
+
+    address: str
+    frame: bytes
+    priority: Priority
+    who: str
 
 
 class _Link:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.full = False
-        self.stuck: tuple[str, bytes, Priority] | None = None  # sealed, and refused by a full link
-        self.handshakes: deque[tuple[str, bytes]] = deque(maxlen=HANDSHAKES_MAX)
+        self.stuck: _Ready | None = None  # sealed, and refused by a full link
+        self.singles: deque[_Ready] = deque(maxlen=SINGLES_MAX)
         self.ready: OrderedDict[int, Session] = OrderedDict()  # the one that was served longest ago first
 
-    def send(self, address: str, frame: bytes, priority: Priority) -> bool:
+        self.spending = Spending()
+
+    def send(self, now_ms: float, ready: _Ready) -> bool:
         try:
-            sent = self.transport.send(address, frame, priority)
+            sent = self.transport.send(ready.address, ready.frame, ready.priority)
         except ValueError:  # longer than the link takes by now
             return True
-        if not sent:
-            self.full, self.stuck = True, (address, frame, priority)
+        if sent:
+            self.spending.add(now_ms, ready.who, ready.priority, self.transport.airtime_ms(len(ready.frame)))
+        else:
+            self.full, self.stuck = True, ready
         return sent
 
 
@@ -50,9 +65,13 @@ class Dispatch:
     def on_room(self, transport: Transport) -> None:
         self._link(transport).full = False
 
-    def queue(self, path: Path, frame: bytes) -> None:
-        """Of a handshake."""
-        self._link(path.transport).handshakes.append((path.address, frame))
+    def spending(self, transport: Transport) -> Spending:
+        """Who uses that link's time."""
+        return self._link(transport).spending
+
+    def queue(self, path: Path, frame: bytes, who: str) -> None:
+        """A single frame: of a handshake, a beacon, an echo. `who` has its time counted."""
+        self._link(path.transport).singles.append(_Ready(path.address, frame, Priority.CONTROL, who))
 
     def add(self, session: Session) -> None:
         """It may have something to send."""
@@ -80,10 +99,10 @@ class Dispatch:
             return False
         if link.stuck is not None:
             stuck, link.stuck = link.stuck, None
-            if not link.send(*stuck):
+            if not link.send(now_ms, stuck):
                 return False
-        while link.handshakes:
-            if not link.send(*link.handshakes.popleft(), Priority.CONTROL):
+        while link.singles:
+            if not link.send(now_ms, link.singles.popleft()):
                 return False
         for _ in range(AT_ONCE_MAX):
             if (session := _most_urgent(now_ms, link)) is None:
@@ -95,7 +114,8 @@ class Dispatch:
                 rested.append(session)
                 continue
             link.ready.move_to_end(session.ours)
-            if not link.send(session.path.address, frame, Priority.BULK if urgency is None else urgency):
+            priority = Priority.BULK if urgency is None else urgency
+            if not link.send(now_ms, _Ready(session.path.address, frame, priority, session.peer)):
                 return False
         return True
 

@@ -23,9 +23,12 @@ from offgrid_transports.noise import HandshakeFailed
 from offgrid_transports.path import Path
 from offgrid_transports.peers import WAITING_MAX, Peer, Peers, Waiting
 from offgrid_transports.pump import Pump
-from offgrid_transports.records import Record, RecordError, Said, Signal, Whole, parse
+from offgrid_transports.records import Echo, Record, RecordError, Said, Signal, Whole, parse
+from offgrid_transports.roads import Road
 from offgrid_transports.sealing import NotOpened
 from offgrid_transports.session import FRAME_TYPE, Content, Session
+from offgrid_transports.spending import Spending
+from offgrid_transports.steering import Steering
 from offgrid_transports.timers import Timers
 from offgrid_transports.transport import BROADCAST, Priority, Schedule, Transport, TransportError
 
@@ -35,6 +38,7 @@ SILENT_WAITS = 6  # in a row without any frame, after which a new session is sou
 ENDED_WAITS = 9  # after which one that was replaced ends: the later waits are long, and calls are lost with it
 STRANGER = "stranger "  # begins the name of who has a session and is nobody that is known
 STRANGERS_MAX = 64
+HANDSHAKES = "handshakes"  # for whom time is counted that strangers have used
 UNCONFIRMED_MS = 600_000.0  # a session is kept whose peer has sent nothing under its keys
 RENEW_MS = 60_000.0  # at most that often is a session replaced because it does not read what comes
 
@@ -72,15 +76,18 @@ class Endpoint:
         self._gathering.on_evicted = self._on_evicted
         self._timers = Timers()
         self._dispatch = Dispatch()
-        self._peers = Peers(own, self._timers, rng, stamp, self._dispatch.queue, self._finish)
         self._bounds: OrderedDict[int, Bound] = OrderedDict()  # by our number, the one used longest ago first
         self._pump = Pump(now_ms, schedule, self._timers, self._dispatch, self._on_timer)
+        self._steering = Steering(self._timers, rng, self._dispatch.queue, self._pump.owe, self._touch)
+        self._peers = Peers(own, self._timers, rng, stamp, self._steering, self._dispatch.queue, self._finish)
 
     # ---- links and peers
 
-    def attach(self, transport: Transport) -> None:
-        """From now on it is this endpoint's."""
+    def attach(self, transport: Transport, price: float | None = None) -> None:
+        """From now on it is this endpoint's. `price` of a millisecond of its air, in milliseconds that a message would
+        rather wait; a shared medium has one unless it is given."""
         self._dispatch.attach(transport)
+        self._steering.set_price(transport, price)
 
         def on_room() -> None:
             self._dispatch.on_room(transport)
@@ -90,19 +97,27 @@ class Endpoint:
 
         def on_change() -> None:
             self._pump.owe(lambda: self.on_change(transport))
+            self._on_change(transport)
             on_room()
 
         transport.on_room, transport.on_change = on_room, on_change
 
     def introduce(self, name: str, public: bytes, path: Path) -> None:
         """How to reach a peer, and what it proves itself by."""
-        peer = self._peers.get(name)
-        if peer is None or peer.public != public:
-            peer = self._peers.meet(name, public, path, chosen=True)
+        peer = self._met(name, public, path, chosen=True)
         peer.path, peer.chosen = path, True
         if peer.bound is not None and peer.bound.session.path != path:
             peer.bound.session.move(path)
             self._touch(peer.bound)
+        self._pump.turn()
+
+    def learn(self, name: str, public: bytes, path: Path) -> None:
+        """It says that it is there: one more road to it, taken where it is the best."""
+        peer = self._met(name, public, path, chosen=False)
+        if peer.bound is not None:
+            self._steering.steer(self._now_ms(), peer.bound)
+        elif peer.hello is None:
+            peer.path = self._steering.better(name, peer.path) or peer.path
         self._pump.turn()
 
     def call(
@@ -121,8 +136,12 @@ class Endpoint:
             raise UnknownPeer(f"no link is known to lead to {name}")
         call = Waiting(method, body, now_ms, now_ms + timeout_ms, done, priority)
         if peer.bound is not None:
+            peer.bound.used = True
+            self._steering.steer(now_ms, peer.bound, len(body), priority)
             self._call(now_ms, peer.bound, call)
         elif self._peers.wait(peer, call):
+            if peer.hello is None:
+                peer.path = self._steering.better(name, peer.path) or peer.path
             self._peers.greet(now_ms, peer, self._new_sid)
         else:
             self._finish(done, Reply(End.REFUSED, detail=f"{WAITING_MAX} calls wait for a session already"))
@@ -148,13 +167,30 @@ class Endpoint:
 
     def broadcast(self, transport: Transport, frame: bytes) -> None:
         """A beacon."""
-        self._dispatch.queue(Path(transport, BROADCAST), frame)
+        self._dispatch.queue(Path(transport, BROADCAST), frame, "beacons")
         self._pump.turn()
 
     def reaches(self, name: str) -> bool:
-        """It is known how, and that link is up."""
+        """A road is known, and its link is up."""
         peer = self._peers.get(name)
-        return peer is not None and peer.path.transport.up
+        return peer is not None and (peer.path.transport.up or any(road.path.transport.up for road in self.roads(name)))
+
+    def roads(self, name: str) -> list[Road]:
+        """To a peer, the best first."""
+        return self._steering.roads(name, self.session_of(name))
+
+    def echo(self, name: str, path: Path, done: Callable[[float | None], None]) -> None:
+        """Asks for an echo over that path, whichever is in use; `done` is told the round trip in milliseconds, None
+        when there is no answer. Raises UnknownPeer where there is no session."""
+        peer = self._peers.get(name)
+        if peer is None or peer.bound is None:
+            raise UnknownPeer(f"there is no session with {name}")
+        self._steering.ask(self._now_ms(), peer.bound.session, path, done)
+        self._pump.turn()
+
+    def spending(self, transport: Transport) -> Spending:
+        """Who uses that link's time."""
+        return self._dispatch.spending(transport)
 
     def session_of(self, name: str) -> Session | None:
         peer = self._peers.get(name)
@@ -169,6 +205,19 @@ class Endpoint:
             self._end(now_ms, bound, "the links were closed")
         self._peers.close("the links were closed")
         self._pump.tell()
+
+    def _met(self, name: str, public: bytes, path: Path, *, chosen: bool) -> Peer:
+        peer = self._peers.get(name)
+        if peer is None or peer.public != public:
+            peer = self._peers.meet(name, public, path, chosen=chosen)
+        self._steering.heard(self._now_ms(), name, path)
+        return peer
+
+    def _on_change(self, transport: Transport) -> None:
+        """What went over a link that is down goes on over another one."""
+        for bound in self._bounds.values():
+            if bound.session.path.transport is transport and not transport.up:
+                self._steering.on_failed(self._now_ms(), bound)
 
     # ---- frames in
 
@@ -204,7 +253,11 @@ class Endpoint:
         finally:
             self._renew(now_ms, bound)
         self._bounds.move_to_end(bound.session.ours)
-        if path != bound.session.path and bound.session.is_newest(count):
+        self._steering.heard(now_ms, bound.session.peer, path)
+        echoes = [content for content in contents if isinstance(content, Echo)]
+        for echo in echoes:
+            self._steering.on_echo(now_ms, bound, path, echo)
+        if path != bound.session.path and bound.session.is_newest(count) and not echoes:
             self._follow(bound, path)
         if not bound.confirmed:
             self._confirm(now_ms, bound)
@@ -230,6 +283,8 @@ class Endpoint:
 
     def _on_content(self, now_ms: float, bound: Bound, content: Content, count: int) -> None:
         match content:
+            case Echo():
+                pass
             case Said(signal=Signal.PROBE):
                 bound.answers.on_probe(now_ms, content)
             case Said():
@@ -252,7 +307,7 @@ class Endpoint:
             return
         known = self._door.answered(frame)
         if known is not None and known[0] in self._bounds:
-            self._dispatch.queue(path, known[1])
+            self._dispatch.queue(path, known[1], HANDSHAKES)
             return
         greeted = self._door.greet(now_ms, frame)
         records = parse(greeted.records)
@@ -261,7 +316,7 @@ class Endpoint:
             raise HandshakeFailed(f"{STRANGERS_MAX} strangers are here already")
         self._welcome(now_ms, name, greeted, records, path)
         self._door.keep(frame, greeted)
-        self._dispatch.queue(path, greeted.frame)
+        self._dispatch.queue(path, greeted.frame, name or HANDSHAKES)
 
     def _welcome(self, now_ms: float, known: str | None, greeted: Greeted, records: list[Record], path: Path) -> None:
         """What comes with a hello is taken at once from somebody known, unless it may be a recording. This side's calls
@@ -270,6 +325,7 @@ class Endpoint:
         peer = self._peers.get(name)
         if peer is None or peer.public != greeted.public:
             peer = self._peers.meet(name, greeted.public, path, chosen=False)
+        self._steering.heard(now_ms, name, path)
         session = Session(name, greeted.ours, greeted.theirs, greeted.suite, greeted.keys, path)
         bound = self._bind(now_ms, session, confirmed=False)
         bound.held = [record for record in records if isinstance(record, Whole) and record.request]
@@ -292,6 +348,7 @@ class Endpoint:
             self.counts["frames_of_others"] += 1
             return
         peer = welcomed.peer
+        self._steering.heard(now_ms, peer.name, path)
         session = Session(peer.name, welcomed.ours, welcomed.theirs, welcomed.suite, welcomed.keys, path)
         bound = self._bind(now_ms, session, confirmed=True)
         if welcomed.early is not None:
@@ -330,10 +387,16 @@ class Endpoint:
             bound = self._bounds.get(name)
             if bound is not None:
                 bound.session.on_timer(now_ms)
+                self._steering.on_silence(now_ms, bound)
                 self._touch(bound)
                 self._seek_anew(now_ms, bound)
         elif what in ("hello", "waiting"):
             self._peers.on_timer(now_ms, what, name)
+        elif what == "roads":
+            peer = self._peers.get(name)
+            self._steering.on_timer(now_ms, name, peer.bound if peer is not None else None)
+        elif what == "echo":
+            self._steering.on_no_echo(now_ms, name)
         elif what == "unconfirmed":
             bound = self._bounds.get(name)
             if bound is not None:
@@ -396,13 +459,14 @@ class Endpoint:
         session = bound.session
         del self._bounds[session.ours]
         self._dispatch.drop(session)
+        self._steering.forget_session(session)
         for what in ("session", "unconfirmed"):
             self._timers.set((what, session.ours), None)
         bound.calls.abandon(now_ms, detail)
         bound.answers.close_all(now_ms)
         peer = self._peers.get(session.peer)
         if peer is not None and peer.bound is bound:
-            peer.bound = None
+            peer.bound, peer.path = None, session.path
 
     def _finish(self, done: Done, reply: Reply) -> None:
         self._pump.owe(lambda: done(reply))

@@ -41,14 +41,16 @@ class Path:
             return max(ACK_DELAY_MS_MIN, 2 * self.transport.airtime_ms(self.frame_bytes))
         return max(ACK_DELAY_MS_MIN, self.transport.access_ms + self.transport.airtime_ms(SHORT_BYTES))
 
-    def sent_ms(self, length: int, priority: Priority) -> float:
-        """In how long so many bytes, handed over now, will have left, in several frames if need be; never infinite, for
-        a link may come back."""
+    def air_ms(self, length: int) -> float:
+        """How long so many bytes occupy the link, in several frames if need be."""
         transport, frame_bytes = self.transport, self.frame_bytes
-        wait_ms = transport.wait_ms(min(length, frame_bytes), priority)
         full, rest = divmod(length, frame_bytes)
-        air_ms = full * transport.airtime_ms(frame_bytes) + (transport.airtime_ms(rest) if rest else 0.0)
-        return (wait_ms if wait_ms < math.inf else DOWN_MS) + air_ms
+        return full * transport.airtime_ms(frame_bytes) + (transport.airtime_ms(rest) if rest else 0.0)
+
+    def sent_ms(self, length: int, priority: Priority) -> float:
+        """In how long so many bytes, handed over now, will have left; never infinite, for a link may come back."""
+        wait_ms = self.transport.wait_ms(min(length, self.frame_bytes), priority)
+        return (wait_ms if wait_ms < math.inf else DOWN_MS) + self.air_ms(length)
 
     def answered_ms(self, length: int, priority: Priority) -> float:
         """In how long the shortest answer to it may be here, as far as the link goes."""

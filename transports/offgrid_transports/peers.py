@@ -17,12 +17,14 @@ from offgrid_transports.noise import HandshakeFailed, Keys
 from offgrid_transports.path import Path
 from offgrid_transports.records import whole_head
 from offgrid_transports.sealing import Suite
+from offgrid_transports.steering import Steering
 from offgrid_transports.timers import Timers
 from offgrid_transports.transport import Priority
 
 PEERS_MAX = 4096
 WAITING_MAX = 1024  # calls to one peer until there is a session: as many as one then takes
 TRIES_MAX = 12
+TRIES_OF_ROAD = 2  # then another one is tried
 TRIES_ALIKE = 3  # then the next ones wait twice as long
 DOUBLINGS_MAX = 5
 
@@ -76,11 +78,13 @@ class Peers:
         timers: Timers,
         rng: Random,
         stamp: Callable[[], int],
-        send: Callable[[Path, bytes], None],
+        steering: Steering,
+        send: Callable[[Path, bytes, str], None],
         finish: Callable[[Done, Reply], None],
     ) -> None:
         self._own, self._timers, self._rng, self._stamp = own, timers, rng, stamp
         self._send, self._finish = send, finish
+        self._steering = steering
         self._peers: OrderedDict[str, Peer] = OrderedDict()
         self._hellos: dict[int, Peer] = {}  # by the number that this side gives the session
 
@@ -116,7 +120,7 @@ class Peers:
             return
         suite = Suite.AES_CCM_8 if peer.path.shared else Suite.CHACHA20_POLY1305
         try:
-            peer.hello = Hello(self._own, peer.public, suite, new_sid(), self._stamp(), _early(peer))
+            peer.hello = Hello(self._own, peer.public, suite, new_sid(), self._stamp(), self._early(peer))
         except HandshakeFailed as error:
             self._fail(peer, str(error))
             return
@@ -158,7 +162,7 @@ class Peers:
 
     def _say(self, now_ms: float, peer: Peer, hello: Hello) -> None:
         path, length = peer.path, len(hello.frame)
-        self._send(path, hello.frame)
+        self._send(path, hello.frame, peer.name)
         wait_ms = path.answered_ms(length, Priority.CONTROL) + path.transport.airtime_ms(length) + path.guess_ms
         wait_ms *= self._rng.uniform(1.0, 1.25) * (1 << min(peer.tries // TRIES_ALIKE, DOUBLINGS_MAX))
         peer.tries += 1
@@ -168,6 +172,8 @@ class Peers:
         if peer.hello is None:
             return
         if peer.tries < TRIES_MAX:
+            if not peer.tries % TRIES_OF_ROAD:
+                peer.path = self._steering.after(now_ms, peer.name, peer.path, len(peer.hello.frame))
             self._say(now_ms, peer, peer.hello)
             return
         self._end_hello(peer)
@@ -208,18 +214,20 @@ class Peers:
 
     def _forget(self, name: str, detail: str) -> None:
         peer = self._peers.pop(name)
+        self._steering.forget(name)
         self._fail(peer, detail)
         self._end_hello(peer)
 
-
-def _early(peer: Peer) -> bytes:
-    """The first call that waits, as what leaves with the hello, if it fits: the session's first."""
-    if not peer.waiting or peer.bound is not None:
-        return b""
-    call = peer.waiting[0]
-    message = request(call.method, math.ceil(call.deadline_ms - call.asked_ms), call.body)
-    record = whole_head(request=True, call=1, flags=message.flags) + message.rest
-    if HELLO_BYTES + len(record) > peer.path.frame_bytes:
-        return b""
-    peer.early = peer.waiting.popleft()
-    return record
+    def _early(self, peer: Peer) -> bytes:
+        """The first call that waits, as what leaves with the hello, if it fits: the session's first."""
+        if not peer.waiting or peer.bound is not None:
+            return b""
+        call = peer.waiting[0]
+        message = request(call.method, math.ceil(call.deadline_ms - call.asked_ms), call.body)
+        record = whole_head(request=True, call=1, flags=message.flags) + message.rest
+        if HELLO_BYTES + len(record) > min(
+            peer.path.frame_bytes, self._steering.frame_bytes(peer.name) or peer.path.frame_bytes
+        ):
+            return b""
+        peer.early = peer.waiting.popleft()
+        return record

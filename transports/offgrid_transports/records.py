@@ -8,6 +8,7 @@ Each begins with a byte KKKFFFFF, kind and flags; numbers are varints (LEB128) u
     POLL           span 1                        "acknowledge", with so many counters below this frame's; F more frames
                                                  follow that ask the same
     SIGNAL         call                          F says what (Signal)
+    ECHO           number                        F is 0: "say this number there where this came from"; 1: it is said
     REQUEST        call | rest of the message    F are the flags of the message (messages.py)
     RESPONSE       call | rest of the message    likewise
     REQUEST_PART   call | offset | bytes         a piece of the message, its flags being its first byte; F is 1 for the
@@ -33,6 +34,7 @@ class Kind(IntEnum):
     ACK = 0
     POLL = 1
     SIGNAL = 2
+    ECHO = 3
     REQUEST = 4
     RESPONSE = 5
     REQUEST_PART = 6
@@ -69,6 +71,13 @@ class Said(NamedTuple):
     call: int
 
 
+class Echo(NamedTuple):
+    """Tells how long a path takes, and that it leads there."""
+
+    answers: bool
+    number: int
+
+
 class Whole(NamedTuple):
     """A message that is short enough for one frame. `flags` are its first five bits, `rest` is the rest."""
 
@@ -86,7 +95,7 @@ class Part(NamedTuple):
     data: bytes
 
 
-Record = Ack | Poll | Said | Whole | Part
+Record = Ack | Poll | Said | Echo | Whole | Part
 
 
 class RecordError(ValueError):
@@ -108,6 +117,10 @@ def write_poll(more: int, span: int) -> bytes:
 
 def write_signal(signal: Signal, call: int) -> bytes:
     return bytes((Kind.SIGNAL << 5 | signal,)) + varint(call)
+
+
+def write_echo(*, answers: bool, number: int) -> bytes:
+    return bytes((Kind.ECHO << 5 | answers,)) + varint(number)
 
 
 def whole_head(*, request: bool, call: int, flags: int) -> bytes:
@@ -148,8 +161,11 @@ def parse(data: bytes) -> list[Record]:
                 raise RecordError(f"signal {flags}")
             call, at = read_varint(data, at, CALL_MAX)
             records.append(Said(Signal(flags), call))
-        elif kind == 3:
-            raise RecordError("a record of an unknown kind")
+        elif kind == Kind.ECHO:
+            if flags > 1:
+                raise RecordError(f"an echo with the flags {flags:#x}")
+            number, at = read_varint(data, at, CALL_MAX)
+            records.append(Echo(bool(flags), number))
         else:
             records.append(_bodied(Kind(kind), flags, data, at))
             break

@@ -21,15 +21,18 @@ from offgrid_transports.path import Path
 from offgrid_transports.records import (
     ACK_BITS_MAX,
     Ack,
+    Echo,
     Part,
     Poll,
     Said,
     Signal,
     Whole,
     parse,
+    write_echo,
     write_poll,
     write_signal,
 )
+from offgrid_transports.roads import Measured
 from offgrid_transports.sealing import COUNTER_BYTES, FORGED_MAX, Opener, Sealer, Suite
 from offgrid_transports.transport import Priority
 
@@ -41,10 +44,11 @@ ACK_BYTES_MAX = 5 + ACK_BITS_MAX // 8
 UNREAD_MAX = 64
 WINDOW_FRAMES = 2 * ACK_BITS_MAX  # under way: of what came long before the newest nobody would speak
 SIGNALS_MAX = 2048
+LATELY_FRAMES = 512  # of which the share that was lost is told
 PROBE = write_signal(Signal.PROBE, 0)[0]
 FRAME_TYPE = 0x00  # of a session's frames, the first byte's upper half
 
-Content = Whole | Part | Said
+Content = Whole | Part | Said | Echo
 
 
 class Session:
@@ -61,18 +65,20 @@ class Session:
         self._copies: deque[tuple[Outgoing, Span]] = deque()
         self._done: list[Outgoing] = []
         self._unread = 0  # frames in a row
-        self.silent = 0
-        """Waits in which its peer was asked for something, since a frame of it came."""
+        self.silent = self.silent_here = 0
+        """Waits in which its peer was asked for something, since a frame of it came; and on this path."""
         self._asked_ms = -math.inf  # when the wait that a PROBE began ends
         self._bursts = Bursts()
         self.path = path
         self._flight, self._controller = _control(path)
+        self._arrived, self._lost = 0, 0  # frames of late, on this path
 
     # ---- the path
 
     def move(self, path: Path) -> None:
         """Goes on over another path: what is under way counts as lost."""
         lost, self.path = self._flight.lose_all(), path
+        self._arrived = self._lost = self.silent_here = 0
         self._flight, self._controller = _control(path)
         self._bursts.clear()
         self._lose(lost)
@@ -93,6 +99,15 @@ class Session:
         """How long the peer takes beyond the link's own time, smoothed."""
         return self._flight.delay.smooth_ms
 
+    @property
+    def measured(self) -> Measured | None:
+        """Of its path; None while no word has come there."""
+        if not self._arrived:
+            return None
+        known = self._controller is not None and self._controller.rtt_ms < math.inf
+        rate = self._controller.rate if self._controller is not None and known else math.inf
+        return Measured(self._flight.delay.smooth_ms, self._lost / (self._arrived + self._lost), rate)
+
     def patience_ms(self, length: int) -> float:
         """How long the answer to a frame of that length is worth waiting for."""
         path = self.path
@@ -104,7 +119,7 @@ class Session:
 
     def wake(self, now_ms: float) -> None:
         """The peer may be in reach again: what was silent is asked at once."""
-        self._flight.tries = self.silent = 0
+        self._flight.tries = self.silent = self.silent_here = 0
         self._ask(list(self._flight.packets.values()))
 
     # ---- what is to be sent
@@ -124,10 +139,15 @@ class Session:
         if len(self._signals) < SIGNALS_MAX:
             self._signals.append(write_signal(signal, call))
 
+    def echo(self, *, answers: bool, number: int) -> bytes:
+        """A frame of its own, for whichever path. It may be lost."""
+        return self._sealer.seal(self._head, write_echo(answers=answers, number=number))
+
     def settle(self, now_ms: float, outgoing: Outgoing) -> None:
         """It is known to have arrived, or nobody wants it any more."""
         outgoing.done = True
         told = self._flight.settle(now_ms, outgoing)
+        self._count(len(told), 0)
         if self._controller is not None and told:
             self._controller.on_acked(now_ms, [packet.number for packet in told])
         self._end_burst()
@@ -138,7 +158,7 @@ class Session:
         """Its counter, and what it brings for whoever is above. Raises NotOpened, RecordError."""
         self._unread += 1
         count, clear = self._opener.open(frame, HEAD_BYTES)
-        self._unread = self.silent = 0
+        self._unread = self.silent = self.silent_here = 0
         contents: list[Content] = []
         for record in parse(clear):
             if isinstance(record, Ack):
@@ -182,7 +202,7 @@ class Session:
         """Many calls may ask in one wait."""
         if record[0] == PROBE and self._asked_ms <= now_ms:
             self._asked_ms = now_ms + self.patience_ms(self.path.frame_bytes)
-            self.silent += 1
+            self._missed()
 
     def on_timer(self, now_ms: float) -> None:
         """Does what is due by `now_ms`; an early call does nothing. Asks with copies of a burst's last frames, or of
@@ -191,10 +211,14 @@ class Session:
         if flight.due_ms > now_ms or self._copies:
             return
         flight.tries += 1
-        self.silent += 1
+        self._missed()
         packets = list(flight.packets.values())
         if not self._ask(packets):  # whatever was in them, nobody wants it any more
             self._let_go(now_ms, packets)
+
+    def _missed(self) -> None:
+        self.silent += 1
+        self.silent_here += 1
 
     def _ask(self, packets: list[Packet]) -> bool:
         wanted = [(outgoing, span) for outgoing, span in spans_of(packets) if outgoing.under_way(span)]
@@ -300,12 +324,18 @@ class Session:
                 self._controller.on_acked(now_ms, [packet.number for packet in arrived], ack.delay_ms)
             if lost:
                 self._controller.on_lost(now_ms, [packet.number for packet in lost])
+        self._count(len(arrived), len(lost))
         for outgoing, span in spans_of(arrived):
             outgoing.arrived(span)
             if outgoing.done:
                 self._done.append(outgoing)
         self._lose(lost)
         self._end_burst()
+
+    def _count(self, arrived: int, lost: int) -> None:
+        self._arrived, self._lost = self._arrived + arrived, self._lost + lost
+        if self._arrived + self._lost > LATELY_FRAMES:
+            self._arrived, self._lost = self._arrived // 2, self._lost // 2
 
     def take_done(self) -> list[Outgoing]:
         """Messages of which the peer has acknowledged all."""

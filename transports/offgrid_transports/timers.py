@@ -20,6 +20,9 @@ class Timers:
     def __len__(self) -> int:
         return len(self._due)
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._due
+
     def set(self, key: Hashable, due_ms: float | None) -> None:
         """Sets, moves or (with None) cancels the deadline of `key`."""
         if due_ms is None:

@@ -164,9 +164,7 @@ class PacketLinks:
         endpoint = self._endpoint
         if node is None or node == self._node_id or endpoint is None:
             return
-        session = endpoint.session_of(node)
-        if not endpoint.reaches(node) or (session is not None and session.silent and session.path != path):
-            endpoint.introduce(node, self._publics[node], path)
+        endpoint.learn(node, self._publics[node], path)
 
 
 def secret_of(mesh_id: str) -> bytes:

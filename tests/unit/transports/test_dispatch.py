@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 from still_link import StillLink
 
-from offgrid_transports.dispatch import AT_ONCE_MAX, HANDSHAKES_MAX, Dispatch
+from offgrid_transports.dispatch import AT_ONCE_MAX, SINGLES_MAX, Dispatch
 from offgrid_transports.path import Path
 from offgrid_transports.session import Session
 from offgrid_transports.transport import Priority
@@ -18,7 +18,7 @@ class Talker:
     """Stands in for a session: has frames of given priorities to send, the most urgent first."""
 
     def __init__(self, link: StillLink, ours: int, *frames: Priority) -> None:
-        self.path, self.ours = Path(link, f"to {ours}"), ours
+        self.path, self.ours, self.peer = Path(link, f"to {ours}"), ours, f"peer {ours}"
         self.frames = deque(sorted(frames))
         self.asked = 0
 
@@ -103,7 +103,7 @@ def test_handshakes_go_before_sessions_and_none_is_lost_to_a_full_link() -> None
     by = dispatch(link)
     add(by, Talker(link, 1, Priority.CONTROL))
     for number in range(3):
-        by.queue(Path(link, "new"), b"hello %d" % number)
+        by.queue(Path(link, "new"), b"hello %d" % number, "new")
     send(by)
     link.room = 10
     by.on_room(link)
@@ -115,10 +115,10 @@ def test_handshakes_go_before_sessions_and_none_is_lost_to_a_full_link() -> None
 def test_of_too_many_handshakes_the_oldest_give_way() -> None:
     link = StillLink()
     by = dispatch(link)
-    for number in range(HANDSHAKES_MAX + 3):
-        by.queue(Path(link, "new"), b"%d" % number)
+    for number in range(SINGLES_MAX + 3):
+        by.queue(Path(link, "new"), b"%d" % number, "new")
     send(by)
-    assert [int(frame) for _, frame, _ in link.sent] == list(range(3, HANDSHAKES_MAX + 3))
+    assert [int(frame) for _, frame, _ in link.sent] == list(range(3, SINGLES_MAX + 3))
 
 
 def test_a_link_that_is_down_is_left_alone_and_holds_up_no_other() -> None:
@@ -167,3 +167,19 @@ def test_only_so_many_frames_leave_in_one_go() -> None:
     assert len(link.sent) == AT_ONCE_MAX
     assert send(by) == ([1], False)
     assert len(link.sent) == AT_ONCE_MAX + 1
+
+
+def test_whose_frames_have_used_a_links_time_is_known_for_an_hour() -> None:
+    link = StillLink()
+    by = dispatch(link)
+    add(by, Talker(link, 1, Priority.BULK, Priority.CONTROL), Talker(link, 2, Priority.BULK))
+    by.queue(Path(link, "new"), b"hello", "new")
+    send(by)
+    assert by.spending(link).last_hour(0) == {
+        ("new", Priority.CONTROL): len(b"hello"),
+        ("peer 1", Priority.CONTROL): len(b"1 CONTROL"),
+        ("peer 1", Priority.BULK): len(b"1 BULK"),
+        ("peer 2", Priority.BULK): len(b"2 BULK"),
+    }
+    assert by.spending(link).last_hour(59 * 60_000) == by.spending(link).last_hour(0)
+    assert by.spending(link).last_hour(61 * 60_000) == {}

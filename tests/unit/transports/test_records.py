@@ -12,6 +12,7 @@ from offgrid_transports.records import (
     FLAGS_MAX,
     OFFSET_MAX,
     Ack,
+    Echo,
     Part,
     Poll,
     Record,
@@ -26,6 +27,7 @@ from offgrid_transports.records import (
     varint,
     whole_head,
     write_ack,
+    write_echo,
     write_poll,
     write_signal,
 )
@@ -44,6 +46,7 @@ SHORT: st.SearchStrategy[Record] = st.one_of(
     acks(),
     st.builds(Poll, FLAGS, st.integers(0, ACK_BITS_MAX)),
     st.builds(Said, st.sampled_from(Signal), CALLS),
+    st.builds(Echo, st.booleans(), CALLS),
 )
 LAST: st.SearchStrategy[Record] = st.one_of(
     st.builds(Whole, st.booleans(), CALLS, FLAGS, st.binary(max_size=40)),
@@ -63,6 +66,8 @@ def write(record: Record) -> bytes:
             return write_poll(record.more, record.span)
         case Said():
             return write_signal(record.signal, record.call)
+        case Echo():
+            return write_echo(answers=record.answers, number=record.number)
         case Whole():
             return whole_head(request=record.request, call=record.call, flags=record.flags) + record.rest
         case Part():
@@ -95,6 +100,8 @@ def test_any_bytes_are_refused_or_are_exactly_what_would_be_written(data: bytes,
         (b"\x02\x12\x34\x05\x09\x01\x01", [Ack(0x1234, 5, 9, (1, 9))]),
         (b"\x21\x02", [Poll(1, 2)]),
         (b"\x45\x05", [Said(Signal.MALFORMED, 5)]),
+        (b"\x60\x05", [Echo(False, 5)]),
+        (b"\x61\x80\x01", [Echo(True, 128)]),
         (b"\x95\x80\x01body", [Whole(True, 128, 21, b"body")]),
         (b"\xa1\x01", [Whole(False, 1, 1, b"")]),
         (b"\xc0\x01\x80\x02x", [Part(True, 1, 256, False, b"x")]),
@@ -123,7 +130,8 @@ def test_the_bytes_are_these(data: bytes, records: list[Record]) -> None:
         "a call longer than it need be": b"\x40\x80\x00",
         "a call above the highest": b"\x40\x80\x80\x80\x80\x10",
         "a call without end": b"\x40\x80\x80\x80\x80\x80\x80\x80",
-        "a record of no kind": b"\x60\x01",
+        "an echo with unknown flags": b"\x62\x01",
+        "an echo cut off": b"\x60",
         "a request without a call": b"\x80",
         "a piece without an offset": b"\xc0\x01",
         "a piece without bytes": b"\xc0\x01\x00",
