@@ -46,6 +46,7 @@ from offgrid_node.parts import Parts
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
 from offgrid_node.protocol.jobs.commands import StopHost
+from offgrid_node.protocol.mail.settings import DAY_US
 from offgrid_node.protocol.mesh.commands import RoadLost
 from offgrid_node.protocol.objects.preference import Policy
 from offgrid_node.protocol.objects.verified import count_of, oldest_us
@@ -281,6 +282,9 @@ class Daemon:
             settlement_interval_ms=config.economy.settlement_interval * 1_000,
             epoch_ms=config.economy.epoch * 1_000,
             keep_ms=config.economy.keep * 86_400_000,
+            mailbox_bytes=config.mail.mailbox_mb * 1024 * 1024,
+            mail_keep_us=config.mail.max_days * DAY_US,
+            mail_jobs_from=config.mail.jobs_from,
             monitor=self._on_fault,
             meters=self._meters,
         )

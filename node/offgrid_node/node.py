@@ -21,6 +21,9 @@ from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.ledger.machine import LedgerMachine
 from offgrid_node.protocol.ledger.settings import LedgerSettings
+from offgrid_node.protocol.mail.errands import Serve
+from offgrid_node.protocol.mail.machine import MailMachine
+from offgrid_node.protocol.mail.settings import MailSettings
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.machine import MeshMachine
 from offgrid_node.protocol.objects.errands import (
@@ -62,6 +65,7 @@ from offgrid_node.services.jobs.speech import Speech
 from offgrid_node.services.jobs.work import Work
 from offgrid_node.services.join import JoinHandlers
 from offgrid_node.services.ledger.handlers import LedgerHandlers
+from offgrid_node.services.mail.room import MailRoom
 from offgrid_node.services.memory.room import MemoryRoom
 from offgrid_node.services.mesh import MeshHandlers
 from offgrid_node.services.objects.room import ObjectRoom
@@ -174,6 +178,9 @@ class Node:
 
     def regain(self, work: Regain) -> None:
         self.objects.regaining.regain(work)
+
+    def serve(self, work: Serve) -> None:
+        self.mail.serving.serve(work)
 
     # ---- questions
 
@@ -291,6 +298,7 @@ class Node:
                 )
             ),
             "memory": MemoryMachine(),
+            "mail": MailMachine(MailSettings(parts.signer, salt, parts.mailbox_bytes, parts.mail_keep_us)),
             "sessions": SessionsMachine(
                 parts.store,
                 {each.name: each.version for each in parts.reducers.values()},
@@ -371,6 +379,18 @@ class Node:
         inputs = InputPlacing(shelf, objects.uploads, objects.reading, objects.sealer, bulk, padded=padded)
         self._filling = Filling(shelf, inputs, lambda end: runtime.deliver("jobs", end))
         explaining = Explaining(runtime, shelf, self._client)
+        jobs = JobHandlers(runtime, parts.job_timeout_ms, inputs, self._progress, explaining)
+        self.mail = MailRoom(
+            runtime,
+            self_id,
+            lambda: self.directory,
+            parts.verify,
+            parts.letters,
+            jobs,
+            parts.mail_jobs_from,
+            self.member_by_id,
+            lambda: self.router,
+        )
         return {
             "offgrid.v1.MeshService": MeshHandlers(runtime, self_id, parts.facts),
             "offgrid.v1.JoinService": JoinHandlers(
@@ -380,7 +400,7 @@ class Node:
                 verify=parts.verify,
                 check_certificate=parts.check_certificate,
             ),
-            "offgrid.v1.JobService": JobHandlers(runtime, parts.job_timeout_ms, inputs, self._progress, explaining),
+            "offgrid.v1.JobService": jobs,
             "offgrid.v1.MarketService": self._market,
             "offgrid.v1.HostService": HostHandlers(runtime),
             "offgrid.v1.ObjectService": self.objects.handlers,
@@ -392,4 +412,5 @@ class Node:
             "offgrid.v1.SessionService": self.sessions,
             "offgrid.v1.MemoryService": self.memory.handlers,
             "offgrid.v1.BackupService": BackupHandlers(self.backups),
+            "offgrid.v1.MailService": self.mail.handlers,
         }

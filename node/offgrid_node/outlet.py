@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from offgrid_node.protocol.effects import Call, DropBlob, Execute, Fill, Outgoing, Stop
+from offgrid_node.protocol.mail.errands import Serve
 from offgrid_node.protocol.objects.errands import (
     Audit,
     Compare,
@@ -49,6 +50,8 @@ class Outlet(Protocol):
 
     def regain(self, work: Regain) -> None: ...
 
+    def serve(self, work: Serve) -> None: ...
+
 
 def let_out(outlet: Outlet, effect: Outgoing) -> None:
     """To whoever carries it out. A Reply is the runtime's own."""
@@ -81,3 +84,5 @@ def let_out(outlet: Outlet, effect: Outgoing) -> None:
             outlet.reseal(effect)
         case Regain():
             outlet.regain(effect)
+        case Serve():
+            outlet.serve(effect)

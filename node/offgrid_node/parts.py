@@ -15,6 +15,7 @@ from offgrid_node.protocol.effects import Execute, Signer, Stop, Verifier
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.settings import TIMEOUT_MS, JobsSettings
 from offgrid_node.protocol.ledger.settings import EPOCH_MS, KEEP_MS, SETTLEMENT_INTERVAL_MS
+from offgrid_node.protocol.mail.settings import DAY_US, MAILBOX_MB, MAX_DAYS
 from offgrid_node.protocol.mesh.held import CheckCertificate
 from offgrid_node.protocol.mesh.machine import MeshSettings
 from offgrid_node.protocol.objects.preference import Policy
@@ -92,4 +93,7 @@ class Parts:
     backups: BackupParts | None = None  # None: the store is no file
     retention: Budget = field(default_factory=Budget)
     retention_interval_ms: int = RETENTION_INTERVAL_MS
+    mailbox_bytes: int = MAILBOX_MB * 1024 * 1024
+    mail_keep_us: int = MAX_DAYS * DAY_US
+    mail_jobs_from: tuple[str, ...] = ()  # members whose jobs are taken by mail
     later: Later = never  # a twin whose work says nothing needs no timer

@@ -62,6 +62,7 @@ class EventType(IntEnum):
     SESSION_CHANGED = 30, "session block", "a session began, ended, was read…, or events of it were recorded together"
 
     HEALTH_CHANGED = 31, "alert", "a figure is beyond its threshold, or no more"
+    MAIL_CHANGED = 32, "mail", "mail was sent, held for others, taken, answered, expired…: the outcome says"
 
 
 _BY_NUMBER = {etype.value: etype.name for etype in EventType}

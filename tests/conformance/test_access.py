@@ -87,6 +87,10 @@ EVERY_RPC = {
     },
     "MemoryService": {OWNER: "AskKey AskCount ListSummaries"},
     "BackupService": {OWNER: "CreateBackup ListBackups CompactStore"},
+    "MailService": {
+        OWNER: "SendMail GetMail ListMail ListMessages ReadMessage DeleteMessage GetMailbox",
+        MEMBERS: "DepositParcel DeliverParcel DropParcels TakeMessage TakeJob",
+    },
 }
 EXPECTED = {
     f"offgrid.v1.{service}/{method}": frozenset(callers.split(", "))
@@ -101,7 +105,8 @@ OWN_ROLE = {
     CORE: "JobService/CreateMission JobService/UpdateMission JobService/CreateTask JobService/CreateJob "
     "JobService/DispatchJob JobService/RunJobs JobService/CancelJobs JobService/ExplainJob "
     "JobService/CreateSchedule JobService/UpdateSchedule JobService/DeleteSchedule "
-    "MarketService/DeliverAwards MarketService/RenewLeases MarketService/ReportResults MarketService/ReportProgress",
+    "MarketService/DeliverAwards MarketService/RenewLeases MarketService/ReportResults MarketService/ReportProgress "
+    "MailService/TakeJob",
     BROKER: "MarketService/PostOffers MarketService/SubmitJobs MarketService/CloseLeases "
     "MarketService/ExplainOrder QuorumService/TrackQuorums",
     HOST: "HostService/ToggleHost HostService/GetHost HostService/WatchDrain "

@@ -44,6 +44,7 @@ MODELS_RULE = f"a list of models, each 1 to {MODEL_CHARS_MAX} of A-Z a-z 0-9 . _
 SCHEDULER_RULE = 'tcp://host:port or tls://host:port; "" = none'
 READABLE_RULE = "a list of absolute paths, each no whole file system"
 OWNERS_RULE = 'a list of members\' names or ids, or ["*"] for everybody; at least one'
+SENDERS_RULE = 'a list of members\' names or ids, or ["*"] for everybody'
 EXECUTORS_RULE = (
     'a list of labels such as "wasm" or "process:wc", or beginnings of them, "process:*", "*"; at least one'
 )
@@ -365,6 +366,7 @@ Scheduler = Annotated[str, AfterValidator(_scheduler), Allowed(SCHEDULER_RULE)]
 Paths = Annotated[_Several[Annotated[str, AfterValidator(_readable)]], Allowed(READABLE_RULE)]
 Word = Annotated[str, AfterValidator(_word), Allowed(WORD_RULE)]
 Owners = Annotated[_Several[Annotated[str, AfterValidator(_owner)]], AfterValidator(_some), Allowed(OWNERS_RULE)]
+Senders = Annotated[_Several[Annotated[str, AfterValidator(_owner)]], Allowed(SENDERS_RULE)]
 Executors = Annotated[
     _Several[Annotated[str, AfterValidator(_executor)]], AfterValidator(_some), Allowed(EXECUTORS_RULE)
 ]

@@ -1,5 +1,5 @@
 """The configuration as one frozen tree of validated values: every section, key, default and bound stands here, those
-of `[storage]`, `[health]` and `[links]` in `storage.py`, `health.py` and `links.py`.
+of `[storage]`, `[health]`, `[links]` and `[mail]` in files of their names.
 
 Loading (`loading.py`), the environment's names (`env.py`) and the template (`init_file.py`) read their knowledge of the
 keys off these classes. Sizes and times carry their unit in the name or the description.
@@ -27,6 +27,7 @@ from .addresses import admin_socket
 from .fields import Allowed
 from .health import Health
 from .links import Links
+from .mail import Mail
 from .sections import RESERVED, YEAR_S, Section, section_of
 from .storage import Storage
 
@@ -347,6 +348,7 @@ class Config(Section):
     state: State
     health: Health
     links: Links
+    mail: Mail
 
     @model_validator(mode="before")
     @classmethod

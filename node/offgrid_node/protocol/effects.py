@@ -19,6 +19,7 @@ from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.events import ObjectAdded
+from offgrid_node.protocol.mail.errands import Serve
 from offgrid_node.protocol.mesh.wrapping import WrappingKey
 from offgrid_node.protocol.objects.errands import (
     Audit,
@@ -33,7 +34,7 @@ from offgrid_node.protocol.objects.errands import (
 )
 from offgrid_node.protocol.rng import Rng
 
-DOMAINS = ("mesh", "jobs", "objects", "quorum", "ledger", "state", "sessions", "memory")
+DOMAINS = ("mesh", "jobs", "objects", "quorum", "ledger", "state", "sessions", "memory", "mail")
 
 
 # ---- inputs
@@ -259,6 +260,7 @@ Outgoing = (
     | Rewrap
     | Reseal
     | Regain
+    | Serve
 )
 Effect = Record | Put | Delete | DropEvents | Outgoing | Raise
 

@@ -27,6 +27,18 @@ class Row:
 
 
 ACCESS: dict[str, Row] = {
+    "offgrid.v1.MailService/SendMail": Row(ADMINS),
+    "offgrid.v1.MailService/GetMail": Row(ADMINS),
+    "offgrid.v1.MailService/ListMail": Row(ADMINS),
+    "offgrid.v1.MailService/ListMessages": Row(ADMINS),
+    "offgrid.v1.MailService/ReadMessage": Row(ADMINS),
+    "offgrid.v1.MailService/DeleteMessage": Row(ADMINS),
+    "offgrid.v1.MailService/GetMailbox": Row(ADMINS),
+    "offgrid.v1.MailService/DepositParcel": Row(MEMBERS),
+    "offgrid.v1.MailService/DeliverParcel": Row(MEMBERS),
+    "offgrid.v1.MailService/DropParcels": Row(MEMBERS),
+    "offgrid.v1.MailService/TakeMessage": Row(MEMBERS),
+    "offgrid.v1.MailService/TakeJob": Row(MEMBERS, CORE),
     "offgrid.v1.JoinService/Join": Row(ANYONE),
     "offgrid.v1.MeshService/GetStatus": Row(MEMBERS | ADMINS),
     "offgrid.v1.MeshService/ListPeers": Row(MEMBERS | ADMINS),

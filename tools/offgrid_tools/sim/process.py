@@ -219,6 +219,9 @@ class Process:
             compaction_interval_ms=spec.window_s * 1_000 or COMPACTION_INTERVAL_MS,
             retention=spec.budget or Budget(),
             retention_interval_ms=RETENTION_INTERVAL_MS,
+            mailbox_bytes=spec.mailbox_bytes,
+            mail_keep_us=spec.mail_keep_us,
+            mail_jobs_from=spec.mail_jobs_from,
             monitor=self._monitor.on_runtime_fault,
             later=lambda delay_ms, step: agenda.later(delay_ms * MS, step),
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.settings import Rule
+from offgrid_node.protocol.mail.settings import DAY_US, MAILBOX_MB, MAX_DAYS
 from offgrid_node.services.retention import Budget
 
 
@@ -25,4 +26,7 @@ class Spec:
     drop: str = ""  # which jobs of its local queue lie in its drop folder
     journal_milli: int = 0  # its journal is brought to hosts, and bears the loss of what weighs less
     budget: Budget | None = None  # what it may keep; None: nothing is dropped
+    mailbox_bytes: int = MAILBOX_MB * 1024 * 1024  # what it holds for others
+    mail_keep_us: int = MAX_DAYS * DAY_US  # and for how long
+    mail_jobs_from: tuple[str, ...] = ()  # whose jobs it takes by mail
     window_s: int = 0  # so many seconds of what happened are summarised together; 0: none are

@@ -16,7 +16,7 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import PeerDown, PeerUp
 from offgrid_node.protocol.mesh.swim import ALIVE, DEAD, SUSPECT
 
-AUDIENCE = ("jobs", "objects", "quorum", "ledger", "state")
+AUDIENCE = ("jobs", "objects", "quorum", "ledger", "state", "mail")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,205 @@
+"""This node's own parcels on their way, requests and answers: to their destination where that is up, else to mailboxes.
+
+A parcel is kept until nobody has to be told of it. While its destination has not acked it, it is brought there whenever
+that is up, and MAILBOXES others are to have custody of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from offgrid.v1 import mail_pb2
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.draft import Draft
+from offgrid_node.protocol.effects import Rows
+from offgrid_node.protocol.errors import FailedPrecondition, Fault
+from offgrid_node.protocol.mail.courier import Courier, Errand, Kind, Said
+from offgrid_node.protocol.mail.parcels import ParcelHead, make_parcel, read_parcel
+from offgrid_node.protocol.mail.settings import MailSettings
+from offgrid_node.protocol.mail.tables import LAST_NUMBER, META, OWN, number_key, number_of
+
+MAILBOXES = 2
+LEFTOVER_MAX = 4_096  # ended parcels whose mailboxes are still to be told; beyond, they keep them until they expire
+DROPS_MAX = 256  # in one call
+SERVICE = "offgrid.v1.MailService"
+
+
+@dataclass(slots=True)
+class _Own:
+    destination: str
+    expires_us: int
+    taken: bool
+    custody: dict[str, int]  # until when, by mailbox
+    asked: set[str] = field(default_factory=set)  # for custody, in line or under way
+    failed: set[str] = field(default_factory=set)  # mailboxes, or the destination, that did not take it so far
+
+
+class Sender:
+    """`on_custody` and `on_taken` are told by number, in the step in which that becomes durable."""
+
+    def __init__(
+        self,
+        settings: MailSettings,
+        draft: Draft,
+        courier: Courier,
+        on_custody: Callable[[int, str], None],
+        on_taken: Callable[[int], None],
+    ) -> None:
+        self._settings, self._draft, self._courier = settings, draft, courier
+        self._on_custody, self._on_taken = on_custody, on_taken
+        self._own: dict[int, _Own] = {}
+        self._leftover: dict[str, dict[int, None]] = {}  # mailbox → numbers that it may drop
+
+    def load(self, rows: Rows) -> None:
+        for key, value in rows.scan(OWN):
+            row = mail_pb2.OwnParcelRow.FromString(value)
+            head = read_parcel(row.parcel)
+            custody = {each.node: each.until_us for each in row.custody}
+            self._own[number_of(key)] = _Own(head.destination, head.expires_us, row.taken, custody)
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+    def next_number(self, now: Now) -> int:
+        """Rises, also for a store that was put back from a backup, as long as the clock does."""
+        number = max(number_of(self._draft.get(META, LAST_NUMBER)) + 1, now.utc_us)
+        self._draft.put_bytes(META, LAST_NUMBER, number_key(number))
+        return number
+
+    def add(self, destination: str, number: int, floor: int, expires_us: int, sealed: bytes, now: Now) -> ParcelHead:
+        """A parcel that sets out; it is durable with this step."""
+        signer, salt = self._settings.signer, self._settings.salt
+        head, parcel = make_parcel(signer, salt, destination, number, floor, expires_us, sealed)
+        self._own[number] = _Own(destination, expires_us, taken=False, custody={})
+        self._draft.put(OWN, number_key(number), mail_pb2.OwnParcelRow(parcel=parcel))
+        self._plan(number, now)
+        return head
+
+    def again(self, number: int, now: Now) -> None:
+        """Its destination is to get it once more, should it not have expired."""
+        own = self._own.get(number)
+        if own is not None:
+            own.taken = False
+            own.asked.clear()
+            self._plan(number, now)
+
+    def end(self, number: int) -> None:
+        """Nobody has to be told of it any more."""
+        own = self._own.pop(number, None)
+        if own is None:
+            return
+        self._draft.delete(OWN, number_key(number))
+        if sum(map(len, self._leftover.values())) < LEFTOVER_MAX:
+            for node in own.custody:
+                self._leftover.setdefault(node, {})[number] = None
+                self._courier.want(Errand(Kind.DROP, node, 0))
+
+    def take_expired(self, now: Now) -> list[int]:
+        """Ends those whose time is over, and says which."""
+        over = [number for number, own in self._own.items() if own.expires_us <= now.utc_us]
+        for number in over:
+            self.end(number)
+        for number, own in self._own.items():
+            if any(until_us <= now.utc_us for until_us in own.custody.values()):
+                own.custody = {node: until_us for node, until_us in own.custody.items() if until_us > now.utc_us}
+                self._plan(number, now)
+        return over
+
+    # ---- peers
+
+    def on_up(self, node: str, now: Now) -> None:
+        for number, own in self._own.items():
+            own.failed.discard(node)
+            own.asked.discard(node)
+            self._plan(number, now)
+        if node in self._leftover:
+            self._courier.want(Errand(Kind.DROP, node, 0))
+
+    def on_down(self, node: str, now: Now) -> None:
+        for number, own in self._own.items():
+            if node in own.asked or node == own.destination:
+                own.asked.discard(node)
+                self._plan(number, now)
+
+    # ---- errands
+
+    def say(self, errand: Errand) -> Said | None:
+        if errand.kind is Kind.DROP:
+            numbers = list(self._leftover.get(errand.node, ()))[:DROPS_MAX]
+            request = mail_pb2.DropParcelsRequest(numbers=numbers)
+            return Said(f"{SERVICE}/DropParcels", request) if numbers else None
+        own = self._own.get(errand.number)
+        row = self._draft.row(OWN, number_key(errand.number), mail_pb2.OwnParcelRow)
+        if own is None or row is None or own.taken or errand.node in own.custody:
+            return None
+        if errand.kind is Kind.DELIVER:
+            return Said(f"{SERVICE}/DeliverParcel", mail_pb2.DeliverParcelRequest(parcel=row.parcel))
+        return Said(f"{SERVICE}/DepositParcel", mail_pb2.DepositParcelRequest(parcel=row.parcel))
+
+    def on_end(self, errand: Errand, reply: object, fault: Fault | None, now: Now) -> bool:
+        """Of a call; whether the errand is still to be done."""
+        if errand.kind is Kind.DROP:
+            return self._on_dropped(errand, reply)
+        number, own = errand.number, self._own.get(errand.number)
+        if own is None:
+            if isinstance(reply, mail_pb2.DepositParcelResponse):  # it ended meanwhile
+                self._leftover.setdefault(errand.node, {})[number] = None
+                self._courier.want(Errand(Kind.DROP, errand.node, 0))
+            return False
+        own.asked.discard(errand.node)
+        if fault is not None:
+            own.failed.add(errand.node)
+            self._plan(number, now)
+            is_none = errand.kind is Kind.DEPOSIT and isinstance(fault, FailedPrecondition)  # no mailbox as it is now
+            return not own.taken and not is_none
+        if isinstance(reply, mail_pb2.DepositParcelResponse):
+            own.custody[errand.node] = reply.until_us
+            self._on_custody(number, errand.node)
+        elif not own.taken:
+            own.taken = True
+            self._on_taken(number)
+        self._keep(number, own)
+        return False
+
+    # ---- inside
+
+    def _on_dropped(self, errand: Errand, reply: object) -> bool:
+        left = self._leftover.get(errand.node, {})
+        if isinstance(reply, mail_pb2.DropParcelsResponse):
+            for number in list(left)[:DROPS_MAX]:
+                del left[number]
+            if not left:
+                self._leftover.pop(errand.node, None)
+        return bool(left)
+
+    def _keep(self, number: int, own: _Own) -> None:
+        row = self._draft.row(OWN, number_key(number), mail_pb2.OwnParcelRow)
+        if row is not None:
+            row.taken = own.taken
+            del row.custody[:]
+            row.custody.extend(mail_pb2.Custody(node=node, until_us=us) for node, us in own.custody.items())
+            self._draft.put(OWN, number_key(number), row)
+
+    def _plan(self, number: int, now: Now) -> None:
+        """Has done what brings it further."""
+        own, up = self._own[number], self._courier.up
+        if own.taken or own.expires_us <= now.utc_us:
+            return
+        if own.destination in up:
+            self._courier.want(Errand(Kind.DELIVER, own.destination, number))
+            if own.destination not in own.failed:
+                return
+        wanted = MAILBOXES - len(own.custody) - len(own.asked)
+        if wanted <= 0:
+            return
+        known = {own.destination, *own.custody, *own.asked, *own.failed}
+        for node in sorted(up - known, key=lambda node: _rank(number, node))[:wanted]:
+            own.asked.add(node)
+            self._courier.want(Errand(Kind.DEPOSIT, node, number))
+
+
+def _rank(number: int, node: str) -> bytes:
+    """Spreads parcels over mailboxes (rendezvous hashing)."""
+    return hashlib.blake2b(node.encode(), digest_size=8, key=number_key(number)).digest()

@@ -1,0 +1,25 @@
+"""What a node's identity, mesh and config tell the mail machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from offgrid_node.protocol.effects import Signer
+
+DAY_US = 86_400_000_000
+MAILBOX_MB, MAX_DAYS = 16, 7
+
+
+@dataclass(frozen=True, slots=True)
+class MailSettings:
+    """`salt` is the mesh's. `mailbox_bytes` are held for others, 0: none. What is sent or held lasts
+    `keep_us` at most."""
+
+    signer: Signer
+    salt: bytes
+    mailbox_bytes: int = MAILBOX_MB * 1024 * 1024
+    keep_us: int = MAX_DAYS * DAY_US
+
+    @property
+    def node_id(self) -> str:
+        return self.signer.node_id
