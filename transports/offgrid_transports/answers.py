@@ -15,6 +15,7 @@ from enum import Enum, auto
 from offgrid_transports.gathering import Contradiction, Gathering, MessageTooLarge
 from offgrid_transports.messages import Message, cut, read_request, response
 from offgrid_transports.outgoing import Outgoing
+from offgrid_transports.packing import PackingError
 from offgrid_transports.records import Part, RecordError, Said, Signal, Whole
 from offgrid_transports.session import Session
 from offgrid_transports.timers import Timers
@@ -148,7 +149,8 @@ class Answers:
         opened = self._open.get(call)
         if opened is None or opened.phase is not _Phase.EXECUTING:
             return False
-        message = response(body, error=error)
+        said, packed = self._session.shorten(body)
+        message = response(said, error=error, packed=packed)
         opened.answer = Outgoing(request=False, call=call, message=message, priority=priority)
         opened.phase = _Phase.ANSWERING
         self._session.on_answer()
@@ -196,8 +198,10 @@ class Answers:
 
     def _hand_out(self, now_ms: float, call: int, opened: _Open, message: Message) -> Request | None:
         try:
-            method, timeout_ms, body = read_request(message)
-        except RecordError:
+            method, timeout_ms, packed, body = read_request(message)
+            if packed:
+                body = self._session.words.lengthen(body)
+        except (RecordError, PackingError):
             self._refuse(now_ms, call, Signal.MALFORMED)
             return None
         self._window.mark(call)

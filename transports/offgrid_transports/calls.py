@@ -10,6 +10,7 @@ from enum import Enum, auto
 from offgrid_transports.gathering import Contradiction, Gathering, MessageTooLarge
 from offgrid_transports.messages import Message, cut, read_response, request
 from offgrid_transports.outgoing import Outgoing
+from offgrid_transports.packing import PackingError
 from offgrid_transports.records import CALL_MAX, Part, RecordError, Said, Signal, Whole
 from offgrid_transports.session import Session
 from offgrid_transports.timers import Timers
@@ -97,7 +98,8 @@ class Calls:
             raise CallRefused(f"calls in flight hold {self._pinned_bytes} bytes; {REQUEST_BYTES_MAX} are allowed")
         if self._number == CALL_MAX:
             raise CallRefused("the session's numbers are used up")
-        message = request(method, math.ceil(timeout_ms), body)
+        said, packed = self._session.shorten(body)
+        message = request(method, math.ceil(timeout_ms), said, packed=packed)
         try:
             outgoing = Outgoing(request=True, call=self._number + 1, message=message, priority=priority)
         except MessageTooLarge as error:
@@ -185,8 +187,10 @@ class Calls:
 
     def _finish(self, now_ms: float, call: int, message: Message) -> None:
         try:
-            error, body = read_response(message)
-        except RecordError as fault:
+            error, packed, body = read_response(message)
+            if packed:
+                body = self._session.words.lengthen(body)
+        except (RecordError, PackingError) as fault:
             self._end(now_ms, call, Reply(End.UNKNOWN, detail=f"its answer is malformed: {fault}"))
         else:
             self._end(now_ms, call, Reply(End.ERROR if error else End.OK, body))

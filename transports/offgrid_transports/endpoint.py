@@ -20,6 +20,7 @@ from offgrid_transports.dispatch import Dispatch
 from offgrid_transports.gathering import Gathering, NoRoom
 from offgrid_transports.handshake import HELLO, SID_BYTES, WELCOME, Door, Greeted, Own
 from offgrid_transports.noise import HandshakeFailed
+from offgrid_transports.packing import Packing, Words
 from offgrid_transports.path import Path
 from offgrid_transports.peers import WAITING_MAX, Peer, Peers, Waiting
 from offgrid_transports.pump import Pump
@@ -76,10 +77,13 @@ class Endpoint:
         self._gathering.on_evicted = self._on_evicted
         self._timers = Timers()
         self._dispatch = Dispatch()
+        self._packing = Packing()
         self._bounds: OrderedDict[int, Bound] = OrderedDict()  # by our number, the one used longest ago first
         self._pump = Pump(now_ms, schedule, self._timers, self._dispatch, self._on_timer)
         self._steering = Steering(self._timers, rng, self._dispatch.queue, self._pump.owe, self._touch)
-        self._peers = Peers(own, self._timers, rng, stamp, self._steering, self._dispatch.queue, self._finish)
+        self._peers = Peers(
+            own, self._timers, rng, stamp, self._steering, self._dispatch.queue, self._finish, self._packing
+        )
 
     # ---- links and peers
 
@@ -326,7 +330,8 @@ class Endpoint:
         if peer is None or peer.public != greeted.public:
             peer = self._peers.meet(name, greeted.public, path, chosen=False)
         self._steering.heard(now_ms, name, path)
-        session = Session(name, greeted.ours, greeted.theirs, greeted.suite, greeted.keys, path)
+        words = Words(self._packing, greeted.dictionary)
+        session = Session(name, greeted.ours, greeted.theirs, greeted.suite, greeted.keys, path, words)
         bound = self._bind(now_ms, session, confirmed=False)
         bound.held = [record for record in records if isinstance(record, Whole) and record.request]
         trusted = known is not None and greeted.fresh
@@ -349,7 +354,8 @@ class Endpoint:
             return
         peer = welcomed.peer
         self._steering.heard(now_ms, peer.name, path)
-        session = Session(peer.name, welcomed.ours, welcomed.theirs, welcomed.suite, welcomed.keys, path)
+        words = Words(self._packing)
+        session = Session(peer.name, welcomed.ours, welcomed.theirs, welcomed.suite, welcomed.keys, path, words)
         bound = self._bind(now_ms, session, confirmed=True)
         if welcomed.early is not None:
             self._call(now_ms, bound, welcomed.early, early=True)

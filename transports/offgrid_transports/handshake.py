@@ -3,7 +3,8 @@
     HELLO     1 | hint 2 | sid 2 | Noise's first message, with: stamp 6 | records
     WELCOME   1 | sid 2 | Noise's second message, with: sid 2
 
-The first byte's lower half is the suite. `hint` is the beginning of a hash of the responder's key, so that on a shared
+The first byte's lowest bit is the suite; the three above it are 0 in a welcome, and in a hello the newest dictionary
+that its sender has (packing.py). `hint` is the beginning of a hash of the responder's key, so that on a shared
 medium only one in 65,536 others tries to read it. Each side gives the session a number of its own, `sid`, which the
 other one's frames bear. A hello is sent again, the same bytes, until a welcome comes; the same welcome answers each.
 
@@ -33,6 +34,7 @@ WELCOME_BYTES = 1 + SID_BYTES + SECOND_BYTES + SID_BYTES
 PROLOGUE = b"og.link.v1 "
 ANSWERED_MAX = 256  # hellos whose welcome is kept, for when it is lost
 STAMPS_MAX = 4096
+DICTIONARY_MAX = 7  # that a hello has room for
 HELLOS_A_SECOND, HELLOS_AT_ONCE = 50, 100  # that are read: each costs a quarter of a millisecond
 
 
@@ -54,9 +56,23 @@ def hint_of(public: bytes) -> bytes:
 class Hello:
     """The initiator's side of one handshake."""
 
-    def __init__(self, own: Own, responder: bytes, suite: Suite, sid: int, stamp: int, records: bytes = b"") -> None:
-        """Raises HandshakeFailed for a public key that is none."""
-        head = bytes((HELLO | suite,)) + hint_of(responder) + sid.to_bytes(SID_BYTES)
+    def __init__(
+        self,
+        own: Own,
+        responder: bytes,
+        suite: Suite,
+        sid: int,
+        stamp: int,
+        records: bytes = b"",
+        *,
+        dictionary: int = 0,
+    ) -> None:
+        """`dictionary` is the newest that this side has. Raises HandshakeFailed for a public key that is none."""
+        head = (
+            bytes((HELLO | min(dictionary, DICTIONARY_MAX) << 1 | suite,))
+            + hint_of(responder)
+            + sid.to_bytes(SID_BYTES)
+        )
         self.suite, self.sid, self.speaks = suite, sid, bool(records)
         self._noise = Initiator(own.static, responder, own.psk, PROLOGUE + head, X25519PrivateKey.generate())
         self.frame = head + self._noise.first(stamp.to_bytes(STAMP_BYTES) + records)
@@ -78,6 +94,7 @@ class Greeted(NamedTuple):
     theirs: int
     keys: Keys
     records: bytes
+    dictionary: int
     fresh: bool
     frame: bytes
     """The welcome."""
@@ -109,9 +126,7 @@ class Door:
     def greet(self, now_ms: float, frame: bytes) -> Greeted:
         """Raises HandshakeFailed; also where too many come at once."""
         self._spend(now_ms)
-        if frame[0] & 0x0F not in (*Suite,):
-            raise HandshakeFailed(f"suite {frame[0] & 0x0F}")
-        suite, end = Suite(frame[0] & 0x0F), 1 + HINT_BYTES + SID_BYTES
+        suite, dictionary, end = Suite(frame[0] & 1), frame[0] >> 1 & DICTIONARY_MAX, 1 + HINT_BYTES + SID_BYTES
         noise = Responder(self._own.static, self._own.psk, PROLOGUE + frame[:end])
         payload = noise.first(frame[end:])
         stamp, theirs, ours = int.from_bytes(payload[:STAMP_BYTES]), frame[1 + HINT_BYTES : end], self._new_sid()
@@ -124,7 +139,8 @@ class Door:
             if len(self._stamps) > STAMPS_MAX:
                 self._stamps.popitem(last=False)
         records = payload[STAMP_BYTES:]
-        return Greeted(noise.initiator, suite, ours, int.from_bytes(theirs), keys, records, fresh, welcome)
+        said = int.from_bytes(theirs)
+        return Greeted(noise.initiator, suite, ours, said, keys, records, dictionary, fresh, welcome)
 
     def _spend(self, now_ms: float) -> None:
         grown = self._budget + (now_ms - self._budget_ms) * HELLOS_A_SECOND / 1000

@@ -1,7 +1,9 @@
 """Requests and responses as they travel: five bits of flags, and the rest.
 
-    request     timeout 4 bits | method (varint) | body
-    response    error 1 bit | body
+    request     timeout 4 bits, packed 1 bit | method (varint) | body
+    response    error 1 bit, packed 1 bit | body
+
+The body of a packed message is as packing.py has it.
 
 In pieces a message begins with a byte that holds the flags. A method's number is 12 bits, its domain's 4 above and its
 place's 8 below; they travel as place * 16 + domain, so that the first methods of each domain take one byte.
@@ -19,7 +21,7 @@ TIMEOUTS_MS = (250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000, 120
                14_400_000, 43_200_000, 86_400_000)  # fmt: skip
 METHOD_MAX = 0x0FFF
 BODY_BYTES_MAX = MESSAGE_BYTES_MAX - 8
-_TIMEOUT, _ERROR = 0x0F, 0x01
+_TIMEOUT, _ERROR, _PACKED = 0x0F, 0x01, 0x10
 
 
 class Message(NamedTuple):
@@ -37,24 +39,26 @@ class Message(NamedTuple):
 class Asked(NamedTuple):
     method: int
     timeout_ms: int
+    packed: bool
     body: bytes
 
 
 class Answered(NamedTuple):
     error: bool
+    packed: bool
     body: bytes
 
 
-def request(method: int, timeout_ms: int, body: bytes) -> Message:
+def request(method: int, timeout_ms: int, body: bytes, *, packed: bool = False) -> Message:
     """The timeout is rounded up to one of TIMEOUTS_MS. Raises ValueError for a method above METHOD_MAX."""
     if not 0 <= method <= METHOD_MAX:
         raise ValueError(f"method {method:#x}; 0 to {METHOD_MAX:#x} are allowed")
-    flags = min(bisect_left(TIMEOUTS_MS, timeout_ms), _TIMEOUT)
+    flags = min(bisect_left(TIMEOUTS_MS, timeout_ms), _TIMEOUT) | (_PACKED if packed else 0)
     return Message(flags, varint((method & 0xFF) << 4 | method >> 8) + body)
 
 
-def response(body: bytes, *, error: bool = False) -> Message:
-    return Message(_ERROR if error else 0, body)
+def response(body: bytes, *, error: bool = False, packed: bool = False) -> Message:
+    return Message((_ERROR if error else 0) | (_PACKED if packed else 0), body)
 
 
 def cut(whole: bytes) -> Message:
@@ -66,15 +70,13 @@ def cut(whole: bytes) -> Message:
 
 def read_request(message: Message) -> Asked:
     """Raises RecordError."""
-    if message.flags & ~_TIMEOUT:
-        raise RecordError(f"the flags of a request: {message.flags:#x}")
     said, at = read_varint(message.rest, 0, METHOD_MAX)
     method = (said & 0xF) << 8 | said >> 4
-    return Asked(method, TIMEOUTS_MS[message.flags], message.rest[at:])
+    return Asked(method, TIMEOUTS_MS[message.flags & _TIMEOUT], bool(message.flags & _PACKED), message.rest[at:])
 
 
 def read_response(message: Message) -> Answered:
     """Raises RecordError."""
-    if message.flags & ~_ERROR:
+    if message.flags & ~(_ERROR | _PACKED):
         raise RecordError(f"the flags of an answer: {message.flags:#x}")
-    return Answered(bool(message.flags & _ERROR), message.rest)
+    return Answered(bool(message.flags & _ERROR), bool(message.flags & _PACKED), message.rest)

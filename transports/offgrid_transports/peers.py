@@ -14,6 +14,7 @@ from offgrid_transports.calls import Done, End, Reply
 from offgrid_transports.handshake import HELLO_BYTES, SID_BYTES, Hello, Own
 from offgrid_transports.messages import request
 from offgrid_transports.noise import HandshakeFailed, Keys
+from offgrid_transports.packing import NEWEST, Packing, Words
 from offgrid_transports.path import Path
 from offgrid_transports.records import whole_head
 from offgrid_transports.sealing import Suite
@@ -81,9 +82,10 @@ class Peers:
         steering: Steering,
         send: Callable[[Path, bytes, str], None],
         finish: Callable[[Done, Reply], None],
+        packing: Packing,
     ) -> None:
         self._own, self._timers, self._rng, self._stamp = own, timers, rng, stamp
-        self._send, self._finish = send, finish
+        self._send, self._finish, self._packing = send, finish, packing
         self._steering = steering
         self._peers: OrderedDict[str, Peer] = OrderedDict()
         self._hellos: dict[int, Peer] = {}  # by the number that this side gives the session
@@ -120,7 +122,8 @@ class Peers:
             return
         suite = Suite.AES_CCM_8 if peer.path.shared else Suite.CHACHA20_POLY1305
         try:
-            peer.hello = Hello(self._own, peer.public, suite, new_sid(), self._stamp(), self._early(peer))
+            sid, stamp = new_sid(), self._stamp()
+            peer.hello = Hello(self._own, peer.public, suite, sid, stamp, self._early(peer), dictionary=NEWEST)
         except HandshakeFailed as error:
             self._fail(peer, str(error))
             return
@@ -223,7 +226,8 @@ class Peers:
         if not peer.waiting or peer.bound is not None:
             return b""
         call = peer.waiting[0]
-        message = request(call.method, math.ceil(call.deadline_ms - call.asked_ms), call.body)
+        body, packed = Words(self._packing).shorten(call.body) if peer.path.shared else (call.body, False)
+        message = request(call.method, math.ceil(call.deadline_ms - call.asked_ms), body, packed=packed)
         record = whole_head(request=True, call=1, flags=message.flags) + message.rest
         if HELLO_BYTES + len(record) > min(
             peer.path.frame_bytes, self._steering.frame_bytes(peer.name) or peer.path.frame_bytes

@@ -17,6 +17,7 @@ from offgrid_transports.hearing import Hearing
 from offgrid_transports.noise import Keys
 from offgrid_transports.outgoing import Outgoing, Span
 from offgrid_transports.pacing import Controller
+from offgrid_transports.packing import Packing, Words
 from offgrid_transports.path import Path
 from offgrid_transports.records import (
     ACK_BITS_MAX,
@@ -54,8 +55,11 @@ Content = Whole | Part | Said | Echo
 class Session:
     """`theirs` is the number that the peer has given the session, `ours` the one that frames to here bear."""
 
-    def __init__(self, peer: str, ours: int, theirs: int, suite: Suite, keys: Keys, path: Path) -> None:
+    def __init__(
+        self, peer: str, ours: int, theirs: int, suite: Suite, keys: Keys, path: Path, words: Words | None = None
+    ) -> None:
         self.peer, self.ours, self.theirs, self.suite = peer, ours, theirs, suite
+        self.words = words or Words(Packing())
         self.counts: Counter[str] = Counter()
         self._head = bytes((FRAME_TYPE,)) + theirs.to_bytes(SID_BYTES)
         self._sealer, self._opener = Sealer(suite, keys.sending), Opener(suite, keys.receiving)
@@ -123,6 +127,11 @@ class Session:
         self._ask(list(self._flight.packets.values()))
 
     # ---- what is to be sent
+
+    def shorten(self, body: bytes) -> tuple[bytes, bool]:
+        """A message's body as it is to travel, and whether that is packed: where others wait for the air, that is
+        worth more than the time it takes."""
+        return self.words.shorten(body) if self.path.shared else (body, False)
 
     def send(self, outgoing: Outgoing) -> None:
         self._queues[outgoing.priority].append(outgoing)

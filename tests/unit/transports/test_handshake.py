@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from offgrid_transports.handshake import (
     ANSWERED_MAX,
+    DICTIONARY_MAX,
     HELLO_BYTES,
     HELLOS_A_SECOND,
     HELLOS_AT_ONCE,
@@ -36,8 +37,10 @@ def door(own: Own = B) -> Door:
     return Door(own, lambda: next(numbers))
 
 
-def hello(stamp: int = 1, records: bytes = b"", *, own: Own = A, suite: Suite = Suite.AES_CCM_8) -> Hello:
-    return Hello(own, public(B), suite, 0x0A0A, stamp, records)
+def hello(
+    stamp: int = 1, records: bytes = b"", *, own: Own = A, suite: Suite = Suite.AES_CCM_8, dictionary: int = 0
+) -> Hello:
+    return Hello(own, public(B), suite, 0x0A0A, stamp, records, dictionary=dictionary)
 
 
 def assert_one_session(greeted: Greeted, said: Hello) -> None:
@@ -133,11 +136,23 @@ def flipped(frame: bytes, at: int) -> bytes:
     return frame[:at] + bytes((frame[at] ^ 1,)) + frame[at + 1 :]
 
 
-@pytest.mark.parametrize("suite", range(2, 16))
-def test_an_unknown_suite_is_refused(suite: int) -> None:
+@pytest.mark.parametrize("dictionary", [0, 1, DICTIONARY_MAX])
+def test_a_hello_says_which_dictionaries_its_sender_has(dictionary: int) -> None:
+    said = hello(dictionary=dictionary)
+    greeted = door().greet(0, said.frame)
+    assert (greeted.dictionary, greeted.suite) == (dictionary, Suite.AES_CCM_8)
+    assert_one_session(greeted, said)
+
+
+def test_of_more_than_it_has_room_for_it_says_the_last_it_has() -> None:
+    assert door().greet(0, hello(dictionary=DICTIONARY_MAX + 1).frame).dictionary == DICTIONARY_MAX
+
+
+@pytest.mark.parametrize("said", range(1, 16))
+def test_nobody_on_the_way_changes_what_it_says(said: int) -> None:
     frame = hello().frame
-    with pytest.raises(HandshakeFailed, match=f"suite {suite}"):
-        door().greet(0, bytes((0x10 | suite,)) + frame[1:])
+    with pytest.raises(HandshakeFailed):
+        door().greet(0, bytes((frame[0] ^ said,)) + frame[1:])
 
 
 def test_so_many_hellos_a_second_are_read_and_no_more() -> None:

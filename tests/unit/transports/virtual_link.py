@@ -7,6 +7,7 @@ import heapq
 import itertools
 from collections.abc import Callable
 from random import Random
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -20,6 +21,15 @@ from offgrid_transports.path import Path
 from offgrid_transports.transport import BROADCAST, Priority, Transport
 
 CLEAN = Faults()
+
+
+class Time(Protocol):
+    """As nodes are given it."""
+
+    @property
+    def now_ms(self) -> int: ...
+
+    def schedule(self, delay_ms: int, fn: Callable[[], object]) -> None: ...
 
 
 class VirtualTime:
@@ -49,7 +59,7 @@ class Node:
 
     def __init__(
         self,
-        world: VirtualTime,
+        world: Time,
         end: Transport,
         name: str,
         *,
