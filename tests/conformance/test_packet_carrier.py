@@ -280,8 +280,19 @@ def test_a_megabyte_is_fragmented_and_comes_whole() -> None:
     assert world.net.frames_sent > 1_000_000 // 254
 
 
-def test_an_answer_too_large_is_refused_and_says_what_to_do() -> None:
+def test_an_answer_comes_in_blocks_that_is_too_long_for_one_message() -> None:
     outcome = World().over_packets("admin", f"{STATE}/ListEvents", state_pb2.ListEventsRequest(page_size=5_000_000))
+    assert isinstance(outcome, state_pb2.ListEventsResponse)
+    assert outcome.next_page_token == "t" * 5_000_000
+
+
+def test_a_request_goes_in_blocks_that_is_too_long_for_one_message() -> None:
+    request = jobs_pb2.CreateMissionRequest(title="long", description="x" * 5_000_000)
+    assert isinstance(World().over_packets("admin", CREATE, request), jobs_pb2.CreateMissionResponse)
+
+
+def test_an_answer_too_large_is_refused_and_says_what_to_do() -> None:
+    outcome = World().over_packets("admin", f"{STATE}/ListEvents", state_pb2.ListEventsRequest(page_size=17_000_000))
     assert isinstance(outcome, Exhausted)
     assert outcome.reason == "ResponseTooLarge"
     assert "smaller page" in outcome.message
@@ -289,7 +300,7 @@ def test_an_answer_too_large_is_refused_and_says_what_to_do() -> None:
 
 def test_a_request_too_large_is_refused_before_it_is_sent() -> None:
     world = World()
-    ends = world.begin("admin", CREATE, jobs_pb2.CreateMissionRequest(description="x" * 5_000_000))
+    ends = world.begin("admin", CREATE, jobs_pb2.CreateMissionRequest(description="x" * 17_000_000))
     assert isinstance(ends[0], Exhausted)
     assert ends[0].reason == "RequestTooLarge"
     assert world.net.frames_sent == 0

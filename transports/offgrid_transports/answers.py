@@ -142,6 +142,7 @@ class Answers:
         body: bytes,
         *,
         error: bool = False,
+        partial: bool = False,
         priority: Priority = Priority.JOB,
     ) -> bool:
         """Answers a request, once; False when nobody waits for it any more. Raises MessageTooLarge; the request is
@@ -150,7 +151,7 @@ class Answers:
         if opened is None or opened.phase is not _Phase.EXECUTING:
             return False
         said, packed = self._session.shorten(body)
-        message = response(said, error=error, packed=packed)
+        message = response(said, error=error, partial=partial, packed=packed)
         opened.answer = Outgoing(request=False, call=call, message=message, priority=priority)
         opened.phase = _Phase.ANSWERING
         self._session.on_answer()

@@ -46,6 +46,8 @@ class Reply:
     end: End
     body: bytes = b""
     detail: str = ""
+    partial: bool = False
+    """`body` is of a long message, and for long_calls.py."""
 
 
 Done = Callable[[Reply], None]
@@ -187,13 +189,13 @@ class Calls:
 
     def _finish(self, now_ms: float, call: int, message: Message) -> None:
         try:
-            error, packed, body = read_response(message)
+            error, partial, packed, body = read_response(message)
             if packed:
                 body = self._session.words.lengthen(body)
         except (RecordError, PackingError) as fault:
             self._end(now_ms, call, Reply(End.UNKNOWN, detail=f"its answer is malformed: {fault}"))
         else:
-            self._end(now_ms, call, Reply(End.ERROR if error else End.OK, body))
+            self._end(now_ms, call, Reply(End.ERROR if error else End.OK, body, partial=partial))
 
     def _end(self, now_ms: float, call: int, reply: Reply) -> None:
         opened = self._open.pop(call)

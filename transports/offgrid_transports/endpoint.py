@@ -72,6 +72,8 @@ class Endpoint:
         self.on_change: Callable[[Transport], None] = lambda transport: None
         """A link came up or went, or has other neighbours."""
         self._identify, self._now_ms, self._rng = identify, now_ms, rng
+        self.now_ms: Callable[[], float] = now_ms
+        self.later: Schedule = schedule
         self._door = Door(own, self._new_sid)
         self._gathering, self._kept = gathering or Gathering(), kept or Kept()
         self._gathering.on_evicted = self._on_evicted
@@ -157,6 +159,7 @@ class Endpoint:
         body: bytes,
         *,
         error: bool = False,
+        partial: bool = False,
         priority: Priority = Priority.JOB,
     ) -> bool:
         """Answers a request, once; False when nobody waits for it any more. Raises MessageTooLarge."""
@@ -164,7 +167,7 @@ class Endpoint:
         if bound is None or bound.session.peer != request.peer:
             return False
         now_ms = self._now_ms()
-        taken = bound.answers.respond(now_ms, request.call, body, error=error, priority=priority)
+        taken = bound.answers.respond(now_ms, request.call, body, error=error, partial=partial, priority=priority)
         self._touch(bound)
         self._pump.turn()
         return taken

@@ -1,9 +1,10 @@
 """Requests and responses as they travel: five bits of flags, and the rest.
 
     request     timeout 4 bits, packed 1 bit | method (varint) | body
-    response    error 1 bit, packed 1 bit | body
+    response    error 1 bit, partial 1 bit, packed 1 bit | body
 
-The body of a packed message is as packing.py has it.
+The body of a packed message is as packing.py has it; a partial answer is the beginning of a long one, a partial
+error says why there is no more of it (long_messages.py).
 
 In pieces a message begins with a byte that holds the flags. A method's number is 12 bits, its domain's 4 above and its
 place's 8 below; they travel as place * 16 + domain, so that the first methods of each domain take one byte.
@@ -21,7 +22,7 @@ TIMEOUTS_MS = (250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000, 120
                14_400_000, 43_200_000, 86_400_000)  # fmt: skip
 METHOD_MAX = 0x0FFF
 BODY_BYTES_MAX = MESSAGE_BYTES_MAX - 8
-_TIMEOUT, _ERROR, _PACKED = 0x0F, 0x01, 0x10
+_TIMEOUT, _ERROR, _PARTIAL, _PACKED = 0x0F, 0x01, 0x02, 0x10
 
 
 class Message(NamedTuple):
@@ -45,6 +46,7 @@ class Asked(NamedTuple):
 
 class Answered(NamedTuple):
     error: bool
+    partial: bool
     packed: bool
     body: bytes
 
@@ -57,8 +59,9 @@ def request(method: int, timeout_ms: int, body: bytes, *, packed: bool = False) 
     return Message(flags, varint((method & 0xFF) << 4 | method >> 8) + body)
 
 
-def response(body: bytes, *, error: bool = False, packed: bool = False) -> Message:
-    return Message((_ERROR if error else 0) | (_PACKED if packed else 0), body)
+def response(body: bytes, *, error: bool = False, partial: bool = False, packed: bool = False) -> Message:
+    flags = (_ERROR if error else 0) | (_PARTIAL if partial else 0) | (_PACKED if packed else 0)
+    return Message(flags, body)
 
 
 def cut(whole: bytes) -> Message:
@@ -77,6 +80,7 @@ def read_request(message: Message) -> Asked:
 
 def read_response(message: Message) -> Answered:
     """Raises RecordError."""
-    if message.flags & ~(_ERROR | _PACKED):
-        raise RecordError(f"the flags of an answer: {message.flags:#x}")
-    return Answered(bool(message.flags & _ERROR), bool(message.flags & _PACKED), message.rest)
+    flags = message.flags
+    if flags & ~(_ERROR | _PARTIAL | _PACKED):
+        raise RecordError(f"the flags of an answer: {flags:#x}")
+    return Answered(bool(flags & _ERROR), bool(flags & _PARTIAL), bool(flags & _PACKED), message.rest)

@@ -23,7 +23,8 @@ from offgrid_node.services.packet_status import fault_from_bytes
 from offgrid_node.services.router import METHODS, Method
 from offgrid_transports.calls import End, Reply
 from offgrid_transports.endpoint import Endpoint
-from offgrid_transports.messages import BODY_BYTES_MAX
+from offgrid_transports.long_calls import LongCalls
+from offgrid_transports.long_messages import LONG_BYTES_MAX
 
 RETRY_MS = 1000
 
@@ -32,7 +33,7 @@ class PacketRoad:
     """Calls out over a node's endpoint."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+        self._endpoint, self._calls = endpoint, LongCalls(endpoint)
 
     def reaches(self, node: str) -> bool:
         return self._endpoint.reaches(node)
@@ -51,13 +52,11 @@ class PacketRoad:
         if not self._endpoint.reaches(node):
             raise Unavailable(f"no packet link leads to {node}", reason=NO_ROAD, retry_ms=RETRY_MS)
         body = request.SerializeToString()
-        if len(body) > BODY_BYTES_MAX:
-            said = f"{method}: {len(body)} bytes, packet links take {BODY_BYTES_MAX}"
+        if len(body) > LONG_BYTES_MAX:
+            said = f"{method}: {len(body)} bytes, packet links take {LONG_BYTES_MAX}"
             raise Exhausted(said, reason="RequestTooLarge")
         number, priority = METHOD_NUMBERS[method], priority_of(method)
-        self._endpoint.call(
-            node, number, body, timeout_ms, lambda reply: done(_outcome(known, reply)), priority=priority
-        )
+        self._calls.call(node, number, body, timeout_ms, lambda reply: done(_outcome(known, reply)), priority=priority)
 
 
 def _outcome(method: Method, reply: Reply) -> Message | Fault:

@@ -23,7 +23,7 @@ from offgrid_node.services.router import METHODS, Outcome, Router
 from offgrid_node.services.stream import Stream
 from offgrid_transports.answers import Request
 from offgrid_transports.endpoint import Endpoint
-from offgrid_transports.messages import BODY_BYTES_MAX
+from offgrid_transports.long_answers import LongAnswers
 from offgrid_transports.transport import Priority
 
 Identify = Callable[[str], Caller | None]
@@ -39,20 +39,26 @@ class PacketServer:
     ) -> None:
         """`identify` maps the peer that has proved to be that node to who it is here, or None; `limits` are per
         caller."""
-        self._endpoint = endpoint
+        self._answers = LongAnswers(endpoint)
         self._router = router
         self._identify = identify
         self._clock = clock
         self._budget = Budget(limits or Limits())
         endpoint.on_request = self._serve
 
-    def _serve(self, request: Request) -> None:
+    def _serve(self, arrived: Request) -> None:
         visit: Visit | None = None
         outcome: Outcome | Fault
+        request = arrived
         try:
             caller = self._identify(request.peer) or ANONYMOUS
             visit = self._budget.enter(caller.node_id or request.peer, self._clock.now().mono_ms)
-            visit.take(len(request.body))
+            visit.take(len(arrived.body))
+            asked = self._answers.on_request(arrived)
+            if asked is None:  # a block of a long message
+                visit.leave()
+                return
+            request = asked
             outcome = self._dispatch(caller, request)
         except Fault as fault:
             outcome = fault
@@ -84,15 +90,15 @@ class PacketServer:
             outcome.cancel()
             outcome = Internal("a unary method answered with a stream", reason="HandlerFailed")
         if not isinstance(outcome, Fault):
-            body = outcome.SerializeToString()
-            if len(body) <= BODY_BYTES_MAX:
-                self._endpoint.respond(request, body, priority=_priority(request))
+            body, most = outcome.SerializeToString(), self._answers.most(request)
+            if len(body) <= most:
+                self._answers.respond(request, body, priority=_priority(request))
                 return
             outcome = Exhausted(
-                f"the answer has {len(body)} bytes, packet links take {BODY_BYTES_MAX}; ask for a smaller page",
+                f"the answer has {len(body)} bytes, packet links take {most}; ask for a smaller page",
                 reason="ResponseTooLarge",
             )
-        self._endpoint.respond(request, fault_to_bytes(outcome), error=True, priority=_priority(request))
+        self._answers.respond(request, fault_to_bytes(outcome), error=True, priority=_priority(request))
 
 
 def _priority(request: Request) -> Priority:
