@@ -13,6 +13,7 @@ from offgrid_tools.sim.mutants import (
     comebacks,
     jobs,
     ledger,
+    mail,
     market,
     mesh,
     objects,
@@ -41,6 +42,7 @@ SAMPLE = (
     "old-identity-admitted",
     "dropped-without-snapshot",
     "windows-overlap",
+    "taken-is-forgotten",
 )
 
 
@@ -54,7 +56,9 @@ def test_a_planted_bug_is_found(mutant: str) -> None:
 def test_no_two_domains_plant_bugs_of_one_name() -> None:
     assert len(MUTANTS) == sum(
         len(room.MUTANTS) for room in (runtime, jobs, market, redundant, terms, bustle, perils, mesh, ledger)
-    ) + sum(len(room.MUTANTS) for room in (objects, vault, outlived, upkeep, changes, rotation, comebacks, sessions))
+    ) + sum(
+        len(room.MUTANTS) for room in (objects, vault, outlived, upkeep, changes, rotation, comebacks, sessions, mail)
+    )
 
 
 def test_what_was_planted_is_gone_afterwards() -> None:

@@ -4,9 +4,9 @@ likes."""
 from __future__ import annotations
 
 from offgrid_tools.sim.main import simulate, sweep
-from offgrid_tools.sim.plan import CUTS_MESH, MARKET_MESH, TALK_MESH, VAULT_MESH, draw
+from offgrid_tools.sim.plan import CUTS_MESH, MAIL_MESH, MARKET_MESH, TALK_MESH, VAULT_MESH, draw
 
-SEEDS, MARKET_SEEDS, VAULT_SEEDS, CUT_SEEDS, TALK_SEEDS = 6, 3, 5, 2, 6
+SEEDS, MARKET_SEEDS, VAULT_SEEDS, CUT_SEEDS, TALK_SEEDS, MAIL_SEEDS = 6, 3, 5, 2, 6, 4
 
 
 def test_no_seed_breaks_an_invariant_and_each_repeats_itself() -> None:
@@ -50,6 +50,15 @@ def test_sessions_that_are_kept_short_of_room_break_no_invariant() -> None:
     assert summary.unequal == []
     for met in ("events of sessions", "events of sessions dropped", "summaries joined", "sessions purged"):
         assert summary.met[met] > TALK_SEEDS
+
+
+def test_people_who_never_meet_get_their_mail_once_by_way_of_boxes() -> None:
+    """`soak mail` has a thousand."""
+    summary = sweep(range(MAIL_SEEDS), mesh=MAIL_MESH, twice=True)
+    assert summary.violations == {}
+    assert summary.unequal == []
+    for met in ("mail custody", "mail handed over", "mail taken", "mail answered", "mail expired"):
+        assert summary.met[met] > 0, met
 
 
 def test_a_broker_of_the_market_may_lie() -> None:

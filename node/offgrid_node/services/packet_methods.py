@@ -181,6 +181,7 @@ _PRIORITIES: Mapping[str, Priority] = {
     "offgrid.v1.LedgerService": Priority.PAYMENT,
     "offgrid.v1.ObjectService": Priority.BULK,
     "offgrid.v1.BackupService": Priority.BULK,
+    "offgrid.v1.MailService": Priority.BULK,
 }
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from offgrid.client.host import Host
     from offgrid.client.jobs import Jobs, Market
     from offgrid.client.ledger import Ledger
+    from offgrid.client.mail import Mail
     from offgrid.client.memory import Memory
     from offgrid.client.mesh import Mesh
     from offgrid.client.objects import Objects
@@ -120,6 +121,12 @@ class Client:
         from offgrid.client.sessions import Sessions
 
         return Sessions(self._calls)
+
+    @cached_property
+    def mail(self) -> Mail:
+        from offgrid.client.mail import Mail
+
+        return Mail(self._calls)
 
     @cached_property
     def memory(self) -> Memory:

@@ -73,6 +73,7 @@ ROOT = LazyGroup(
         "outbox": Entry("objects:outbox", "What is on its way to its hosts."),
         "placement": Entry("root:PLACEMENT", "Why objects lie where they do."),
         "quorum": Entry("root:QUORUM", "Create, ack, show and list quorums."),
+        "mail": Entry("root:MAIL", "Send messages and jobs to members that are away; read what came."),
         "events": Entry("events:events", "What the journal says happened."),
         "state": Entry("root:STATE", "Sessions of applications, kinds of events, and backups of the node's store."),
         "memory": Entry("root:MEMORY", "What the node remembers of events, also of those that are gone."),
@@ -217,6 +218,21 @@ PLACEMENT = LazyGroup(
     "placement",
     {"explain": Entry("placement:explain", "What every host holds of an object, or would get, and why.")},
     "Why objects lie where they do.",
+    common_options(),
+)
+MAIL = LazyGroup(
+    "mail",
+    {
+        "send": Entry("mail:send", "Send a message to the people at another node."),
+        "job": Entry("mail:job", "Have another core run a job, whether it is up or not."),
+        "sent": Entry("mail:sent", "What this node has sent, the newest first."),
+        "show": Entry("mail:show", "What came of what this node has sent; of a job, its result."),
+        "inbox": Entry("mail:inbox", "Messages that others have sent to this node."),
+        "read": Entry("mail:read", "Read a message."),
+        "rm": Entry("mail:rm", "Delete messages."),
+        "held": Entry("mail:held", "What this node holds for others until they come by."),
+    },
+    "Send messages and jobs to members that are away; read what came.",
     common_options(),
 )
 QUORUM = LazyGroup(

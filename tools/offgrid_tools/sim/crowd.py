@@ -17,6 +17,7 @@ from offgrid_tools.sim.liars import (
     IdentityThief,
     JobLiar,
     LedgerLiar,
+    LyingBox,
     LyingBroker,
     LyingHost,
     LyingOwner,
@@ -24,6 +25,7 @@ from offgrid_tools.sim.liars import (
 )
 from offgrid_tools.sim.plan import JOBS_MAX, JOBS_MIN, REQUIRED_MILLI, STORM_JOBS, Plan
 from offgrid_tools.sim.process import Process
+from offgrid_tools.sim.turns import Turns
 from offgrid_tools.sim.users import (
     DeadlyUser,
     DemandingUser,
@@ -42,6 +44,7 @@ from offgrid_tools.sim.users import (
     SchedulingUser,
     Speaker,
     TrustingUser,
+    Writer,
 )
 from offgrid_tools.sim.vault import Vault
 from offgrid_tools.sim.vices import FORKS, LIES, REMOVED
@@ -54,7 +57,7 @@ COME_WITHIN_US = 2 * SECOND
 RICH_MICRO, POOR_MICRO, AMOUNT_MAX_MICRO = 10**9, 40_000, 10**6
 
 Thief = IdentityThief | RootThief
-Liar = Thief | FalseWorker | Forger | JobLiar | LyingBroker | LyingHost | LyingOwner | LedgerLiar
+Liar = Thief | FalseWorker | Forger | JobLiar | LyingBox | LyingBroker | LyingHost | LyingOwner | LedgerLiar
 
 
 class Crowd:
@@ -69,7 +72,7 @@ class Crowd:
         self.demanding = list(self._demanding())
         self.leaving = list(self._leaving())
         self.people: list[Person] = [*self.workers, *self.demanding, *self.keepers, *self.payers, *self._others()]
-        self.people += [*self._bustling(), *self._speaking()]
+        self.people += [*self._bustling(), *self._speaking(), *self._writing()]
         self.liars = list(self._liars())
 
     def _workers(self) -> Iterator[JobUser]:
@@ -111,6 +114,13 @@ class Crowd:
             for number in range(talk.speakers):
                 name = f"{process.spec.name}-{number}"
                 yield Speaker(self._cluster.engine, self._cluster.monitor, process, talk.acts, name)
+
+    def _writing(self) -> Iterator[Person]:
+        post, engine, monitor = self._plan.post, self._cluster.engine, self._cluster.monitor
+        for name in post.writers if post is not None else ():
+            assert post is not None
+            others = [self._cluster.processes[each].node_id for each in post.writers if each != name]
+            yield Writer(engine, monitor, self._cluster.processes[name], others, post.mails, sure=not post.liar)
 
     def _trust_all(self, core: Process) -> None:
         """It has known its hosts for long."""
@@ -220,6 +230,8 @@ class Crowd:
             yield JobLiar(cluster, liar)
         if plan.broker_liar:
             yield LyingBroker(cluster, cluster.processes[plan.broker_liar])
+        if plan.post is not None and plan.post.liar:
+            yield LyingBox(cluster, cluster.processes[plan.post.liar])
         for name in plan.false_hosts:
             yield FalseWorker(cluster, cluster.processes[name])
         if plan.bustle.forger:
@@ -238,6 +250,8 @@ class Crowd:
         """Everybody, within a moment."""
         for core in self._cluster.with_role(CORE) if self._plan.bustle.drop else ():
             DropHelper(self._cluster, core)
+        if self._plan.post is not None and self._plan.post.apart:
+            Turns(self._cluster, self._plan.post, lambda: not self.wanting()).begin()
         for person in (*self.people, *self.leaving):
             self._cluster.engine.after(self._rng.randint(0, COME_WITHIN_US), person.start)
 

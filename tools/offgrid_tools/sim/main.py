@@ -25,6 +25,7 @@ from offgrid_tools.sim.plan import HOME, draw
 from offgrid_tools.sim.vices import LIES, RESTORED, ROTS
 
 LOOK_US = 500 * MS
+MAIL_US = 600 * SECOND  # for mail between those who never meet, whose mailboxes are full now and then
 FINISH_US = 150 * SECOND  # after the last misfortune everything must have come to its end by then
 # So long a host that is drained may wait: only then is one that has died taken for lost, and what it kept made anew.
 DRAINED_US = REPAIR_AFTER_MS * MS + FINISH_US
@@ -107,7 +108,7 @@ class Run:
 
     def _until_settled(self) -> None:
         """Until the misfortunes are over and everybody has what they wanted."""
-        self._until(self._unfinished)
+        self._until(self._unfinished, MAIL_US if self.plan.post is not None else FINISH_US)
 
     def _until(self, unfinished: Callable[[], str], within_us: int = FINISH_US) -> None:
         engine = self.cluster.engine

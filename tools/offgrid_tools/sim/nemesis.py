@@ -14,6 +14,7 @@ from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.events import BROKER, HOST
 from offgrid_node.protocol.jobs.terms import LOSSES_MAX
 from offgrid_node.protocol.ledger.tables import LOG, SLOTS, TRANSFERS
+from offgrid_node.protocol.mail.tables import HELD, MESSAGES, OUTBOX, OWN, SEEN
 from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, WRAP_LABELS
 from offgrid_node.protocol.quorum.tables import FENCES, QUORUMS
 from offgrid_node.protocol.state.sessions.tables import BLOCKS, PURGING, RETENTION, SESSIONS, SNAPSHOTS
@@ -49,6 +50,7 @@ TALK_BAITS = (
     writes_to(frozenset({PURGING})),
     writes_to(frozenset({SESSIONS, SNAPSHOTS, SUMMARIES, RETENTION})),
 )
+MAIL_BAITS = (writes_to(frozenset({OWN, OUTBOX})), writes_to(frozenset({HELD})), writes_to(frozenset({SEEN, MESSAGES})))
 VAULT_BAITS = (KEEPING, writes_to(frozenset({WRAP_LABELS})))  # where there are neither jobs nor votes
 
 
@@ -117,6 +119,10 @@ class Nemesis:
         if plan.talk is not None:
             own = (self._crash, self._trap, self._trap, *[self._commit_failure] * 3, self._clock_step)
             self._only = (*own, breakage.power_cut, breakage.store_full)
+        if plan.post is not None:  # a clock that is set by a day: no seed sees its mail expire
+            self._baits = MAIL_BAITS
+            own = (self._crash, self._trap, self._trap, self._trap, self._commit_failure, self._reset)
+            self._only = own if plan.post.apart else (*own, self._partition, self._one_way)
         self._next()
 
     def excuses(self, error: str) -> bool:

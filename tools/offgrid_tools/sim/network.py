@@ -112,6 +112,7 @@ class Network:
     def __init__(self, engine: Engine, tap: Tap, name_of: Callable[[str], str]) -> None:
         self._engine, self.tap, self._name_of = engine, tap, name_of
         self.faults = Faults()
+        self.places: dict[str, int] = {}  # of nodes that are out of each other's reach, whatever the roads are like
         self.nodes: dict[str, Listener] = {}
         self.liars: dict[str, LyingListener] = {}
         self._ears: dict[type[Message], list[Ear]] = {}
@@ -120,7 +121,9 @@ class Network:
         self.lost = 0
 
     def cut(self, source: str, target: str) -> bool:
-        faults = self.faults
+        faults, places = self.faults, self.places
+        if places and places.get(source) != places.get(target):
+            return True
         if faults.cuts and (source, target) in faults.cuts:
             return True
         return bool(faults.group_of) and faults.group_of.get(source, 0) != faults.group_of.get(target, 0)

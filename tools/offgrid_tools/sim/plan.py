@@ -15,6 +15,7 @@ from random import Random
 from offgrid_node.protocol.events import BROKER, CORE, HOST
 from offgrid_tools.sim.bustle import CALM, Bustle, draw_bustle
 from offgrid_tools.sim.engine import SECOND
+from offgrid_tools.sim.post import Post, draw_post
 from offgrid_tools.sim.spec import Spec
 from offgrid_tools.sim.talk import Talk, draw_talk
 from offgrid_tools.sim.users.jobs import Redundancy
@@ -66,8 +67,8 @@ MARKETS = (
     with_roles(MARKET, "host-a", BROKER, CORE),
 )
 
-HOME, MARKET_MESH, VAULT_MESH, CUTS_MESH, TALK_MESH = "home", "market", "vault", "cuts", "talk"
-MESHES = (HOME, MARKET_MESH, VAULT_MESH, CUTS_MESH, TALK_MESH)
+HOME, MARKET_MESH, VAULT_MESH, CUTS_MESH, TALK_MESH, MAIL_MESH = "home", "market", "vault", "cuts", "talk", "mail"
+MESHES = (HOME, MARKET_MESH, VAULT_MESH, CUTS_MESH, TALK_MESH, MAIL_MESH)
 
 JOBS_MIN, JOBS_MAX = 2, 6  # per user
 STORM_CHANCE, STORM_JOBS = 0.08, 4  # some seeds are longer and busier, with so many times the jobs
@@ -111,6 +112,7 @@ class Plan:
     bustle: Bustle = CALM
     vault: Vault | None = None
     talk: Talk | None = None
+    post: Post | None = None
     sizes_tokens: tuple[int, ...] = (0,)  # that jobs may have; 0: what is made of their inputs
     false_hosts: tuple[str, ...] = ()  # that do their work wrong; fewer than the quorum of redundant jobs
 
@@ -130,6 +132,9 @@ def draw(seed: int, mesh: str = HOME) -> Plan:
     if mesh == TALK_MESH:
         talk, layout = draw_talk(seed)
         return replace(_bare(layout), talk=talk)
+    if mesh == MAIL_MESH:
+        post, layout = draw_post(seed)
+        return replace(_bare(layout), post=post)
     plan = _with_redundancy(_market(seed) if mesh == MARKET_MESH else _home(seed), mesh, seed)
     if plan.bustle.chains and plan.false_hosts:  # what a false host puts out, and is believed, nobody can foresee
         plan = replace(plan, bustle=replace(plan.bustle, chains=False))

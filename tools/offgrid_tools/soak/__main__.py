@@ -8,6 +8,7 @@ epochs    a real mesh whose witnesses come, go, fork, are restored and die by ki
 sim       seeds of the simulator, five machines that do everything
 market    seeds of the simulator, three brokers and ten hosts, some of whom lie
 vault     seeds of the simulator, owners of objects and eight hosts, two of which may be lost
+mail      seeds of the simulator, people who write to each other and never meet, by way of mailboxes, one of which may lie
 talk      seeds of the simulator, applications that record in sessions, with little room for what they say
 cuts      seeds of the simulator in which the power of owners and hosts fails at random writes, and nothing else; and
           power cuts at the files of sessions: store, log and rings of keys
@@ -36,7 +37,7 @@ from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 
-from offgrid_tools.sim.plan import MARKET_MESH, TALK_MESH, VAULT_MESH
+from offgrid_tools.sim.plan import MAIL_MESH, MARKET_MESH, TALK_MESH, VAULT_MESH
 from offgrid_tools.soak.auctions import soak_auctions
 from offgrid_tools.soak.bluetooth import soak_bluetooth
 from offgrid_tools.soak.configs import soak_configs
@@ -67,6 +68,7 @@ ROUNDS = {
     "market": 500,
     "vault": 1_000,
     "talk": 1_000,
+    "mail": 1_000,
     "cuts": 1_000,
     "mutants": 100,
     "ledger": 2_000,
@@ -119,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "market": lambda rounds: soak_seeds(seed, rounds, say, MARKET_MESH),
         "vault": lambda rounds: soak_seeds(seed, rounds, say, VAULT_MESH),
         "talk": lambda rounds: soak_seeds(seed, rounds, say, TALK_MESH),
+        "mail": lambda rounds: soak_seeds(seed, rounds, say, MAIL_MESH),
         "cuts": lambda rounds: soak_cuts(seed, rounds, say),
         "mutants": lambda rounds: soak_mutants(0 if chosen.seed is None else seed, rounds, say),
         "ledger": lambda rounds: soak_ledger(seed, rounds, say, chosen.python),

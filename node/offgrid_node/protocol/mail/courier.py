@@ -19,7 +19,7 @@ from offgrid_node.protocol.effects import Call
 from offgrid_node.protocol.errors import Fault, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.timers import Timers
 
-PAUSE_MS, PAUSE_MS_MAX = 2_000, 300_000  # a peer that does not answer
+PAUSE_MS, PAUSE_MS_MAX = 2_000, 60_000  # a peer that does not answer
 AGAIN_MS, AGAIN_MS_MAX = 10_000, 3_600_000  # what a peer refuses
 TIMEOUT_MS, TIMEOUT_MS_PER_KIB, TIMEOUT_MS_MAX = 15_000, 10_000, 600_000  # a slow link takes seconds for a KiB
 

@@ -1,6 +1,7 @@
 """Members that lie, a file per kind of lie. What they send is well-formed and signed with their own keys, or with
 such as were replaced; only the rules of the honest can refuse it."""
 
+from offgrid_tools.sim.liars.box import LyingBox
 from offgrid_tools.sim.liars.broker import LyingBroker
 from offgrid_tools.sim.liars.forger import Forger
 from offgrid_tools.sim.liars.host import LyingHost
@@ -16,6 +17,7 @@ __all__ = [
     "IdentityThief",
     "JobLiar",
     "LedgerLiar",
+    "LyingBox",
     "LyingBroker",
     "LyingHost",
     "LyingOwner",

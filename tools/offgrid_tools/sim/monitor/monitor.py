@@ -24,6 +24,7 @@ from offgrid_tools.sim.monitor.ledger import LedgerRules
 from offgrid_tools.sim.monitor.lines import LineRules
 from offgrid_tools.sim.monitor.lookers import Lookers
 from offgrid_tools.sim.monitor.losses import LossRules
+from offgrid_tools.sim.monitor.mail import MailRules
 from offgrid_tools.sim.monitor.market import MarketRules
 from offgrid_tools.sim.monitor.mesh import MeshRules
 from offgrid_tools.sim.monitor.met import Met
@@ -63,6 +64,7 @@ class Monitor:
         self.secrets, self.comebacks = SecretRules(evidence), ComebackRules(evidence)
         self.ledger = LedgerRules(evidence)
         self.met = Met(evidence)
+        self.mail = MailRules(evidence, self.met.counts)
         self.sessions = SessionRules(evidence, self.met.counts)
         self.summaries = SummaryRules(evidence, self.sessions)
         self._rules = [each for each in vars(self).values() if isinstance(each, Rules)]
@@ -88,6 +90,8 @@ class Monitor:
     def on_answered(self, source: str, target: str, request: Message, reply: Message | Fault) -> None:
         if isinstance(request, jobs_pb2.CancelStartsRequest) and not isinstance(reply, Fault):
             self.stops.on_stopped(source, target, request)
+        elif not isinstance(reply, Fault):
+            self.mail.on_answered(source, request)
 
     def on_bytes(self, source: str, target: str, data: bytes) -> None:
         self.secrets.on_bytes(source, target, data)

@@ -9,6 +9,7 @@ from offgrid_tools.sim.mutants import (
     comebacks,
     jobs,
     ledger,
+    mail,
     market,
     mesh,
     objects,
@@ -42,6 +43,7 @@ MUTANTS: dict[str, Mutant] = {
     **comebacks.MUTANTS,
     **ledger.MUTANTS,
     **sessions.MUTANTS,
+    **mail.MUTANTS,
 }
 
 __all__ = ["MUTANTS", "Mutant"]

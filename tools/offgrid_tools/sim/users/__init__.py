@@ -7,6 +7,7 @@ from offgrid_tools.sim.users.jobs import JobUser
 from offgrid_tools.sim.users.landlord import HostOwner
 from offgrid_tools.sim.users.leaving import LeavingOwner
 from offgrid_tools.sim.users.ledger import LedgerOpener, Payer
+from offgrid_tools.sim.users.mail import Writer
 from offgrid_tools.sim.users.objects import ObjectUser
 from offgrid_tools.sim.users.other_keys import IdentityOwner, RootOwner
 from offgrid_tools.sim.users.person import Person
@@ -34,4 +35,5 @@ __all__ = [
     "SchedulingUser",
     "Speaker",
     "TrustingUser",
+    "Writer",
 ]

@@ -1,0 +1,36 @@
+"""What a seed of the mail's mesh has in store: people who write to each other, and boxes that hold what they write. In
+most seeds no two of them are ever in reach of each other: they take turns at being near the boxes. One box may lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from random import Random
+
+from offgrid_tools.sim.spec import Spec
+
+WRITERS, BOXES = ("ann", "ben", "cid"), ("box-a", "box-b", "box-c")
+MAILS = (2, 5)
+APART_CHANCE, LIAR_CHANCE, SMALL_CHANCE = 0.7, 0.4, 0.2
+SMALL_BYTES = 4_000  # of a box: a quarter of it is four short messages
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """`mails` are written by each; `apart`: no two writers ever meet."""
+
+    writers: tuple[str, ...]
+    boxes: tuple[str, ...]
+    mails: int
+    apart: bool
+    liar: str
+
+
+def draw_post(seed: int) -> tuple[Post, tuple[Spec, ...]]:
+    """The same for the same seed."""
+    rng = Random(f"post {seed}")  # noqa: S311 - a simulation must be repeatable
+    writers, boxes = WRITERS[: rng.randint(2, 3)], BOXES[: rng.randint(1, 3)]
+    lies = len(boxes) > 1 and rng.random() < LIAR_CHANCE
+    post = Post(writers, boxes, rng.randint(*MAILS), rng.random() < APART_CHANCE, rng.choice(boxes) if lies else "")
+    writer = Spec("", frozenset(), 1, 0, executors=(), economy=False)
+    box = replace(writer, mailbox_bytes=SMALL_BYTES) if rng.random() < SMALL_CHANCE else writer
+    return post, (*(replace(writer, name=name) for name in writers), *(replace(box, name=name) for name in boxes))
