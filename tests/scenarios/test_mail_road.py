@@ -50,6 +50,7 @@ class MailTown(Town):
         return answers[0]
 
     def write(self, text: str = "bring the battery", **terms: int) -> int:
+        self.cluster.monitor.mail.expect(self["alice"].node_id, self["carol"].node_id, text)
         message = mail_pb2.TakeMessageRequest(data=text.encode())
         request = mail_pb2.SendMailRequest(node="carol", message=message, **terms)  # type: ignore[arg-type]
         return self.mail("alice", "SendMail", request, mail_pb2.SendMailResponse).mail.number
