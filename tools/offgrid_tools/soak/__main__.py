@@ -8,7 +8,7 @@ epochs    a real mesh whose witnesses come, go, fork, are restored and die by ki
 sim       seeds of the simulator, five machines that do everything
 market    seeds of the simulator, three brokers and ten hosts, some of whom lie
 vault     seeds of the simulator, owners of objects and eight hosts, two of which may be lost
-mail      seeds of the simulator, people who never meet and write to each other by way of mailboxes, one of which may lie
+mail      seeds of the simulator, people who never meet and write to each other by mailboxes, one of which may lie
 talk      seeds of the simulator, applications that record in sessions, with little room for what they say
 cuts      seeds of the simulator in which the power of owners and hosts fails at random writes, and nothing else; and
           power cuts at the files of sessions: store, log and rings of keys

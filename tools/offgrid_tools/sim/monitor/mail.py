@@ -42,6 +42,7 @@ class MailRules(Rules):
         self._evidence, self._counts = evidence, counts
         self._written: dict[tuple[str, str, str], int] = {}  # source, destination, text → how often it came
         self._came: dict[str, str] = {}  # message → at whom
+        self._lying: set[tuple[str, bytes]] = set()  # messages that nobody has thrown away, by node
         self._requests: set[Key] = set()  # parcels that are such, and no answers
         self._taken: dict[str, set[Key]] = {}  # that a destination has acked
         self._acked: set[Key] = set()  # by their destinations, answers too
@@ -69,8 +70,13 @@ class MailRules(Rules):
 
     def _on_message(self, node: str, key: bytes, value: bytes | None) -> None:
         if value is None:
-            return
-        message = mail_pb2.MessageRow.FromString(value).message
+            self._lying.discard((node, key))
+        elif (node, key) not in self._lying:
+            self._lying.add((node, key))
+            self._on_new(node, mail_pb2.MessageRow.FromString(value).message)
+
+    def _on_new(self, node: str, message: mail_pb2.Message) -> None:
+        key = message.message_id.encode()
         text = (self._evidence.row(node, DATA, key) or b"").decode("utf-8", "replace")
         thing = message.source, node, text
         if thing not in self._written:

@@ -84,9 +84,14 @@ class Writer(Person):
     def _on_listed(self, reply: Message) -> None:
         assert isinstance(reply, mail_pb2.ListMessagesResponse)
         for message in reply.messages:
-            request = mail_pb2.DeleteMessageRequest(message_id=message.message_id)
-            self._call("MailService/DeleteMessage", request, lambda _: None, _is_gone)
+            request = mail_pb2.ReadMessageRequest(message_id=message.message_id)
+            self._call("MailService/ReadMessage", request, self._on_read, _is_gone)
         self._engine.after(LOOK_US + int(self._engine.rng.random() * 500 * MS), self._look)
+
+    def _on_read(self, reply: Message) -> None:
+        assert isinstance(reply, mail_pb2.ReadMessageResponse)
+        request = mail_pb2.DeleteMessageRequest(message_id=reply.message.message_id)
+        self._call("MailService/DeleteMessage", request, lambda _: None, _is_gone)
 
 
 def _is_gone(fault: Fault) -> bool:
