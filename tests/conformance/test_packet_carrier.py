@@ -17,7 +17,6 @@ from offgrid_node.protocol.effects import Asked, Effect, Put, Record, Reply, Row
 from offgrid_node.protocol.errors import (
     AlreadyExists,
     Exhausted,
-    FailedPrecondition,
     Fault,
     FieldViolation,
     Internal,
@@ -33,7 +32,7 @@ from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.access import ACCESS
 from offgrid_node.services.budget import Limits
 from offgrid_node.services.caller import ADMIN, ANONYMOUS, Caller, Kind
-from offgrid_node.services.packet_methods import METHOD_NUMBERS, POLL_INSTEAD
+from offgrid_node.services.packet_methods import METHOD_NUMBERS
 from offgrid_node.services.packet_road import PacketRoad
 from offgrid_node.services.packet_server import PacketServer
 from offgrid_node.services.packet_status import fault_from_bytes, fault_to_bytes
@@ -313,17 +312,6 @@ def raw_call(world: World, who: str, number: int, body: bytes) -> Fault:
     return faults[0]
 
 
-@pytest.mark.parametrize("method", POLL_INSTEAD)
-def test_a_stream_is_refused_and_says_what_to_poll(method: str) -> None:
-    world = World()
-    refused = raw_call(world, "admin", METHOD_NUMBERS[method], b"")
-    assert isinstance(refused, FailedPrecondition)
-    assert refused.reason == "NoStreams"
-    assert POLL_INSTEAD[method] in refused.message
-    at_once = World().begin("admin", method, METHODS[method].request())[0]
-    assert isinstance(at_once, InvalidRequest), "the road does not even send it"
-
-
 def test_bytes_that_are_no_request_and_numbers_that_are_no_method_are_refused() -> None:
     malformed = raw_call(World(), "member", METHOD_NUMBERS[f"{OBJECTS}/GetCapacity"], b"\xff")
     assert (type(malformed), malformed.reason) == (InvalidRequest, "MalformedRequest")
@@ -374,12 +362,10 @@ def test_closing_a_link_ends_what_is_under_way() -> None:
     assert isinstance(world.begin("admin", CREATE, jobs_pb2.CreateMissionRequest())[0], Unavailable)
 
 
-def test_every_method_has_one_number_and_every_stream_a_call_to_poll() -> None:
+def test_every_method_has_one_number_beside_those_of_the_carrier() -> None:
     assert set(METHOD_NUMBERS) == set(METHODS)
     assert len(set(METHOD_NUMBERS.values())) == len(METHOD_NUMBERS)
-    assert all(0 < number <= METHOD_MAX for number in METHOD_NUMBERS.values())
-    assert set(POLL_INSTEAD) == {name for name, method in METHODS.items() if method.streaming}
-    assert not any(METHODS[poll].streaming for poll in POLL_INSTEAD.values())
+    assert all(0x0100 <= number <= METHOD_MAX for number in METHOD_NUMBERS.values())
 
 
 def every_access() -> Iterator[tuple[str, str]]:

@@ -188,20 +188,3 @@ _PRIORITIES: Mapping[str, Priority] = {
 def priority_of(method: str) -> Priority:
     """Which calls go first where a link cannot carry all: whatever is not named here is a job's."""
     return _PRIORITIES.get(method.partition("/")[0], Priority.JOB)
-
-
-POLL_INSTEAD: Mapping[str, str] = {
-    "offgrid.v1.HostService/WatchDrain": "offgrid.v1.HostService/GetHost",
-    "offgrid.v1.LedgerService/WatchTransaction": "offgrid.v1.LedgerService/GetTransaction",
-    "offgrid.v1.ObjectService/WatchObject": "offgrid.v1.ObjectService/GetObject",
-    "offgrid.v1.ObjectService/ScrubReplicas": "offgrid.v1.MeshService/GetStatus",
-    "offgrid.v1.JobService/WatchJob": "offgrid.v1.JobService/GetJob",
-    "offgrid.v1.JobService/WatchJobs": "offgrid.v1.JobService/GetJob",
-    "offgrid.v1.JobService/WatchProgress": "offgrid.v1.JobService/GetJob",
-    "offgrid.v1.StateService/WatchEvents": "offgrid.v1.StateService/ListEvents",
-    "offgrid.v1.SessionService/WatchSession": "offgrid.v1.SessionService/ListRecords",
-    "offgrid.v1.SessionService/ExportSession": "offgrid.v1.SessionService/ListRecords",
-    "offgrid.v1.BackupService/CreateBackup": "offgrid.v1.BackupService/ListBackups",
-    "offgrid.v1.BackupService/CompactStore": "offgrid.v1.BackupService/ListBackups",
-}
-"""Packets carry no streams; this is the unary call that tells the same when it is repeated."""

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from google.protobuf.message import Message
 
 from offgrid_node.protocol.clock import Clock
-from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, Fault, Internal, NotFound
+from offgrid_node.protocol.errors import Exhausted, Fault, Internal, NotFound
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.access import check_access
 from offgrid_node.services.budget import Budget, Limits, Visit
 from offgrid_node.services.caller import ANONYMOUS, Caller
-from offgrid_node.services.packet_methods import METHOD_NAMES, POLL_INSTEAD, priority_of
+from offgrid_node.services.packet_methods import METHOD_NAMES, priority_of
 from offgrid_node.services.packet_status import fault_to_bytes
+from offgrid_node.services.packet_streams import NEXT_BATCH, PacketStreams
 from offgrid_node.services.router import METHODS, Outcome, Router
 from offgrid_node.services.stream import Stream
 from offgrid_transports.answers import Request
@@ -40,6 +41,7 @@ class PacketServer:
         """`identify` maps the peer that has proved to be that node to who it is here, or None; `limits` are per
         caller."""
         self._answers = LongAnswers(endpoint)
+        self._streams = PacketStreams(endpoint.now_ms, endpoint.later)
         self._router = router
         self._identify = identify
         self._clock = clock
@@ -71,17 +73,17 @@ class PacketServer:
             self._answer(request, outcome, visit)
 
     def _dispatch(self, caller: Caller, request: Request) -> Outcome:
+        if request.method == NEXT_BATCH:
+            return self._streams.next(
+                request.peer, request.body, request.deadline_ms, lambda name: check_access(name, caller)
+            )
         name = METHOD_NAMES.get(request.method)
         if name is None:
             raise NotFound(f"no method has the number {request.method:#06x}", reason="UnknownMethod")
-        if METHODS[name].streaming:
-            check_access(name, caller)
-            raise FailedPrecondition(
-                f"{name} is a stream, which packets do not carry; call {POLL_INSTEAD[name]} repeatedly instead",
-                reason="NoStreams",
-                metadata={"method": name, "poll": POLL_INSTEAD[name]},
-            )
-        return self._router.dispatch(caller, name, request.body)
+        outcome = self._router.dispatch(caller, name, request.body)
+        if isinstance(outcome, Stream) and METHODS[name].streaming:
+            return self._streams.begin(request.peer, name, outcome, request.deadline_ms)
+        return outcome
 
     def _answer(self, request: Request, outcome: Message | Fault | Stream, visit: Visit | None) -> None:
         if visit is not None:
@@ -103,5 +105,7 @@ class PacketServer:
 
 def _priority(request: Request) -> Priority:
     """The answer's, as the request's."""
+    if request.method == NEXT_BATCH:
+        return Priority.JOB
     name = METHOD_NAMES.get(request.method)
     return Priority.CONTROL if name is None else priority_of(name)
