@@ -31,7 +31,7 @@ class Path:
 
     @property
     def guess_ms(self) -> float:
-        return GUESS_MS + 2 * self.transport.access_ms
+        return GUESS_MS + self.transport.access_ms
 
     @property
     def ack_delay_ms(self) -> float:

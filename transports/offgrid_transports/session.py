@@ -1,9 +1,9 @@
 """One session between two nodes: frames sealed and opened, repaired, and sent as the link is best used.
 
-On a shared medium a burst of frames leaves, the last two ask what came, and a second one may follow before there is
-word of the first (bursts.py), for only one can speak at a time. On other links frames leave as the controller paces
-them. Either way it is asked for its next frame when the link has room, so what is most urgent then goes first, and what
-is lost is cut anew for the path of that moment. Pure: the caller gives the time, as monotonic milliseconds.
+On a shared medium a burst of frames leaves, the last two ask what came, and then there is silence until word of it
+(bursts.py), for only one can speak at a time. On other links frames leave as the controller paces them. Either way it
+is asked for its next frame when the link has room, so what is most urgent then goes first, and what is lost is cut anew
+for the path of that moment. Pure: the caller gives the time, as monotonic milliseconds.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Session:
         self._queues: tuple[deque[Outgoing], ...] = tuple(deque() for _ in Priority)
         self._signals: deque[bytes] = deque()
         self._copies: deque[tuple[Outgoing, Span]] = deque()
+        self._polls = 0  # bare questions to be sent
         self._done: list[Outgoing] = []
         self._unread = 0  # frames in a row
         self.silent = self.silent_here = 0
@@ -81,7 +82,7 @@ class Session:
 
     def move(self, path: Path) -> None:
         """Goes on over another path: what is under way counts as lost."""
-        lost, self.path = self._flight.lose_all(), path
+        lost, self.path, self._polls = self._flight.lose_all(), path, 0
         self._arrived = self._lost = self.silent_here = 0
         self._flight, self._controller = _control(path)
         self._bursts.clear()
@@ -202,9 +203,12 @@ class Session:
             records.append(self._signals.popleft())
             room -= len(records[-1])
             self._count_probe(now_ms, records[-1])
+        if self._polls:
+            return self._poll(now_ms, records)
+        copying = bool(self._copies)
         taken = self._take(room) if self._may_carry(now_ms) else None
         if taken is not None:
-            return self._launch(now_ms, records, *taken)
+            return self._launch(now_ms, records, *taken, copying=copying)
         return self._sealer.seal(self._head, b"".join(records)) if records else None
 
     def _count_probe(self, now_ms: float, record: bytes) -> None:
@@ -214,15 +218,17 @@ class Session:
             self._missed()
 
     def on_timer(self, now_ms: float) -> None:
-        """Does what is due by `now_ms`; an early call does nothing. Asks with copies of a burst's last frames, or of
-        the oldest ones where word comes all the time: two, because one may be lost as well."""
+        """Does what is due by `now_ms`; an early call does nothing. Asks two times, because one may be lost as well: on
+        a shared medium with what is next, or with nothing but the question after a burst; else with copies."""
         flight = self._flight
-        if flight.due_ms > now_ms or self._copies:
+        if flight.due_ms > now_ms or self._copies or self._polls:
             return
         flight.tries += 1
         self._missed()
         packets = list(flight.packets.values())
-        if not self._ask(packets):  # whatever was in them, nobody wants it any more
+        if self.path.shared and any(self._queues):
+            self._bursts.unanswered()
+        elif not self._ask(packets):  # whatever was in them, nobody wants it any more
             self._let_go(now_ms, packets)
 
     def _missed(self) -> None:
@@ -231,19 +237,22 @@ class Session:
 
     def _ask(self, packets: list[Packet]) -> bool:
         wanted = [(outgoing, span) for outgoing, span in spans_of(packets) if outgoing.under_way(span)]
+        if self.path.shared and len(wanted) > POLL_FRAMES:
+            self._polls = POLL_FRAMES
+            return True
         wanted = wanted[-POLL_FRAMES:] if self.path.shared else wanted[:POLL_FRAMES]
         self._copies.extend(wanted if len(wanted) == POLL_FRAMES or self.path.shared else wanted * POLL_FRAMES)
         return bool(wanted)
 
     def urgency(self, now_ms: float) -> Priority | None:
         """Of what would leave next; None where there is nothing."""
-        if self._signals or self._copies or self._hearing.due_ms <= now_ms:
+        if self._signals or self._copies or self._polls or self._hearing.due_ms <= now_ms:
             return Priority.CONTROL
         return next((priority for priority in Priority if self._queues[priority]), None)
 
     def next_ms(self, now_ms: float) -> float:
         """When there is something to send or to do in `on_timer`; infinite for never."""
-        if self._signals or self._copies:
+        if self._signals or self._copies or self._polls:
             return now_ms
         next_ms = min(self._flight.due_ms, self._hearing.due_ms)
         if self._bursts.full or not any(self._queues):
@@ -294,13 +303,15 @@ class Session:
                     return None  # it needs a frame of its own
         return None
 
-    def _launch(self, now_ms: float, records: list[bytes], record: bytes, outgoing: Outgoing, span: Span) -> bytes:
-        number, copied = self._sealer.count, bool(self._copies) or self._flight.tries > 0
+    def _launch(
+        self, now_ms: float, records: list[bytes], record: bytes, outgoing: Outgoing, span: Span, *, copying: bool
+    ) -> bytes:
+        number = self._sealer.count
         whole = span.start == 0 and span.end == outgoing.size
         room = self.room_bytes - sum(map(len, records)) - len(record)
-        asks = self._question(number, whole=whole, copied=copied) if room >= POLL_BYTES else None
+        asks = self._question(number, whole=whole, copying=copying) if room >= POLL_BYTES else None
         if asks is not None:
-            records.append(write_poll(asks, min(number - next(iter(self._flight.packets), number), ACK_BITS_MAX)))
+            records.append(write_poll(asks, self._asked_span(number)))
         elif self._hearing.due_ms < math.inf and room >= ACK_BYTES_MAX:
             records.append(self._hearing.record(now_ms))
         records.append(record)
@@ -315,14 +326,28 @@ class Session:
             self._controller.on_sent(now_ms, number, len(frame))
         return frame
 
-    def _question(self, number: int, *, whole: bool, copied: bool) -> int | None:
+    def _poll(self, now_ms: float, records: list[bytes]) -> bytes:
+        """A question that carries nothing."""
+        self._polls -= 1
+        number, path = self._sealer.count, self.path
+        records.append(write_poll(self._polls, self._asked_span(number)))
+        frame = self._sealer.seal(self._head, b"".join(records))
+        expected_ms = now_ms + path.answered_ms(len(frame), Priority.CONTROL)
+        self._flight.sent(Packet(number, expected_ms, 0.0, ()))
+        return frame
+
+    def _asked_span(self, number: int) -> int:
+        """How many frames before that one are asked for."""
+        return min(number - next(iter(self._flight.packets), number), ACK_BITS_MAX)
+
+    def _question(self, number: int, *, whole: bool, copying: bool) -> int | None:
         """How many frames that ask follow this one, which asks as well; None where this one does not."""
-        if copied:
-            return len(self._copies)
-        if self._controller is not None:
-            return None
+        urgent = bool(self._copies) or self._flight.tries > 0
+        if (copying and urgent) or self._controller is not None:
+            return len(self._copies) if urgent else None
         waiting_bytes = sum(outgoing.waiting_bytes for queue in self._queues for outgoing in queue)
-        return self._bursts.question(number, whole=whole, waiting_bytes=waiting_bytes, room=self.room_bytes)
+        asks = self._bursts.question(number, whole=whole, waiting_bytes=waiting_bytes, room=self.room_bytes)
+        return 0 if asks is None and whole and urgent else asks
 
     # ---- word of it
 

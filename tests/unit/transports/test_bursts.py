@@ -1,8 +1,8 @@
-"""On a shared medium: the last two frames of a burst ask, and only so many bursts wait for word."""
+"""On a shared medium: the last two frames of a burst ask, and the next one waits for the word."""
 
 from __future__ import annotations
 
-from offgrid_transports.bursts import BURST_FRAMES, PART_BYTES, UNANSWERED_MAX, Bursts
+from offgrid_transports.bursts import BURST_FRAMES, BURST_FRAMES_MAX, PART_BYTES, Bursts
 
 ROOM = 100
 
@@ -33,12 +33,11 @@ def test_what_stands_whole_in_its_frame_asks_for_nothing_unless_pieces_went_befo
     assert bursts.question(101, whole=True, waiting_bytes=0, room=ROOM) == 0
 
 
-def test_so_many_bursts_may_be_without_word() -> None:
-    bursts, number = Bursts(), 0
-    for _ in range(UNANSWERED_MAX):
-        assert not bursts.full
-        asked(bursts, 3, first=number)
-        number += 3
+def test_who_has_asked_leaves_it_to_the_answer() -> None:
+    bursts = Bursts()
+    asked(bursts, 3)
+    assert bursts.full
+    assert bursts.answered(0) == 0
     assert bursts.full
     assert bursts.answered(2) == 2
     assert not bursts.full
@@ -53,20 +52,28 @@ def test_word_of_the_last_but_one_is_word_of_the_last_for_it_was_waited_for() ->
     assert bursts.answered(9) == 9
 
 
-def test_word_of_a_later_burst_is_word_of_the_earlier_ones() -> None:
+def ends(bursts: Bursts, frames: int) -> int:
+    """How many of a long message's frames leave before word is waited for."""
+    return next(at for at, asks in enumerate(asked(bursts, frames), start=1) if asks == 0)
+
+
+def test_bursts_grow_while_word_comes_and_begin_anew_from_two_frames_that_ask() -> None:
     bursts = Bursts()
-    asked(bursts, 3)
-    asked(bursts, 3, first=3)
-    assert bursts.full
-    assert bursts.answered(5) == 5
-    assert not bursts.full
-    assert bursts.answered(5) == 5
+    lengths = []
+    for _ in range(4):
+        lengths.append(ends(bursts, 200))
+        bursts = Bursts() if not lengths else bursts
+        bursts.answered(10_000)
+    assert lengths == [BURST_FRAMES, 2 * BURST_FRAMES, BURST_FRAMES_MAX, BURST_FRAMES_MAX]
+    bursts.unanswered()
+    assert asked(bursts, 20)[:2] == [1, 0]
+    bursts.answered(10_000)
+    assert ends(bursts, 200) == BURST_FRAMES
 
 
 def test_when_no_word_is_expected_any_more_the_burst_under_way_goes_on() -> None:
     bursts = Bursts()
-    for number in range(UNANSWERED_MAX):
-        assert bursts.question(number, whole=False, waiting_bytes=0, room=ROOM) == 0
+    assert bursts.question(0, whole=False, waiting_bytes=0, room=ROOM) == 0
     assert bursts.full
     assert bursts.question(9, whole=False, waiting_bytes=500, room=ROOM) is None
     bursts.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from random import Random
 
@@ -11,10 +12,11 @@ from lora_world import FAST, World
 from offgrid_tools.emulators import lora
 from offgrid_tools.emulators.channel import Channel
 from offgrid_tools.emulators.clock import VirtualClock
-from offgrid_tools.emulators.rnode import QUEUE_BYTES_MAX, RNodeEmulator
+from offgrid_tools.emulators.rnode import RNodeEmulator
 from offgrid_transports.lora import rnode
 from offgrid_transports.lora.kiss import KissDecoder, encode
 from offgrid_transports.lora.modulation import Modulation
+from offgrid_transports.lora.rnode_firmware import DIFS_SLOTS, QUEUE_BYTES_MAX, slot_ms
 from offgrid_transports.transport import BROADCAST
 
 STRENGTHS = {("a", "c"): -60.0, ("b", "c"): -90.0, ("c", "a"): -60.0, ("c", "b"): -90.0}
@@ -138,6 +140,61 @@ def test_the_firmware_says_ready_only_when_asked_and_cuts_off_what_its_queue_has
     assert sum(len(frame) - 1 for frame in ear.heard) == QUEUE_BYTES_MAX
     emulator.on_bytes(encode(rnode.READY, b"\x00"))
     assert said[-1] == (rnode.READY, b"\x01")
+
+
+def starts_ms(world: World) -> list[int]:
+    """When each frame began, after the end of the one before."""
+    log = world.channel.log or []
+    return [(later[1] - earlier[2]) // 1000 for earlier, later in itertools.pairwise(log)]
+
+
+def test_the_firmware_sends_in_one_go_what_it_had_and_reads_on_after_that() -> None:
+    world = World()
+    emulator, said = device(world.channel)
+    for _ in range(3):
+        emulator.on_bytes(encode(rnode.DATA, bytes(100)))
+    while not world.channel.sending(emulator):
+        world.run(0.001)
+    emulator.on_bytes(encode(rnode.DATA, bytes(200)) + encode(rnode.READY, b"\x00"))
+    while world.channel.counts.frames < 4:
+        assert said == [] or not world.channel.sending(emulator)
+        world.run(0.001)
+    assert starts_ms(world)[:2] == [0, 0]
+    assert [command for command, _ in said] == [rnode.CHANNEL, rnode.READY]
+
+
+def test_the_firmwares_random_wait_begins_with_the_burst_before_unless_the_channel_was_busy() -> None:
+    world = World(2)
+    emulator, _ = device(world.channel)
+    difs_ms = DIFS_SLOTS * slot_ms(FAST)
+    emulator.on_bytes(encode(rnode.DATA, bytes(200)))
+    world.run(2)
+    for _ in range(5):
+        sent_us = world.clock.now_us
+        emulator.on_bytes(encode(rnode.DATA, bytes(200)))
+        world.run(2)
+        assert world.channel.log is not None
+        assert world.channel.log[-1][1] - sent_us == difs_ms * 1000
+    (other,) = (Ear("o", world.channel),)
+    waits_ms = []
+    for _ in range(20):
+        emulator.on_bytes(encode(rnode.DATA, bytes(20)))
+        world.run(0.02)
+        world.channel.send(other, FAST, bytes(50), lambda: None)
+        world.run(3)
+        waits_ms.append(starts_ms(world)[-1])
+    assert min(waits_ms) >= difs_ms
+    assert max(waits_ms) > difs_ms + 5 * slot_ms(FAST)
+
+
+def test_fast_modulations_leave_one_packet_at_a_time() -> None:
+    world = World()
+    emulator, _ = device(world.channel)
+    emulator.on_bytes(encode(rnode.BANDWIDTH, (500_000).to_bytes(4, "big")))
+    for _ in range(3):
+        emulator.on_bytes(encode(rnode.DATA, bytes(100)))
+    world.run(3)
+    assert min(starts_ms(world)) >= DIFS_SLOTS * slot_ms(replace(FAST, bw_hz=500_000))
 
 
 def test_two_who_send_at_will_share_the_channel_with_few_collisions() -> None:

@@ -13,7 +13,15 @@ from offgrid_transports.keep import MemoryKeep
 from offgrid_transports.lora import rnode
 from offgrid_transports.lora.kiss import encode
 from offgrid_transports.lora.regions import Band, Limit
-from offgrid_transports.lora.rnode import State, preamble_symbols, slot_ms
+from offgrid_transports.lora.rnode import State
+from offgrid_transports.lora.rnode_firmware import (
+    STATISTICS_MS,
+    STATISTICS_UNITS,
+    contention_window,
+    preamble_symbols,
+    slot_ms,
+    told_ms,
+)
 from offgrid_transports.transport import BROADCAST, Priority
 
 
@@ -24,7 +32,7 @@ def test_the_firmwares_preamble_and_slot() -> None:
 
 
 def test_the_firmwares_contention_window_grows_with_its_own_airtime() -> None:
-    windows = [rnode.contention_window(percent * 100) for percent in (0, 7, 8, 38, 39, 77, 78, 100)]
+    windows = [contention_window(percent * 100) for percent in (0, 7, 8, 38, 39, 77, 78, 100)]
     assert windows == [(0, 14), (0, 14), (15, 28), (15, 28), (30, 43), (30, 43), (45, 58), (45, 58)]
 
 
@@ -89,8 +97,8 @@ def test_control_goes_before_bulk() -> None:
     world = World()
     a, _ = world.rnode("a"), world.rnode("b")
     world.run(1)
-    for number in range(8):
-        a.send(BROADCAST, bytes([number]) * 200, Priority.BULK)
+    for number in range(12):
+        assert a.send(BROADCAST, bytes([number]) * 200, Priority.BULK)
     a.send(BROADCAST, b"urgent", Priority.CONTROL)
     world.run(10)
     assert world.heard["b"].index(b"urgent") < len(world.heard["b"]) - 2
@@ -314,7 +322,7 @@ def test_a_figure_that_rises_by_one_frame_settles_one_frame_the_oldest() -> None
     world.run(1)
     said = [a.airtime_ms(length) for length in (50, 50, 50)]
     world.rnodes["a"].on_bytes = lambda data: None  # type: ignore[method-assign]  # it takes them and keeps still
-    report = rnode.told_ms(a._modem.modulation, 51) * rnode.STATISTICS_UNITS // rnode.STATISTICS_MS
+    report = told_ms(a._modem.modulation, 51) * STATISTICS_UNITS // STATISTICS_MS
     for length in (50, 50, 50):
         assert a.send(BROADCAST, bytes(length))
     for units, left_ms in ((7, sum(said)), (7, sum(said)), (7 + report, sum(said[1:])), (3, sum(said[1:]))):
@@ -329,6 +337,37 @@ def test_a_figure_that_rises_by_one_frame_settles_one_frame_the_oldest() -> None
         assert (a.book.duty.open_us == 0) == (second > 2), "neither it nor anybody has sent for as long as a turn takes"
         world.lines["a"].hear(encode(rnode.CHANNEL, bytes(11)))
         world.run(1)
+
+
+def test_what_it_had_read_before_it_sent_has_left_when_its_figure_rises() -> None:
+    world = World()
+    a = world.rnode("a", firmware=Firmware(statistics_us=0))
+    world.run(1)
+    world.rnodes["a"].on_bytes = lambda data: None  # type: ignore[method-assign]  # what it says is said below
+    frame_us = a.airtime_ms(200) * 1000
+    for _ in range(3):
+        assert a.send(BROADCAST, bytes(200))
+    world.lines["a"].hear(encode(rnode.CHANNEL, bytes(11)))
+    for ready, units, open_frames in ((1, 0, 3), (0, 1, 2), (1, 1, 2), (0, 2, 1), (0, 3, 1), (1, 4, 0)):
+        for _ in range(ready):
+            world.lines["a"].hear(encode(rnode.READY, b"\x01"))
+        world.lines["a"].hear(encode(rnode.CHANNEL, units.to_bytes(2, "big") + bytes(9)))
+        world.run(0.1)
+        assert a.book.duty.open_us == open_frames * frame_us
+
+
+def test_it_is_not_taken_to_have_read_what_it_says_nothing_about() -> None:
+    world = World()
+    a = world.rnode("a", firmware=Firmware(statistics_us=0))
+    world.run(1)
+    world.rnodes["a"].on_bytes = lambda data: None  # type: ignore[method-assign]
+    world.lines["a"].hear(encode(rnode.READY, b"\x01") * 9)
+    world.lines["a"].hear(encode(rnode.CHANNEL, bytes(11)))
+    world.run(0.1)
+    assert a.send(BROADCAST, bytes(200))
+    world.lines["a"].hear(encode(rnode.CHANNEL, b"\x00\x01" + bytes(9)))
+    world.run(0.1)
+    assert a.book.duty.open_us == a.airtime_ms(200) * 1000
 
 
 def test_a_long_frame_that_is_on_the_air_is_not_taken_for_silence() -> None:

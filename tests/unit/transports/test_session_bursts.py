@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from still_link import StillLink
 
+from offgrid_transports.bursts import BURST_FRAMES
 from offgrid_transports.messages import Message
 from offgrid_transports.noise import Keys
 from offgrid_transports.outgoing import Outgoing
@@ -49,6 +50,32 @@ def test_a_message_that_stands_alone_may_fill_its_frame_and_asks_nothing() -> No
     one = session()
     one.send(outgoing(1, one.room_bytes - 1))
     assert [[type(record) for record in records] for records in frames(one)] == [[Whole]]
+
+
+def test_after_a_burst_of_which_there_is_no_word_nothing_but_the_question_is_sent_twice() -> None:
+    one = session()
+    one.send(outgoing(1, 500))
+    burst = len(frames(one))
+    one.on_timer(one.next_ms(0))
+    assert frames(one) == [[Poll(1, burst)], [Poll(0, burst + 1)]]
+
+
+def test_a_burst_of_two_frames_is_sent_again() -> None:
+    one = session()
+    one.send(outgoing(1, 150))
+    burst = frames(one)
+    one.on_timer(one.next_ms(0))
+    assert [records[-1] for records in frames(one)] == [records[-1] for records in burst]
+
+
+def test_what_waits_carries_the_question_when_there_is_no_word() -> None:
+    one = session()
+    one.send(outgoing(1, 10_000))
+    assert len(frames(one)) == BURST_FRAMES
+    one.on_timer(one.next_ms(0))
+    said = frames(one)
+    assert [records[0] for records in said] == [Poll(1, BURST_FRAMES), Poll(0, BURST_FRAMES + 1)]
+    assert all(isinstance(records[-1], Part) for records in said), "new pieces"
 
 
 def test_questions_of_many_calls_in_one_wait_count_once() -> None:

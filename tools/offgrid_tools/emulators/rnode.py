@@ -1,8 +1,13 @@
 """What an RNode does with bytes from its host and frames from the air, as its firmware 1.86 does (RNode_Firmware.ino).
 
-Medium access: a free channel for two slots (DIFS), then a random number of slots, 0 to 14 at little load, counted only
-while the channel is free; then all that is queued is sent in one go, what comes meanwhile too. The queue holds 6,144
-bytes or 200 packets. READY is said only when asked. Packets of more than 254 bytes go as two LoRa frames.
+Medium access (`tx_queue_handler`): a free channel for two slots (DIFS), then a random number of slots, 0 to 14 at
+little load, counted while the channel is free; then all that is queued is sent in one go (`flush_queue`), or one packet
+where the modulation is fast. The clock of the random wait is not set anew after that: the next one begins with the time
+since the last burst began, so that it is mostly over when its DIFS is, unless the channel was found busy meanwhile.
+
+While it sends it does nothing else: what its host says waits in the line's buffer, and no statistics are told. The
+queue holds 6,144 bytes or 200 packets. READY is said only when asked. Packets of more than 254 bytes go as two LoRa
+frames.
 """
 
 from __future__ import annotations
@@ -22,7 +27,6 @@ from offgrid_transports.lora.rnode import (
     DETECT,
     DETECT_ANSWER,
     DETECT_REQUEST,
-    DIFS_SLOTS,
     ERROR,
     FREQUENCY,
     LONG_LOCK,
@@ -38,15 +42,22 @@ from offgrid_transports.lora.rnode import (
     SF,
     SHORT_LOCK,
     SNR,
-    STATISTICS_UNITS,
     VERSION,
+)
+from offgrid_transports.lora.rnode_firmware import (
+    DIFS_SLOTS,
+    GUARD_BPS,
+    QUEUE_BYTES_MAX,
+    STATISTICS_UNITS,
     contention_window,
     preamble_symbols,
     slot_ms,
     told_ms,
 )
 
-QUEUE_BYTES_MAX, QUEUE_PACKETS_MAX = 6144, 200
+QUEUE_PACKETS_MAX = 200
+LINE_BYTES_MAX = 6144  # what the line's buffer holds while it sends
+READ_BYTES, READ_US = 250, 5_000  # it then reads ten bytes in each pass of its loop, of a fifth of a millisecond or so
 PACKET_BYTES_MAX = 508
 FRAME_BYTES_MAX = 255
 SPLIT = 0x01
@@ -93,11 +104,13 @@ class RNodeEmulator:
         self._booting = False
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
+        self._line = bytearray()
         self._flushing = False
         self._window: int | None = None
         self._waited_us = 0
         self._wait = 0  # numbers the waits, so that an old timer is known
         self._free_since_us: int | None = None
+        self._counted_us: int | None = None  # up to when the random wait was counted
         self._part: tuple[int, bytes] | None = None
         self._busy: deque[tuple[int, int]] = deque(maxlen=1000)
         self._busy_since_us: int | None = None
@@ -114,8 +127,7 @@ class RNodeEmulator:
         self._power_cycles += 1
         self._start()
         self._booting = True
-        cycle = self._power_cycles
-        self._clock.after(BOOT_US, lambda: self._booted(says) if cycle == self._power_cycles else None)
+        self._after(BOOT_US, lambda: self._booted(says))
 
     def _booted(self, says: bool) -> None:
         self._booting = False
@@ -126,6 +138,26 @@ class RNodeEmulator:
         """The host wrote this."""
         if self._booting:
             return
+        if self._flushing or self._line:
+            self._line += data[: LINE_BYTES_MAX - len(self._line)]
+        else:
+            self._read(data)
+
+    def _read_on(self) -> None:
+        """What has come while it was sending."""
+        if self._line and not self._flushing:
+            data = bytes(self._line[:READ_BYTES])
+            del self._line[:READ_BYTES]
+            self._read(data)
+            if self._line:
+                self._after(READ_US, self._read_on)
+
+    def _after(self, delay_us: int, fn: Callable[[], None]) -> None:
+        """Unless it has lost its power by then."""
+        cycle = self._power_cycles
+        self._clock.after(delay_us, lambda: fn() if cycle == self._power_cycles else None)
+
+    def _read(self, data: bytes) -> None:
         for command, payload in self._decoder.feed(data):
             self.asked[command] = self.asked.get(command, 0) + 1
             if command == DATA:
@@ -158,9 +190,8 @@ class RNodeEmulator:
             return
         if busy:
             if self._free_since_us is not None:
-                difs_us = DIFS_SLOTS * self._slot_us
-                self._waited_us += max(0, self._clock.now_us - self._free_since_us - difs_us)
-                self._free_since_us = None
+                self._waited_us += self._counted(self._clock.now_us)
+                self._free_since_us = self._counted_us = None
                 self._wait += 1
         elif self._free_since_us is None:
             self._wait_free()
@@ -254,32 +285,53 @@ class RNodeEmulator:
             return
         self._wait += 1
         wait, self._free_since_us = self._wait, self._clock.now_us
-        left_us = max(0, self._window * self._slot_us - self._waited_us)
-        self._clock.after(DIFS_SLOTS * self._slot_us + left_us, lambda: self._flush(wait))
+        difs_us = DIFS_SLOTS * self._slot_us
+        counted_us = self._waited_us + self._counted(self._clock.now_us + difs_us)
+        left_us = max(0, self._window * self._slot_us - counted_us)
+        self._clock.after(difs_us + left_us, lambda: self._flush(wait))
+
+    def _counted(self, at_us: int) -> int:
+        """How much of the random wait passes until then, if the channel stays free."""
+        assert self._free_since_us is not None
+        difs_over_us = self._free_since_us + DIFS_SLOTS * self._slot_us
+        since_us = difs_over_us if self._counted_us is None else self._counted_us
+        return at_us - since_us if at_us >= difs_over_us else 0
 
     def _flush(self, wait: int) -> None:
         if wait == self._wait and self._window is not None and self.on:
             self._window, self._flushing = None, True
-            self._send_next()
+            self._counted_us = self._clock.now_us
+            assert self._modulation is not None
+            self._send_next(all_of_it=self._modulation.bitrate_bps <= GUARD_BPS)
 
-    def _send_next(self) -> None:
+    def _rest(self) -> None:
+        """What was queued has left."""
+        self._flushing = False
         if not self._queue:
-            self._flushing = False
             self._queued_bytes = 0
-            self._tell()
+        self._tell()
+        self._access()
+        self._after(READ_US, self._read_on)
+
+    def _send_next(self, *, all_of_it: bool = True) -> None:
+        if not self._queue:
+            self._rest()
             return
         packet = self._queue.popleft()
+        if not all_of_it:
+            self._queued_bytes -= len(packet)
         header = self._channel.rng.randrange(16) << 4
         room = FRAME_BYTES_MAX - 1
         parts = [packet] if len(packet) <= room else [packet[:room], packet[room:]]
         header |= SPLIT if len(parts) > 1 else 0
-        self._send_parts([bytes([header]) + part for part in parts])
+        then = self._send_next if all_of_it else self._rest
+        self._send_parts([bytes([header]) + part for part in parts], then)
 
-    def _send_parts(self, frames: list[bytes]) -> None:
+    def _send_parts(self, frames: list[bytes], then: Callable[[], None]) -> None:
         cycle, modulation = self._power_cycles, self._modulation
         if not self.on or modulation is None:
             self._say(ERROR, bytes([TX_FAILED]))
-            self._send_next()
+            then()
             return
         frame, *rest = frames
 
@@ -288,9 +340,9 @@ class RNodeEmulator:
                 return
             self._count(told_ms(modulation, len(frame)))
             if rest:
-                self._send_parts(rest)
+                self._send_parts(rest, then)
             else:
-                self._send_next()
+                then()
 
         self._channel.send(self, modulation, frame, sent)
 
@@ -327,6 +379,6 @@ class RNodeEmulator:
         self._say(CHANNEL, shares + bytes([RSSI_OFFSET - 100, RSSI_OFFSET - 110, 0xFF]))
 
     def _tell_regularly(self) -> None:
-        if self.on:
+        if self.on and not self._flushing:
             self._tell()
         self._clock.after(self._firmware.statistics_us, self._tell_regularly)

@@ -3,13 +3,14 @@
 Found by DETECT, set up command by command, each of which it echoes and each of which is verified. Its queue outlives
 both a closed port and a radio that is switched off, so a modem that may still hold frames is reset first.
 
-It says READY only when asked, and only means that its queue is not full. When a frame has left it does not say. Its
-statistics do: at the end of each burst, and once a second, it tells how much of the last seconds it was sending, by a
-formula of its own (without rounding up). What that figure has risen by is what has left; as the queue is first in,
-first out, the oldest frames are settled by it. It forgets in steps, and what rises in the same second goes unseen; so
-some frames stay open until it says that neither it nor anybody else has sent for a while (then its queue is empty), or
-until too many are open and it is reset. A modem without statistics (the first ones, on AVR) is trusted to send within
-a minute.
+It says READY only when asked, and only means that its queue is not full. When a frame has left it does not say. But
+while it sends it does nothing else, it sends all that it has, and then it tells how much of the last seconds it was
+sending. So what it had said READY about before that figure rose has left (rnode_queue.py). Where it sends one frame at
+a time the figure itself is taken: it has a formula of its own, without rounding up, and what it has risen by is what
+has left, the oldest frames first. The figure forgets in steps, which may hide a rise; what is open then counts until
+the next one, until it says that neither it nor anybody else has sent for a while (then its queue is empty), or until
+too many are open and it is reset. A modem without statistics (the first ones, on AVR) is trusted to send within a
+minute.
 """
 
 from __future__ import annotations
@@ -18,10 +19,22 @@ import math
 from collections import deque
 from enum import Enum
 
-from offgrid_transports.lora.airtime import low_rate
 from offgrid_transports.lora.kiss import encode
 from offgrid_transports.lora.modem import UNPROVEN_MS, KissModem
 from offgrid_transports.lora.modulation import Modulation
+from offgrid_transports.lora.rnode_firmware import (
+    BANDS,
+    DIFS_SLOTS,
+    GUARD_BPS,
+    STATISTICS_MS,
+    STATISTICS_UNITS,
+    WINDOW_SLOTS,
+    contention_window,
+    preamble_symbols,
+    slot_ms,
+    told_ms,
+)
+from offgrid_transports.lora.rnode_queue import LATENCY_MS, RNodeQueue
 from offgrid_transports.transport import Shown
 
 DATA, FREQUENCY, BANDWIDTH, POWER, SF, CR, RADIO = range(7)
@@ -38,11 +51,6 @@ ERRORS = {1: "radio not started", 2: "not sent", 3: "EEPROM locked", 4: "queue f
 POWER_DBM_MAX = 22
 
 RSSI_OFFSET = 157
-PREAMBLE_SYMBOLS_MIN, PREAMBLE_MS, FAST_BPS, FAST_MS = 18, 24, 30_000, 18
-SLOT_SYMBOLS, SLOT_MS_MIN, SLOT_MS_MAX, DIFS_SLOTS, WINDOW_SLOTS = 12, 24, 100, 2, 15
-BANDS, BAND_1_PERCENT, BAND_N_PERCENT = 4, 7, 85
-STATISTICS_MS = 15_000  # the time that the short airtime figure covers
-STATISTICS_UNITS = 10_000
 
 ANSWER_MS = 1_000
 TRIES = 3
@@ -51,42 +59,9 @@ RESET_FRESH_MS = 15_000  # one whose port vanishes when it is reset has been, if
 HEALTH_MS = 10_000
 RETRY_MS = 10_000
 READY_MS = 200
-LATENCY_MS = 50  # of the line and the firmware
-AHEAD_MS = 1_500  # of air in the modem's queue, so that it sends one frame right after the other
-OPEN_FRAMES_MAX = 48
-QUEUE_BYTES_MAX = 6144  # all of one burst, also what has left already; what comes on top is cut off
+OPEN_FRAMES_MAX = 128
+CROWDED_UNITS = 500  # of others' air, from which on it may have to begin its wait anew
 SETTLE_MS = 5_000  # after the time in which all should have left
-
-
-def preamble_symbols(modulation: Modulation) -> int:
-    """The preamble that the firmware chooses: 24 ms, less on fast links, and 18 symbols at least."""
-    target_ms = PREAMBLE_MS - (FAST_MS if modulation.bitrate_bps > FAST_BPS else 0)
-    return max(PREAMBLE_SYMBOLS_MIN, math.ceil(target_ms * 1000 / modulation.symbol_us))
-
-
-def slot_ms(modulation: Modulation) -> int:
-    """One slot of the firmware's medium access."""
-    least_ms = SLOT_MS_MIN - (FAST_MS if modulation.bitrate_bps > FAST_BPS else 0)
-    slot = min(int(modulation.symbol_us * SLOT_SYMBOLS / 1000), SLOT_MS_MAX)
-    return slot if slot >= SLOT_MS_MIN else least_ms
-
-
-def told_ms(modulation: Modulation, length: int) -> int:
-    """What the firmware adds to its airtime for a LoRa frame of `length` bytes, header included."""
-    bits = 8 * length + 16 - 4 * modulation.sf + 20 + (8 if modulation.sf >= 7 else 0)
-    per_group = 4 * (modulation.sf - 2 * low_rate(modulation.sf, modulation.bw_hz))
-    sync = 0.25 if modulation.sf >= 7 else 2.25
-    symbols = bits / per_group * modulation.cr + modulation.preamble + sync + 8
-    return int(symbols * modulation.symbol_us / 1000)
-
-
-def contention_window(units: int) -> tuple[int, int]:
-    """The fewest and the most slots that the firmware waits, by the share of the last seconds that it was sending: it
-    steps back the longer, the more it sends."""
-    percent, band = units * 100 // STATISTICS_UNITS, 1
-    if percent > BAND_1_PERCENT:
-        band = min(BANDS, 2 + percent * (BANDS - 2) // (BAND_N_PERCENT - BAND_1_PERCENT))
-    return (band - 1) * WINDOW_SLOTS, band * WINDOW_SLOTS - (1 if band == 1 else 2)
 
 
 class State(Enum):
@@ -128,8 +103,8 @@ class RNode(KissModem):
         self._tries = 0
         self._settings: deque[tuple[int, bytes]] = deque()
         self._full = False
-        self._free_ms = 0.0
-        self._burst_bytes = 0
+        self._queue = RNodeQueue()
+        self._crowded = self._has_sent = False
         self._open: deque[tuple[int, int]] = deque()  # (what the firmware will tell of it in ms, when handed over)
         self._told: int | None = None  # none yet: there is nothing to compare with
         self._quiet_ms: int | None = None  # since when it, and all it hears, have been still
@@ -138,12 +113,13 @@ class RNode(KissModem):
 
     @property
     def access_ms(self) -> float:
-        least, most = contention_window(self._told or 0)
+        least, most = contention_window((self._told or 0) if self._crowded else 0)
         return (DIFS_SLOTS + (least + most) / 2) * slot_ms(self.modulation)
 
     @property
-    def _access_ms_max(self) -> int:
-        return (DIFS_SLOTS + contention_window(self._told or 0)[1]) * slot_ms(self.modulation)
+    def _again_ms(self) -> float:
+        """`access_ms` of one that has sent before: its random wait is over by then."""
+        return DIFS_SLOTS * slot_ms(self.modulation) if self._has_sent and not self._crowded else self.access_ms
 
     def air_us(self, length: int) -> int:
         return self.modulation.airtime_us(length + HEADER_BYTES)
@@ -180,22 +156,17 @@ class RNode(KissModem):
 
     @property
     def _room_ms(self) -> float:
-        """When there is room in its queue for a frame, as far as is known."""
-        whole = self._burst_bytes + FRAME_BYTES_MAX <= QUEUE_BYTES_MAX
-        return self._free_ms - AHEAD_MS if whole else self._free_ms + LATENCY_MS
+        return self._queue.room_ms(FRAME_BYTES_MAX)
 
     def busy_ms(self, now_ms: int) -> float:
-        return max(0.0, self._free_ms - now_ms)
+        return max(0.0, self._queue.free_ms - now_ms)
 
     def transmit(self, now_ms: int, frame: bytes) -> None:
         self.sent_frames += 1
-        if now_ms >= self._free_ms + LATENCY_MS:
-            self._burst_bytes = 0
-        self._burst_bytes += len(frame)
-        begin_ms = self._free_ms if self._free_ms > now_ms else now_ms + self._access_ms_max
-        self._free_ms = begin_ms + self.air_us(len(frame)) / 1000
+        self._queue.on_handed(now_ms, len(frame), self.air_us(len(frame)) / 1000, self._again_ms)
         self._open.append((told_ms(self.modulation, len(frame) + HEADER_BYTES), now_ms))
-        self._out += encode(DATA, frame) + encode(READY, b"\x00")
+        self._out += encode(DATA, frame)
+        self._ask_ready()
         self._tick_at(now_ms)
 
     def leave(self, now_ms: int) -> None:
@@ -281,8 +252,8 @@ class RNode(KissModem):
         self.trouble = ""
         self.ready = True
         self._full = False
-        self._free_ms = 0.0
-        self._burst_bytes = 0
+        self._queue.clear()
+        self._crowded = self._has_sent = False
         self._told = self._quiet_ms = None
         self._health_ms = now_ms + HEALTH_MS
         self._tick_at(now_ms)
@@ -296,6 +267,7 @@ class RNode(KissModem):
             self.snr_db = int.from_bytes(payload, "big", signed=True) / 4
         elif command == READY and len(payload) == 1:
             self._full = payload != b"\x01"
+            self._queue.on_ready()
         elif command == CHANNEL and len(payload) >= 8:
             load = int.from_bytes(payload[4:6], "big")
             self._on_airtime(now_ms, int.from_bytes(payload[:2], "big"), load)
@@ -312,11 +284,18 @@ class RNode(KissModem):
     def _on_airtime(self, now_ms: int, units: int, load: int) -> None:
         """It, and anybody, was sending for so much of the last seconds."""
         before, self._told = self._told, units
+        self._crowded = load - units > CROWDED_UNITS
         if before is not None and units > before:
             risen_ms = (units - before + 1) * STATISTICS_MS / STATISTICS_UNITS
             while self._open and self._open[0][0] <= risen_ms + 1:
                 risen_ms -= self._open.popleft()[0] - 1
                 self._settled += 1
+            self._has_sent = True
+            if self.modulation.bitrate_bps <= GUARD_BPS:
+                self._queue.on_sent(now_ms, self._again_ms)
+                while len(self._open) > self._queue.unread:
+                    self._open.popleft()
+                    self._settled += 1
         unheard, self._reported_ms = now_ms - self._reported_ms > STATISTICS_MS // 2, now_ms
         if units or load:
             self._quiet_ms = None
@@ -338,7 +317,7 @@ class RNode(KissModem):
             while self._open and self._open[0][1] + UNPROVEN_MS <= now_ms:
                 self._open.popleft()
                 self._settled += 1
-        if len(self._open) >= OPEN_FRAMES_MAX and now_ms >= self._free_ms + SETTLE_MS:
+        if len(self._open) >= OPEN_FRAMES_MAX and now_ms >= self._queue.free_ms + SETTLE_MS:
             self._reset(now_ms)
             return
         if now_ms >= self._health_ms:
@@ -350,8 +329,12 @@ class RNode(KissModem):
             self._health_ms = now_ms + HEALTH_MS
             self._out += encode(RADIO, QUERY)
         if self._full:
-            self._out += encode(READY, b"\x00")
+            self._ask_ready()
         self._tick_at(now_ms)
+
+    def _ask_ready(self) -> None:
+        if self._queue.ask():
+            self._out += encode(READY, b"\x00")
 
     def _tick_at(self, now_ms: int) -> None:
         """When there may be room, or something is to be asked."""
@@ -363,7 +346,7 @@ class RNode(KissModem):
         elif self._room_ms > now_ms:
             due_ms = min(due_ms, math.ceil(self._room_ms))
         if len(self._open) >= OPEN_FRAMES_MAX:
-            due_ms = min(due_ms, max(now_ms + READY_MS, math.ceil(self._free_ms + SETTLE_MS)))
+            due_ms = min(due_ms, max(now_ms + READY_MS, math.ceil(self._queue.free_ms + SETTLE_MS)))
         elif self._open and self._told is None:
             due_ms = min(due_ms, max(now_ms + READY_MS, self._open[0][1] + UNPROVEN_MS))
         self.deadline_ms = due_ms
