@@ -269,7 +269,7 @@ def _facts(found: GetMailResponse) -> None:
             ("to", named(mail.destination, names)),
             ("about", mail.subject),
             ("state", _state(mail)),
-            ("why", f"{found.reason}: {found.detail}" if found.reason else ""),
+            ("why", _why(found)),
             ("mailboxes", ", ".join(named(node, names) for node in mail.mailboxes)),
             ("sent", when(mail.sent_us)),
             ("expires", when(mail.expires_us)),
@@ -277,6 +277,12 @@ def _facts(found: GetMailResponse) -> None:
             ("taken as", found.message.message_id),
         ]
     )
+
+
+def _why(found: GetMailResponse) -> str:
+    if _state(found.mail) == "expired":
+        return "no answer came in time; whether it was carried out is not known"
+    return f"{found.reason}: {found.detail}" if found.reason else ""
 
 
 def _state(mail: Mail) -> str:

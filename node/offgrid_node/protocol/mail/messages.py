@@ -1,4 +1,5 @@
-"""Messages for the people at this node. One of a source's is told from another by its request id: it comes once."""
+"""Messages for the people at this node. One of a source's is told from another by its request id: it comes once. A
+quarter of the room is one source's, at most."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from offgrid_node.protocol.mail.tables import DATA, MESSAGES
 
 MESSAGES_MAX, MESSAGES_BYTES_MAX = 1_000, 16 * 1024 * 1024
 MESSAGE_BYTES_MAX = 64 * 1024
+SHARE = 4  # of the room: one part for a source
 RETRY_MS = 600_000
 ID_BYTES = 10
 
@@ -24,13 +26,13 @@ class Messages:
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
-        self._sizes: dict[str, int] = {}
+        self._sizes: dict[str, tuple[str, int]] = {}  # source and size
         self._order = 0
 
     def load(self, rows: Rows) -> None:
         for key, value in rows.scan(MESSAGES):
             row = mail_pb2.MessageRow.FromString(value)
-            self._sizes[key.decode()] = row.message.size_bytes
+            self._sizes[key.decode()] = row.message.source, row.message.size_bytes
             self._order = max(self._order, row.order)
 
     def on_take(self, ticket: int, command: TakeMessage, now: Now) -> None:
@@ -38,10 +40,8 @@ class Messages:
         message_id = _id(command)
         row = self._row(message_id)
         if row is None:
-            used, size = sum(self._sizes.values()), len(command.data)
-            if len(self._sizes) >= MESSAGES_MAX or used + size > MESSAGES_BYTES_MAX:
-                text = f"{len(self._sizes)} messages with {used} bytes lie here unread or undeleted"
-                raise Exhausted(text, reason="TooManyMessages", retry_ms=RETRY_MS)
+            size = len(command.data)
+            self._check_room(command.source, size)
             self._order += 1
             message = mail_pb2.Message(
                 message_id=message_id,
@@ -51,7 +51,7 @@ class Messages:
                 received_us=now.utc_us,
             )
             row = mail_pb2.MessageRow(message=message, order=self._order)
-            self._sizes[message_id] = size
+            self._sizes[message_id] = command.source, size
             self._draft.put(MESSAGES, message_id.encode(), row)
             self._draft.put_bytes(DATA, message_id.encode(), command.data)
         response = mail_pb2.TakeMessageResponse(message_id=message_id, received_us=row.message.received_us)
@@ -73,6 +73,15 @@ class Messages:
         self._draft.delete(MESSAGES, message_id.encode())
         self._draft.delete(DATA, message_id.encode())
         self._draft.reply(ticket, mail_pb2.DeleteMessageResponse())
+
+    def _check_room(self, source: str, size: int) -> None:
+        """Raises Exhausted (TooManyMessages)."""
+        everybodys = [size for _, size in self._sizes.values()]
+        its = [size for whose, size in self._sizes.values() if whose == source]
+        for whose, sizes, share in (("", everybodys, 1), (f" of {source}", its, SHARE)):
+            if len(sizes) >= MESSAGES_MAX // share or sum(sizes) + size > MESSAGES_BYTES_MAX // share:
+                text = f"{len(sizes)} messages{whose} with {sum(sizes)} bytes lie here and were not deleted"
+                raise Exhausted(text, reason="TooManyMessages", retry_ms=RETRY_MS)
 
     def _get(self, message_id: str) -> mail_pb2.MessageRow:
         row = self._row(message_id)

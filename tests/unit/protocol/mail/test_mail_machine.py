@@ -364,12 +364,14 @@ def test_a_message_is_taken_once_read_and_deleted(post: Post) -> None:
 
 
 def test_messages_are_bounded(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "MESSAGES_MAX", 1)
+    monkeypatch.setattr(messages, "MESSAGES_MAX", 4)
     take(post, "r1")
     post.restart()
     refusal = take(post, "r2")
     assert isinstance(refusal, Exhausted)
     assert refusal.reason == "TooManyMessages"
+    another = post.ask(commands.TakeMessage(CAROL.node_id, "", b"hello", "r2"))
+    assert isinstance(another, mail_pb2.TakeMessageResponse)
 
 
 def _head(row: bytes) -> ParcelHead:
