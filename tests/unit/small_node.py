@@ -19,7 +19,7 @@ from pathlib import Path
 import grpc
 from google.protobuf.message import Message
 
-from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, mesh_pb2, objects_pb2, quorum_pb2, state_pb2
+from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, mail_pb2, mesh_pb2, objects_pb2, quorum_pb2, state_pb2
 from offgrid_node.keys import NodeKey, verify
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, NotFound
 from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
@@ -65,6 +65,8 @@ class SmallNode:
         self.proof = mesh_pb2.GetMemberProofResponse()  # of any member
         self.transactions: dict[str, ledger_pb2.Transaction] = {}
         self.quorums: dict[str, quorum_pb2.Quorum] = {}
+        self.mail: dict[int, mail_pb2.GetMailResponse] = {}
+        self.messages = {"msg-a": (mail_pb2.Message(message_id="msg-a", source=OTHER_ID, size_bytes=5), b"hello")}
         self.witnesses = [ledger_pb2.Witness(node_id=NODE_ID, name="attic", weight_milli=1_500)]
         self.reach_milli, self.accepted_micro = 2_667, 0  # as the ledger's status has them
         self.lanes, self.key = 0, NodeKey(b"k" * 32)  # of the wallet; the key signs what is made by hand
@@ -460,6 +462,42 @@ class SmallNode:
         quorums, token = _page(shown, request)
         return quorum_pb2.ListQuorumsResponse(quorums=quorums, next_page_token=token)
 
+    # ---- mail
+
+    def on_SendMail(self, request):
+        made = mail_pb2.Mail(number=len(self.mail) + 1, destination=OTHER_ID, state=mail_pb2.MAIL_STATE_WAITING)
+        self.mail[made.number] = mail_pb2.GetMailResponse(mail=made)
+        return mail_pb2.SendMailResponse(mail=made)
+
+    def on_GetMail(self, request):
+        return _get(self.mail, "mail", request.number)
+
+    def on_ListMail(self, request):
+        mail, token = _page([each.mail for each in self.mail.values()], request)
+        return mail_pb2.ListMailResponse(mail=mail, next_page_token=token)
+
+    def on_ListMessages(self, request):
+        messages, token = _page([message for message, _ in self.messages.values()], request)
+        return mail_pb2.ListMessagesResponse(messages=messages, next_page_token=token)
+
+    def on_ReadMessage(self, request):
+        message, data = _get(self.messages, "message", request.message_id)
+        return mail_pb2.ReadMessageResponse(message=message, data=data)
+
+    def on_DeleteMessage(self, request):
+        _get(self.messages, "message", request.message_id)
+        del self.messages[request.message_id]
+        return mail_pb2.DeleteMessageResponse()
+
+    def on_GetMailbox(self, request):
+        parcels = [
+            mail_pb2.HeldParcel(source=NODE_ID, destination=OTHER_ID, number=n, size_bytes=200) for n in (7, 8, 9)
+        ]
+        page, token = _page(parcels, request)
+        return mail_pb2.GetMailboxResponse(
+            parcels=page, next_page_token=token, count=3, used_bytes=600, limit_bytes=16_777_216
+        )
+
     # ---- ledger
 
     def on_GetGenesis(self, request):
@@ -611,6 +649,7 @@ SERVICES = {
     "offgrid.v1.ObjectService": objects_pb2,
     "offgrid.v1.QuorumService": quorum_pb2,
     "offgrid.v1.LedgerService": ledger_pb2,
+    "offgrid.v1.MailService": mail_pb2,
 }
 
 
@@ -630,7 +669,7 @@ def _peer(name: str, node_id: str, *, here: bool = False) -> mesh_pb2.Peer:
 
 def _get(rows, what: str, row_id: str):
     if row_id not in rows:
-        raise NotFound(f"there is no {what} {row_id}", metadata={"id": row_id})
+        raise NotFound(f"there is no {what} {row_id}", metadata={"id": str(row_id)})
     return rows[row_id]
 
 

@@ -33,6 +33,8 @@ COMMANDS = (
     ["market"], ["transfer"], ["balance"], ["history"], ["bookings"], ["tx"], ["tx", "show"],
     ["ledger"], ["ledger", "open"], ["ledger", "status"], ["events"], ["sim"], ["sim", "ledger"],
     ["put"], ["get"], ["ls"], ["info"], ["outbox"],
+    ["mail"], ["mail", "send"], ["mail", "job"], ["mail", "sent"], ["mail", "show"], ["mail", "inbox"],
+    ["mail", "read"], ["mail", "rm"], ["mail", "held"],
     ["quorum"], ["quorum", "create"], ["quorum", "ack"], ["quorum", "status"], ["quorum", "list"],
 )  # fmt: skip
 

@@ -226,7 +226,7 @@ MAIL = LazyGroup(
         "send": Entry("mail:send", "Send a message to the people at another node."),
         "job": Entry("mail:job", "Have another core run a job, whether it is up or not."),
         "sent": Entry("mail:sent", "What this node has sent, the newest first."),
-        "show": Entry("mail:show", "What came of what this node has sent; of a job, its result."),
+        "show": Entry("mail:show", "Show what came of what this node has sent; of a job, its result."),
         "inbox": Entry("mail:inbox", "Messages that others have sent to this node."),
         "read": Entry("mail:read", "Read a message."),
         "rm": Entry("mail:rm", "Delete messages."),

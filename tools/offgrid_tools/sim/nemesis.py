@@ -102,6 +102,7 @@ class Nemesis:
         self.last_us = self._felled = 0
         self._over = False
         self._lying_broker = bool(plan.broker_liar)
+        self._never_meet = plan.post is not None  # two that moved would never find each other again
         cluster.network.faults = self.weather.faults()
         self._engine.after(self.until_us, self.heal)
         for process in cluster.processes.values():
@@ -192,7 +193,7 @@ class Nemesis:
         process.crash(refuses=rng.random() < 0.7)
         long = not self.weather.mild and rng.random() < 0.25
         down_us = rng.randint(5 * MS, 15 * SECOND if long else 1_500 * MS)
-        if not self.weather.mild and process is not self._cluster.founder:
+        if not self.weather.mild and process is not self._cluster.founder and not self._never_meet:
             self._change(process)
         self._engine.after(down_us, lambda: None if process.up else process.start())
 
