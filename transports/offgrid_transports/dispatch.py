@@ -58,6 +58,9 @@ class Dispatch:
     def attach(self, transport: Transport) -> None:
         self._links.append(_Link(transport))
 
+    def detach(self, transport: Transport) -> None:
+        self._links = [link for link in self._links if link.transport is not transport]
+
     @property
     def transports(self) -> list[Transport]:
         return [link.transport for link in self._links]

@@ -71,6 +71,8 @@ class Endpoint:
         """A frame that says to be one."""
         self.on_change: Callable[[Transport], None] = lambda transport: None
         """A link came up or went, or has other neighbours."""
+        self.is_taken: Callable[[int], bool] = lambda number: False
+        """No session gets such a number: it is a label of this node's."""
         self._identify, self._now_ms, self._rng = identify, now_ms, rng
         self.now_ms: Callable[[], float] = now_ms
         self.later: Schedule = schedule
@@ -107,6 +109,27 @@ class Endpoint:
             on_room()
 
         transport.on_room, transport.on_change = on_room, on_change
+
+    def detach(self, transport: Transport) -> None:
+        """One that `uses` does not speak of."""
+        self._dispatch.detach(transport)
+
+    def uses(self, transport: Transport) -> bool:
+        """A session or a peer is reached there."""
+        sessions = (bound.session.path.transport is transport for bound in self._bounds.values())
+        return any(sessions) or self._peers.use(transport)
+
+    def knows_number(self, number: int) -> bool:
+        """Frames that bear it are for a session here, or for one that begins."""
+        return number in self._bounds or self._peers.saying_hello(number)
+
+    def number_for(self, is_peer: Callable[[bytes], bool], theirs: int) -> int | None:
+        """This side's number of the session to which the peer with such a public key has given that other one."""
+        for number, bound in reversed(self._bounds.items()):
+            peer = self._peers.get(bound.session.peer) if bound.session.theirs == theirs else None
+            if peer is not None and is_peer(peer.public):
+                return number
+        return None
 
     def introduce(self, name: str, public: bytes, path: Path) -> None:
         """How to reach a peer, and what it proves itself by."""
@@ -490,7 +513,7 @@ class Endpoint:
     def _new_sid(self) -> int:
         while True:
             sid = self._rng.getrandbits(8 * SID_BYTES)
-            if sid not in self._bounds and not self._peers.saying_hello(sid):
+            if sid and not self.knows_number(sid) and not self.is_taken(sid):
                 return sid
 
 

@@ -20,7 +20,7 @@ from offgrid_transports.records import whole_head
 from offgrid_transports.sealing import Suite
 from offgrid_transports.steering import Steering
 from offgrid_transports.timers import Timers
-from offgrid_transports.transport import Priority
+from offgrid_transports.transport import Priority, Transport
 
 PEERS_MAX = 4096
 WAITING_MAX = 1024  # calls to one peer until there is a session: as many as one then takes
@@ -95,6 +95,10 @@ class Peers:
 
     def get(self, name: str) -> Peer | None:
         return self._peers.get(name)
+
+    def use(self, transport: Transport) -> bool:
+        """One of them is reached there."""
+        return any(peer.path.transport is transport for peer in self._peers.values())
 
     def saying_hello(self, sid: int) -> bool:
         return sid in self._hellos

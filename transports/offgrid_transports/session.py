@@ -48,6 +48,8 @@ SIGNALS_MAX = 2048
 LATELY_FRAMES = 512  # of which the share that was lost is told
 PROBE = write_signal(Signal.PROBE, 0)[0]
 FRAME_TYPE = 0x00  # of a session's frames, the first byte's upper half
+ASKS = 0x01  # in the lower half, for relays: word of this frame is expected,
+MORE = 0x02  # or one that asks of this one as well follows
 
 Content = Whole | Part | Said | Echo
 
@@ -61,7 +63,7 @@ class Session:
         self.peer, self.ours, self.theirs, self.suite = peer, ours, theirs, suite
         self.words = words or Words(Packing())
         self.counts: Counter[str] = Counter()
-        self._head = bytes((FRAME_TYPE,)) + theirs.to_bytes(SID_BYTES)
+        self._heads = {flags: bytes((FRAME_TYPE | flags,)) + theirs.to_bytes(SID_BYTES) for flags in (0, ASKS, MORE)}
         self._sealer, self._opener = Sealer(suite, keys.sending), Opener(suite, keys.receiving)
         self._hearing = Hearing(self._opener)
         self._queues: tuple[deque[Outgoing], ...] = tuple(deque() for _ in Priority)
@@ -151,7 +153,7 @@ class Session:
 
     def echo(self, *, answers: bool, number: int) -> bytes:
         """A frame of its own, for whichever path. It may be lost."""
-        return self._sealer.seal(self._head, write_echo(answers=answers, number=number))
+        return self._sealer.seal(self._heads[0 if answers else ASKS], write_echo(answers=answers, number=number))
 
     def settle(self, now_ms: float, outgoing: Outgoing) -> None:
         """It is known to have arrived, or nobody wants it any more."""
@@ -209,7 +211,8 @@ class Session:
         taken = self._take(room) if self._may_carry(now_ms) else None
         if taken is not None:
             return self._launch(now_ms, records, *taken, copying=copying)
-        return self._sealer.seal(self._head, b"".join(records)) if records else None
+        asks = any(record[0] == PROBE for record in records)
+        return self._sealer.seal(self._heads[ASKS if asks else 0], b"".join(records)) if records else None
 
     def _count_probe(self, now_ms: float, record: bytes) -> None:
         """Many calls may ask in one wait."""
@@ -315,12 +318,13 @@ class Session:
         elif self._hearing.due_ms < math.inf and room >= ACK_BYTES_MAX:
             records.append(self._hearing.record(now_ms))
         records.append(record)
-        frame = self._sealer.seal(self._head, b"".join(records))
         path = self.path
-        expected_ms = now_ms + path.answered_ms(len(frame), outgoing.priority)
         due_ms = 0.0 if asks is not None else path.ack_delay_ms if outgoing.request or not path.shared else math.inf
         if whole is False and asks is None and path.shared:
             due_ms = math.inf  # the burst's end asks for it
+        flags = ASKS if due_ms < math.inf else 0 if whole else MORE
+        frame = self._sealer.seal(self._heads[flags], b"".join(records))
+        expected_ms = now_ms + path.answered_ms(len(frame), outgoing.priority)
         self._flight.sent(Packet(number, expected_ms, due_ms, ((outgoing, span),)))
         if self._controller is not None:
             self._controller.on_sent(now_ms, number, len(frame))
@@ -331,7 +335,7 @@ class Session:
         self._polls -= 1
         number, path = self._sealer.count, self.path
         records.append(write_poll(self._polls, self._asked_span(number)))
-        frame = self._sealer.seal(self._head, b"".join(records))
+        frame = self._sealer.seal(self._heads[ASKS], b"".join(records))
         expected_ms = now_ms + path.answered_ms(len(frame), Priority.CONTROL)
         self._flight.sent(Packet(number, expected_ms, 0.0, ()))
         return frame

@@ -1,0 +1,95 @@
+"""What relays say to each other: read as it was written, and nothing else is taken."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offgrid_transports.relay.frames import (
+    HOPS_MAX,
+    MISSING_MAX,
+    TURNS,
+    Answer,
+    Ask,
+    Heard,
+    Kind,
+    NoWord,
+    Open,
+    Short,
+    hop_of,
+    open_bytes,
+    read,
+    write,
+)
+from offgrid_transports.relay.metric import MTU_MAX, Metric, read_metric, write_metric
+
+PSK = bytes(32)
+WORD = st.integers(0, 0xFFFF)
+NAMES = st.lists(st.binary(min_size=4, max_size=4), min_size=2, max_size=HOPS_MAX + 2, unique_by=hop_of)
+METRICS = st.builds(Metric, WORD, WORD, WORD, st.integers(0, MTU_MAX), st.booleans())
+
+
+@st.composite
+def said(draw: st.DrawFn) -> Ask | Answer | Open | Heard | Short:
+    source, target, *between = draw(NAMES)
+    hops = tuple(map(hop_of, between))
+    match draw(st.sampled_from(Kind)):
+        case Kind.ASK:
+            left = draw(st.integers(0, HOPS_MAX - len(hops)))
+            return Ask(draw(WORD), left, draw(st.booleans()), target, source, hops)
+        case Kind.ANSWER:
+            return Answer(draw(WORD), draw(st.integers(0, len(hops))), target, source, hops)
+        case Kind.OPEN | Kind.OPENED:
+            to, turn = draw(st.integers(0, len(hops) + 1)), draw(st.integers(0, TURNS - 1))
+            metric, words = read_metric(write_metric(draw(METRICS))), draw(st.tuples(WORD, WORD, WORD))
+            return Open(draw(st.booleans()), to, turn, source, target, *words, metric, hops, draw(st.binary()))
+        case Kind.HEARD:
+            mark = st.binary(min_size=2, max_size=2)
+            return Heard(draw(WORD), draw(mark), tuple(draw(st.lists(mark, max_size=MISSING_MAX))))
+        case kind:
+            return Short(kind, draw(WORD))
+
+
+@given(said())
+def test_what_is_said_is_read(one: Ask | Answer | Open | Heard | Short) -> None:
+    frame = write(PSK, one)
+    assert read(PSK, frame) == one
+    if isinstance(one, Open):
+        assert len(frame) == open_bytes(len(one.hops)) + len(one.frame)
+
+
+@given(said(), st.data())
+def test_nothing_that_was_altered_or_is_of_another_mesh_is_taken(one: Ask | Open, data: st.DataObject) -> None:
+    frame = bytearray(write(PSK, one))
+    with pytest.raises(NoWord):
+        read(bytes([1]) * 32, bytes(frame))
+    frame[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(NoWord):
+        read(PSK, bytes(frame))
+
+
+@given(st.binary(max_size=80))
+def test_a_member_may_say_anything_and_it_is_read_or_refused(body: bytes) -> None:
+    from offgrid_transports.relay import frames
+
+    frame = body + frames._mac(PSK, body)
+    try:
+        one = read(PSK, frame)
+    except NoWord:
+        return
+    assert len(write(PSK, one)) == len(frame)
+
+
+@pytest.mark.parametrize("hops", [(b"aa", b"bb", b"aa"), (b"so", b"aa"), (b"aa", b"ta")])
+def test_a_way_that_comes_by_somebody_twice_is_none(hops: tuple[bytes, ...]) -> None:
+    with pytest.raises(NoWord, match="twice"):
+        read(PSK, write(PSK, Ask(1, 0, False, b"targ", b"sour", hops)))
+
+
+@given(METRICS)
+def test_a_metric_is_said_within_a_thousandth_and_never_below(metric: Metric) -> None:
+    told = read_metric(write_metric(metric))
+    assert told[3:] == metric[3:]
+    for value, said_value in zip(metric[:3], told[:3], strict=True):
+        assert value <= said_value <= value * 1.001 + 1

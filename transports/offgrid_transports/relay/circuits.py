@@ -1,0 +1,132 @@
+"""Circuits: what a label on a frame means here, and what it becomes. Soft, bounded, and nothing of it is secret.
+
+A circuit serves one session between two nodes. Each node on the way gives its neighbours labels out of the numbers of
+its own sessions; a frame bears the one of who is to take it, in the two bytes where a session's number stands, so it is
+not a byte longer for the hops it takes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from offgrid_transports.path import Path
+from offgrid_transports.relay.arrivals import Arrivals
+from offgrid_transports.relay.custody import Custody
+from offgrid_transports.relay.metric import Metric
+
+CIRCUITS_MAX = 1024
+OF_ONE_MAX = 128  # that come from one neighbour
+IDLE_MS = 3 * 3_600_000.0
+
+
+@dataclass(slots=True, eq=False)
+class Way:
+    """One direction. `label`: on frames that come, None where they begin here; `path` and `out`: where they go, and
+    their label there, None where they end here or that is not known yet. `last`: the next one is the end."""
+
+    label: int | None = None
+    before: Path | None = None
+    path: Path | None = None
+    out: int | None = None
+    last: bool = False
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    custody: Custody = field(default_factory=Custody)
+
+
+@dataclass(slots=True, eq=False)
+class Circuit:
+    """`forth` leads from the source to the target. `ours`: this end's number of the session, `theirs` the other's, 0
+    while it is not known; at a relay the source's and the target's."""
+
+    source: bytes
+    target: bytes
+    hops: tuple[bytes, ...]
+    ours: int
+    theirs: int
+    metric: Metric
+    forth: Way = field(default_factory=Way)
+    back: Way = field(default_factory=Way)
+    opened: bool = False
+    turn: int = 0
+    turned: int = -1  # that OPENED was seen of
+    used_ms: float = 0.0
+    quiet_ms: float = 0.0  # until then this end leaves the medium to the hops
+    silent: int = 0  # questions since a frame came
+    silent_ms: float = 0.0
+    asked: bytes = b""  # the mark of the last frame that came and asks for word
+
+    def other(self, way: Way) -> Way:
+        return self.back if way is self.forth else self.forth
+
+    @property
+    def ways(self) -> tuple[Way, Way]:
+        return self.forth, self.back
+
+
+class Circuits:
+    """By label, and by what opened them. `new_label` gives one that nothing else bears here."""
+
+    def __init__(self, new_label: Callable[[], int], on_dropped: Callable[[Circuit], None]) -> None:
+        self._new_label, self._on_dropped = new_label, on_dropped
+        self._labels: dict[int, tuple[Circuit, Way]] = {}
+        self._all: OrderedDict[tuple[bytes, bytes, int, tuple[bytes, ...]], Circuit] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def all(self) -> list[Circuit]:
+        return list(self._all.values())
+
+    def has(self, label: int) -> bool:
+        return label in self._labels
+
+    def by_label(self, label: int) -> tuple[Circuit, Way] | None:
+        return self._labels.get(label)
+
+    def find(self, source: bytes, target: bytes, ours: int, hops: tuple[bytes, ...]) -> Circuit | None:
+        """One that the same words opened."""
+        return self._all.get((source, target, ours, hops))
+
+    def add(self, now_ms: float, circuit: Circuit) -> None:
+        """In the place of what was least used lately, where there are too many."""
+        circuit.used_ms = now_ms
+        self._all[_key(circuit)] = circuit
+        before = circuit.forth.before
+        if before is not None:
+            same = [each for each in self._all.values() if each.forth.before == before]
+            if len(same) > OF_ONE_MAX:
+                self.drop(same[0])
+        while len(self._all) > CIRCUITS_MAX or self._idle(now_ms):
+            self.drop(next(iter(self._all.values())))
+
+    def label(self, circuit: Circuit, way: Way) -> int:
+        """The one that frames of that direction bear when they come here."""
+        if way.label is None:
+            way.label = self._new_label()
+            self._labels[way.label] = circuit, way
+        return way.label
+
+    def use(self, now_ms: float, circuit: Circuit) -> None:
+        circuit.used_ms = now_ms
+        if _key(circuit) in self._all:
+            self._all.move_to_end(_key(circuit))
+
+    def drop(self, circuit: Circuit) -> None:
+        if self._all.get(_key(circuit)) is not circuit:
+            return
+        del self._all[_key(circuit)]
+        for way in circuit.ways:
+            way.custody.clear()
+            if way.label is not None:
+                del self._labels[way.label]
+        self._on_dropped(circuit)
+
+    def _idle(self, now_ms: float) -> bool:
+        return next(iter(self._all.values())).used_ms + IDLE_MS < now_ms
+
+
+def _key(circuit: Circuit) -> tuple[bytes, bytes, int, tuple[bytes, ...]]:
+    """The source's number of the session tells circuits between the same two apart."""
+    return circuit.source, circuit.target, circuit.ours, circuit.hops

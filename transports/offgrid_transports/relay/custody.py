@@ -1,0 +1,158 @@
+"""Frames that this node has handed on, kept until it is known that the next hop has them (RFC 3366, section 8).
+
+On a shared medium nobody says so on purpose: that the next hop hands a frame on is heard, by its end, which stays the
+same on all hops. Else it is sent again. A frame that asks tells of those before it as well: whoever takes it first
+wants what is missing (arrivals.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from offgrid_transports.session import MORE
+
+HELD_MAX = 128
+TRIES_MAX = 6
+MARK_BYTES = 2
+ANSWER_SHARE = 0.75  # of the wait for word, before which nothing answers what goes on for more hops
+
+
+@dataclass(slots=True)
+class Held:
+    """`left_ms`: when it has left; `wait_ms`: how long word may take from then on, infinite where none is expected."""
+
+    frame: bytes
+    asks: bool
+    left_ms: float
+    wait_ms: float
+    tries: int = 1
+    passed: bool = False  # a later one was handed on: so was this one, or it is lost
+
+
+class Turn(Enum):
+    """What a deadline came to, where no frame is to be sent again."""
+
+    NOTHING = auto()
+    GIVEN_UP = auto()
+
+
+class Custody:
+    """Of one direction of one circuit. `mark`: bytes 3 and 4 of a frame, by which all speak of it."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[bytes, Held] = OrderedDict()  # in the order they were handed on
+        self.due_ms = math.inf
+        """When to look whether something has to be sent again; infinite for never."""
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, now_ms: float, frame: bytes, *, asks: bool, sent_ms: float, wait_ms: float) -> None:
+        """It will have left in `sent_ms`; from then on word of it may take `wait_ms`, infinite where none comes."""
+        mark = mark_of(frame)
+        self._held.pop(mark, None)
+        self._held[mark] = Held(frame, asks, now_ms + sent_ms, wait_ms)
+        if len(self._held) > HELD_MAX:
+            self._held.popitem(last=False)
+        if wait_ms < math.inf:
+            self.due_ms = now_ms + sent_ms + wait_ms
+
+    @property
+    def backlog(self) -> list[bytes]:
+        """Frames that the next hop may have yet to hand on."""
+        return [held.frame for held in self._held.values() if not held.passed]
+
+    def has(self, frame: bytes) -> bool:
+        held = self._held.get(mark_of(frame))
+        return held is not None and held.frame[3:] == frame[3:]
+
+    def on_forwarded(self, frame: bytes) -> bool:
+        """The next hop hands it on: it is there, and what was before one that asks. False for one not held."""
+        if not self.has(frame):
+            return False
+        self._pass(mark_of(frame))
+        self._release(mark_of(frame))
+        return True
+
+    def on_heard(self, mark: bytes, missing: tuple[bytes, ...]) -> list[bytes]:
+        """It has come; frames to be sent again are handed back, and held on."""
+        wanted = [self._held[each] for each in missing if each in self._held]
+        if mark in self._held:
+            self._pass(mark)
+            self._release(mark, but=frozenset(missing))
+        for held in wanted:
+            held.tries += 1
+        return [held.frame for held in wanted if held.tries <= TRIES_MAX]
+
+    def last(self, count: int) -> list[bytes]:
+        """The frames handed on last, and not known to be there."""
+        return [held.frame for held in list(self._held.values())[-count:]]
+
+    def on_word(self, now_ms: float, *, last: bool) -> None:
+        """Something new comes back: what had left by then has come, if the next hop is the end; else what left so long
+        ago that this may answer it."""
+        for mark, held in list(self._held.items()):
+            if held.left_ms + (0.0 if last else ANSWER_SHARE * held.wait_ms) <= now_ms:
+                del self._held[mark]
+        self._settle()
+
+    def clear(self) -> None:
+        self._held.clear()
+        self.due_ms = math.inf
+
+    def defer(self, ms: float) -> None:
+        """The medium was taken so long."""
+        self.due_ms += ms
+
+    def on_time(self, now_ms: float) -> bytes | Turn:
+        """The frame to be sent again: the last one, for word of it tells of all."""
+        if self.due_ms > now_ms:
+            return Turn.NOTHING
+        mark, held = next((mark, held) for mark, held in reversed(self._held.items()) if held.wait_ms < math.inf)
+        if held.frame[0] & MORE:  # whoever takes the one that asks wants it again, if need be
+            self._pass(mark)
+            self.due_ms = math.inf
+            return Turn.NOTHING
+        if held.tries >= TRIES_MAX:
+            del self._held[mark]
+            self.due_ms = now_ms + held.wait_ms
+            self._settle()
+            return Turn.GIVEN_UP
+        held.tries += 1
+        return held.frame
+
+    def again(self, now_ms: float, frame: bytes, sent_ms: float) -> None:
+        """It is on its way once more. What is waited for grows, as others may be in the same case."""
+        held = self._held.get(mark_of(frame))
+        if held is not None:
+            self.due_ms = now_ms + sent_ms + held.wait_ms * (1 + 0.25 * held.tries)
+
+    # ---- inside
+
+    def _pass(self, mark: bytes) -> None:
+        for other, held in self._held.items():
+            held.passed = True
+            if other == mark:
+                break
+
+    def _release(self, mark: bytes, but: frozenset[bytes] = frozenset()) -> None:
+        if self._held[mark].asks:
+            for other in list(self._held):
+                if other not in but:
+                    del self._held[other]
+                if other == mark:
+                    break
+        else:
+            del self._held[mark]
+        self._settle()
+
+    def _settle(self) -> None:
+        if all(held.wait_ms == math.inf for held in self._held.values()):
+            self.due_ms = math.inf
+
+
+def mark_of(frame: bytes) -> bytes:
+    return frame[3 : 3 + MARK_BYTES]

@@ -1,0 +1,187 @@
+"""Ways looked for: a question that each node hands on once, and an answer that comes back along the hops it names.
+
+As AODV (RFC 3561) and DSR (RFC 4728) do it, with the hops in the question as in DSR. Who heard a question waits for a
+random time, in slots of what a question takes on the air; who meanwhile heard it COPIES_MAX times does not hand it on,
+for nobody new would hear it (the counter-based scheme of Ni et al., 1999). The target answers once, when it has heard
+the shortest way that is to come. A node that hears the target itself, or was told a way to it lately, answers for it,
+unless the question asks for none but the target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import NamedTuple
+
+from offgrid_transports.relay.frames import HOPS_MAX, NUMBER_BYTES, Answer, Ask, hop_of
+
+SEEN_MAX = 256
+SEEKING_MAX = 64
+COPIES_MAX = 3  # heard on a link before one's own turn: nobody new would hear it there
+SLOTS = 8  # that a node waits at most before it hands a question on
+TRIES_MAX = 3
+SEARCH_MS_MIN = 3_000.0  # however quick the links are
+BACKOFF_MS_MIN, BACKOFF_MS_MAX = 30_000.0, 3_600_000.0  # after a search that found nobody
+BACKOFFS_MAX = 512
+
+Known = Callable[[bytes], tuple[bytes, ...] | None]
+"""The hops that lead to that one from here, if any are known."""
+
+
+class Due(NamedTuple):
+    """A question to be handed on, on the links where it was not heard often enough; or an answer."""
+
+    said: Ask | Answer
+    not_on: frozenset[int] = frozenset()
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A question of somebody. `best`: the shortest way it came; `copies`: how often it was heard, by link."""
+
+    best: Ask
+    due_ms: float
+    copies: dict[int, int] = field(default_factory=dict)
+    answers: tuple[bytes, ...] | None = None  # this node would answer, with that way on
+    done: bool = False
+
+
+@dataclass(slots=True)
+class _Search:
+    """One's own. `fresh`: ways that others were told are not trusted."""
+
+    number: int
+    began_ms: float
+    due_ms: float
+    fresh: bool
+    tries: int = 1
+
+
+class Discovery:
+    """`hands_on`: whether this node hands on questions of others."""
+
+    def __init__(self, own: bytes, rng: Random, *, hands_on: bool = True) -> None:
+        self.own, self._rng, self._hands_on = own, rng, hands_on
+        self._seen: OrderedDict[tuple[bytes, int], _Seen] = OrderedDict()
+        self._searches: dict[bytes, _Search] = {}
+        self._failed: OrderedDict[bytes, tuple[float, float]] = OrderedDict()  # until when, and how long that was
+        self.suppressed = 0
+        """Questions that were not handed on, because others had."""
+
+    # ---- one's own searches
+
+    def seeks(self, target: bytes) -> bool:
+        return target in self._searches
+
+    def may_seek(self, now_ms: float, target: bytes) -> bool:
+        return self._failed.get(target, (-math.inf, 0.0))[0] <= now_ms
+
+    def seek(self, now_ms: float, target: bytes, slot_ms: float, *, fresh: bool = False) -> Ask | None:
+        """The question to be sent, or None while it is under way already, or was in vain lately."""
+        if target in self._searches or len(self._searches) >= SEEKING_MAX or not self.may_seek(now_ms, target):
+            return None
+        search = _Search(self._rng.getrandbits(8 * NUMBER_BYTES), now_ms, now_ms + _patience_ms(slot_ms), fresh)
+        self._searches[target] = search
+        return self._ask(target, search)
+
+    def on_found(self, target: bytes) -> None:
+        self._searches.pop(target, None)
+        self._failed.pop(target, None)
+
+    # ---- what is heard
+
+    def on_ask(self, now_ms: float, ask: Ask, link: int, slot_ms: float, known: Known) -> bool:
+        """Whether it is new here."""
+        own, key = hop_of(self.own), (ask.source, ask.number)
+        if ask.source == self.own or own in ask.hops or own == hop_of(ask.source):
+            return False
+        seen = self._seen.get(key)
+        if seen is not None:
+            seen.copies[link] = seen.copies.get(link, 0) + 1
+            if len(ask.hops) < len(seen.best.hops) and not seen.done:
+                seen.best = ask
+            return False
+        wait_ms = slot_ms * self._rng.uniform(0.2, SLOTS)
+        seen = self._seen[key] = _Seen(ask, 0.0, {link: 1})
+        if ask.target == self.own:
+            seen.answers, wait_ms = (), slot_ms * SLOTS  # others still say how they heard it
+        elif self._hands_on and not ask.fresh and (on := known(ask.target)) is not None:
+            seen.answers = (own, *on)
+            wait_ms = slot_ms * (self._rng.uniform(0.2, SLOTS / 2) + len(on))
+        elif not self._hands_on or not ask.left:
+            seen.done = True
+        seen.due_ms = now_ms + wait_ms
+        if len(self._seen) > SEEN_MAX:
+            self._seen.popitem(last=False)
+        return True
+
+    def on_answer_heard(self, answer: Answer) -> None:
+        """Somebody's, to whomever: the question need not be handed on, nor answered once more."""
+        seen = self._seen.get((answer.source, answer.number))
+        if seen is not None and seen.best.target != self.own:
+            seen.done = True
+
+    # ---- time
+
+    @property
+    def due_ms(self) -> float:
+        waits = [search.due_ms for search in self._searches.values()]
+        return min([*waits, *(seen.due_ms for seen in self._seen.values() if not seen.done)], default=math.inf)
+
+    def take_due(self, now_ms: float, slot_ms: float) -> tuple[list[Due], list[bytes]]:
+        """What is to be said now, and the targets that nobody has found."""
+        said, lost = list[Due](), list[bytes]()
+        for target, search in list(self._searches.items()):
+            if search.due_ms > now_ms:
+                continue
+            if search.tries >= TRIES_MAX and search.began_ms + SEARCH_MS_MIN <= now_ms:
+                del self._searches[target]
+                self._fail(now_ms, target)
+                lost.append(target)
+                continue
+            search.tries += 1
+            search.fresh = search.tries >= TRIES_MAX or search.fresh
+            search.number = self._rng.getrandbits(8 * NUMBER_BYTES)
+            search.due_ms = now_ms + _patience_ms(slot_ms) * min(search.tries, TRIES_MAX)
+            said.append(Due(self._ask(target, search)))
+        for seen in self._seen.values():
+            if not seen.done and seen.due_ms <= now_ms:
+                seen.done = True
+                if (due := self._turn(seen)) is not None:
+                    said.append(due)
+        return said, lost
+
+    # ---- inside
+
+    def _turn(self, seen: _Seen) -> Due | None:
+        ask, own = seen.best, hop_of(self.own)
+        if seen.answers is not None:
+            hops = (*ask.hops, *seen.answers)
+            ends = {hop_of(ask.source), hop_of(ask.target)}
+            if len(hops) <= HOPS_MAX and len({*hops, *ends}) == len(hops) + 2:
+                return Due(Answer(ask.number, len(ask.hops), ask.target, ask.source, hops))
+            if ask.target == self.own:
+                return None
+        often = frozenset(link for link, copies in seen.copies.items() if copies >= COPIES_MAX)
+        self.suppressed += bool(often)
+        if not ask.left:
+            return None
+        return Due(ask._replace(hops=(*ask.hops, own), left=ask.left - 1), often)
+
+    def _ask(self, target: bytes, search: _Search) -> Ask:
+        return Ask(search.number, HOPS_MAX, search.fresh, target, self.own, ())
+
+    def _fail(self, now_ms: float, target: bytes) -> None:
+        before = self._failed.pop(target, (0.0, BACKOFF_MS_MIN / 2))[1]
+        wait_ms = min(2 * before, BACKOFF_MS_MAX)
+        self._failed[target] = now_ms + wait_ms, wait_ms
+        if len(self._failed) > BACKOFFS_MAX:
+            self._failed.popitem(last=False)
+
+
+def _patience_ms(slot_ms: float) -> float:
+    """For as many hops as there may be, each half of its slots, and as many back."""
+    return HOPS_MAX * slot_ms * (SLOTS / 2 + 1)

@@ -1,0 +1,284 @@
+"""This node as an end of ways over several hops: what its sessions send goes onto circuits, what comes to them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from offgrid_transports.endpoint import Endpoint
+from offgrid_transports.handshake import HELLO, WELCOME
+from offgrid_transports.path import Path
+from offgrid_transports.relay.circuits import Circuit, Circuits, Way
+from offgrid_transports.relay.discovery import SLOTS
+from offgrid_transports.relay.ground import Ground, name_of
+from offgrid_transports.relay.metric import Metric
+from offgrid_transports.relay.opening import Opening
+from offgrid_transports.relay.relayed import Relayed
+from offgrid_transports.relay.switch import Switch
+from offgrid_transports.session import ASKS, FRAME_TYPE
+from offgrid_transports.transport import Priority, Transport, TransportError
+
+RELAYED_MAX = 256  # nodes that are talked to over others
+WAITING_MAX = 16  # frames to one of them until there is a way
+GUESS_HOPS = 3  # of a way that is not known yet
+SEARCH_HOPS = 6  # a search takes as long as so many, as a rule
+SILENT_MAX = 6  # questions in a row without any frame back,
+SILENT_TRIPS = 4.0  # for so many round trips, and the way is given up
+TRIP_MS = 50.0  # at least
+
+
+class Seek(Protocol):
+    def __call__(self, name: bytes, *, fresh: bool) -> None: ...
+
+
+class _Waiting(NamedTuple):
+    """`ours`, `theirs`: the two ends' numbers of its session; `theirs` 0 for a hello."""
+
+    ours: int
+    theirs: int
+    frame: bytes
+
+
+class Ends:
+    """The `Ways` of what is relayed."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        circuits: Circuits,
+        opening: Opening,
+        switch: Switch,
+        endpoint: Endpoint,
+        seek: Seek,
+        hint: bytes,
+    ) -> None:
+        self._ground, self._circuits, self._opening, self._switch = ground, circuits, opening, switch
+        self._endpoint, self._seek, self._hint = endpoint, seek, hint
+        switch.on_room = lambda circuit: self.on_room(self._other(circuit))
+        self._relayed: OrderedDict[bytes, Relayed] = OrderedDict()
+        self._by_number: dict[tuple[bytes, int], Circuit] = {}  # by the other end and this one's number
+        self._waiting: dict[bytes, deque[_Waiting]] = {}
+        self._distrusted: set[bytes] = set()  # whose ways have broken: only they may say the next one
+        self._refused: set[bytes] = set()
+        self.on_sent: Callable[[], None] = lambda: None
+        """Timers may be others now."""
+        self.may_seek: Callable[[bytes], bool] = lambda name: True
+
+    def path(self, name: bytes) -> Path:
+        """Raises TransportError where too many are talked to so."""
+        relayed = self._relayed.get(name)
+        if relayed is None:
+            self._make_room()
+            relayed = self._relayed[name] = Relayed(name, self)
+            self._endpoint.attach(relayed)
+        self._relayed.move_to_end(name)
+        return Path(relayed, relayed.address)
+
+    def has(self, transport: Transport) -> bool:
+        return isinstance(transport, Relayed) and self._relayed.get(transport.name) is transport
+
+    # ---- what a link says of itself
+
+    def metric(self, name: bytes) -> Metric | None:
+        circuit = self._circuit_to(name)
+        if circuit is not None:
+            return circuit.metric
+        hops = self._ground.hops_to(name)
+        return self._ground.guess(GUESS_HOPS if hops is None else len(hops) + 1)
+
+    def reaches(self, name: bytes) -> bool:
+        ground = self._ground
+        if name == ground.name or not ground.up:
+            return False
+        if self._circuit_to(name) is not None or ground.hops_to(name) is not None:
+            return True
+        return len(ground.neighbours) > 0 and self.may_seek(name)
+
+    def wait_ms(self, name: bytes, length: int, priority: Priority) -> float:
+        ground = self._ground
+        circuit = self._circuit_to(name)
+        if circuit is not None and (way := self._outward(circuit)).path is not None:
+            return way.path.transport.wait_ms(length, priority) + self._switch.backlog_ms(circuit, way)
+        hops = ground.hops_to(name)
+        if hops is None:
+            return SEARCH_HOPS * ground.slot_ms * (SLOTS / 2 + 1)
+        path = ground.next_path(hops[0] if hops else name[:2])
+        return path.transport.wait_ms(length, priority) if path is not None else 0.0
+
+    # ---- out
+
+    def send(self, name: bytes, frame: bytes, priority: Priority) -> bool:
+        """What waits for a way counts as sent."""
+        try:
+            return self._send(name, frame, priority)
+        finally:
+            self.on_sent()
+
+    def _send(self, name: bytes, frame: bytes, priority: Priority) -> bool:
+        ours, theirs = self._numbers(name, frame)
+        if ours is None:
+            self._ground.counts["relay_sessionless"] += 1
+            return True
+        circuit = self._by_number.get((name, ours))
+        if circuit is not None and circuit.opened:
+            return self._carry(name, circuit, frame, priority)
+        answering = self._opening.answering
+        if answering is not None and answering[0].source == name and answering[0].ours == theirs:
+            circuit, asked = answering
+            self._bind(circuit, ours)
+            return self._opening.say_opened(circuit, asked, frame) or self._carry(name, circuit, frame, priority)
+        self._wait(name, _Waiting(ours, 0 if frame[0] & 0xF0 == HELLO else theirs, frame))
+        return True
+
+    def _numbers(self, name: bytes, frame: bytes) -> tuple[int | None, int]:
+        """This end's and the other one's."""
+        if frame[0] & 0xF0 == HELLO:
+            return int.from_bytes(frame[3:5]), 0
+        theirs = int.from_bytes(frame[1:3])
+        return self._endpoint.number_for(lambda public: name_of(public) == name, theirs), theirs
+
+    def _carry(self, name: bytes, circuit: Circuit, frame: bytes, priority: Priority) -> bool:
+        way = self._outward(circuit)
+        assert way.path is not None
+        if self._ground.link(way.path.transport).full or self._switch.is_full(circuit, way):
+            self._refused.add(name)
+            return False
+        if frame[0] & ASKS and self._is_silent(circuit):
+            self._ground.counts["circuits_silent"] += 1
+            self.distrust(circuit)
+            self._circuits.drop(circuit)
+            return self._send(name, frame, priority)
+        self._switch.carry(circuit, way, frame, priority)
+        return True
+
+    def _is_silent(self, circuit: Circuit) -> bool:
+        """It was asked often, and for long, and nothing came back."""
+        now_ms = self._ground.now_ms()
+        circuit.silent += 1
+        if circuit.silent == 1:
+            circuit.silent_ms = now_ms
+        metric = circuit.metric
+        trip_ms = 2 * (metric.airtime_ms(min(200, metric.mtu_bytes)) + 2 * metric.access_us / 1000) + TRIP_MS
+        return circuit.silent > SILENT_MAX and now_ms > circuit.silent_ms + SILENT_TRIPS * trip_ms
+
+    def distrust(self, circuit: Circuit) -> None:
+        name = self._other(circuit)
+        self._ground.routes.forget(name)
+        self._distrusted.add(name)
+
+    def _wait(self, name: bytes, waiting: _Waiting) -> None:
+        queue = self._waiting.setdefault(name, deque(maxlen=WAITING_MAX))
+        if waiting.frame not in (each.frame for each in queue):
+            queue.append(waiting)
+        self._proceed(name)
+
+    def _proceed(self, name: bytes) -> None:
+        """Opens a circuit for each session that waits, where a way is known; else one is looked for."""
+        queue = self._waiting.get(name)
+        if not queue:
+            return
+        hops = self._ground.hops_to(name)
+        if hops is None:
+            self._seek(name, fresh=name in self._distrusted)
+            return
+        asked = set[int]()
+        for waiting in list(queue):
+            if waiting.ours in asked:
+                continue
+            asked.add(waiting.ours)
+            circuit = self._by_number.get((name, waiting.ours))
+            if circuit is None or (not circuit.opened and circuit.hops != hops):
+                if circuit is not None:
+                    self._circuits.drop(circuit)
+                circuit = self._opening.begin(name, hops, waiting.ours, waiting.theirs)
+                if circuit is None:
+                    continue
+                self._by_number[name, waiting.ours] = circuit
+            if not circuit.opened and self._opening.say_open(circuit, waiting.frame):
+                queue.remove(waiting)
+
+    def on_route(self, name: bytes) -> None:
+        self._distrusted.discard(name)
+        self._proceed(name)
+
+    def on_no_route(self, name: bytes) -> None:
+        self._waiting.pop(name, None)
+        self._distrusted.discard(name)
+
+    def on_opened(self, circuit: Circuit) -> None:
+        """Its labels are known up to here: what waits may leave."""
+        if circuit.target == self._ground.name:
+            if circuit.theirs:
+                self._bind(circuit, circuit.theirs)
+            return
+        queue = self._waiting.get(circuit.target)
+        if queue is None:
+            return
+        for waiting in [each for each in queue if each.ours == circuit.ours]:
+            queue.remove(waiting)
+            self._carry(circuit.target, circuit, waiting.frame, Priority.JOB)
+
+    def on_room(self, name: bytes | None = None) -> None:
+        """There may be some: to that one, or to all."""
+        for each in [name] if name is not None else sorted(self._refused):
+            relayed = self._relayed.get(each)
+            if each in self._refused and relayed is not None:
+                self._refused.discard(each)
+                relayed.on_room()
+
+    # ---- in
+
+    def arrive(self, circuit: Circuit, frame: bytes) -> None:
+        """The two bytes where labels stood are what they were."""
+        name, kind = self._other(circuit), frame[0] & 0xF0
+        number = circuit.ours if circuit.source == self._ground.name else circuit.theirs
+        if kind not in (HELLO, WELCOME, FRAME_TYPE) or (kind == FRAME_TYPE and not number):
+            self._ground.counts["relay_sessionless"] += 1
+            return
+        circuit.silent = 0
+        try:
+            path = self.path(name)
+        except TransportError:
+            self._ground.counts["relay_too_many"] += 1
+            return
+        restored = frame[:1] + (self._hint if kind == HELLO else number.to_bytes(2)) + frame[3:]
+        path.transport.on_frame(path.address, restored)
+
+    def forget(self, circuit: Circuit) -> None:
+        """It was dropped."""
+        if self._ground.name not in (circuit.source, circuit.target):
+            return
+        name = self._other(circuit)
+        number = circuit.ours if circuit.source == self._ground.name else circuit.theirs
+        if self._by_number.get((name, number)) is circuit:
+            del self._by_number[name, number]
+
+    # ---- inside
+
+    def _circuit_to(self, name: bytes) -> Circuit | None:
+        return next((each for (other, _), each in reversed(self._by_number.items()) if other == name), None)
+
+    def _bind(self, circuit: Circuit, ours: int) -> None:
+        """Frames of that session go by this circuit."""
+        if circuit.target == self._ground.name:
+            circuit.theirs = ours
+        key = self._other(circuit), ours
+        self._by_number.pop(key, None)
+        self._by_number[key] = circuit
+
+    def _other(self, circuit: Circuit) -> bytes:
+        return circuit.target if circuit.source == self._ground.name else circuit.source
+
+    def _outward(self, circuit: Circuit) -> Way:
+        return circuit.forth if circuit.source == self._ground.name else circuit.back
+
+    def _make_room(self) -> None:
+        if len(self._relayed) < RELAYED_MAX:
+            return
+        idle = next((each for each in self._relayed.values() if not self._endpoint.uses(each)), None)
+        if idle is None:
+            raise TransportError(f"{RELAYED_MAX} nodes are talked to over others already")
+        del self._relayed[idle.name]
+        self._endpoint.detach(idle)
+        idle.close()

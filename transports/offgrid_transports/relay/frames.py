@@ -1,0 +1,208 @@
+"""What relays say to each other: ways looked for, labels given, and short words about single frames.
+
+    ASK       40 | number 2 | left 1 | target 4 | source 4 | hops 2*n                 who leads to the target? To all
+    ANSWER    41 | number 2 | to 1 | target 4 | source 4 | hops 2*n                   back along the hops
+    OPEN      42 | to 1 | n 1 | source 4 | target 4 | number 2 | peer's number 2 | label 2 | metric 8 | hops 2*n
+                 | a frame                                                            a circuit, from the source
+    OPENED    43 | the same                                                           back, from the target
+    HEARD     44 | label 2 | mark 2 | missing 2*n                                     to the hop before: this came
+    UNKNOWN   45 | label 2                                                            to the hop before: no such label
+    BROKEN    46 | label 2                                                            back to an end: no way on
+    HELD      47 | label 2                                                            OPEN or OPENED with it came
+    LATE      48 | label 2                                                            from an end: is nothing back yet?
+
+and behind each a MAC of 4 bytes under the mesh's secret: it keeps strangers out, no more. A node is named by the first
+4 bytes of its tag (beacons.py), a hop by the first 2 of these. `to` is the place of who takes the frame: 0 the source,
+1 to n the hops, n + 1 the target; in OPEN and OPENED the byte's upper three bits count how often the source has begun.
+A `label` is the one that frames to the sender of OPEN or OPENED shall bear.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import IntEnum
+from typing import NamedTuple
+
+from offgrid_transports.relay.metric import METRIC_BYTES, Metric, read_metric, write_metric
+
+RELAYED = 0x40
+NAME_BYTES, HOP_BYTES, NUMBER_BYTES, MAC_BYTES = 4, 2, 2, 4
+HOPS_MAX = 24
+MISSING_MAX = 24
+TURNS = 8
+_TO_BITS = 5
+FRESH = 0x80  # in `left`: only the target may answer
+_FLOOD_BYTES = 1 + NUMBER_BYTES + 1 + 2 * NAME_BYTES
+_OPEN_BYTES = 3 + 2 * NAME_BYTES + 3 * NUMBER_BYTES + METRIC_BYTES
+
+
+class Kind(IntEnum):
+    ASK = 0x40
+    ANSWER = 0x41
+    OPEN = 0x42
+    OPENED = 0x43
+    HEARD = 0x44
+    UNKNOWN = 0x45
+    BROKEN = 0x46
+    HELD = 0x47
+    LATE = 0x48
+
+
+class Ask(NamedTuple):
+    """`left`: so many hops may still be added."""
+
+    number: int
+    left: int
+    fresh: bool
+    target: bytes
+    source: bytes
+    hops: tuple[bytes, ...]
+
+
+class Answer(NamedTuple):
+    number: int
+    to: int
+    target: bytes
+    source: bytes
+    hops: tuple[bytes, ...]
+
+
+class Open(NamedTuple):
+    """`ours`: the source's number of the session; `theirs`: the target's, 0 where none is known."""
+
+    opened: bool
+    to: int
+    turn: int
+    source: bytes
+    target: bytes
+    ours: int
+    theirs: int
+    label: int
+    metric: Metric
+    hops: tuple[bytes, ...]
+    frame: bytes
+
+
+class Heard(NamedTuple):
+    """`mark`: bytes 3 and 4 of a frame that came; `missing`: of those before it that did not."""
+
+    label: int
+    mark: bytes
+    missing: tuple[bytes, ...]
+
+
+class Short(NamedTuple):
+    """UNKNOWN, BROKEN, HELD or LATE."""
+
+    kind: Kind
+    label: int
+
+
+Said = Ask | Answer | Open | Heard | Short
+
+
+class NoWord(Exception):
+    """These bytes are nothing that a relay of this mesh would say."""
+
+
+def hop_of(name: bytes) -> bytes:
+    return name[:HOP_BYTES]
+
+
+def open_bytes(hops: int) -> int:
+    """Of OPEN and OPENED without their frame."""
+    return _OPEN_BYTES + hops * HOP_BYTES + MAC_BYTES
+
+
+def write(psk: bytes, said: Said) -> bytes:
+    match said:
+        case Ask():
+            left = said.left | (FRESH if said.fresh else 0)
+            body = bytes((Kind.ASK,)) + _two(said.number) + bytes((left,)) + said.target + said.source
+            body += b"".join(said.hops)
+        case Answer():
+            body = bytes((Kind.ANSWER,)) + _two(said.number) + bytes((said.to,)) + said.target + said.source
+            body += b"".join(said.hops)
+        case Open():
+            kind = Kind.OPENED if said.opened else Kind.OPEN
+            numbers = _two(said.ours) + _two(said.theirs) + _two(said.label)
+            body = bytes((kind, said.turn << _TO_BITS | said.to, len(said.hops))) + said.source + said.target + numbers
+            body += write_metric(said.metric) + b"".join(said.hops) + said.frame
+        case Heard():
+            body = bytes((Kind.HEARD,)) + _two(said.label) + said.mark + b"".join(said.missing)
+        case Short():
+            body = bytes((said.kind,)) + _two(said.label)
+    return body + _mac(psk, body)
+
+
+def read(psk: bytes, frame: bytes) -> Said:
+    """Raises NoWord."""
+    body, mac = frame[:-MAC_BYTES], frame[-MAC_BYTES:]
+    if len(frame) <= 1 + MAC_BYTES or mac != _mac(psk, body):
+        raise NoWord("it is not of this mesh")
+    try:
+        kind = Kind(body[0])
+    except ValueError:
+        raise NoWord(f"kind {body[0]:#x}") from None
+    match kind:
+        case Kind.ASK | Kind.ANSWER:
+            return _read_flood(kind, body)
+        case Kind.OPEN | Kind.OPENED:
+            return _read_open(kind, body)
+        case Kind.HEARD:
+            if len(body) < 5 or len(body) % 2 == 0 or len(body) > 5 + 2 * MISSING_MAX:
+                raise NoWord(f"{len(body)} bytes say nothing of frames")
+            return Heard(int.from_bytes(body[1:3]), body[3:5], _twos(body[5:]))
+        case _:
+            if len(body) != 3:
+                raise NoWord(f"{len(body)} bytes say nothing of a label")
+            return Short(kind, int.from_bytes(body[1:3]))
+
+
+def _read_flood(kind: Kind, body: bytes) -> Ask | Answer:
+    rest = len(body) - _FLOOD_BYTES
+    if rest < 0 or rest % HOP_BYTES or rest > HOPS_MAX * HOP_BYTES:
+        raise NoWord(f"{len(body)} bytes hold no hops")
+    number, third, hops = int.from_bytes(body[1:3]), body[3], _twos(body[_FLOOD_BYTES:])
+    target, source = body[4:8], body[8:12]
+    _check_hops(hops, source, target)
+    if kind is Kind.ASK:
+        left = third & ~FRESH
+        if left > HOPS_MAX or left + len(hops) > HOPS_MAX:
+            raise NoWord(f"{left} hops more")
+        return Ask(number, left, bool(third & FRESH), target, source, hops)
+    if third > len(hops):
+        raise NoWord(f"to place {third} of {len(hops)} hops")
+    return Answer(number, third, target, source, hops)
+
+
+def _read_open(kind: Kind, body: bytes) -> Open:
+    if len(body) < _OPEN_BYTES:
+        raise NoWord(f"{len(body)} bytes open nothing")
+    to, turn, count = body[1] & (1 << _TO_BITS) - 1, body[1] >> _TO_BITS, body[2]
+    end = _OPEN_BYTES + count * HOP_BYTES
+    if count > HOPS_MAX or len(body) < end or not 0 <= to <= count + 1:
+        raise NoWord(f"to place {to} of {count} hops, in {len(body)} bytes")
+    source, target, hops = body[3:7], body[7:11], _twos(body[_OPEN_BYTES:end])
+    _check_hops(hops, source, target)
+    ours, theirs, label = (int.from_bytes(body[at : at + 2]) for at in (11, 13, 15))
+    metric = read_metric(body[17 : 17 + METRIC_BYTES])
+    return Open(kind is Kind.OPENED, to, turn, source, target, ours, theirs, label, metric, hops, body[end:])
+
+
+def _check_hops(hops: tuple[bytes, ...], source: bytes, target: bytes) -> None:
+    """Nobody twice, and neither end between them: so no frame goes round."""
+    if source == target or len({*hops, hop_of(source), hop_of(target)}) != len(hops) + 2:
+        raise NoWord("a way that comes by somebody twice")
+
+
+def _two(number: int) -> bytes:
+    return number.to_bytes(NUMBER_BYTES)
+
+
+def _twos(data: bytes) -> tuple[bytes, ...]:
+    return tuple(data[at : at + 2] for at in range(0, len(data), 2))
+
+
+def _mac(psk: bytes, body: bytes) -> bytes:
+    return hashlib.blake2s(body, key=psk, digest_size=MAC_BYTES, person=b"og.relay").digest()

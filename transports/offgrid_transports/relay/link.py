@@ -1,0 +1,83 @@
+"""A link as relays use it beside the sessions: a short queue of its own, and a budget for what is said about ways."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+
+from offgrid_transports.path import DOWN_MS
+from offgrid_transports.relay.budget import DEPTH_FRAMES, Budget
+from offgrid_transports.relay.frames import NAME_BYTES
+from offgrid_transports.transport import BROADCAST, Priority, Transport
+
+QUEUE_MAX = 64  # frames that wait for room on the link
+DELAY_MS_MAX = 30_000.0  # that a question waits for its share of the link's time
+ASK_BYTES = 16 + 4 * NAME_BYTES  # a question with some hops in it
+SLOT_MS_MIN = 2.0
+
+
+class RelayLink:
+    """`place` tells it from the node's other ones."""
+
+    def __init__(self, transport: Transport, place: int, now_ms: float, counts: Counter[str]) -> None:
+        self.transport, self.place, self._counts = transport, place, counts
+        self._queue: deque[tuple[str, bytes, Priority]] = deque()
+        self._budget = Budget(now_ms)
+
+    @property
+    def slot_ms(self) -> float:
+        """What a question takes here."""
+        transport = self.transport
+        return max(SLOT_MS_MIN, transport.airtime_ms(min(ASK_BYTES, transport.mtu_bytes())) + transport.access_ms)
+
+    def sent_ms(self, length: int, priority: Priority) -> float:
+        """In how long a frame handed over now will have left."""
+        wait_ms = self.transport.wait_ms(length, priority)
+        queued_ms = sum(self.transport.airtime_ms(len(frame)) for _, frame, _ in self._queue)
+        return (wait_ms if wait_ms < math.inf else DOWN_MS) + queued_ms + self.transport.airtime_ms(length)
+
+    def send(self, address: str, frame: bytes, priority: Priority) -> bool:
+        """False where it was dropped. What is too long for the link is dropped as well."""
+        if not self._queue and self._send(address, frame, priority):
+            return True
+        if len(self._queue) >= QUEUE_MAX or not self.transport.up:
+            self._counts["relay_queue_full"] += 1
+            return False
+        self._queue.append((address, frame, priority))
+        return True
+
+    @property
+    def full(self) -> bool:
+        return bool(self._queue)
+
+    def on_room(self) -> None:
+        while self._queue and self._send(*self._queue[0]):
+            self._queue.popleft()
+
+    def clear(self) -> None:
+        self._queue.clear()
+
+    def may_say_ms(self, now_ms: float, length: int) -> float | None:
+        """How long a question has to wait for its share of the link's time; None where that is too long."""
+        air_ms = self.transport.airtime_ms(length)
+        self._budget.deepen(DEPTH_FRAMES * air_ms)
+        wait_ms = self._budget.wait_ms(now_ms, air_ms)
+        return wait_ms if wait_ms <= DELAY_MS_MAX else None
+
+    def say(self, now_ms: float, address: str, frame: bytes, carried: int = 0) -> None:
+        """A word about ways; `carried` bytes of it are somebody's frame, and not counted. To all where there is no
+        address."""
+        transport = self.transport
+        air_ms = transport.airtime_ms(len(frame)) - (transport.airtime_ms(carried) if carried else 0.0)
+        self._budget.deepen(DEPTH_FRAMES * air_ms)
+        self._budget.spend(now_ms, air_ms)
+        self._counts["control_frames"] += 1
+        self._counts["control_air_us"] += round(air_ms * 1000)
+        self.send(BROADCAST if transport.shared else address, frame, Priority.CONTROL)
+
+    def _send(self, address: str, frame: bytes, priority: Priority) -> bool:
+        try:
+            return self.transport.send(address, frame, priority)
+        except ValueError:
+            self._counts["relay_too_long"] += 1
+            return True

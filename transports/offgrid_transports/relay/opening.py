@@ -1,0 +1,237 @@
+"""Circuits opened: labels given hop by hop while a handshake passes, and given anew when a way has broken.
+
+Who opens one sends OPEN along the hops, with its first frame if there is room; each hop notes what label the next one
+gets, and the target answers with OPENED. Until then further frames wait. Sent again while the source waits, it finds
+the circuit as it is. A circuit that broke is forgotten by all who hear of it; the session goes on over the next one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from offgrid_transports.path import Path
+from offgrid_transports.relay.circuits import Circuit, Circuits, Way
+from offgrid_transports.relay.frames import TURNS, Kind, Open, Short, hop_of, open_bytes
+from offgrid_transports.relay.ground import Ground
+from offgrid_transports.relay.metric import metric_of
+from offgrid_transports.transport import Priority
+
+REPEATS_MAX = 4  # of OPEN and OPENED on a shared medium, until they are heard to go on
+REPEATING_MAX = 64
+NO_TURN = -1
+
+
+@dataclass(slots=True)
+class _Sent:
+    path: Path
+    said: Open
+    wait_ms: float
+    tries: int = 1
+
+
+class Opening:
+    """`arrive` takes frames that end here."""
+
+    def __init__(self, ground: Ground, circuits: Circuits, arrive: Callable[[Circuit, bytes], None]) -> None:
+        self._ground, self._circuits, self._arrive = ground, circuits, arrive
+        self._sent: OrderedDict[tuple[object, ...], _Sent] = OrderedDict()
+        self.answering: tuple[Circuit, Open] | None = None
+        """The circuit whose OPEN is being looked at: what this end says at once goes with OPENED."""
+        self.on_opened: Callable[[Circuit], None] = lambda circuit: None
+
+    # ---- at the source
+
+    def begin(self, name: bytes, hops: tuple[bytes, ...], ours: int, theirs: int) -> Circuit | None:
+        """None where the first hop is not heard any more."""
+        ground, now_ms = self._ground, self._ground.now_ms()
+        path = ground.next_path(hops[0] if hops else hop_of(name))
+        if path is None:
+            return None
+        circuit = Circuit(ground.name, name, hops, ours, theirs, metric_of(path).times(len(hops) + 1))
+        circuit.forth.path, circuit.forth.last = path, not hops
+        circuit.back.before = path
+        self._circuits.add(now_ms, circuit)
+        self._circuits.label(circuit, circuit.back)
+        return circuit
+
+    def say_open(self, circuit: Circuit, frame: bytes) -> bool:
+        """Whether `frame` went with it: it may be too long."""
+        path, label = circuit.forth.path, circuit.back.label
+        assert path is not None
+        assert label is not None
+        fits = open_bytes(len(circuit.hops)) + len(frame) <= min(path.frame_bytes, circuit.metric.mtu_bytes)
+        circuit.turn = (circuit.turn + 1) % TURNS
+        said = Open(False, 1, circuit.turn, circuit.source, circuit.target, circuit.ours, circuit.theirs, label,
+                    metric_of(path), circuit.hops, frame if fits else b"")  # fmt: skip
+        self._say(path, said)
+        return fits
+
+    def say_opened(self, circuit: Circuit, asked: Open, frame: bytes) -> bool:
+        """The target's answer; as `say_open`."""
+        path = circuit.back.path
+        assert path is not None
+        fits = open_bytes(len(circuit.hops)) + len(frame) <= min(path.frame_bytes, circuit.metric.mtu_bytes)
+        label = self._circuits.label(circuit, circuit.forth)
+        said = asked._replace(opened=True, to=len(asked.hops), theirs=circuit.theirs, label=label,
+                              metric=circuit.metric, frame=frame if fits else b"")  # fmt: skip
+        self.answering = None
+        self._say(path, said)
+        return fits
+
+    # ---- what is heard
+
+    def on_open(self, path: Path, said: Open) -> None:
+        """OPEN or OPENED, for this node or heard by the way."""
+        self._on_gone_on(said)
+        if self._place_of(said.to, said) != self._ground.hop or self._is_end(said.to, said) is False:
+            return
+        self._ground.neighbours.on_heard(self._ground.now_ms(), self._before(said), path)
+        if said.opened:
+            self._on_opened(path, said)
+        else:
+            self._on_open(path, said)
+
+    def _is_known(self, path: Path, circuit: Circuit, said: Open) -> bool:
+        """The hop before says again what was handed on, and was heard to be: it did not hear that."""
+        key = said.opened, said.source, said.target, said.ours, said.hops
+        turns = circuit.turned if said.opened else circuit.turn
+        if turns != said.turn or key in self._sent:
+            return False
+        self._ground.say(path, Short(Kind.HELD, said.label))
+        return True
+
+    def _on_open(self, path: Path, said: Open) -> None:
+        ground, now_ms = self._ground, self._ground.now_ms()
+        circuit = self._circuits.find(said.source, said.target, said.ours, said.hops)
+        if circuit is None:
+            circuit = Circuit(said.source, said.target, said.hops, said.ours, said.theirs, said.metric)
+            circuit.forth.before = path
+            self._circuits.add(now_ms, circuit)
+        elif said.to <= len(said.hops) and self._is_known(path, circuit, said):
+            return
+        circuit.metric, circuit.turn, circuit.turned = said.metric, said.turn, NO_TURN
+        circuit.back.path, circuit.back.out, circuit.back.last = path, said.label, said.to == 1
+        ground.routes.learn(now_ms, said.source, said.hops[: said.to - 1][::-1])
+        if said.to == len(said.hops) + 1:
+            circuit.theirs = circuit.theirs or said.theirs
+            circuit.opened = True
+            self.answering = circuit, said
+            self.on_opened(circuit)
+            if said.frame:
+                self._arrive(circuit, said.frame)
+            if self.answering is not None:
+                self.say_opened(circuit, said, b"")
+            return
+        following = said.hops[said.to] if said.to < len(said.hops) else hop_of(said.target)
+        onward = ground.next_path(following)
+        if onward is None:
+            self._circuits.drop(circuit)
+            ground.say(path, Short(Kind.BROKEN, said.label))
+            return
+        circuit.forth.path, circuit.forth.last = onward, said.to == len(said.hops)
+        circuit.back.before = onward
+        label = self._circuits.label(circuit, circuit.back)
+        metric = said.metric.plus(metric_of(onward))
+        self._say(onward, said._replace(to=said.to + 1, label=label, metric=metric))
+
+    def _on_opened(self, path: Path, said: Open) -> None:
+        ground, now_ms = self._ground, self._ground.now_ms()
+        circuit = self._circuits.find(said.source, said.target, said.ours, said.hops)
+        if circuit is None or circuit.forth.path != path:
+            return
+        if said.to and self._is_known(path, circuit, said):
+            return
+        again, circuit.turned = circuit.turned == said.turn, said.turn
+        circuit.forth.out, circuit.metric, circuit.opened = said.label, said.metric, True
+        circuit.theirs = circuit.theirs or said.theirs
+        ground.routes.learn(now_ms, said.target, said.hops[said.to :])
+        if said.to == 0:
+            if again and path.shared:
+                ground.counts["opened_twice"] += 1
+                ground.say(path, Short(Kind.HELD, said.label))
+            self.on_opened(circuit)
+            if said.frame:
+                self._arrive(circuit, said.frame)
+            return
+        assert circuit.back.path is not None
+        label = self._circuits.label(circuit, circuit.forth)
+        circuit.forth.before = circuit.back.path
+        self._say(circuit.back.path, said._replace(to=said.to - 1, label=label))
+
+    def on_used(self, circuit: Circuit, way: Way) -> None:
+        """A labelled frame of it has come: the one before knows the label."""
+        if self._sent and way is circuit.forth:
+            self._end((True, circuit.source, circuit.target, circuit.ours, circuit.hops))
+
+    def on_held(self, label: int) -> None:
+        """Whoever has the OPEN or OPENED with that label says so."""
+        found = self._circuits.by_label(label)
+        if found is not None:
+            circuit, way = found
+            self._end((way is circuit.forth, circuit.source, circuit.target, circuit.ours, circuit.hops))
+
+    # ---- repeated until they go on
+
+    def on_timer(self, key: tuple[object, ...]) -> None:
+        sent = self._sent.get(key)
+        if sent is None:
+            return
+        if sent.tries >= REPEATS_MAX:
+            del self._sent[key]
+            self._ground.counts["opens_given_up"] += 1
+            return
+        sent.tries += 1
+        self._ground.counts["opens_repeated"] += 1
+        self._send(key, sent)
+
+    def _say(self, path: Path, said: Open) -> None:
+        key = said.opened, said.source, said.target, said.ours, said.hops
+        transport = path.transport
+        length = open_bytes(len(said.hops)) + len(said.frame)
+        # the target's answer may be longer, and at either end nobody hands it on
+        last = said.to in (0, len(said.hops) + 1)
+        answer_ms = transport.airtime_ms(min(200, path.frame_bytes)) if last else transport.airtime_ms(length)
+        sent = _Sent(path, said, answer_ms + 3 * transport.access_ms + 50.0)
+        if path.shared:
+            self._sent[key] = sent
+            if len(self._sent) > REPEATING_MAX:
+                self._end(next(iter(self._sent)))
+        self._send(key, sent)
+
+    def _send(self, key: tuple[object, ...], sent: _Sent) -> None:
+        link = self._ground.link(sent.path.transport)
+        length = open_bytes(len(sent.said.hops)) + len(sent.said.frame)
+        sent_ms = link.sent_ms(length, Priority.CONTROL)
+        self._ground.say(sent.path, sent.said, len(sent.said.frame))
+        if sent.path.shared:
+            due_ms = self._ground.now_ms() + sent_ms + sent.wait_ms * (1 + 0.5 * (sent.tries - 1))
+            self._ground.set(("open", key), due_ms)
+
+    def _on_gone_on(self, said: Open) -> None:
+        """The next one hands it on, or what comes back tells that it got through."""
+        key = said.opened, said.source, said.target, said.ours, said.hops
+        sent = self._sent.get(key)
+        if sent is not None and (said.to < sent.said.to if said.opened else said.to > sent.said.to):
+            self._end(key)
+        if said.opened:
+            self._end((False, *key[1:]))
+
+    def _end(self, key: tuple[object, ...]) -> None:
+        if self._sent.pop(key, None) is not None:
+            self._ground.timers.set(("open", key), None)
+
+    # ---- places on the way
+
+    def _place_of(self, to: int, said: Open) -> bytes:
+        ends = (hop_of(said.source), *said.hops, hop_of(said.target))
+        return ends[to]
+
+    def _is_end(self, to: int, said: Open) -> bool | None:
+        """False where only the beginning of an end's name is this node's."""
+        whole = {0: said.source, len(said.hops) + 1: said.target}.get(to)
+        return None if whole is None else whole == self._ground.name
+
+    def _before(self, said: Open) -> bytes:
+        return self._place_of(said.to + 1 if said.opened else said.to - 1, said)

@@ -1,0 +1,362 @@
+"""A node's part in ways over several hops: it looks for them, is an end of them, and hands on the frames of others.
+
+Sits between an endpoint and its links. To a session a way over several hops is one more link (relayed.py); what passes
+through is sealed end to end, and a relay learns who talks to whom and how much. Virtual time will do: it knows neither
+thread nor loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from random import Random
+
+from offgrid_transports.beacons import BEACON, read_beacon
+from offgrid_transports.endpoint import Endpoint
+from offgrid_transports.handshake import HELLO, SID_BYTES, WELCOME, hint_of
+from offgrid_transports.path import Path
+from offgrid_transports.relay.budget import Budget
+from offgrid_transports.relay.circuits import Circuit, Circuits, Way
+from offgrid_transports.relay.discovery import Discovery
+from offgrid_transports.relay.ends import Ends
+from offgrid_transports.relay.frames import (
+    NAME_BYTES,
+    RELAYED,
+    Answer,
+    Ask,
+    Heard,
+    Kind,
+    NoWord,
+    Open,
+    Short,
+    hop_of,
+    read,
+)
+from offgrid_transports.relay.ground import Ground, name_of
+from offgrid_transports.relay.link import RelayLink
+from offgrid_transports.relay.opening import Opening
+from offgrid_transports.relay.switch import Switch
+from offgrid_transports.session import FRAME_TYPE, HEAD_BYTES
+from offgrid_transports.transport import Schedule, Transport
+
+ASKERS_MAX = 256
+ASKER_SHARE, ASKER_FRAMES = 0.01, 10  # of a link's time, and at once, for what one neighbour asks or hands on
+ASK_MS_MIN = 5.0  # what a question costs its neighbour at least
+ANSWER_TRIES = 3  # of an answer, until it is heard to go on
+UNKNOWN_MS = 1_000.0  # at most that often is somebody told that a label means nothing here
+LABELLED = (FRAME_TYPE, HELLO, WELCOME)
+
+
+class Relay:
+    """`hands_on`: whether it relays for others. It takes over the callbacks of links attached here."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        public: bytes,
+        psk: bytes,
+        now_ms: Callable[[], float],
+        schedule: Schedule,
+        rng: Random,
+        *,
+        hands_on: bool = True,
+    ) -> None:
+        self._endpoint, self._now_ms, self._schedule = endpoint, now_ms, schedule
+        self._hint, self._psk, self._hands_on = hint_of(public), psk, hands_on
+        self._ground = Ground(name_of(public), psk, now_ms, rng)
+        self.counts = self._ground.counts
+        self._circuits = Circuits(self._new_label, self._on_dropped)
+        self._discovery = Discovery(self._ground.name, rng, hands_on=hands_on)
+        self._opening = Opening(self._ground, self._circuits, self._arrive)
+        self._switch = Switch(self._ground, self._circuits, self._arrive, self._on_no_way)
+        self._ends = Ends(self._ground, self._circuits, self._opening, self._switch, endpoint, self._seek, self._hint)
+        self._opening.on_opened = self._ends.on_opened
+        self._ends.may_seek = lambda name: self._discovery.may_seek(now_ms(), name)
+        self._ends.on_sent = self._arm
+        self._askers: OrderedDict[bytes, Budget] = OrderedDict()
+        self._answers: dict[tuple[object, ...], tuple[Answer, bytes, int]] = {}
+        self._unknown_ms = -math.inf
+        self._alarm_ms = math.inf
+        self._closed = False
+        endpoint.is_taken = self._circuits.has
+
+    # ---- the node's side
+
+    def attach(self, transport: Transport) -> None:
+        """A link, for the endpoint and for others."""
+        self._endpoint.attach(transport)
+        link = RelayLink(transport, len(self._ground.links), self._now_ms(), self.counts)
+        self._ground.links.append(link)
+        on_frame, on_room, on_change = transport.on_frame, transport.on_room, transport.on_change
+
+        def heard(address: str, frame: bytes) -> None:
+            if not self._on_frame(Path(transport, address), link, frame):
+                on_frame(address, frame)
+            self._arm()
+
+        def room() -> None:
+            link.on_room()
+            on_room()
+            self._ends.on_room()
+            self._arm()
+
+        def change() -> None:
+            if not transport.up:
+                link.clear()
+            on_change()
+            self._ends.on_room()
+            self._arm()
+
+        transport.on_frame, transport.on_room, transport.on_change = heard, room, change
+
+    def path_to(self, public: bytes) -> Path:
+        """Over others, if any lead there."""
+        return self._ends.path(name_of(public))
+
+    def may_reach(self, public: bytes) -> bool:
+        """A way is known, or may be looked for: somebody is heard who may know one."""
+        return self._ends.reaches(name_of(public))
+
+    def is_relayed(self, path: Path) -> bool:
+        return self._ends.has(path.transport)
+
+    def hops_to(self, public: bytes) -> tuple[bytes, ...] | None:
+        """The hops between on the way that is known, None for none."""
+        return self._ground.hops_to(name_of(public))
+
+    def seek(self, public: bytes) -> None:
+        """Looks for a way, unless one is known."""
+        self._seek(name_of(public), fresh=False)
+        self._arm()
+
+    def close(self) -> None:
+        self._closed = True
+
+    # ---- frames in
+
+    def _on_frame(self, path: Path, link: RelayLink, frame: bytes) -> bool:
+        """Whether it was a matter of relays."""
+        kind = frame[0] & 0xF0 if frame else -1
+        if path.shared:
+            self._switch.on_air(path, len(frame))
+        if kind == RELAYED:
+            self._on_said(path, link, frame)
+            return True
+        if kind == BEACON:
+            beacon = read_beacon(self._psk, frame)
+            if beacon is not None:
+                name = beacon.tag[:NAME_BYTES]
+                self._ground.neighbours.on_heard(self._now_ms(), hop_of(name), path, name)
+            return False
+        if kind not in LABELLED or len(frame) < HEAD_BYTES + 8:
+            return False
+        return self._on_labelled(path, kind, frame)
+
+    def _on_labelled(self, path: Path, kind: int, frame: bytes) -> bool:
+        label = int.from_bytes(frame[1 : 1 + SID_BYTES])
+        found = self._circuits.by_label(label)
+        if found is not None and found[1].before == path:
+            self._opening.on_used(*found)
+            self._ground.neighbours.on_heard(self._now_ms(), self._hop_before(*found), path)
+            self._switch.on_frame(*found, path, frame)
+            return True
+        if path.shared:
+            self._switch.on_other(frame)
+        elif kind == FRAME_TYPE and not self._endpoint.knows_number(label):
+            self._say_unknown(path, label)
+        return False
+
+    def _hop_before(self, circuit: Circuit, way: Way) -> bytes:
+        """Who sends frames of that way to here."""
+        places = (hop_of(circuit.source), *circuit.hops, hop_of(circuit.target))
+        place = places.index(self._ground.hop)
+        return places[place - 1 if way is circuit.forth else place + 1]
+
+    def _say_unknown(self, path: Path, label: int) -> None:
+        now_ms = self._now_ms()
+        if self._unknown_ms + UNKNOWN_MS <= now_ms:
+            self._unknown_ms = now_ms
+            self._ground.say(path, Short(Kind.UNKNOWN, label))
+
+    def _on_said(self, path: Path, link: RelayLink, frame: bytes) -> None:
+        try:
+            said = read(self._psk, frame)
+        except NoWord:
+            self.counts["relay_malformed"] += 1
+            return
+        match said:
+            case Ask():
+                self._on_ask(path, link, said, len(frame))
+            case Answer():
+                self._on_answer(path, said)
+            case Open():
+                self._ground.timers.set(("answer", said.source, said.target, 0), None)
+                if self._hands_on or self._ground.name in (said.source, said.target):
+                    self._opening.on_open(path, said)
+            case Heard():
+                self._switch.on_heard(path, said)
+            case Short(kind=Kind.HELD):
+                self._opening.on_held(said.label)
+            case Short(kind=Kind.LATE):
+                self._switch.on_late(path, said.label)
+            case Short(kind=Kind.BROKEN):
+                self._on_broken(path, said.label)
+            case Short():
+                self._on_unknown(path, said.label)
+
+    # ---- ways looked for
+
+    def _seek(self, name: bytes, *, fresh: bool) -> None:
+        ask = self._discovery.seek(self._now_ms(), name, self._ground.slot_ms, fresh=fresh)
+        if ask is not None:
+            self.counts["searches"] += 1
+            for link in self._ground.up:
+                self._ground.flood(link, ask)
+
+    def _on_ask(self, path: Path, link: RelayLink, ask: Ask, length: int) -> None:
+        now_ms, before = self._now_ms(), ask.hops[-1] if ask.hops else hop_of(ask.source)
+        if before == self._ground.hop or not self._may_ask(now_ms, before, path, length):
+            return
+        self._ground.neighbours.on_heard(now_ms, before, path, None if ask.hops else ask.source)
+        if self._discovery.on_ask(now_ms, ask, link.place, self._ground.slot_ms, self._known):
+            self._ground.routes.learn(now_ms, ask.source, ask.hops[::-1])
+
+    def _known(self, target: bytes) -> tuple[bytes, ...] | None:
+        return self._ground.hops_to(target)
+
+    def _may_ask(self, now_ms: float, before: bytes, path: Path, length: int) -> bool:
+        """No neighbour has this node say more for it than a share."""
+        cost_ms = max(ASK_MS_MIN, path.transport.airtime_ms(length))
+        budget = self._askers.get(before)
+        if budget is None:
+            budget = self._askers[before] = Budget(now_ms, ASKER_SHARE, ASKER_FRAMES * cost_ms)
+            if len(self._askers) > ASKERS_MAX:
+                self._askers.popitem(last=False)
+        if budget.wait_ms(now_ms, cost_ms) > 0:
+            self.counts["asks_refused"] += 1
+            return False
+        budget.spend(now_ms, cost_ms)
+        return True
+
+    def _on_answer(self, path: Path, answer: Answer) -> None:
+        self._discovery.on_answer_heard(answer)
+        now_ms, ground = self._now_ms(), self._ground
+        ground.timers.set(("answer", answer.source, answer.target, answer.to + 1), None)
+        ends = (hop_of(answer.source), *answer.hops, hop_of(answer.target))
+        if ends[answer.to] != ground.hop or (answer.to == 0 and answer.source != ground.name):
+            return
+        ground.neighbours.on_heard(now_ms, ends[answer.to + 1], path)
+        ground.routes.learn(now_ms, answer.target, answer.hops[answer.to :])
+        if answer.to == 0:
+            self._discovery.on_found(answer.target)
+            self._ends.on_route(answer.target)
+        elif self._hands_on:
+            self._pass_answer(answer._replace(to=answer.to - 1), ends[answer.to - 1])
+
+    def _pass_answer(self, answer: Answer, hop: bytes, tries: int = 0) -> None:
+        path = self._ground.next_path(hop)
+        if path is None:
+            return
+        self._ground.say(path, answer)
+        if path.shared and tries < (ANSWER_TRIES if answer.to else 1):
+            transport = path.transport
+            wait_ms = 2 * transport.airtime_ms(16 + 2 * len(answer.hops)) + 5 * transport.access_ms + 50
+            key = ("answer", answer.source, answer.target, answer.to)
+            self._answers[key] = answer, hop, tries + 1
+            self._ground.set(key, self._now_ms() + wait_ms)
+
+    # ---- ways that break
+
+    def _on_no_way(self, circuit: Circuit, way: Way) -> None:
+        """Nobody takes this way's frames any more: who sends them is told."""
+        following = self._hop_before(circuit, circuit.other(way))
+        if way.path is not None:
+            self._ground.neighbours.lost(following, way.path)
+        self._ground.routes.forget_over(following)
+        if self._ground.name in (circuit.source, circuit.target):
+            self._ends.distrust(circuit)
+        self._tell_broken(circuit, way)
+
+    def _tell_broken(self, circuit: Circuit, way: Way) -> None:
+        back = circuit.other(way)
+        self.counts["circuits_broken"] += 1
+        if back.path is not None and back.out is not None:
+            self._ground.say(back.path, Short(Kind.BROKEN, back.out))
+        self._circuits.drop(circuit)
+
+    def _on_broken(self, path: Path, label: int) -> None:
+        found = self._circuits.by_label(label)
+        if found is None or found[1].before != path:
+            return
+        circuit, way = found
+        if self._ground.name in (circuit.source, circuit.target):
+            self._ends.distrust(circuit)
+        self._tell_broken(circuit, circuit.other(way))
+
+    def _on_unknown(self, path: Path, label: int) -> None:
+        for circuit in self._circuits.all():
+            for way in circuit.ways:
+                if way.out == label and way.path == path:
+                    self._tell_broken(circuit, way)
+
+    def _on_dropped(self, circuit: Circuit) -> None:
+        self._switch.forget(circuit)
+        self._ends.forget(circuit)
+
+    def _arrive(self, circuit: Circuit, frame: bytes) -> None:
+        self._ends.arrive(circuit, frame)
+
+    # ---- time
+
+    def _on_time(self) -> None:
+        now_ms = self._now_ms()
+        for key in self._ground.timers.take_due(math.floor(now_ms)):
+            assert isinstance(key, tuple)
+            match key:
+                case ("flood", place, said):
+                    self._ground.flood(self._ground.links[place], said)
+                case ("answer", *_):
+                    if (found := self._answers.pop(key, None)) is not None:
+                        self._pass_answer(*found)
+                case ("open", sent):
+                    self._opening.on_timer(sent)
+                case ("word", circuit):
+                    self._switch.on_timer("word", circuit, None)
+                case (what, circuit, way):
+                    self._switch.on_timer(what, circuit, way)
+        dues, lost = self._discovery.take_due(now_ms, self._ground.slot_ms)
+        for said, not_on in dues:
+            if isinstance(said, Answer):
+                ends = (hop_of(said.source), *said.hops)
+                self._pass_answer(said, ends[said.to])
+            else:
+                for link in self._ground.up:
+                    if link.place not in not_on:
+                        self._ground.flood(link, said)
+        for name in lost:
+            self.counts["searches_failed"] += 1
+            self._ends.on_no_route(name)
+
+    def _arm(self) -> None:
+        if self._closed:
+            return
+        deadline_ms = self._ground.timers.deadline_ms
+        due_ms = min(math.inf if deadline_ms is None else deadline_ms, self._discovery.due_ms)
+        if due_ms < self._alarm_ms:
+            self._alarm_ms = due_ms
+            self._schedule(max(1, math.ceil(due_ms - self._now_ms())), lambda: self._ring(due_ms))
+
+    def _ring(self, due_ms: float) -> None:
+        if self._alarm_ms == due_ms:
+            self._alarm_ms = math.inf
+        if not self._closed:
+            self._on_time()
+            self._arm()
+
+    def _new_label(self) -> int:
+        while True:
+            label = self._ground.rng.getrandbits(8 * SID_BYTES)
+            known = self._circuits.has(label) or self._endpoint.knows_number(label)
+            if label and not known and label.to_bytes(SID_BYTES) != self._hint:
+                return label
