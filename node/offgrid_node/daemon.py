@@ -59,7 +59,9 @@ from offgrid_node.services.framed_road import FramedRoad
 from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.ledger.reads import ledger_summary
 from offgrid_node.services.mesh import NodeFacts
+from offgrid_node.services.packet_links import PacketLinks
 from offgrid_node.services.retention import Budget
+from offgrid_node.services.roads.link_chart import LinkChart
 from offgrid_node.services.sessions.privacy import Privacy
 from offgrid_node.storage.blobs import FileBlobs
 from offgrid_node.storage.disk import measure_fsync_ms
@@ -138,7 +140,7 @@ class Daemon:
         self._cleanup += [self._driver.close, road.close, framed.close, running.close, threads.close, self._bulk.stop]
         links = links_of(self._config, ring.key, lambda: self.node)
         self._cleanup.append(links.close)
-        self.node = Node(self._parts(store, [framed, road, links], running))
+        self.node = Node(self._parts(store, [framed, road, links], links, running))
         self.node.runtime.watch(log_events)
         self.check_newest()
         self.node.sessions.shredding.start()
@@ -233,7 +235,7 @@ class Daemon:
                 node.runtime.ask("jobs", "daemon", StopHost()).when_done(lambda _: noted.set())
                 await asyncio.wait_for(noted.wait(), STOPPING_S)
 
-    def _parts(self, store: Store, roads: Sequence[Road], running: Running) -> Parts:
+    def _parts(self, store: Store, roads: Sequence[Road], links: PacketLinks, running: Running) -> Parts:
         config, key = self._config, self._ring.key
         self._blobs = FileBlobs(config.storage.chunk_dir)
         return Parts(
@@ -247,6 +249,7 @@ class Daemon:
             open_sealed=open_sealed,
             letters=Letters(key, os.urandom, self._ring.older),
             roads=roads,
+            links=LinkChart(links, lambda: SystemClock().now().mono_ms),
             execute=running.start,
             stop=running.stop,
             later=call_later_in(asyncio.get_running_loop()),

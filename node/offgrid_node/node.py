@@ -74,6 +74,9 @@ from offgrid_node.services.quorum import QuorumHandlers
 from offgrid_node.services.quorum import check_answer as check_quorum_answer
 from offgrid_node.services.retention import CALLER as RETENTION
 from offgrid_node.services.retention import Retention, Surroundings
+from offgrid_node.services.roads.book import RoadBook
+from offgrid_node.services.roads.chart import CarrierChart
+from offgrid_node.services.roads.handlers import LinkHandlers
 from offgrid_node.services.router import Router
 from offgrid_node.services.sessions.handlers import SessionHandlers
 from offgrid_node.services.shelf import Shelf
@@ -97,10 +100,12 @@ class Node:
         self._key_number = 0
         self._work: Work | None = None
         meters = parts.meters
+        self._book = RoadBook(lambda: parts.clock.now().mono_ms)
         self._client = Client(
             self.node_id,
             parts.roads,
             lambda: self.directory,
+            self._book,
             lambda node, answer: self._checked_answer(node, answer, parts.verify),
             meters.on_called if meters else None,
         )
@@ -344,6 +349,14 @@ class Node:
             self.objects.salt,
         )
 
+    def _link_handlers(self, parts: Parts) -> LinkHandlers:
+        def addresses(node: str) -> str:
+            return " ".join(self.directory.addresses(node))
+
+        carriers = [CarrierChart(road, self._book, self._client, addresses) for road in parts.roads]
+        charts = [parts.links if parts.links and each.road is parts.links.road else each for each in carriers]
+        return LinkHandlers(self.node_id, lambda: self.directory, self._book, charts, parts.links)
+
     def _market_handlers(self, parts: Parts) -> MarketHandlers:
         return MarketHandlers(
             self.runtime,
@@ -393,6 +406,7 @@ class Node:
         )
         return {
             "offgrid.v1.MeshService": MeshHandlers(runtime, self_id, parts.facts),
+            "offgrid.v1.LinkService": self._link_handlers(parts),
             "offgrid.v1.JoinService": JoinHandlers(
                 runtime,
                 seal=parts.seal,

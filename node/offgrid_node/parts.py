@@ -32,6 +32,7 @@ from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.objects.sides import ObjectParts
 from offgrid_node.services.retention import INTERVAL_MS as RETENTION_INTERVAL_MS
 from offgrid_node.services.retention import Budget
+from offgrid_node.services.roads.handlers import LinkRoads
 from offgrid_node.services.sessions.privacy import Privacy
 from offgrid_node.services.sessions.vault import Vault
 from offgrid_node.storage.store import Store
@@ -88,6 +89,7 @@ class Parts:
     monitor: Monitor = log_nothing
     meters: Meters | None = None  # None: nothing is counted
     reducers: Mapping[str, Reducer] = field(default_factory=lambda: {SessionReducer.name: SessionReducer()})
+    links: LinkRoads | None = None  # one of the roads: packet links
     privacy: Privacy = field(default_factory=Privacy)
     compaction_interval_ms: int = COMPACTION_INTERVAL_MS
     backups: BackupParts | None = None  # None: the store is no file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import asyncio
 import socket
 import ssl
@@ -29,6 +30,7 @@ from offgrid_node.services.grpc_gate import Context
 from offgrid_node.services.grpc_lane import Lane
 from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.lane_calls import LaneCalls
+from offgrid_node.services.roads.book import RoadBook
 
 PING, OFFER = "MeshService/Ping", "MarketService/PostOffers"
 PONG = mesh_pb2.PingResponse(members_digest=b"pong")
@@ -64,7 +66,7 @@ class Ways:
         self.framed = FramedRoad(TLS[ALICE.node_id], lambda: directory)
         self.grpc = GrpcRoad(TLS[ALICE.node_id], lambda: directory, self.framed.learn if framed else lambda *_: None)
         self._wants_framed = framed
-        client = Client(ALICE.node_id, [self.framed, self.grpc], lambda: directory)
+        client = Client(ALICE.node_id, [self.framed, self.grpc], lambda: directory, RoadBook(lambda: time.monotonic_ns() // 1_000_000))
         self.call = client.request
 
     @property

@@ -44,6 +44,7 @@ EVERY_RPC = {
         OWNER: "CreateInvite RemoveMember",
         MEMBERS: "Ping PingVia SyncMembers",
     },
+    "LinkService": {MEMBERS: "Echo", OWNER: "ListLinks ListRoads PingPeer"},
     "JobService": {
         OWNER: "CreateMission GetMission ListMissions UpdateMission CreateTask GetTask ListTasks CreateJob GetJob "
         "ListJobs DispatchJob WatchJob RunJobs WatchJobs CancelJobs ExplainJob WatchProgress "

@@ -19,7 +19,7 @@ from pathlib import Path
 import grpc
 from google.protobuf.message import Message
 
-from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, mail_pb2, mesh_pb2, objects_pb2, quorum_pb2, state_pb2
+from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, links_pb2, mail_pb2, mesh_pb2, objects_pb2, quorum_pb2, state_pb2
 from offgrid_node.keys import NodeKey, verify
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, NotFound
 from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
@@ -641,6 +641,7 @@ class SmallNode:
 
 SERVICES = {
     "offgrid.v1.MeshService": mesh_pb2,
+    "offgrid.v1.LinkService": links_pb2,
     "offgrid.v1.JobService": jobs_pb2,
     "offgrid.v1.HostService": jobs_pb2,
     "offgrid.v1.MarketService": jobs_pb2,

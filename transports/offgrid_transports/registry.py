@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import parse_qsl
 
@@ -19,6 +19,8 @@ from offgrid_transports.transport import BadSpec, LinkHost, Transport
 GROUP = "offgrid.transports"
 SPEC_CHARS_MAX = 512
 PARAMS_MAX = 32
+PRICE, PRICE_MAX = "price", 1_000.0
+"""A parameter that links of all kinds have; none sees it: see `price`."""
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}\Z")
 
 Opener = Callable[["LinkSpec", LinkHost], Transport]
@@ -56,6 +58,10 @@ class LinkSpec:
         if value != int(value):
             raise BadSpec(f"{self}: {name}={self.params[name]}: allowed: a whole number from {low} to {high}")
         return int(value)
+
+    def without(self, name: str) -> LinkSpec:
+        """The same but for that parameter."""
+        return replace(self, params={key: value for key, value in self.params.items() if key != name})
 
     def check_names(self, allowed: Iterable[str]) -> None:
         """Raises BadSpec for a parameter that the link does not have."""
@@ -105,7 +111,14 @@ class TransportRegistry:
         spec = parse_spec(text)
         if spec.scheme not in self._openers:
             raise BadSpec(f"{text!r}: no link of kind {spec.scheme!r}. {_choices(spec.scheme, self.schemes)}")
+        spec.number(PRICE, 0.0, 0.0, PRICE_MAX)
         return spec
+
+    def price(self, text: str) -> float | None:
+        """How many milliseconds a message would rather wait than use a millisecond of that link; None where its owner
+        has not said. Raises BadSpec."""
+        spec = self.check(text)
+        return spec.number(PRICE, 0.0, 0.0, PRICE_MAX) if PRICE in spec.params else None
 
     def open(self, text: str, host: LinkHost) -> Transport:
         """Opens the link that `text` describes; raises BadSpec, or another TransportError of the link's own."""
@@ -116,7 +129,7 @@ class TransportRegistry:
                 opener = self._openers[spec.scheme] = opener.load()
             except (ImportError, AttributeError) as error:
                 raise BadSpec(f"{text!r}: the plug-in {opener.value} cannot be loaded: {error}") from error
-        return opener(spec, host)
+        return opener(spec.without(PRICE), host)
 
 
 def _choices(word: str, names: Iterable[str]) -> str:

@@ -11,14 +11,28 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
+from offgrid.v1 import links_pb2
 from offgrid_node.protocol.effects import Answered, Call
-from offgrid_node.protocol.errors import NO_ROAD, Fault, Internal, InvalidRequest, NotFound, PeerFault, Unavailable
+from offgrid_node.protocol.errors import (
+    NO_ROAD,
+    Fault,
+    Internal,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PeerFault,
+    Unavailable,
+)
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller, Kind
+from offgrid_node.services.roads.book import RoadBook
 from offgrid_node.services.router import Router
 from offgrid_node.services.stream import Stream
 
 Done = Callable[[Message | Fault], None]
+
+ECHO = "offgrid.v1.LinkService/Echo"
+ECHO_MS = 5_000
 
 
 class Road(Protocol):
@@ -28,7 +42,16 @@ class Road(Protocol):
     (OutcomeUnknown when the request may have been carried out, Unavailable when it surely was not).
     """
 
+    @property
+    def name(self) -> str:
+        """As people call it: "grpc"."""
+        ...
+
     def reaches(self, node: str) -> bool: ...
+
+    def ready(self, node: str) -> bool:
+        """There is a connection or session already, as far as is known."""
+        ...
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None: ...
 
@@ -49,15 +72,17 @@ class Client:
         self_id: str,
         roads: Sequence[Road],
         members: Callable[[], Membership],
+        book: RoadBook,
         check: Callable[[str, Message], object] = lambda node, answer: answer,
         on_called: Callable[[Call, Fault | None], None] | None = None,
     ) -> None:
-        """`members` is asked at each call: a node that calls itself has its own roles in force, as its router
-        checks them. `check` makes of a node's answer what the machine is to see, and raises a Fault for one that none
-        should see. `on_called` is told of the end of each Call effect."""
+        """`members` is asked at each call: a node that calls itself has its own roles in force, as its router checks
+        them. `book` says which road comes first. `check` makes of a node's answer what the machine sees, and raises
+        a Fault for one that none should see. `on_called` is told of the end of each Call effect."""
         self._self_id = self_id
         self._roads = tuple(roads)
         self._members = members
+        self._book = book
         self._check = check
         self._on_called = on_called
         self._router: Router | None = None
@@ -81,7 +106,8 @@ class Client:
         self.request(call.node, call.method, call.request, call.timeout_ms, done)
 
     def request(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
-        """One call by the first road that reaches `node`; on Unavailable the next road is tried.
+        """One call by the best road that reaches `node`; when it brings no answer and there is time left, by the next:
+        calls between nodes may be repeated. A road without a connection gets half of the time where there is another.
 
         Ends with NotFound (reason NotAMember) for a node that was removed and that nothing reaches any more, with
         Unavailable (Reloading) while this node has no machines to look it up in.
@@ -95,7 +121,20 @@ class Client:
             done(fault)
             return
 
-        _attempt(roads, node, method, request, timeout_ms, done)
+        self._attempt(roads, node, method, request, timeout_ms, done, None)
+        if len(roads) > 1:
+            for road in self._book.to_try(node, roads):
+                self.echo(road, node, ECHO_MS)
+
+    def echo(self, road: Road, node: str, timeout_ms: int, done: Done = lambda outcome: None) -> None:
+        """Asks whether that road leads there, and notes how long it takes."""
+        began_ms = self._book.now_ms()
+
+        def ended(outcome: Message | Fault) -> None:
+            self._book.tried(node, road.name, outcome, self._book.now_ms() - began_ms)
+            done(outcome)
+
+        road.call(node, ECHO, links_pb2.EchoRequest(), timeout_ms, ended)
 
     def _roads_to(self, node: str) -> list[Road]:
         """At least one. Raises NotFound (NotAMember), Unavailable (NoRoad, Reloading)."""
@@ -104,7 +143,34 @@ class Client:
             raise NotFound(f"{node} is no member of this mesh", reason="NotAMember")
         if not roads:
             raise Unavailable(f"no road to {node}: no address is known", reason=NO_ROAD, retry_ms=1000)
-        return roads
+        return self._book.order(node, roads)
+
+    def _attempt(
+        self,
+        roads: Sequence[Road],
+        node: str,
+        method: str,
+        request: Message,
+        timeout_ms: int,
+        done: Done,
+        before: Fault | None,
+    ) -> None:
+        """No closure that knows itself: what it held, a piece of a large object perhaps, would stay in memory until the
+        collector of cycles looks. `before` is how the roads before these ended."""
+        road, others, began_ms = roads[0], roads[1:], self._book.now_ms()
+        share_ms = timeout_ms if not others or road.ready(node) else max(1, timeout_ms // 2)
+
+        def ended(outcome: Message | Fault) -> None:
+            self._book.ended(node, road.name, outcome)
+            left_ms = timeout_ms - (self._book.now_ms() - began_ms)
+            if not isinstance(outcome, Unavailable | OutcomeUnknown):
+                done(outcome)
+            elif others and left_ms > 0:
+                self._attempt(others, node, method, request, left_ms, done, _graver(before, outcome))
+            else:
+                done(_graver(before, outcome))
+
+        road.call(node, method, request, share_ms, ended)
 
     def _checked(self, call: Call, outcome: Message | Fault) -> object | Fault:
         if isinstance(outcome, Fault):
@@ -133,15 +199,6 @@ class Client:
             done(outcome)
 
 
-def _attempt(roads: Sequence[Road], node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
-    """By the first road; on Unavailable by those behind it. No closure that knows itself: what it held, a piece of a
-    large object perhaps, would stay in memory until the collector of cycles looks."""
-    road, others = roads[0], roads[1:]
-
-    def ended(outcome: Message | Fault) -> None:
-        if isinstance(outcome, Unavailable) and others:
-            _attempt(others, node, method, request, timeout_ms, done)
-        else:
-            done(outcome)
-
-    road.call(node, method, request, timeout_ms, ended)
+def _graver(before: Fault | None, fault: Fault) -> Fault:
+    """Of two ends of one call: unknown is graver than surely not carried out; else the first road's says more."""
+    return fault if before is None or isinstance(fault, OutcomeUnknown) else before

@@ -203,6 +203,14 @@ class FramedRoad:
         self._places[node] = place
         self._dial(node, place, place.small)
 
+    @property
+    def name(self) -> str:
+        return "framed"
+
+    def ready(self, node: str) -> bool:
+        """It reaches none that it has no connection to."""
+        return True
+
     def reaches(self, node: str) -> bool:
         place = self._places.get(node)
         if place is None:

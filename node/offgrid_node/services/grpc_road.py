@@ -126,9 +126,16 @@ class GrpcRoad:
         """How many calls are under way by themselves."""
         return len(self._calls)
 
+    @property
+    def name(self) -> str:
+        return "grpc"
+
     def reaches(self, node: str) -> bool:
         view = self._directory()
         return not self._closed and bool(view.addresses(node)) and view.certificate(node) is not None
+
+    def ready(self, node: str) -> bool:
+        return any(key[0] == node and link.channel.get_state() is _READY for key, link in self._links.items())
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         """As Road has it: `done` is called exactly once, in the loop's thread."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -26,7 +26,7 @@ from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.handshake import Own
 from offgrid_transports.path import Path
 from offgrid_transports.registry import TransportRegistry
-from offgrid_transports.transport import BadSpec, LinkHost, Shown, Transport
+from offgrid_transports.transport import BadSpec, LinkHost, Transport
 
 BEACON_MS = 10_000
 BEACON_SHARE = 500  # of a link's time one part is theirs
@@ -61,6 +61,7 @@ class PacketLinks:
         self._endpoint: Endpoint | None = None
         self._road: PacketRoad | None = None
         self._transports: list[Transport] = []
+        self._texts: dict[Transport, str] = {}
         self._said_ms: dict[int, int] = {}  # the last beacon, by the place of its link
         self._revision = -1
         self._exchange: dict[bytes, bytes | None] = {}  # members' keys as X25519 knows them
@@ -83,12 +84,13 @@ class PacketLinks:
         assert self._endpoint is not None
         host = replace(self._host, hello=tag_of(self._psk) + tag_of(self._public))
         for text in descriptions:
-            transport = registry.open(text, host)
+            price, transport = registry.price(text), registry.open(text, host)
             if transport.shared:
                 transport.close()
                 raise BadSpec(f"{text}: nodes do not use radio channels yet: they say too much to each other")
             self._transports.append(transport)
-            self._endpoint.attach(transport)
+            self._texts[transport] = text
+            self._endpoint.attach(transport, price)
             self._said_ms[len(self._transports) - 1] = host.now_ms() - BEACON_MS
             self._say(len(self._transports) - 1, transport)
             _log.info("link %s", text)
@@ -98,11 +100,26 @@ class PacketLinks:
         if endpoint is not None:
             endpoint.close()
 
-    def figures(self) -> list[Shown]:
-        """What each link tells of itself, in the order they were opened."""
-        return [transport.figures() for transport in self._transports]
+    # ---- what there is
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """None before the start, and at the end."""
+        return self._endpoint
+
+    @property
+    def opened(self) -> Mapping[Transport, str]:
+        """The links and how `[links]` describes them, in the order they were opened."""
+        return self._texts
 
     # ---- as a road
+
+    @property
+    def name(self) -> str:
+        return "links"
+
+    def ready(self, node: str) -> bool:
+        return self._road is not None and self._road.ready(node)
 
     def reaches(self, node: str) -> bool:
         return self._endpoint is not None and self._endpoint.reaches(node)

@@ -168,6 +168,10 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.MailService/DropParcels": 0x0D0A,
     "offgrid.v1.MailService/TakeMessage": 0x0D0B,
     "offgrid.v1.MailService/TakeJob": 0x0D0C,
+    "offgrid.v1.LinkService/Echo": 0x0E01,
+    "offgrid.v1.LinkService/ListLinks": 0x0E02,
+    "offgrid.v1.LinkService/ListRoads": 0x0E03,
+    "offgrid.v1.LinkService/PingPeer": 0x0E04,
     "offgrid.v1.HostService/ToggleHost": 0x0901,
     "offgrid.v1.HostService/GetHost": 0x0902,
     "offgrid.v1.HostService/WatchDrain": 0x0903,
@@ -178,6 +182,7 @@ METHOD_NAMES: Mapping[int, str] = {number: name for name, number in METHOD_NUMBE
 _PRIORITIES: Mapping[str, Priority] = {
     "offgrid.v1.MeshService": Priority.CONTROL,
     "offgrid.v1.JoinService": Priority.CONTROL,
+    "offgrid.v1.LinkService": Priority.CONTROL,
     "offgrid.v1.LedgerService": Priority.PAYMENT,
     "offgrid.v1.ObjectService": Priority.BULK,
     "offgrid.v1.BackupService": Priority.BULK,

@@ -37,6 +37,13 @@ class PacketRoad:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint, self._calls = endpoint, LongCalls(endpoint)
 
+    @property
+    def name(self) -> str:
+        return "links"
+
+    def ready(self, node: str) -> bool:
+        return self._endpoint.session_of(node) is not None
+
     def reaches(self, node: str) -> bool:
         return self._endpoint.reaches(node)
 

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from offgrid.pieces import Buffer, Piece, read, read_known
-from offgrid.v1 import jobs_pb2, ledger_pb2, mail_pb2, mesh_pb2, objects_pb2, quorum_pb2, state_pb2
+from offgrid.v1 import jobs_pb2, ledger_pb2, links_pb2, mail_pb2, mesh_pb2, objects_pb2, quorum_pb2, state_pb2
 from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.access import ALL_ROLES, check_access, check_own_role
@@ -28,7 +28,7 @@ NESTING_MAX = 8  # no request of ours nests deeper
 
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     module.DESCRIPTOR.services_by_name[name]
-    for module in (mesh_pb2, jobs_pb2, objects_pb2, quorum_pb2, ledger_pb2, state_pb2, mail_pb2)
+    for module in (mesh_pb2, links_pb2, jobs_pb2, objects_pb2, quorum_pb2, ledger_pb2, state_pb2, mail_pb2)
     for name in sorted(module.DESCRIPTOR.services_by_name)
 )
 

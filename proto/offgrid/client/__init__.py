@@ -1,6 +1,7 @@
 """What applications import: `connect()` and, on the client, one room per domain of the wire.
 
     client.mesh    status, peers, invite, remove
+    client.links   list, roads, ping
     client.missions, client.tasks, client.jobs, client.market
     client.events  list, watch
     client.objects, client.quorum, client.ledger

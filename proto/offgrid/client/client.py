@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from offgrid.client.host import Host
     from offgrid.client.jobs import Jobs, Market
     from offgrid.client.ledger import Ledger
+    from offgrid.client.links import Links
     from offgrid.client.mail import Mail
     from offgrid.client.memory import Memory
     from offgrid.client.mesh import Mesh
@@ -55,6 +56,12 @@ class Client:
         from offgrid.client.mesh import Mesh
 
         return Mesh(self._calls)
+
+    @cached_property
+    def links(self) -> Links:
+        from offgrid.client.links import Links
+
+        return Links(self._calls)
 
     @cached_property
     def missions(self) -> Missions:

@@ -20,6 +20,7 @@ from offgrid_node.protocol.jobs.receipts import RECEIPTS, ReceiptBody, result_di
 from offgrid_node.services.caller import ADMIN, Caller
 from offgrid_node.services.client import Client
 from offgrid_node.services.jobs.market import check_answer
+from offgrid_node.services.roads.book import RoadBook
 from offgrid_tools.sim.crypto import SimLetters, sim_verify
 
 
@@ -304,6 +305,11 @@ def test_what_a_broker_answers_is_bounded_as_well(bench: Bench) -> None:
         def __init__(self, clearing: jobs_pb2.Clearing) -> None:
             self.answer = jobs_pb2.SubmitJobsResponse(clearings=[clearing])
 
+        name = "test"
+
+        def ready(self, node: str) -> bool:
+            return True
+
         def reaches(self, node: str) -> bool:
             return True
 
@@ -317,7 +323,7 @@ def test_what_a_broker_answers_is_bounded_as_well(bench: Bench) -> None:
         return answer
 
     for field, clearing in awards(bench):
-        client = Client("self", [Liar(clearing)], lambda: directory, checked)
+        client = Client("self", [Liar(clearing)], lambda: directory, RoadBook(lambda: 0), checked)
         client.bind(cast(Any, Deliveries()), bench.core.running.router)
         client.call(Call("jobs", "b", f"{MARKET}/SubmitJobs", jobs_pb2.SubmitJobsRequest(), "tag", 1_000))
         fault = seen[-1].fault

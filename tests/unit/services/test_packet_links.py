@@ -98,7 +98,8 @@ def world() -> Iterator[World]:
 
 
 def port(links: PacketLinks) -> str:
-    return str(links.figures()[0]["listens"]).rpartition(":")[2]
+    [link, *_] = links.opened
+    return str(link.figures()["listens"]).rpartition(":")[2]
 
 
 def test_members_find_each_other_and_call() -> None:

@@ -22,6 +22,7 @@ from offgrid_tools.cli.output import clean, duration, number, size
 
 COMMANDS = (
     [], ["status"], ["peers"], ["mesh"], ["mesh", "invite"], ["mesh", "remove"], ["mesh", "members"],
+    ["ping"], ["trace"], ["link"], ["link", "list"], ["link", "airtime"],
     ["mission"], ["mission", "create"], ["mission", "list"], ["mission", "show"], ["mission", "update"],
     ["task"], ["task", "create"], ["task", "list"], ["task", "show"],
     ["job"], ["job", "run"], ["job", "submit"], ["job", "array"], ["job", "logs"], ["job", "cancel"], ["job", "why"],

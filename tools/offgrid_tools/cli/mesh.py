@@ -116,9 +116,17 @@ def _audits(answer: GetStatusResponse) -> str:
 
 @click.command()
 @click.option("--removed", is_flag=True, help="Removed members too.")
+@click.option("--roads", is_flag=True, help="Which roads lead to each, the one in use first.")
 @common
-def peers(removed: bool) -> None:
+def peers(removed: bool, roads: bool) -> None:
     """The members of the mesh and how alive they seem from here."""
+    if roads:
+        if removed:
+            raise click.UsageError("no road leads to a removed member: say --roads or --removed")
+        from offgrid_tools.cli.links import show_roads
+
+        show_roads("")
+        return
     found = list(settings().connect().mesh.peers(include_removed=removed))
     if settings().json:
         from offgrid_tools.cli.json_form import emit, json_of

@@ -43,6 +43,9 @@ ROOT = LazyGroup(
     {
         "status": Entry("mesh:status", "What this node is and how it does."),
         "peers": Entry("mesh:peers", "The members of the mesh and how alive they seem from here."),
+        "ping": Entry("links:ping", "How long a member takes to answer, over any road."),
+        "trace": Entry("links:trace", "Which way calls to a member take."),
+        "link": Entry("root:LINK", "This node's packet links, and who uses their time."),
         "mesh": Entry("root:MESH", "Invite, remove and list members."),
         "mission": Entry("root:MISSION", "Create, list, show and update missions."),
         "task": Entry("root:TASK", "Create, list and show tasks."),
@@ -96,6 +99,15 @@ MESH = LazyGroup(
         "remove": Entry("mesh:remove", "Revoke a membership."),
     },
     "Invite, remove and list members.",
+    common_options(),
+)
+LINK = LazyGroup(
+    "link",
+    {
+        "list": Entry("links:list_links", "This node's packet links, and what each tells of itself."),
+        "airtime": Entry("links:airtime", "Who has used how much of each link's time, and what is left."),
+    },
+    "This node's packet links, and who uses their time.",
     common_options(),
 )
 KEYS = LazyGroup(

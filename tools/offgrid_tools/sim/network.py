@@ -297,6 +297,13 @@ class SimRoad:
     ) -> None:
         self._network, self._self_id, self._directory, self._alive = network, self_id, directory, alive
 
+    @property
+    def name(self) -> str:
+        return "sim"
+
+    def ready(self, node: str) -> bool:
+        return True
+
     def reaches(self, node: str) -> bool:
         view = self._directory()
         return bool(view.addresses(node)) and view.certificate(node) is not None

@@ -1,0 +1,1 @@
+"""Roads to other nodes: which is taken first, what is known of each, and what people ask about them."""

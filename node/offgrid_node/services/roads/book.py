@@ -1,0 +1,104 @@
+"""Which carrier is asked first for a call to a node: those that brought no word lately come last, for a while.
+
+One that is passed over is tried again with an echo once its time is over, beside the calls, so that none of them has to
+find out whether it leads there again. Pure but for the clock that it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from offgrid_node.protocol.errors import CONNECTION_REFUSED, Fault, OutcomeUnknown, Unavailable
+
+AGAIN_FIRST_MS, AGAIN_MAX_MS = 1_000, 60_000  # twice as long after each failure in a row
+LATE_MAX = 3  # answers in a row that are missing though it may be the peer that is slow
+KNOWN_MAX = 8_192
+UNREACHED = frozenset({"NotConnected", CONNECTION_REFUSED, "CallCancelled", "ConnectionLost"})
+"""Reasons of faults that tell of the road, not of who is at its end."""
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+AnyRoad = TypeVar("AnyRoad", bound=Named)
+
+
+@dataclass(slots=True)
+class Seen:
+    """Of one carrier to one node, in milliseconds of the monotonic clock."""
+
+    answered_ms: int | None = None
+    """When it last brought an answer."""
+    failures: int = 0
+    late: int = 0
+    try_again_ms: int = 0
+    trying: bool = False
+    rtt_ms: float | None = None
+    """Of the last echo."""
+
+    @property
+    def failing(self) -> bool:
+        """It brought no word the last times."""
+        return self.late >= LATE_MAX
+
+
+class RoadBook:
+    """What calls have shown of each carrier to each node."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self.now_ms = now_ms
+        self._seen: dict[tuple[str, str], Seen] = {}  # the one used longest ago first
+
+    def seen(self, node: str, road: str) -> Seen:
+        """An empty one where nothing is known."""
+        return self._seen.get((node, road)) or Seen()
+
+    def order(self, node: str, roads: Sequence[AnyRoad]) -> list[AnyRoad]:
+        """Those first that have not failed lately; else as they were."""
+        return sorted(roads, key=lambda road: self.seen(node, road.name).failing)
+
+    def ended(self, node: str, road: str, outcome: object) -> None:
+        """A call, by how it ended."""
+        seen, now_ms = self._of(node, road), self.now_ms()
+        if not isinstance(outcome, Fault) or not isinstance(outcome, Unavailable | OutcomeUnknown):
+            seen.answered_ms, seen.failures, seen.late, seen.try_again_ms = now_ms, 0, 0, 0
+            return
+        if outcome.reason in UNREACHED:
+            seen.late = LATE_MAX
+        elif isinstance(outcome, OutcomeUnknown):
+            seen.late += 1
+        else:
+            return
+        if seen.failing and seen.try_again_ms <= now_ms:
+            seen.failures += 1
+            seen.try_again_ms = now_ms + min(AGAIN_MAX_MS, AGAIN_FIRST_MS << min(seen.failures - 1, 16))
+
+    def to_try(self, node: str, roads: Sequence[AnyRoad]) -> list[AnyRoad]:
+        """Those that are passed over though their time is over; each is named once until `tried`."""
+        now_ms, found = self.now_ms(), list[AnyRoad]()
+        for road in roads:
+            seen = self.seen(node, road.name)
+            if seen.failing and seen.try_again_ms <= now_ms and not seen.trying:
+                self._of(node, road.name).trying = True
+                found.append(road)
+        return found
+
+    def tried(self, node: str, road: str, outcome: object, took_ms: float) -> None:
+        """An echo, by how it ended."""
+        self._of(node, road).trying = False
+        self.ended(node, road, outcome)
+        if not isinstance(outcome, Fault):
+            self._of(node, road).rtt_ms = took_ms
+
+    # ---- inside
+
+    def _of(self, node: str, road: str) -> Seen:
+        seen = self._seen.pop((node, road), None) or Seen()
+        self._seen[node, road] = seen
+        if len(self._seen) > KNOWN_MAX:
+            del self._seen[next(iter(self._seen))]
+        return seen
