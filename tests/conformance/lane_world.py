@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -66,7 +66,12 @@ class Ways:
         self.framed = FramedRoad(TLS[ALICE.node_id], lambda: directory)
         self.grpc = GrpcRoad(TLS[ALICE.node_id], lambda: directory, self.framed.learn if framed else lambda *_: None)
         self._wants_framed = framed
-        client = Client(ALICE.node_id, [self.framed, self.grpc], lambda: directory, RoadBook(lambda: time.monotonic_ns() // 1_000_000))
+        client = Client(
+            ALICE.node_id,
+            [self.framed, self.grpc],
+            lambda: directory,
+            RoadBook(lambda: time.monotonic_ns() // 1_000_000),
+        )
         self.call = client.request
 
     @property

@@ -15,8 +15,10 @@ from offgrid_node.protocol.errors import CONNECTION_REFUSED, Fault, OutcomeUnkno
 AGAIN_FIRST_MS, AGAIN_MAX_MS = 1_000, 60_000  # twice as long after each failure in a row
 LATE_MAX = 3  # answers in a row that are missing though it may be the peer that is slow
 KNOWN_MAX = 8_192
-UNREACHED = frozenset({"NotConnected", CONNECTION_REFUSED, "CallCancelled", "ConnectionLost"})
-"""Reasons of faults that tell of the road, not of who is at its end."""
+UNREACHED = frozenset({"NotConnected", CONNECTION_REFUSED})
+UNANSWERED = frozenset({"DeadlineExceeded", "NoAnswer"})
+"""Reasons of faults that tell of the road, not of who is at its end. A connection that was lost tells nothing yet: the
+next call makes another one, or cannot."""
 
 
 class Named(Protocol):
@@ -69,7 +71,7 @@ class RoadBook:
             return
         if outcome.reason in UNREACHED:
             seen.late = LATE_MAX
-        elif isinstance(outcome, OutcomeUnknown):
+        elif outcome.reason in UNANSWERED:
             seen.late += 1
         else:
             return
