@@ -19,7 +19,17 @@ from pathlib import Path
 import grpc
 from google.protobuf.message import Message
 
-from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, links_pb2, mail_pb2, mesh_pb2, objects_pb2, quorum_pb2, state_pb2
+from offgrid.v1 import (
+    common_pb2,
+    jobs_pb2,
+    ledger_pb2,
+    links_pb2,
+    mail_pb2,
+    mesh_pb2,
+    objects_pb2,
+    quorum_pb2,
+    state_pb2,
+)
 from offgrid_node.keys import NodeKey, verify
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, NotFound
 from offgrid_node.protocol.ids import base32, node_id_bytes, unbase32
