@@ -340,6 +340,7 @@ class Daemon:
                 *checking.notices,
                 *self.node.ledger.notices,
                 *self.node.object_notices,
+                *self.node.mail_notices,
                 *self.node.journal_notices,
                 *self.node.backup_notices,
                 *self._state.notices,

@@ -227,6 +227,11 @@ class Node:
         return self.backups.notices if self.backups is not None else ()
 
     @property
+    def mail_notices(self) -> tuple[str, ...]:
+        unread = self.runtime.machine("mail", MailMachine).unread
+        return (f"new messages: {unread} (offgrid mail inbox)",) if unread else ()
+
+    @property
     def object_notices(self) -> tuple[str, ...]:
         return object_notices(self.runtime.machine("objects", ObjectsMachine), self.runtime.clock.now().utc_us)
 

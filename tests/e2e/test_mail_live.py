@@ -52,6 +52,7 @@ def test_a_message_and_a_job_wait_for_a_node_that_is_away_and_the_answers_for_th
         eventually(lambda: len(_inbox(carol)) == 1, "carol has the message")
         (message,) = _inbox(carol)
         assert (message["source"], message["read"]) == (alice.node_id, False)
+        assert "new messages: 1" in offgrid(carol, "status").out
         assert TEXT in offgrid(carol, "mail", "read", message["message_id"]).out
         with box.client() as client:
             eventually(

@@ -54,6 +54,11 @@ class MailMachine:
         """Of the mailbox: parcels, bytes, and how many bytes there may be."""
         return len(self._mailbox), self._mailbox.used_bytes, self._settings.mailbox_bytes
 
+    @property
+    def unread(self) -> int:
+        """Messages that nobody has read."""
+        return self._messages.unread
+
     def deadline_ms(self) -> int | None:
         dues = (self._courier.deadline_ms(), self._inbox.deadline_ms(), self._outbox.deadline_ms(), self._sweep_ms)
         return min((due for due in dues if due is not None), default=None)

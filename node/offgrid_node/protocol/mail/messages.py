@@ -27,13 +27,20 @@ class Messages:
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self._sizes: dict[str, tuple[str, int]] = {}  # source and size
+        self._unread: set[str] = set()
         self._order = 0
+
+    @property
+    def unread(self) -> int:
+        return len(self._unread)
 
     def load(self, rows: Rows) -> None:
         for key, value in rows.scan(MESSAGES):
             row = mail_pb2.MessageRow.FromString(value)
             self._sizes[key.decode()] = row.message.source, row.message.size_bytes
             self._order = max(self._order, row.order)
+            if not row.message.read:
+                self._unread.add(key.decode())
 
     def on_take(self, ticket: int, command: TakeMessage, now: Now) -> None:
         """Raises Exhausted (TooManyMessages)."""
@@ -52,6 +59,7 @@ class Messages:
             )
             row = mail_pb2.MessageRow(message=message, order=self._order)
             self._sizes[message_id] = command.source, size
+            self._unread.add(message_id)
             self._draft.put(MESSAGES, message_id.encode(), row)
             self._draft.put_bytes(DATA, message_id.encode(), command.data)
         response = mail_pb2.TakeMessageResponse(message_id=message_id, received_us=row.message.received_us)
@@ -62,6 +70,7 @@ class Messages:
         row = self._get(message_id)
         if not row.message.read:
             row.message.read = True
+            self._unread.discard(message_id)
             self._draft.put(MESSAGES, message_id.encode(), row)
         data = self._draft.get(DATA, message_id.encode()) or b""
         self._draft.reply(ticket, mail_pb2.ReadMessageResponse(message=row.message, data=data))
@@ -70,6 +79,7 @@ class Messages:
         """Raises NotFound (MessageNotFound)."""
         self._get(message_id)
         del self._sizes[message_id]
+        self._unread.discard(message_id)
         self._draft.delete(MESSAGES, message_id.encode())
         self._draft.delete(DATA, message_id.encode())
         self._draft.reply(ticket, mail_pb2.DeleteMessageResponse())

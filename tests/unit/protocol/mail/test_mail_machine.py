@@ -355,9 +355,12 @@ def test_a_message_is_taken_once_read_and_deleted(post: Post) -> None:
     first, again = take(post, "r1"), take(post, "r1")
     assert first == again
     assert isinstance(first, mail_pb2.TakeMessageResponse)
+    post.restart()
+    assert post.machine.unread == 1
     read = post.ask(commands.MarkRead(first.message_id))
     assert isinstance(read, mail_pb2.ReadMessageResponse)
     assert (read.data, read.message.read) == (b"hello", True)
+    assert post.machine.unread == 0
     post.ask(commands.DeleteMessage(first.message_id))
     assert post.rows("mail_data") == []
     assert isinstance(post.ask(commands.MarkRead(first.message_id)), NotFound)
