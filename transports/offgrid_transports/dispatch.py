@@ -72,9 +72,9 @@ class Dispatch:
         """Who uses that link's time."""
         return self._link(transport).spending
 
-    def queue(self, path: Path, frame: bytes, who: str) -> None:
-        """A single frame: of a handshake, a beacon, an echo. `who` has its time counted."""
-        self._link(path.transport).singles.append(_Ready(path.address, frame, Priority.CONTROL, who))
+    def queue(self, path: Path, frame: bytes, who: str, priority: Priority = Priority.CONTROL) -> None:
+        """A single frame: of a handshake, a beacon, an echo, for all. `who` has its time counted."""
+        self._link(path.transport).singles.append(_Ready(path.address, frame, priority, who))
 
     def add(self, session: Session) -> None:
         """It may have something to send."""

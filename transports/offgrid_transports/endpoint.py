@@ -28,6 +28,7 @@ from offgrid_transports.records import Echo, Record, RecordError, Said, Signal, 
 from offgrid_transports.roads import Road
 from offgrid_transports.sealing import NotOpened
 from offgrid_transports.session import FRAME_TYPE, Content, Session
+from offgrid_transports.shared_frames import CODED
 from offgrid_transports.spending import Spending
 from offgrid_transports.steering import Steering
 from offgrid_transports.timers import Timers
@@ -74,6 +75,9 @@ class Endpoint:
         self.is_taken: Callable[[int], bool] = lambda number: False
         """No session gets such a number: it is a label of this node's."""
         self._identify, self._now_ms, self._rng = identify, now_ms, rng
+        self.on_coded: Callable[[bytes], None] = lambda frame: None
+        """A frame that is for all who hear it. May raise RecordError."""
+        self.own, self.rng, self.packing = own, rng, Packing()
         self.now_ms: Callable[[], float] = now_ms
         self.later: Schedule = schedule
         self._door = Door(own, self._new_sid)
@@ -81,12 +85,11 @@ class Endpoint:
         self._gathering.on_evicted = self._on_evicted
         self._timers = Timers()
         self._dispatch = Dispatch()
-        self._packing = Packing()
         self._bounds: OrderedDict[int, Bound] = OrderedDict()  # by our number, the one used longest ago first
         self._pump = Pump(now_ms, schedule, self._timers, self._dispatch, self._on_timer)
         self._steering = Steering(self._timers, rng, self._dispatch.queue, self._pump.owe, self._touch)
         self._peers = Peers(
-            own, self._timers, rng, stamp, self._steering, self._dispatch.queue, self._finish, self._packing
+            own, self._timers, rng, stamp, self._steering, self._dispatch.queue, self._finish, self.packing
         )
 
     # ---- links and peers
@@ -200,6 +203,11 @@ class Endpoint:
         self._dispatch.queue(Path(transport, BROADCAST), frame, "beacons")
         self._pump.turn()
 
+    def spread(self, transport: Transport, frame: bytes, priority: Priority) -> None:
+        """A frame for all who hear it."""
+        self._dispatch.queue(Path(transport, BROADCAST), frame, "all", priority)
+        self._pump.turn()
+
     def reaches(self, name: str) -> bool:
         """A road is known, and its link is up."""
         peer = self._peers.get(name)
@@ -263,6 +271,8 @@ class Endpoint:
                 self._on_welcome(now_ms, path, frame)
             elif kind == BEACON:
                 self._pump.owe(lambda: self.on_beacon(path, frame))
+            elif kind == CODED:
+                self.on_coded(frame)
             else:
                 self.counts["frames_unknown"] += 1
         except NotOpened:
@@ -356,7 +366,7 @@ class Endpoint:
         if peer is None or peer.public != greeted.public:
             peer = self._peers.meet(name, greeted.public, path, chosen=False)
         self._steering.heard(now_ms, name, path)
-        words = Words(self._packing, greeted.dictionary)
+        words = Words(self.packing, greeted.dictionary)
         session = Session(name, greeted.ours, greeted.theirs, greeted.suite, greeted.keys, path, words)
         bound = self._bind(now_ms, session, confirmed=False)
         bound.held = [record for record in records if isinstance(record, Whole) and record.request]
@@ -380,7 +390,7 @@ class Endpoint:
             return
         peer = welcomed.peer
         self._steering.heard(now_ms, peer.name, path)
-        words = Words(self._packing)
+        words = Words(self.packing)
         session = Session(peer.name, welcomed.ours, welcomed.theirs, welcomed.suite, welcomed.keys, path, words)
         bound = self._bind(now_ms, session, confirmed=True)
         if welcomed.early is not None:

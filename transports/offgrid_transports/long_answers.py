@@ -26,24 +26,32 @@ from offgrid_transports.long_messages import (
     write_partial,
 )
 from offgrid_transports.messages import BODY_BYTES_MAX, METHOD_MAX
+from offgrid_transports.packing import PackingError
 from offgrid_transports.records import RecordError, read_varint, varint
+from offgrid_transports.shared_frames import ASK_SHARED, Overheard, read_ask
 from offgrid_transports.transport import Priority
+
+OWN_METHODS = (READ, WRITE, ASK_WRITTEN, ASK_SHARED)
 
 
 class LongAnswers:
-    """`answers` and `requests` are what is kept."""
+    """`answers` and `requests` are what is kept, and `overheard` what is for several."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
+        self.overheard = Overheard(endpoint.own.psk)
+        endpoint.on_coded = self.overheard.on_frame
         self.answers, self.requests = Shelf(endpoint.now_ms), Shelf(endpoint.now_ms)
 
     def on_request(self, request: Request) -> Request | None:
         """The request, or the one that was written in blocks and is asked now; None for one that is answered here."""
-        if request.method not in (READ, WRITE, ASK_WRITTEN):
+        if request.method not in OWN_METHODS:
             return request
         try:
             if request.peer.startswith(STRANGER):
                 raise RecordError("nothing is kept for strangers")
+            if request.method == ASK_SHARED:
+                return self._asked_shared(request)
             if request.method == ASK_WRITTEN:
                 return self._asked(request)
             answer = self._read(request) if request.method == READ else self._write(request)
@@ -89,10 +97,31 @@ class LongAnswers:
 
     def _asked(self, request: Request) -> Request | None:
         method, end = read_varint(request.body, DIGEST_BYTES, METHOD_MAX)
-        if end != len(request.body) or method in (READ, WRITE, ASK_WRITTEN):
+        if end != len(request.body) or method in OWN_METHODS:
             raise RecordError("no request for what was written")
         held = self.requests.get(request.peer, request.body[:DIGEST_BYTES])
         if held is not None and held.whole:
             return replace(request, method=method, body=bytes(held.data))
         self._endpoint.respond(request, Trouble.GONE.body, error=True, partial=True, priority=Priority.CONTROL)
         return None
+
+    def _asked_shared(self, request: Request) -> Request | None:
+        asked = read_ask(request.body)
+        if asked.method in OWN_METHODS:
+            raise RecordError("no request for what was overheard")
+        missing = self.overheard.missing(asked.id)
+        if missing == 0:
+            body = self._overheard(self.overheard.payload(asked))
+            if body is not None and digest_of(body) == asked.digest:
+                return replace(request, method=asked.method, body=body)
+            self.overheard.drop(asked.id)
+            missing = None
+        lacking = Trouble.GONE.body + bytes((0xFF if missing is None else missing,))
+        self._endpoint.respond(request, lacking, error=True, partial=True, priority=Priority.CONTROL)
+        return None
+
+    def _overheard(self, payload: bytes) -> bytes | None:
+        try:
+            return self._endpoint.packing.unpack(payload[1:]) if payload[0] else payload[1:]
+        except PackingError:
+            return None

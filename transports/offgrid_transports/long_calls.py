@@ -31,6 +31,7 @@ from offgrid_transports.long_messages import (
     write_write,
 )
 from offgrid_transports.records import RecordError, read_varint, varint
+from offgrid_transports.sharing import Shared, Sharing
 from offgrid_transports.transport import Priority
 
 BODIES_BYTES_MAX = 64 * 1024 * 1024  # of requests under way that are longer than a block
@@ -61,12 +62,17 @@ class LongCalls:
         self.answers = Shelf(endpoint.now_ms)
         self._begun: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         self._bodies_bytes = 0
+        self._sharing = Sharing(endpoint, self._alone)
 
     def call(
         self, peer: str, method: int, body: bytes, timeout_ms: float, done: Done, *, priority: Priority = Priority.JOB
     ) -> None:
-        """As the endpoint's, with a body, and an answer, of LONG_BYTES_MAX at most."""
-        call = _Call(peer, method, body, self._endpoint.now_ms() + timeout_ms, done, priority)
+        """As the endpoint's, with a body, and an answer, of LONG_BYTES_MAX at most. What several on one radio channel
+        are asked at once is said once."""
+        deadline_ms = self._endpoint.now_ms() + timeout_ms
+        if self._sharing.takes(Shared(peer, method, body, deadline_ms, done, priority)):
+            return
+        call = _Call(peer, method, body, deadline_ms, done, priority)
         if len(body) <= self._room(peer):
             self._endpoint.call(peer, method, body, timeout_ms, partial(self._on_answer, call), priority=priority)
             return
@@ -82,6 +88,10 @@ class LongCalls:
         if len(self._begun) > BEGUN_MAX:
             self._begun.popitem(last=False)
         self._write(call, 0, 0 if began else self._room(peer))
+
+    def _alone(self, shared: Shared) -> None:
+        call = _Call(shared.peer, shared.method, shared.body, shared.deadline_ms, shared.done, shared.priority)
+        self._send(call, call.method, call.body, partial(self._on_answer, call))
 
     def _written(self, length: int, done: Done, reply: Reply) -> None:
         self._bodies_bytes -= length

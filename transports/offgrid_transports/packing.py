@@ -40,17 +40,17 @@ class Words:
     """How the bodies of one session are packed. `known` are the dictionaries that its peer is known to have."""
 
     def __init__(self, packing: Packing, known: int = 0) -> None:
-        self._packing, self._known = packing, known
+        self._packing, self.known = packing, known
 
     def shorten(self, body: bytes) -> tuple[bytes, bool]:
         """What is to travel, and whether that is packed."""
-        packed = self._packing.pack(body, self._known)
+        packed = self._packing.pack(body, self.known)
         return (body, False) if packed is None else (packed, True)
 
     def lengthen(self, packed: bytes) -> bytes:
         """Raises PackingError. Who packs with a dictionary has it."""
         body = self._packing.unpack(packed)
-        self._known = max(self._known, packed[0])
+        self.known = max(self.known, packed[0])
         return body
 
 
