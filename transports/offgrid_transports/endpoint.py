@@ -312,7 +312,7 @@ class Endpoint:
     def _follow(self, bound: Bound, path: Path) -> None:
         """Its peer speaks from elsewhere now: there it is answered, unless this side has chosen the path."""
         peer = self._peers.get(bound.session.peer)
-        if peer is not None and (not peer.chosen or bound.session.unanswered):
+        if peer is not None and (not peer.chosen or path == peer.path or bound.session.unanswered):
             if not peer.chosen:
                 peer.path = path
             bound.session.move(path)
@@ -374,10 +374,14 @@ class Endpoint:
         if trusted:
             held, bound.held = bound.held, []
             self._on_contents(now_ms, bound, held, 0)
-        if trusted and peer.bound is None:
-            self._settle_in(now_ms, peer, bound)
-        else:
+        if not trusted:
             self._timers.set(("unconfirmed", session.ours), math.ceil(now_ms + UNCONFIRMED_MS))
+        elif peer.bound is None:
+            self._settle_in(now_ms, peer, bound)
+        else:  # it may have got its answer and be silent for long, and then call again
+            waiting = [each for each in self._bounds.values() if each.session.peer == name and not each.confirmed]
+            for each in waiting[:-SESSIONS_PER_PEER]:
+                self._end(now_ms, each, "the peer began anew")
 
     @property
     def _strangers(self) -> int:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from offgrid_transports.outgoing import Outgoing, Span
 from offgrid_transports.records import Ack
 
-REORDER_FRAMES = 3  # on a link that may reorder: so many later ones arrived, and
-LATE = 1.125  # it is later than that, in round trips, then a missing one is lost (RFC 9002, 6.1)
+REORDER_FRAMES = 3  # on a link that may reorder: so many later ones arrived (RFC 9002, 6.1.1), and
+LATE = 1.25  # it is later than that, in round trips, then a missing one is lost (RFC 8985, 6.2)
 WAIT_MS_MIN, WAIT_MS_MAX = 10.0, 60_000.0
 DOUBLINGS_MAX = 6
 PATIENT_TRIES = 3  # before waits are doubled: what is lost now and then is asked for at once
