@@ -79,7 +79,8 @@ class Hello:
 
     def welcomed(self, frame: bytes) -> tuple[int, Keys]:
         """The responder's number for the session, and its keys. Raises HandshakeFailed."""
-        if len(frame) != WELCOME_BYTES or frame[0] != WELCOME | self.suite:
+        head = bytes((WELCOME | self.suite,)) + self.sid.to_bytes(SID_BYTES)
+        if len(frame) != WELCOME_BYTES or not frame.startswith(head):
             raise HandshakeFailed("no welcome")
         payload, keys = self._noise.second(frame[1 + SID_BYTES :])
         return int.from_bytes(payload), keys

@@ -32,6 +32,7 @@ _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)(?:%(?P<scope>[\w.-]+))?\]|(
 
 _LOOPBACK = re.compile(r"lo\d*\Z|[Ll]oopback")  # not lowpan0
 
+SCOPES = 1 << 32  # numbers of interfaces
 Sockaddr = tuple[str, int] | tuple[str, int, int, int]
 OnDatagram = Callable[[bytes, Sockaddr], None]
 
@@ -66,6 +67,8 @@ def parse_address(text: str) -> Address:
         return Address(socket.AF_INET, str(host), port)
     try:
         number = 0 if scope is None else int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
+        if number >= SCOPES:
+            raise OSError
     except OSError:
         raise ValueError(f"{text!r}: there is no interface {scope!r} here") from None
     return Address(socket.AF_INET6, str(host), port, number)

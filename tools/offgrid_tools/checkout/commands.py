@@ -94,8 +94,8 @@ def clean(env: Environment, rest: Sequence[str]) -> int:
 
 SOAK_OPTIONS = """
   PART                         kills, state-kills, settling, epochs, sim, market, vault, talk, mail, cuts, mutants,
-                               ledger, ledger-mutants, floods, damages, links, bluetooth, configs, auctions, duty,
-                               radio-peers; all unless given
+                               ledger, ledger-mutants, floods, damages, links, bluetooth, configs, fuzz, auctions,
+                               duty, radio-peers; all unless given
   --rounds N                   how often
   --seed N                     the first seed; by the clock unless given
   --dir DIR                    where a mesh of `kills`, `state-kills`, `settling`, `epochs` or `floods` lives, and stays
@@ -103,6 +103,7 @@ SOAK_OPTIONS = """
   --receipts N                 of `settling`: how many jobs are paid; 10,000 unless given
   --hosts N                    of `settling`: by how many hosts they are done; 64 unless given
   --interval N                 of `settling`: seconds between settlements; 120 unless given
+  --keep                       of `fuzz`: what it comes to is kept in tests/corpus
   --python PATH                of `ledger`: another Python with what this one has; those on the path unless given
 """
 BENCH_OPTIONS = """

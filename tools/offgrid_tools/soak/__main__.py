@@ -22,6 +22,8 @@ links     nodes that call each other over bad networks and busy LoRa channels in
           carried out once at most, and its answer is its own
 bluetooth  links over virtual controllers that break, stall and are pulled out, a thousand times, under traffic
 configs   damaged configuration files
+fuzz      parsers and nodes fed with what no sane peer sends, guided by atheris, --rounds seconds each; --keep has
+          tests/corpus grow by what reaches more, and by finds
 auctions  hosts that misreport what their work costs, none of whom may gain by it
 duty      days of bad traffic over LoRa modems in virtual time, none of which may break a window of airtime
 radio-peers  unmodified Reticulum and Meshtastic clients, installed for it, on our emulated modems
@@ -47,6 +49,7 @@ from offgrid_tools.soak.duty import soak_duty
 from offgrid_tools.soak.epochs import Plan as EpochsPlan
 from offgrid_tools.soak.epochs import soak_epochs
 from offgrid_tools.soak.floods import soak_floods
+from offgrid_tools.soak.fuzz import soak_fuzz
 from offgrid_tools.soak.kills import Plan, soak_kills
 from offgrid_tools.soak.ledger import soak_ledger, soak_ledger_mutants
 from offgrid_tools.soak.links import soak_links
@@ -78,6 +81,7 @@ ROUNDS = {
     "links": 2_000,
     "bluetooth": 1_000,
     "configs": 20_000,
+    "fuzz": 120,
     "auctions": 100_000,
     "duty": 1_000,
     "radio-peers": 1,
@@ -97,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=None,
         help="a file for the figures of `kills`, `state-kills`, `settling`, `epochs` or `damages`",
     )
+    parser.add_argument("--keep", action="store_true", help="of `fuzz`: what it comes to is kept in tests/corpus")
     parser.add_argument("--receipts", type=int, default=10_000, help="of `settling`")
     parser.add_argument("--hosts", type=int, default=64, help="of `settling`")
     parser.add_argument("--interval", type=int, default=120, help="of settlement, in seconds, of `settling`")
@@ -131,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "links": lambda rounds: soak_links(seed, rounds, say),
         "bluetooth": lambda rounds: soak_bluetooth(seed, rounds, say),
         "configs": lambda rounds: soak_configs(seed, rounds, say),
+        "fuzz": lambda rounds: soak_fuzz(seed, rounds, say, keep=chosen.keep),
         "auctions": lambda rounds: soak_auctions(seed, rounds, say),
         "duty": lambda rounds: soak_duty(seed, rounds, say),
         "radio-peers": lambda rounds: soak_radio_peers(rounds, say),

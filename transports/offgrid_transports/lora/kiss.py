@@ -31,7 +31,7 @@ def unescaped(data: bytes) -> bytes | None:
 
 def encode(command: int, payload: bytes = b"") -> bytes:
     """One frame."""
-    return END + bytes([command]) + escaped(payload) + END
+    return END + escaped(bytes([command]) + payload) + END
 
 
 class KissDecoder:

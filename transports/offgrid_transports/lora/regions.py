@@ -87,10 +87,12 @@ def load_regions(own: str = "") -> dict[str, Region]:
     regions = parse_regions(files(__package__).joinpath("regions.toml").read_text(encoding="utf-8"), "regions.toml")
     if own:
         try:
-            if Path(own).stat().st_size > FILE_BYTES_MAX:
+            with Path(own).open("rb") as file:
+                data = file.read(FILE_BYTES_MAX + 1)
+            if len(data) > FILE_BYTES_MAX:
                 raise BadSpec(f"{own}: a file of regions has at most {FILE_BYTES_MAX} bytes")
-            text = Path(own).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = data.decode("utf-8")
+        except (OSError, ValueError) as error:  # which a name with a NUL is as well
             raise BadSpec(f"{own}: the regions cannot be read: {error}") from error
         regions |= parse_regions(text, own)
     return regions
