@@ -21,7 +21,7 @@ from offgrid_node.protocol.signing import BodyReader, check_version, decode_body
 
 KIND = b"og.parcel.v1"
 VERSION = 1
-DIGEST_BYTES = 32
+DIGEST_BYTES = 16  # nobody but the source itself could find a second one, and would deceive itself
 SEALED_BYTES_MAX = 256 * 1024
 _HEAD = Struct(f">B{NODE_ID_BYTES}s{NODE_ID_BYTES}sQQQI{DIGEST_BYTES}s")
 PARCEL_OVERHEAD_BYTES = _HEAD.size + 80  # the signature and protobuf's frames
