@@ -38,7 +38,8 @@ def links_of(config: Config, key: NodeKey, node: Callable[[], Node]) -> PacketLi
         clock = BOOT_ID.read_text("ascii").strip()
     keep = FolderKeep(config.node.data_dir / "links")
     host = LinkHost(SystemRandom(), schedule, lambda: time.monotonic_ns() // 1_000_000, keep=keep, clock=clock)
-    return PacketLinks(key.exchange_secret(), key.node_id, lambda: node().directory, host)
+    relays = config.links.relay
+    return PacketLinks(key.exchange_secret(), key.node_id, lambda: node().directory, host, relays=relays)
 
 
 def start_links(config: Config, links: PacketLinks, node: Node, clock: Clock) -> None:

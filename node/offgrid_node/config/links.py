@@ -16,3 +16,4 @@ class Links(Section):
         description="packet links to other nodes, tried where gRPC does not reach them: "
         '["udp:*:7700?multicast=on", "ble:usb:0"]',
     )
+    relay: bool = Field(default=True, description="hand on what other members say to each other over packet links")

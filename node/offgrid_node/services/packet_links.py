@@ -2,7 +2,7 @@
 
 A node says in beacons where it is: when a link comes up, when a neighbour comes, and now and then; on a slow link more
 seldom, so that beacons take a five-hundredth of its time at most. What gRPC reaches goes by gRPC; packet links are
-tried after it.
+tried after it. A member that no link reaches is looked for over others, and what others ask for is handed on.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -26,7 +27,9 @@ from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.handshake import Own
 from offgrid_transports.path import Path
 from offgrid_transports.registry import TransportRegistry
-from offgrid_transports.transport import BadSpec, LinkHost, Transport
+from offgrid_transports.relay.frames import hop_of
+from offgrid_transports.relay.relay import Relay
+from offgrid_transports.transport import BadSpec, LinkHost, Transport, TransportError
 
 BEACON_MS = 10_000
 BEACON_SHARE = 500  # of a link's time one part is theirs
@@ -52,13 +55,16 @@ class Roll(Protocol):
 class PacketLinks:
     """A `services.client.Road`, which reaches nobody before it is started. Belongs to the runtime's thread."""
 
-    def __init__(self, secret: bytes, node_id: str, roll: Callable[[], Roll], host: LinkHost) -> None:
-        """`secret` is the node's key as X25519 knows it; `host` is what its links are given."""
-        self._node_id, self._roll, self._host = node_id, roll, host
+    def __init__(
+        self, secret: bytes, node_id: str, roll: Callable[[], Roll], host: LinkHost, *, relays: bool = True
+    ) -> None:
+        """`secret` is the node's key as X25519 knows it; `host` is what its links are given; `relays`: for others."""
+        self._node_id, self._roll, self._host, self._relays = node_id, roll, host, relays
         self._static = X25519PrivateKey.from_private_bytes(secret)
         self._public = self._static.public_key().public_bytes_raw()
         self._psk = b""
         self._endpoint: Endpoint | None = None
+        self._relay: Relay | None = None
         self._road: PacketRoad | None = None
         self._transports: list[Transport] = []
         self._texts: dict[Transport, str] = {}
@@ -76,12 +82,15 @@ class PacketLinks:
         endpoint = Endpoint(Own(self._static, self._psk), self._member_of, host.now_ms, host.schedule, host.rng, stamp)
         endpoint.on_beacon, endpoint.on_change = self._on_beacon, self._on_change
         self._endpoint, self._road = endpoint, PacketRoad(endpoint)
+        self._relay = Relay(
+            endpoint, self._public, self._psk, host.now_ms, host.schedule, host.rng, hands_on=self._relays
+        )
         self._beacons()
         return endpoint
 
     def open(self, descriptions: Iterable[str], registry: TransportRegistry) -> None:
         """Behind `start`. Raises TransportError for one that cannot be opened; those before it are open then."""
-        assert self._endpoint is not None
+        assert self._relay is not None
         host = replace(self._host, hello=tag_of(self._psk) + tag_of(self._public))
         for text in descriptions:
             price, transport = registry.price(text), registry.open(text, host)
@@ -90,13 +99,15 @@ class PacketLinks:
                 raise BadSpec(f"{text}: nodes do not use radio channels yet: they say too much to each other")
             self._transports.append(transport)
             self._texts[transport] = text
-            self._endpoint.attach(transport, price)
+            self._relay.attach(transport, price)
             self._said_ms[len(self._transports) - 1] = host.now_ms() - BEACON_MS
             self._say(len(self._transports) - 1, transport)
             _log.info("link %s", text)
 
     def close(self) -> None:
         endpoint, self._endpoint, self._road = self._endpoint, None, None
+        if self._relay is not None:
+            self._relay.close()
         if endpoint is not None:
             endpoint.close()
 
@@ -122,13 +133,42 @@ class PacketLinks:
         return self._road is not None and self._road.ready(node)
 
     def reaches(self, node: str) -> bool:
-        return self._endpoint is not None and self._endpoint.reaches(node)
+        """By a link, or perhaps over others."""
+        if self._endpoint is None:
+            return False
+        return self._endpoint.reaches(node) or self._over_others(node) is not None
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         if self._road is None:
             done(Unavailable(f"no packet link leads to {node}", reason=NO_ROAD))
         else:
+            self._look_further(node)
             self._road.call(node, method, request, timeout_ms, done)
+
+    def hops_to(self, node: str) -> list[str] | None:
+        """The members on the way over others that is known, `?` for one that is none; None without such a way."""
+        self._learn()
+        public = self._publics.get(node)
+        hops = self._relay.hops_to(public) if self._relay is not None and public is not None else None
+        names = {hop_of(tag): member for tag, member in self._tags.items()}
+        return None if hops is None else [names.get(hop, "?") for hop in hops]
+
+    def _over_others(self, node: str) -> bytes | None:
+        """The public key of a member to whom others may lead."""
+        self._learn()
+        public = self._publics.get(node) if node != self._node_id else None
+        known = public is not None and self._relay is not None and self._relay.may_reach(public)
+        return public if known else None
+
+    def _look_further(self, node: str) -> None:
+        """Where no link brings word of a member, others may."""
+        assert self._endpoint is not None
+        assert self._relay is not None
+        if any(road.usable for road in self._endpoint.roads(node)):
+            return
+        if (public := self._over_others(node)) is not None:
+            with suppress(TransportError):
+                self._endpoint.learn(node, public, self._relay.path_to(public))
 
     # ---- members
 

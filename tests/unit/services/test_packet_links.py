@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from offgrid_transports.transport import BadSpec, LinkHost
 
 PING = "offgrid.v1.MeshService/Ping"
 REGISTRY = TransportRegistry({"udp": udp.open_transport})
-A, B, OTHER = (NodeKey(bytes([number]) * 32) for number in (1, 2, 3))
+A, B, C, OTHER = (NodeKey(bytes([number]) * 32) for number in (1, 2, 4, 3))
 
 
 class Roll:
@@ -62,9 +63,9 @@ class World:
         )
         self.stamp: Callable[[], int] = lambda: next(stamps)
 
-    def node(self, key: NodeKey, roll: Roll, *descriptions: str) -> tuple[PacketLinks, Endpoint]:
+    def node(self, key: NodeKey, roll: Roll, *descriptions: str, relays: bool = True) -> tuple[PacketLinks, Endpoint]:
         """It answers a ping with nothing."""
-        links = PacketLinks(key.exchange_secret(), key.node_id, lambda: roll, self.host)
+        links = PacketLinks(key.exchange_secret(), key.node_id, lambda: roll, self.host, relays=relays)
         endpoint = links.start(self.stamp)
         self.links.append(links)
 
@@ -113,6 +114,36 @@ def test_members_find_each_other_and_call() -> None:
             assert isinstance(await nodes.ping(first, B.node_id), mesh_pb2.PingResponse)
             assert endpoint.session_of(A.node_id) is not None, "and who was called knows who called"
             assert isinstance(await nodes.ping(second, A.node_id), mesh_pb2.PingResponse)
+
+    asyncio.run(run())
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.mark.parametrize("relays", [True, False])
+def test_a_member_whom_only_another_one_hears_is_called_over_that_one_where_it_relays(relays: bool) -> None:
+    async def run() -> None:
+        with world() as nodes:
+            roll, (one, middle, other) = Roll(A, B, C), free_ports(3)
+            first, _ = nodes.node(A, roll, f"udp:127.0.0.1:{one}?peer=127.0.0.1:{middle}")
+            nodes.node(C, roll, f"udp:127.0.0.1:{other}?peer=127.0.0.1:{middle}")
+            nodes.node(B, roll, f"udp:127.0.0.1:{middle}?peer=127.0.0.1:{one},127.0.0.1:{other}", relays=relays)
+            await nodes.until(lambda: first.reaches(B.node_id))
+            assert first.reaches(C.node_id), "perhaps: others may lead there"
+            assert first.hops_to(C.node_id) is None
+            if relays:
+                assert isinstance(await nodes.ping(first, C.node_id), mesh_pb2.PingResponse)
+                assert first.hops_to(C.node_id) == [B.node_id]
+            else:
+                assert isinstance(await nodes.ping(first, C.node_id), Fault)
 
     asyncio.run(run())
 

@@ -83,9 +83,9 @@ class Relay:
 
     # ---- the node's side
 
-    def attach(self, transport: Transport) -> None:
-        """A link, for the endpoint and for others."""
-        self._endpoint.attach(transport)
+    def attach(self, transport: Transport, price: float | None = None) -> None:
+        """A link, for the endpoint, as that has it, and for others."""
+        self._endpoint.attach(transport, price)
         link = RelayLink(transport, len(self._ground.links), self._now_ms(), self.counts)
         self._ground.links.append(link)
         on_frame, on_room, on_change = transport.on_frame, transport.on_room, transport.on_change
