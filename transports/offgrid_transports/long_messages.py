@@ -27,6 +27,7 @@ BLOCK_BYTES_MIN, BLOCK_BYTES_MAX = 2 * 1024, 2 * 1024 * 1024
 BLOCK_S = 20  # of a link's time, at best: so much is lost with a session
 DIGEST_BYTES = 16
 SHELF_BYTES_MAX = 4 * LONG_BYTES_MAX
+HELD_COST_BYTES = 64 * 1024  # at least, of one message: keeps many short ones from being free
 KEEP_MS = 600_000.0
 
 assert LONG_BYTES_MAX <= OFFSET_MAX
@@ -116,6 +117,7 @@ class Held:
 
     def __init__(self, total: int) -> None:
         self.total = total
+        self.cost_bytes = max(total, HELD_COST_BYTES)
         self.data = bytearray()
         self.touched_ms = 0.0
 
@@ -131,7 +133,7 @@ class Held:
 
 class Shelf:
     """What is held of messages of all peers; the ones untouched for longest give way. Each counts as long as it is to
-    become."""
+    become, and HELD_COST_BYTES at least."""
 
     def __init__(self, now_ms: Callable[[], float], bytes_max: int = SHELF_BYTES_MAX) -> None:
         self._now_ms, self._bytes_max = now_ms, bytes_max
@@ -155,24 +157,25 @@ class Shelf:
         if held is not None and held.total == total:
             return held
         self.drop(peer, digest)
-        self._make_room(peer, total)
-        held = self._all[peer, digest] = Held(total)
+        held = Held(total)
+        self._make_room(peer, held.cost_bytes)
+        self._all[peer, digest] = held
         held.touched_ms = self._now_ms()
-        self.bytes += total
+        self.bytes += held.cost_bytes
         return held
 
     def drop(self, peer: str, digest: bytes) -> None:
         """An unknown one is no error."""
         held = self._all.pop((peer, digest), None)
         if held is not None:
-            self.bytes -= held.total
+            self.bytes -= held.cost_bytes
 
-    def _make_room(self, peer: str, total: int) -> None:
+    def _make_room(self, peer: str, cost_bytes: int) -> None:
         stale_ms = self._now_ms() - KEEP_MS
         for name in [name for name, held in self._all.items() if held.touched_ms < stale_ms]:
             self.drop(*name)
         own = [name for name in self._all if name[0] == peer]
-        while sum(self._all[name].total for name in own) + total > LONG_BYTES_MAX:
+        while sum(self._all[name].cost_bytes for name in own) + cost_bytes > LONG_BYTES_MAX:
             self.drop(*own.pop(0))
-        while self.bytes + total > self._bytes_max:
+        while self.bytes + cost_bytes > self._bytes_max:
             self.drop(*next(iter(self._all)))

@@ -32,7 +32,7 @@ from offgrid_transports.shared_frames import (
 from offgrid_transports.transport import BROADCAST, Priority, Transport
 
 GATHER_MS = 20
-GROUPS_MAX = 64
+GROUPS_MAX, CALLS_MAX = 64, 256  # of one group
 EXTRA = 3  # one coded frame more for so many
 ROUNDS_MAX = 3
 REPORT_BYTES = 40  # of a frame that says what is missing
@@ -86,6 +86,8 @@ class Sharing:
                 return False
             group = self._groups[key] = _Group(transport)
             self._endpoint.later(GATHER_MS, lambda: self._go(self._groups.pop(key)))
+        if len(group.calls) >= CALLS_MAX:
+            return False
         group.calls.append(call)
         return True
 

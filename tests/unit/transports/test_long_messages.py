@@ -22,6 +22,7 @@ from offgrid_transports.long_calls import LongCalls
 from offgrid_transports.long_messages import (
     BLOCK_BYTES_MAX,
     BLOCK_BYTES_MIN,
+    HELD_COST_BYTES,
     KEEP_MS,
     LONG_BYTES_MAX,
     READ,
@@ -231,7 +232,14 @@ def test_a_shelf_holds_so_much_of_one_peer_and_of_all_and_for_so_long() -> None:
     assert len(shelf) == 2 * SHELF_BYTES_MAX // LONG_BYTES_MAX
     now_ms[0] = KEEP_MS + 1
     shelf.open("another", bytes(1), 1)
-    assert (len(shelf), shelf.bytes) == (1, 1)
+    assert (len(shelf), shelf.bytes) == (1, HELD_COST_BYTES)
+
+
+def test_many_short_ones_are_not_free() -> None:
+    shelf = Shelf(lambda: 0.0)
+    for number in range(1_000):
+        shelf.open("peer", number.to_bytes(2), 1)
+    assert len(shelf) == LONG_BYTES_MAX // HELD_COST_BYTES
 
 
 def test_nothing_is_kept_for_strangers() -> None:
