@@ -66,10 +66,10 @@ class Asking:
 class Answering:
     """Answers each request with what `handle` makes of it; `asked` counts them, `arrived` all by method."""
 
-    def __init__(self, node: Node, handle: Callable[[bytes], bytes]) -> None:
-        self.node, self._handle = node, handle
+    def __init__(self, endpoint: Endpoint, handle: Callable[[bytes], bytes]) -> None:
+        self._handle = handle
         self.asked, self.arrived, self.blocks = list[bytes](), Counter[int](), list[Request]()
-        self.restart(node.endpoint)
+        self.restart(endpoint)
 
     def restart(self, endpoint: Endpoint) -> None:
         self.answers = LongAnswers(endpoint)
@@ -94,7 +94,7 @@ class Wire:
         self.a, self.b = (Node(self.time, self.net.attach(name), name) for name in "ab")
         self.a.knows("b")
         self.b.knows("a")
-        self.asking, self.answering = Asking(self.a), Answering(self.b, handle)
+        self.asking, self.answering = Asking(self.a), Answering(self.b.endpoint, handle)
 
     def run_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -182,7 +182,7 @@ def test_20_kb_come_over_lora_though_the_modem_is_unplugged_in_the_middle() -> N
     a.knows("b")
     b.knows("a")
     text = Random(2).randbytes(20_000)
-    asking, answering = Asking(a), Answering(b, lambda body: text)
+    asking, answering = Asking(a), Answering(b.endpoint, lambda body: text)
     asking.call(b"the text", DAY_MS)
     while not answering.arrived[READ]:
         world.run(1)
@@ -247,7 +247,7 @@ def test_nothing_is_kept_for_strangers() -> None:
     net = network(time)
     stranger, node = Node(time, net.attach("a"), "a"), Node(time, net.attach("b"), "b", strangers=True)
     stranger.knows("b")
-    answering = Answering(node, lambda body: bytes(BLOCK_BYTES_MAX + 1))
+    answering = Answering(node.endpoint, lambda body: bytes(BLOCK_BYTES_MAX + 1))
     replies = list[Reply]()
     body = write_write(Write(bytes(16), 100, 0, b"some"))
     stranger.endpoint.call("b", WRITE, body, 10_000, replies.append)

@@ -48,7 +48,7 @@ class Channel:
         self.world.run(1)
         air = Air(self.world.clock)
         self.nodes = {name: Node(air, link, name) for name, link in links.items()}
-        self.answering = {name: Answering(self.nodes[name], lambda body: b"thanks") for name in HEARERS}
+        self.answering = {name: Answering(self.nodes[name].endpoint, lambda body: b"thanks") for name in HEARERS}
         self.replies: dict[str, list[Reply]] = {name: [] for name in HEARERS}
         self.nodes["a"].knows(*HEARERS)
         for name in HEARERS:
