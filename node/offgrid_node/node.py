@@ -218,6 +218,8 @@ class Node:
         state, said = self.runtime.machine("state", StateMachine), list[str]()
         if state.trouble:
             said.append(state.trouble)
+        if state.far_hosts:
+            said.append(f"the journal waits for a faster road: slow links alone lead to hosts ({state.far_hosts})")
         if state.lost is not None:
             said.append(f"segment {state.lost} of the journal is lost at its hosts: all of it is brought there anew")
         return tuple(said)
@@ -278,14 +280,16 @@ class Node:
     def _machines(self, parts: Parts) -> Mapping[str, Machine]:
         """Anew for each load; what never changes while it runs is looked up once: the mesh's salt,
         and how often this node's key was replaced."""
-        mesh = MeshMachine(parts.mesh, parts.signer, parts.verify, parts.check_certificate)
+        mesh = MeshMachine(parts.mesh, parts.signer, parts.verify, parts.check_certificate, self._client.pace)
         if self._jobs_settings is None:
             directory = Directory.load(parts.store, parts.verify, parts.check_certificate)
-            self._jobs_settings = replace(parts.jobs, salt=directory.salt)
+            self._jobs_settings = replace(parts.jobs, salt=directory.salt, paces=self._client.pace)
             self._key_number = directory.key_number(parts.signer.node_id)
         jobs, salt = self._jobs_settings, self._jobs_settings.salt
         required_milli, interval_ms = parts.required_milli, parts.journal_interval_ms
-        state = StateSettings(parts.signer, parts.verify, salt, required_milli, interval_ms, self._key_number)
+        state = StateSettings(
+            parts.signer, parts.verify, salt, required_milli, interval_ms, self._key_number, self._client.pace
+        )
         return {
             "mesh": mesh,
             "jobs": JobsMachine(jobs, self._executing, CronTimes(), parts.at_death),
@@ -299,12 +303,19 @@ class Node:
                     placement=parts.placement,
                     only_chosen=parts.only_chosen_hosts,
                     audit_days=parts.audit_days,
+                    paces=self._client.pace,
                 )
             ),
             "quorum": QuorumMachine(QuorumSettings(parts.signer, salt)),
             "ledger": LedgerMachine(
                 LedgerSettings(
-                    parts.signer, salt, parts.economy, parts.settlement_interval_ms, parts.epoch_ms, parts.keep_ms
+                    parts.signer,
+                    salt,
+                    parts.economy,
+                    parts.settlement_interval_ms,
+                    parts.epoch_ms,
+                    parts.keep_ms,
+                    paces=self._client.pace,
                 )
             ),
             "memory": MemoryMachine(),

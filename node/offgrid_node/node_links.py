@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from offgrid_node.keys import NodeKey
 from offgrid_node.node import Node
 from offgrid_node.protocol.clock import Clock
-from offgrid_node.protocol.errors import FailedPrecondition
+from offgrid_node.protocol.errors import FailedPrecondition, Fault
+from offgrid_node.protocol.mesh.commands import BeaconHeard
 from offgrid_node.services.packet_links import PacketLinks
 from offgrid_node.services.packet_server import PacketServer
+from offgrid_transports.beacons import Beacon
 from offgrid_transports.keep import FolderKeep
 from offgrid_transports.registry import TransportRegistry
 from offgrid_transports.transport import BadSpec, LinkHost, TransportError
@@ -23,6 +25,7 @@ from offgrid_transports.transport import BadSpec, LinkHost, TransportError
 if TYPE_CHECKING:
     from offgrid_node.config import Config
 
+INCARNATION_BYTES, DIGEST_BYTES = 6, 4
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # of Linux; elsewhere nothing tells runs of the machine apart
 
 
@@ -44,12 +47,30 @@ def links_of(config: Config, key: NodeKey, node: Callable[[], Node]) -> PacketLi
 
 def start_links(config: Config, links: PacketLinks, node: Node, clock: Clock) -> None:
     """Raises FailedPrecondition (reason BadLink) for one that cannot be opened."""
-    endpoint = links.start(lambda: time.time_ns() // 1_000_000)
+    endpoint = links.start(
+        lambda: time.time_ns() // 1_000_000, lambda: told_of(node), lambda peer, beacon: hear(node, peer, beacon)
+    )
     PacketServer(endpoint, node.router, node.member_by_id, clock)
     try:
         links.open(config.links.open, TransportRegistry.installed())
     except TransportError as error:
         raise FailedPrecondition(f"links.open: {error}", reason="BadLink") from error
+
+
+def told_of(node: Node) -> bytes:
+    """What beacons say of a node: its incarnation, and the first bytes of its directory's digest. Nothing while its
+    machines are loaded."""
+    try:
+        return node.mesh.incarnation.to_bytes(INCARNATION_BYTES) + node.directory.digest()[:DIGEST_BYTES]
+    except Fault:
+        return b""
+
+
+def hear(node: Node, peer: str, beacon: Beacon) -> None:
+    """A member's beacon has come."""
+    told = beacon.told.ljust(INCARNATION_BYTES, b"\0")
+    incarnation, digest = int.from_bytes(told[:INCARNATION_BYTES]), told[INCARNATION_BYTES:][:DIGEST_BYTES]
+    node.runtime.deliver("mesh", BeaconHeard(peer, incarnation, beacon.again_s * 1_000, digest))
 
 
 def link_problems(config: Config) -> tuple[str, ...]:

@@ -35,7 +35,6 @@ def test_it_opens_them_and_stops_in_order(tmp_path: Path) -> None:
     [
         ("upd:127.0.0.1:0", "did you mean 'udp'?"),
         ("udp:127.0.0.1:0?mtv=1", "did you mean 'mtu'?"),
-        ("lora:/dev/null?region=EU868", "nodes do not use radio channels yet"),
     ],
 )
 def test_one_that_is_none_is_named(tmp_path: Path, link: str, said: str) -> None:

@@ -26,6 +26,7 @@ OPEN_MAX = 1024  # of a session: receiving, executing or answering; as many as o
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # kept by all answers that have not arrived; beyond it the oldest go
 RECEIVE_IDLE_MS = 600_000.0  # a half-received request that nobody continues; what it holds goes where there is need
 ANSWER_GRACE_MS = 30_000.0  # an answer is kept this much longer than its caller may wait
+SENDING_TIMES = 4  # as long as it takes without loss, and nobody else on the link
 PATIENCE_MS_MAX = 3_600_000.0  # a caller may say that it waits longer; nothing is held for it beyond this
 
 
@@ -154,6 +155,9 @@ class Answers:
         message = response(said, error=error, partial=partial, packed=packed)
         opened.answer = Outgoing(request=False, call=call, message=message, priority=priority)
         opened.phase = _Phase.ANSWERING
+        sent_ms = self._session.path.sent_ms(opened.answer.size, priority)
+        opened.expires_ms = max(opened.expires_ms, now_ms + ANSWER_GRACE_MS + SENDING_TIMES * sent_ms)
+        self._set_timer(call, opened)
         self._session.on_answer()
         self._begin(now_ms, opened, opened.answer)
         self._kept.add(now_ms, self, call, opened.answer.size)

@@ -19,6 +19,7 @@ from offgrid_transports.transport import Priority, TransportError
 CALLS_MAX = 1024  # in flight from one session
 REQUEST_BYTES_MAX = 64 * 1024 * 1024  # pinned by all calls in flight
 TIMEOUT_MS_MAX = 24 * 3600 * 1000
+COMING_WAITS = 8  # a call whose answer is coming in parts ends when none has come for so many waits
 PROBE_MS_MIN, PROBE_MS_MAX = 250.0, 60_000.0
 
 
@@ -127,6 +128,9 @@ class Calls:
             return
         self._session.settle(now_ms, opened.request)
         opened.probes = 0
+        if isinstance(content, Part):
+            patience_ms = COMING_WAITS * self._session.patience_ms(self._session.path.frame_bytes)
+            opened.deadline_ms = max(opened.deadline_ms, now_ms + patience_ms)
         opened.probe_ms = now_ms + self._probe_wait_ms(opened)
         self._set_timer(content.call, opened)
         if isinstance(content, Whole):

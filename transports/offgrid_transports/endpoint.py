@@ -230,6 +230,14 @@ class Endpoint:
         """Who uses that link's time."""
         return self._dispatch.spending(transport)
 
+    def path_to(self, name: str) -> Path | None:
+        """Where it is reached; None where that is not known, or its link is down."""
+        peer = self._peers.get(name)
+        if peer is None:
+            return None
+        path = peer.bound.session.path if peer.bound is not None else peer.path
+        return path if path.transport.up else None
+
     def session_of(self, name: str) -> Session | None:
         peer = self._peers.get(name)
         return peer.bound.session if peer is not None and peer.bound is not None else None

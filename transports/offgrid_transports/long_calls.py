@@ -36,6 +36,7 @@ from offgrid_transports.transport import Priority
 
 BODIES_BYTES_MAX = 64 * 1024 * 1024  # of requests under way that are longer than a block
 TRIES_MAX = 8  # for a block, in a row
+BLOCK_TIMES = 4  # as long as a block takes without loss, and nobody else on the link
 RETRY_MS, RETRY_MS_MAX = 250, 8_000
 BEGUN_MAX = 64  # requests of which a part may be there already
 
@@ -117,7 +118,7 @@ class LongCalls:
             asked = call.digest + varint(call.method)
             self._send(call, ASK_WRITTEN, asked, partial(self._on_answer, call))
         elif there >= 0:
-            call.tries = 0
+            self._comes_on(call)
             self._write(call, there, self._room(call.peer))
         else:
             self._again(call, Reply(End.REFUSED, detail=reply.detail), partial(self._write, call, 0, 0))
@@ -139,7 +140,8 @@ class LongCalls:
             return
         held = self.answers.open(call.peer, answer.digest, answer.total)
         held.add(0, answer.block)
-        call.digest, call.tries = answer.digest, 0
+        call.digest = answer.digest
+        self._comes_on(call)
         self._read(call, held)
 
     def _read(self, call: _Call, held: Held) -> None:
@@ -155,7 +157,7 @@ class LongCalls:
         elif reply.end is End.OK and reply.body:
             held.add(offset, reply.body)
             self.answers.get(call.peer, call.digest)
-            call.tries = 0
+            self._comes_on(call)
             self._read(call, held)
         else:
             gave_up = Reply(End.UNKNOWN, detail=f"{len(held.data)} of {held.total} bytes of its answer came")
@@ -177,6 +179,13 @@ class LongCalls:
             self._endpoint.call(call.peer, method, body, left_ms, done, priority=call.priority)
         except (UnknownPeer, CallRefused) as error:
             self._endpoint.later(0, partial(done, Reply(End.REFUSED, detail=str(error))))
+
+    def _comes_on(self, call: _Call) -> None:
+        """A block has come: there is time for the next."""
+        call.tries, session = 0, self._endpoint.session_of(call.peer)
+        if session is not None:
+            next_ms = BLOCK_TIMES * session.path.answered_ms(self._room(call.peer), call.priority)
+            call.deadline_ms = max(call.deadline_ms, self._endpoint.now_ms() + next_ms)
 
     def _again(self, call: _Call, gave_up: Reply, again: Callable[[], None]) -> None:
         wait_ms = min(RETRY_MS << call.tries, RETRY_MS_MAX)

@@ -23,6 +23,7 @@ from offgrid_node.protocol.errors import (
     PeerFault,
     Unavailable,
 )
+from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.roads.book import RoadBook
@@ -51,6 +52,10 @@ class Road(Protocol):
 
     def ready(self, node: str) -> bool:
         """There is a connection or session already, as far as is known."""
+        ...
+
+    def pace(self, node: str) -> Pace:
+        """What calls there take of it; FREE where it does not reach that node."""
         ...
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None: ...
@@ -135,6 +140,13 @@ class Client:
             done(outcome)
 
         road.call(node, ECHO, links_pb2.EchoRequest(), timeout_ms, ended)
+
+    def pace(self, node: str) -> Pace:
+        """Of the road that a call would take now; asked often."""
+        if all(road.pace(node).free for road in self._roads):
+            return FREE
+        roads = [road for road in self._roads if road.reaches(node)]
+        return self._book.order(node, roads)[0].pace(node) if roads else FREE
 
     def _roads_to(self, node: str) -> list[Road]:
         """At least one. Raises NotFound (NotAMember), Unavailable (NoRoad, Reloading)."""

@@ -21,6 +21,7 @@ from offgrid.lanes import PIECE_CALL_BYTES_MAX
 from offgrid.pieces import BULK, parts_of
 from offgrid_node.keys import NodeTls
 from offgrid_node.protocol.errors import InvalidRequest, PeerFault, Unavailable
+from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.services.client import Done
 from offgrid_node.services.framed_connection import WRITE_BUFFER_BYTES
 from offgrid_node.services.framed_server import settled, tune
@@ -219,6 +220,9 @@ class FramedRoad:
             self._dial(node, place, place.small)
             return False
         return place.small.has_room
+
+    def pace(self, node: str) -> Pace:
+        return FREE
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         """As Road has it; Unavailable sends the client on to gRPC."""

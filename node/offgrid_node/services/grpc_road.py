@@ -31,6 +31,7 @@ from offgrid_node.protocol.errors import (
     PeerFault,
     Unavailable,
 )
+from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.services import grpc_options
 from offgrid_node.services.client import Done
 from offgrid_node.services.grpc_lane import Lane
@@ -136,6 +137,9 @@ class GrpcRoad:
 
     def ready(self, node: str) -> bool:
         return any(key[0] == node and link.channel.get_state() is _READY for key, link in self._links.items())
+
+    def pace(self, node: str) -> Pace:
+        return FREE
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         """As Road has it: `done` is called exactly once, in the loop's thread."""

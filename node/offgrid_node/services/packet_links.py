@@ -1,8 +1,7 @@
 """A node's packet links: opened as its owner wants them, its peers found on them, calls in and out over them.
 
-A node says in beacons where it is: when a link comes up, when a neighbour comes, and now and then; on a slow link more
-seldom, so that beacons take a five-hundredth of its time at most. What gRPC reaches goes by gRPC; packet links are
-tried after it. A member that no link reaches is looked for over others, and what others ask for is handed on.
+Members find each other there by beacons (beaconing.py). What gRPC reaches goes by gRPC; packet links are tried after
+it. A member that no link reaches is looked for over others, and what others ask for is handed on.
 """
 
 from __future__ import annotations
@@ -20,19 +19,18 @@ from nacl.bindings import crypto_sign_ed25519_pk_to_curve25519
 from nacl.exceptions import RuntimeError as SodiumError
 
 from offgrid_node.protocol.errors import NO_ROAD, Unavailable
+from offgrid_node.protocol.pace import FREE, Pace
+from offgrid_node.services.beaconing import Beaconing
 from offgrid_node.services.client import Done
-from offgrid_node.services.packet_road import PacketRoad
-from offgrid_transports.beacons import BEACON_BYTES, Beacon, read_beacon, tag_of, write_beacon
+from offgrid_node.services.packet_road import PacketRoad, pace_of
+from offgrid_transports.beacons import Beacon, tag_of
 from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.handshake import Own
 from offgrid_transports.path import Path
 from offgrid_transports.registry import TransportRegistry
 from offgrid_transports.relay.frames import hop_of
 from offgrid_transports.relay.relay import Relay
-from offgrid_transports.transport import BadSpec, LinkHost, Transport, TransportError
-
-BEACON_MS = 10_000
-BEACON_SHARE = 500  # of a link's time one part is theirs
+from offgrid_transports.transport import BROADCAST, LinkHost, Transport, TransportError
 
 _log = logging.getLogger(__name__)
 
@@ -68,24 +66,32 @@ class PacketLinks:
         self._road: PacketRoad | None = None
         self._transports: list[Transport] = []
         self._texts: dict[Transport, str] = {}
-        self._said_ms: dict[int, int] = {}  # the last beacon, by the place of its link
+        self._beaconing: Beaconing | None = None
         self._revision = -1
         self._exchange: dict[bytes, bytes | None] = {}  # members' keys as X25519 knows them
         self._ids: dict[bytes, str] = {}
         self._publics: dict[str, bytes] = {}
         self._tags: dict[bytes, str] = {}
 
-    def start(self, stamp: Callable[[], int]) -> Endpoint:
-        """Once the mesh's members are known. `stamp` is a time in milliseconds that only rises."""
-        self._stamp, self._psk = stamp, secret_of(self._roll().mesh_id)
+    def start(
+        self,
+        stamp: Callable[[], int],
+        told: Callable[[], bytes] = bytes,
+        on_heard: Callable[[str, Beacon], None] = lambda node, beacon: None,
+    ) -> Endpoint:
+        """Once the mesh's members are known. `stamp` is a time in milliseconds that only rises, `told` what beacons say
+        of this node, TOLD_BYTES_MAX at most; `on_heard` gets what a member's says."""
+        self._tell_of = on_heard
+        self._psk = secret_of(self._roll().mesh_id)
         host = self._host
         endpoint = Endpoint(Own(self._static, self._psk), self._member_of, host.now_ms, host.schedule, host.rng, stamp)
-        endpoint.on_beacon, endpoint.on_change = self._on_beacon, self._on_change
         self._endpoint, self._road = endpoint, PacketRoad(endpoint)
         self._relay = Relay(
             endpoint, self._public, self._psk, host.now_ms, host.schedule, host.rng, hands_on=self._relays
         )
-        self._beacons()
+        self._beaconing = Beaconing(
+            self._psk, tag_of(self._public), endpoint, host, stamp, told, self._node_of, self._on_heard
+        )
         return endpoint
 
     def open(self, descriptions: Iterable[str], registry: TransportRegistry) -> None:
@@ -93,18 +99,21 @@ class PacketLinks:
         assert self._relay is not None
         host = replace(self._host, hello=tag_of(self._psk) + tag_of(self._public))
         for text in descriptions:
-            price, transport = registry.price(text), registry.open(text, host)
-            if transport.shared:
-                transport.close()
-                raise BadSpec(f"{text}: nodes do not use radio channels yet: they say too much to each other")
-            self._transports.append(transport)
-            self._texts[transport] = text
-            self._relay.attach(transport, price)
-            self._said_ms[len(self._transports) - 1] = host.now_ms() - BEACON_MS
-            self._say(len(self._transports) - 1, transport)
+            self.attach(registry.open(text, host), text, registry.price(text))
             _log.info("link %s", text)
 
+    def attach(self, transport: Transport, text: str, price: float | None = None) -> None:
+        """A link that is open, `text` is its description; behind `start`."""
+        assert self._relay is not None
+        assert self._beaconing is not None
+        self._transports.append(transport)
+        self._texts[transport] = text
+        self._relay.attach(transport, price)
+        self._beaconing.say(transport)
+
     def close(self) -> None:
+        if self._beaconing is not None:
+            self._beaconing.close()
         endpoint, self._endpoint, self._road = self._endpoint, None, None
         if self._relay is not None:
             self._relay.close()
@@ -137,6 +146,18 @@ class PacketLinks:
         if self._endpoint is None:
             return False
         return self._endpoint.reaches(node) or self._over_others(node) is not None
+
+    def pace(self, node: str) -> Pace:
+        """Of the road there; of one that is to be looked for over others that of the slowest link."""
+        if self._endpoint is None or self._beaconing is None:
+            return FREE
+        path = self._endpoint.path_to(node)
+        if path is not None:
+            return replace(pace_of(path), peers=max(1, self._beaconing.near(path.transport)))
+        if self._over_others(node) is None:
+            return FREE
+        paces = [pace_of(Path(transport, BROADCAST)) for transport in self._transports if transport.up]
+        return max(paces, key=lambda pace: pace.byte_us, default=FREE)
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         if self._road is None:
@@ -196,32 +217,17 @@ class PacketLinks:
 
     # ---- beacons
 
-    def _beacons(self) -> None:
-        if self._endpoint is None:
-            return
-        for place, transport in enumerate(self._transports):
-            often_ms = max(BEACON_MS, BEACON_SHARE * transport.airtime_ms(BEACON_BYTES))
-            if self._host.now_ms() - self._said_ms[place] >= often_ms:
-                self._say(place, transport)
-        self._host.schedule(BEACON_MS, self._beacons)
-
-    def _on_change(self, transport: Transport) -> None:
-        if transport in self._transports:
-            self._say(self._transports.index(transport), transport)
-
-    def _say(self, place: int, transport: Transport) -> None:
-        if self._endpoint is not None and transport.up:
-            self._said_ms[place] = self._host.now_ms()
-            self._endpoint.broadcast(transport, write_beacon(self._psk, Beacon(tag_of(self._public), self._stamp())))
-
-    def _on_beacon(self, path: Path, frame: bytes) -> None:
-        beacon = read_beacon(self._psk, frame)
+    def _node_of(self, tag: bytes) -> str | None:
         self._learn()
-        node = self._tags.get(beacon.tag) if beacon is not None else None
+        node = self._tags.get(tag)
+        return node if node != self._node_id else None
+
+    def _on_heard(self, node: str, path: Path, beacon: Beacon) -> None:
         endpoint = self._endpoint
-        if node is None or node == self._node_id or endpoint is None:
+        if endpoint is None:
             return
         endpoint.learn(node, self._publics[node], path)
+        self._tell_of(node, beacon)
 
 
 def secret_of(mesh_id: str) -> bytes:

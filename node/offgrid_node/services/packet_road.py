@@ -5,6 +5,8 @@ A session proves that the peer is the node that was meant, and hides from all be
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from google.protobuf.message import DecodeError, Message
 
 from offgrid.pieces import read_known
@@ -17,18 +19,22 @@ from offgrid_node.protocol.errors import (
     PeerFault,
     Unavailable,
 )
+from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.services.client import Done
+from offgrid_node.services.link_turns import LinkTurns, Turn
 from offgrid_node.services.packet_methods import METHOD_NUMBERS, priority_of
 from offgrid_node.services.packet_status import fault_from_bytes
 from offgrid_node.services.packet_watch import OnEnd, OnMessage, PacketWatch
 from offgrid_node.services.router import METHODS, Method
-from offgrid_transports.calls import End, Reply
-from offgrid_transports.endpoint import Endpoint
+from offgrid_transports.calls import CallRefused, End, Reply
+from offgrid_transports.endpoint import Endpoint, UnknownPeer
 from offgrid_transports.long_calls import LongCalls
 from offgrid_transports.long_messages import LONG_BYTES_MAX
-from offgrid_transports.transport import TransportError
+from offgrid_transports.path import SHORT_BYTES, Path
+from offgrid_transports.transport import Transport, TransportError
 
 RETRY_MS = 1000
+ANSWER_BYTES = 600  # for which a call waits on a slow link at least; one whose answer is coming goes on
 
 
 class PacketRoad:
@@ -36,6 +42,7 @@ class PacketRoad:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint, self._calls = endpoint, LongCalls(endpoint)
+        self._turns: dict[Transport, LinkTurns] = {}
 
     @property
     def name(self) -> str:
@@ -46,6 +53,10 @@ class PacketRoad:
 
     def reaches(self, node: str) -> bool:
         return self._endpoint.reaches(node)
+
+    def pace(self, node: str) -> Pace:
+        path = self._endpoint.path_to(node)
+        return FREE if path is None else pace_of(path)
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         """As Road has it."""
@@ -81,7 +92,38 @@ class PacketRoad:
             said = f"{method}: {len(body)} bytes, packet links take {LONG_BYTES_MAX}"
             raise Exhausted(said, reason="RequestTooLarge")
         number, priority = METHOD_NUMBERS[method], priority_of(method)
-        self._calls.call(node, number, body, timeout_ms, lambda reply: done(_outcome(known, reply)), priority=priority)
+        timeout_ms += self.pace(node).longer_ms(len(body) + ANSWER_BYTES)
+
+        def begin(ended: Callable[[], None] = lambda: None) -> None:
+            def on_reply(reply: Reply) -> None:
+                ended()
+                done(_outcome(known, reply))
+
+            try:
+                self._calls.call(node, number, body, timeout_ms, on_reply, priority=priority)
+            except (UnknownPeer, CallRefused) as error:  # while it waited
+                on_reply(Reply(End.REFUSED, detail=str(error)))
+
+        path = self._endpoint.path_to(node)
+        if path is None or not path.shared:
+            begin()
+            return
+        turns = self._turns.setdefault(path.transport, LinkTurns(self._endpoint.now_ms))
+        busy = Unavailable(f"{method}: the channel to {node} is busy", reason="RoadBusy", retry_ms=RETRY_MS)
+        until_ms = self._endpoint.now_ms() + timeout_ms
+        turn = Turn(until_ms, lambda: begin(lambda: turns.end(priority)), lambda: done(busy))
+        if not turns.ask(priority, turn):
+            raise busy
+
+
+def pace_of(path: Path) -> Pace:
+    """What a path takes of its link's time; links that are not limited by their bit rate are free."""
+    transport, longest = path.transport, path.frame_bytes
+    if not transport.bitrate_bps:
+        return FREE
+    byte_ms = (transport.airtime_ms(longest) - transport.airtime_ms(SHORT_BYTES)) / (longest - SHORT_BYTES)
+    frame_ms = max(0.0, transport.airtime_ms(SHORT_BYTES) - byte_ms * SHORT_BYTES)
+    return Pace(int(1_000 * frame_ms), max(1, int(1_000 * byte_ms)), int(transport.access_ms), longest)
 
 
 def _outcome(method: Method, reply: Reply) -> Message | Fault:

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.errors import Fault, OutcomeUnknown, PermissionDenied, Unavailable
 from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.services.client import Client, Done
 from offgrid_node.services.roads.book import AGAIN_FIRST_MS, RoadBook
 
@@ -24,6 +25,9 @@ class BlindRoad:
 
     def reaches(self, node: str) -> bool:
         raise Unavailable("the node is loading what it knows", reason="Reloading")
+
+    def pace(self, node: str) -> Pace:
+        return FREE
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         raise AssertionError("nothing is called")
@@ -53,6 +57,9 @@ class Answering:
 
     def reaches(self, node: str) -> bool:
         return True
+
+    def pace(self, node: str) -> Pace:
+        return FREE
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         done(self._outcome)
@@ -87,7 +94,7 @@ class Recorded:
     again. Each takes `took_ms`."""
 
     def __init__(self, clock: list[int], name: str, *outcomes: Message | Fault, took_ms: int = 0) -> None:
-        self.name, self.is_ready = name, False
+        self.name, self.is_ready, self.paced = name, False, FREE
         self.asked: list[tuple[str, int]] = []
         self.outcomes = list(outcomes)
         self._clock, self._took_ms = clock, took_ms
@@ -97,6 +104,9 @@ class Recorded:
 
     def ready(self, node: str) -> bool:
         return self.is_ready
+
+    def pace(self, node: str) -> Pace:
+        return self.paced
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         self.asked.append((method.partition("/")[2], timeout_ms))
@@ -177,3 +187,14 @@ def test_after_a_failure_the_other_road_is_asked_first_and_an_echo_finds_out_whe
     world.second.asked.clear()
     world.ask()
     assert world.second.asked == []
+
+
+def test_the_pace_of_a_node_is_that_of_the_road_which_a_call_would_take_now() -> None:
+    world = World(GONE)
+    world.second.paced = Pace(byte_us=1_500)
+    client = world._client
+    assert client.pace("node").free, "nothing is known yet, and the first road is free"
+    client.request("node", "m/m", mesh_pb2.PingRequest(), 1_000, lambda outcome: None)
+    assert client.pace("node") == world.second.paced, "the first one brought nothing"
+    world.second.paced = FREE
+    assert client.pace("node").free

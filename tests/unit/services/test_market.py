@@ -17,6 +17,7 @@ from offgrid_node.protocol.jobs.large import report_context
 from offgrid_node.protocol.jobs.orders import payload_digest
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX
 from offgrid_node.protocol.jobs.receipts import RECEIPTS, ReceiptBody, result_digest, verify_receipt
+from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.services.caller import ADMIN, Caller
 from offgrid_node.services.client import Client
 from offgrid_node.services.jobs.market import check_answer
@@ -312,6 +313,9 @@ def test_what_a_broker_answers_is_bounded_as_well(bench: Bench) -> None:
 
         def reaches(self, node: str) -> bool:
             return True
+
+        def pace(self, node: str) -> Pace:
+            return FREE
 
         def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Any) -> None:
             done(self.answer)

@@ -165,7 +165,8 @@ def test_who_is_no_member_is_not_found_until_it_is_one() -> None:
             await nodes.until(lambda: bool(beacons))
             assert not first.reaches(OTHER.node_id)
             roll.members[OTHER.node_id], roll.revision = OTHER.public_key, 2
-            other._say(0, other._transports[0])
+            assert other._beaconing is not None
+            other._beaconing.say(other._transports[0])
             await nodes.until(lambda: first.reaches(OTHER.node_id))
 
     asyncio.run(run())
@@ -186,9 +187,9 @@ def test_a_link_that_is_none_is_named_and_nobody_is_reached_before_the_start() -
 def test_a_beacon_is_of_one_mesh_and_says_which_node() -> None:
     psk, public = secret_of("mesh"), exchange_key(A.public_key)
     assert public is not None
-    beacon = Beacon(tag_of(public), 1_790_000_000_000)
+    beacon = Beacon(tag_of(public), 1_790_000_000_000, 35, b"ten bytes.")
     frame = write_beacon(psk, beacon)
-    assert (read_beacon(psk, frame), len(frame)) == (beacon, 23)
+    assert (read_beacon(psk, frame), len(frame)) == (beacon, 35)
     assert read_beacon(secret_of("another"), frame) is None
     for place in range(len(frame)):
         assert read_beacon(psk, frame[:place] + bytes([frame[place] ^ 1]) + frame[place + 1 :]) is None

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from offgrid_tools.fuzz.script import Script
 from offgrid_tools.soak.chance import chance
 from offgrid_transports import mtu_search, stream_frames
-from offgrid_transports.beacons import BEACON, TAG_BYTES, Beacon, read_beacon, write_beacon
+from offgrid_transports.beacons import BEACON, TAG_BYTES, TOLD_BYTES_MAX, Beacon, read_beacon, write_beacon
 from offgrid_transports.gathering import Contradiction, Gathering, MessageTooLarge, NoRoom
 from offgrid_transports.handshake import HELLO_BYTES, WELCOME_BYTES, Door, Hello, Own
 from offgrid_transports.messages import cut, read_request, read_response, request, response
@@ -210,7 +210,8 @@ def _refused(opener: Opener, frame: bytes, known: set[bytes]) -> None:
 def beacons(data: bytes) -> None:
     """Only what a member wrote is one."""
     script = Script(data)
-    whole = write_beacon(PSK, Beacon(script.cut(TAG_BYTES).ljust(TAG_BYTES, b"\0"), script.below(1 << 16)))
+    tag, stamp = script.cut(TAG_BYTES).ljust(TAG_BYTES, b"\0"), script.below(1 << 16)
+    whole = write_beacon(PSK, Beacon(tag, stamp, script.below(1 << 16), script.cut(TOLD_BYTES_MAX)))
     frame = script.damaged(whole) if script.below(2) else bytes((BEACON,)) + script.rest()
     said = read_beacon(PSK, frame)
     assert (said is not None) == (frame == whole)

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from offgrid.pieces import Piece
 from offgrid_node.protocol.errors import CONNECTION_REFUSED, Fault, Internal, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.services.client import Done
 from offgrid_node.services.router import METHODS
 from offgrid_tools.sim.connections import Connections
@@ -307,6 +308,9 @@ class SimRoad:
     def reaches(self, node: str) -> bool:
         view = self._directory()
         return bool(view.addresses(node)) and view.certificate(node) is not None
+
+    def pace(self, node: str) -> Pace:
+        return FREE
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         def ended(outcome: Message | Fault) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from offgrid_transports.line import Line
 from offgrid_transports.lora.airbook import Airbook
+from offgrid_transports.lora.crowd import Crowd
 from offgrid_transports.lora.duty import NEVER
 from offgrid_transports.lora.modem import Modem
 from offgrid_transports.lora.regions import Band
@@ -55,6 +56,7 @@ class RadioLink:
         self._note_at_ms = 0
         self._refused_frames = self._dropped_frames = 0
         self._heard_at_ms: int | None = None
+        self._crowd = Crowd()
         self._note_trouble = ""
         self.book = Airbook(band.limits if band else (), host.clock)
         self._recall()
@@ -76,7 +78,7 @@ class RadioLink:
 
     @property
     def access_ms(self) -> float:
-        return self._modem.access_ms
+        return self._modem.access_ms + self._crowd.wait_ms(self._host.now_ms())
 
     def mtu_bytes(self, address: str = BROADCAST) -> int:
         return self._mtu_bytes
@@ -262,6 +264,8 @@ class RadioLink:
         heard = modem.take_heard()
         if heard:
             self._heard_at_ms = now_ms
+        for frame in heard:
+            self._crowd.hear(now_ms, modem.air_us(min(len(frame), modem.frame_bytes_max)) / 1000)
         self._pump()
         self._set_alarm()
         if self.up != self._was_up:

@@ -14,11 +14,13 @@ from offgrid_node.protocol.effects import Answered
 from offgrid_node.protocol.jobs.book import Use
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, row_key
 from offgrid_node.protocol.jobs.post import Post, Tag
+from offgrid_node.protocol.pace import Paces, all_free
 
 QUEUE = "broker_queue"
 SWEEP_MS = 2_000  # how often leases are looked through for those that are over, or whose core has not confirmed
 LEASE_MARGIN_MS = 120_000  # past the job's own time-out a lease is certainly dead
 AWARD_RETRY_MS = 2_000
+AWARD_BYTES = 200
 
 
 @dataclass(slots=True)
@@ -55,8 +57,8 @@ class Lease:
 class Awards:
     """Leases by their attempts."""
 
-    def __init__(self, post: Post) -> None:
-        self._post = post
+    def __init__(self, post: Post, paces: Paces = all_free) -> None:
+        self._post, self._paces = post, paces
         self._leases: dict[ClaimKey, Lease] = {}
         self._sweep_ms: int | None = None
 
@@ -83,6 +85,8 @@ class Awards:
         yield from (lease.row() for lease in self._leases.values() if lease.waited and not lease.delivered)
 
     def add(self, order: JobOrder, host: str, price_micro: int, say_ms: int, now: Now) -> Lease:
+        """`say_ms`: when its core is told again at the earliest, a slow one later."""
+        say_ms += self._longer_ms(order.core)
         lease = self._leases[order.key] = Lease(order, host, price_micro, now.mono_ms, say_ms)
         if self._sweep_ms is None:
             self._sweep_ms = now.mono_ms + SWEEP_MS
@@ -107,7 +111,7 @@ class Awards:
             if lease is None or lease.delivered:
                 continue
             if answer.fault is not None:
-                lease.say_ms = now.mono_ms + AWARD_RETRY_MS
+                lease.say_ms = now.mono_ms + AWARD_RETRY_MS + self._longer_ms(tag.node)
                 continue
             lease.delivered = True
             if lease.waited:
@@ -129,4 +133,7 @@ class Awards:
     def _deliver(self, lease: Lease, now: Now) -> None:
         order = lease.order
         self._post.add("DeliverAwards", order.core, order.key[1:], lease.clearing())
-        lease.say_ms = now.mono_ms + 5 * AWARD_RETRY_MS  # should the end of the call get lost
+        lease.say_ms = now.mono_ms + 5 * AWARD_RETRY_MS + self._longer_ms(order.core)  # should its end get lost
+
+    def _longer_ms(self, core: str) -> int:
+        return self._paces(core).longer_ms(AWARD_BYTES)

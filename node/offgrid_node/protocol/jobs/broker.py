@@ -52,7 +52,7 @@ class Broker:
         self._settings, self._peers, self._post = settings, peers, post
         self.reputation = Reputation(post)
         self.book = Book()
-        self._leases = Awards(post)
+        self._leases = Awards(post, peers.pace)
         self.postings = Postings(self.book, peers, post, self.reputation.handicap, self._leases.at_host)
         self._judging = Judging(self.reputation, self.postings)
         self._queue = Backlog(settings.queue_max)

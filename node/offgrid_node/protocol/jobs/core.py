@@ -53,7 +53,7 @@ class Core:
         self._poison = poison = Poison(post)
         self.redundant = Redundant(self._jobs, post, self)
         self.stops = Stops(post)
-        self.renewals = Renewals(settings.node_id, self._jobs, post)
+        self.renewals = Renewals(settings.node_id, self._jobs, post, peers.pace)
         self._submitting = submitting = Submitting(self._jobs, peers, post, poison, self.to_local_queue)
         self._losing = losing = Losing(self._jobs, self.local, poison, self.redundant, submitting)
         brokers = partial(peers.with_role, BROKER)
@@ -68,7 +68,7 @@ class Core:
             brokers,
             poison,
         )
-        self.launching = Launching(settings, self._jobs, post, losing, self.reports, self.renewals)
+        self.launching = Launching(settings, self._jobs, peers, post, losing, self.reports, self.renewals)
         self.broker_answers = BrokerAnswers(
             settings, self._jobs, peers, post, submitting, self.launching, losing, self.redundant
         )

@@ -1,4 +1,5 @@
-"""A host's heartbeat: once a second it says to each core what it still has of that core's, and hears what nobody wants.
+"""A host's heartbeat: once a second, or as often as a slow road allows, it says to each core what it still has of that
+core's, and hears what nobody wants.
 
 Small on the wire: keys go in pages in a fixed order, and a page that the core has heard before is its digest alone.
 What is over within a second is never said. The core's side, and why, is in `renewals.py`.
@@ -16,9 +17,16 @@ from offgrid_node.protocol.jobs.leases import Lease
 from offgrid_node.protocol.jobs.orders import AttemptKey, ClaimKey
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX, CALL_TIMEOUT_MS, Post, Tag, leases_of
+from offgrid_node.protocol.pace import Pace
 
 RENEW_MS = 1_000
+RENEW_BYTES, RENEW_SHARE = 60, 100  # of a slow road's time one part is for the heartbeats of one host
 DIGEST_BYTES = 8
+
+
+def renew_ms(pace: Pace) -> int:
+    """How often it is said, by the road between host and core."""
+    return max(RENEW_MS, pace.apart_ms(RENEW_BYTES, RENEW_SHARE))
 
 
 def digest_of_page(keys: Iterable[AttemptKey]) -> bytes:
@@ -38,6 +46,7 @@ class Heartbeat:
         self._due_ms: int | None = None
         self._known: dict[str, set[bytes]] = {}  # digests that a core has answered for
         self._asked_ms: dict[str, int] = {}  # cores with a call under way, since when
+        self._said_ms: dict[str, int] = {}
 
     def deadline_ms(self) -> int | None:
         return self._due_ms
@@ -53,13 +62,16 @@ class Heartbeat:
         self._due_ms = now.mono_ms + RENEW_MS if leases else None
         held: dict[str, list[AttemptKey]] = {}
         for key, lease in leases.items():
-            if lease.taken_ms + RENEW_MS <= now.mono_ms and key[0] != self._node_id:
+            if key[0] != self._node_id and lease.taken_ms + renew_ms(self._peers.pace(key[0])) <= now.mono_ms:
                 held.setdefault(key[0], []).append(key[1:])
         self._known = {core: known for core, known in self._known.items() if core in held}
+        self._said_ms = {core: said_ms for core, said_ms in self._said_ms.items() if core in held}
         for core, keys in held.items():
-            asked_ms = self._asked_ms.get(core)
-            waits = asked_ms is not None and now.mono_ms < asked_ms + 2 * CALL_TIMEOUT_MS
-            if self._peers.is_alive(core) and not waits:
+            asked_ms, pace = self._asked_ms.get(core), self._peers.pace(core)
+            patience_ms = 2 * CALL_TIMEOUT_MS + pace.longer_ms(RENEW_BYTES)
+            waits = asked_ms is not None and now.mono_ms < asked_ms + patience_ms
+            early = now.mono_ms < self._said_ms.get(core, now.mono_ms - renew_ms(pace)) + renew_ms(pace)
+            if self._peers.is_alive(core) and not waits and not early:
                 self._say(core, sorted(keys), now)
 
     def on_answered(self, tag: Tag, answer: Answered) -> list[ClaimKey]:
@@ -85,4 +97,4 @@ class Heartbeat:
                 request.held.extend(leases_of(page))
             self._post.call(core, "RenewLeases", request, Tag("RenewLeases", core, page))
         self._known[core] = known & pages
-        self._asked_ms[core] = now.mono_ms
+        self._asked_ms[core] = self._said_ms[core] = now.mono_ms

@@ -15,6 +15,7 @@ from offgrid_node.protocol.jobs.open_job import Open
 from offgrid_node.protocol.jobs.open_jobs import OpenJobs
 from offgrid_node.protocol.jobs.orders import AttemptKey
 from offgrid_node.protocol.jobs.patience import START_PATIENCE_MS, START_RETRY_MS, run_ms
+from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Starting, Tag, transfer_ms
 from offgrid_node.protocol.jobs.renewals import Renewals
 from offgrid_node.protocol.jobs.reports import Reports
@@ -22,14 +23,23 @@ from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.jobs.table import AWARDED, RUNNING
 from offgrid_node.protocol.rng import Rng
 
+START_BYTES = 400  # of a start and its answer, beside the payload
+
 
 class Launching:
     """Starts on their way to hosts, and what hosts answer."""
 
     def __init__(
-        self, settings: JobsSettings, jobs: OpenJobs, post: Post, losing: Losing, reports: Reports, renewals: Renewals
+        self,
+        settings: JobsSettings,
+        jobs: OpenJobs,
+        peers: Peers,
+        post: Post,
+        losing: Losing,
+        reports: Reports,
+        renewals: Renewals,
     ) -> None:
-        self._settings, self._jobs, self._post = settings, jobs, post
+        self._settings, self._jobs, self._peers, self._post = settings, jobs, peers, post
         self._losing, self._reports, self._renewals = losing, reports, renewals
 
     def start(self, entry: Open, now: Now) -> None:
@@ -41,12 +51,13 @@ class Launching:
             return
         start = Starting(self._jobs.order_body(entry), payload, job.price_micro)
         self._post.add("StartJobs", job.host, entry.key, start)
+        slow_ms = self._peers.pace(job.host).longer_ms(len(payload) + START_BYTES)
         if entry.answer_by_ms is None:
             # Of a job that runs, its report may come even if no answer does.
             patience_ms = START_PATIENCE_MS if job.state == AWARDED else run_ms(job)
-            entry.answer_by_ms = now.mono_ms + patience_ms + transfer_ms(len(payload))
+            entry.answer_by_ms = now.mono_ms + patience_ms + transfer_ms(len(payload)) + 2 * slow_ms
         # The end of this call sets the next one's time: never are two under way. Should even its end get lost:
-        self._jobs.timers.set(entry.job_id, now.mono_ms + CALL_TIMEOUT_MAX_MS + START_RETRY_MS)
+        self._jobs.timers.set(entry.job_id, now.mono_ms + CALL_TIMEOUT_MAX_MS + START_RETRY_MS + slow_ms)
 
     def on_started(self, tag: Tag, answer: Answered, now: Now, rng: Rng) -> None:
         """Whoever is not answered for is asked again after a moment; if the host is dead the mesh will tell."""

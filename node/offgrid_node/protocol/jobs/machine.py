@@ -34,7 +34,7 @@ class JobsMachine:
         at_death: Callable[[], Collection[bytes]] = frozenset,
     ) -> None:
         """`executing` and `at_death` as Host has them. Without a `cron` no schedule is ever due."""
-        self._peers, self._post = Peers(), Post(settings)
+        self._peers, self._post = Peers(settings.paces), Post(settings)
         requests = Requests(self._post)
         self.catalogue = Catalogue(self._post, requests)
         self.broker = Broker(settings, self._peers, self._post)

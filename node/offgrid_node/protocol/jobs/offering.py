@@ -16,6 +16,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Rows
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.events import BROKER, HOST
+from offgrid_node.protocol.jobs.bounds import EXPIRY_MAX_MS
 from offgrid_node.protocol.jobs.orders import ClaimKey
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MAX_MS, Post, Tag
@@ -28,6 +29,8 @@ OFFER_REFRESH_MS = 3_000  # so long at most until a broker that missed something
 OFFER_RETRY_MS = 100  # doubled up to the refresh: a broker refuses until gossip has told it of this host
 FREED_MS = 200  # between two words because of a slot that is free again: half of what a broker takes for ever
 OFFER_STANDS_MS = 15_000  # after the last word: five of them may get lost
+EMPTY_BYTES = 60  # of a word that says nothing new, with its answer
+RETRY_SHARE, RETRY_DOUBLINGS = 20, 6  # of a slow road's time one part is for words that were not taken, and then less
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class Told:
     again: bool = False  # there is more to say as soon as that has ended
     faults: int = 0
     epoch: int = 0
+    stands_ms: int = 0  # how long its offers were said to stand
 
 
 class Offering:
@@ -145,7 +149,9 @@ class Offering:
                 self._set_due(told, now.mono_ms)
             return
         told.faults += 1
-        self._set_due(told, now.mono_ms + min(OFFER_REFRESH_MS, OFFER_RETRY_MS << min(told.faults, 8)))
+        retry_ms = min(OFFER_REFRESH_MS, OFFER_RETRY_MS << min(told.faults, 8))
+        slow_ms = self._peers.pace(broker).apart_ms(EMPTY_BYTES, RETRY_SHARE) << min(told.faults, RETRY_DOUBLINGS)
+        self._set_due(told, now.mono_ms + max(retry_ms, slow_ms))
 
     def say(self, running: Collection[ClaimKey], now: Now) -> None:
         """Closes the step; only a host makes offers. `running` are the attempts that it holds."""
@@ -181,9 +187,21 @@ class Offering:
         return now.mono_ms >= told.not_before_ms
 
     def _say(self, broker: str, told: Told, word: Word, now: Now) -> None:
-        self._post.call(broker, "PostOffers", word.since(told.taken), Tag("PostOffers", broker, ()))
+        refresh_ms = self._refresh_ms(broker)
+        stands_ms = refresh_ms * OFFER_STANDS_MS // OFFER_REFRESH_MS
+        request = word.since(told.taken if stands_ms == told.stands_ms else None)
+        for offer in request.offers:
+            offer.expiry_ms = stands_ms
+        self._post.call(broker, "PostOffers", request, Tag("PostOffers", broker, ()))
         told.saying, told.under_way_ms, told.again = word, now.mono_ms + CALL_TIMEOUT_MAX_MS, False
-        told.said_ms, told.due_ms = now.mono_ms, now.mono_ms + OFFER_REFRESH_MS
+        told.said_ms, told.due_ms, told.stands_ms = now.mono_ms, now.mono_ms + refresh_ms, stands_ms
+
+    def _refresh_ms(self, broker: str) -> int:
+        """A slow road carries an empty word more seldom; a host that dies there is known to be dead by its silence."""
+        slow_ms = min(
+            self._peers.pace(broker).apart_ms(EMPTY_BYTES), EXPIRY_MAX_MS * OFFER_REFRESH_MS // OFFER_STANDS_MS
+        )
+        return max(OFFER_REFRESH_MS, slow_ms)
 
     def _set_due(self, told: Told, due_ms: int) -> None:
         told.due_ms = due_ms

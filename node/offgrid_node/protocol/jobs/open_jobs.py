@@ -73,7 +73,7 @@ class OpenJobs:
         self.moved_kin: list[jobs_pb2.Job] = []
         self.avoided: Callable[[jobs_pb2.Job], list[str]] = lambda execution: []  # where no next attempt may go
         self.held = Held(post)
-        self.waiting = Waiting(CALL_ITEMS_MAX)
+        self.waiting = Waiting(CALL_ITEMS_MAX, settings.paces)
         self.pacing = Pacing(CALL_ITEMS_MAX)
 
     def load(self, rows: Rows, now: Now) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from offgrid_node.protocol.events import PeerDown, PeerUp
+from offgrid_node.protocol.pace import Paces, all_free
 
 
 class Peers:
     """Live members and their roles in force."""
 
-    def __init__(self) -> None:
+    def __init__(self, paces: Paces = all_free) -> None:
+        self.pace = paces
+        """Of the road to a node."""
         self._roles: dict[str, frozenset[int]] = {}
         self._known_as: dict[str, tuple[str, str]] = {}
         self._down: set[str] = set()

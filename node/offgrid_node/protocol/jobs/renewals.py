@@ -12,14 +12,16 @@ from collections import OrderedDict
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.jobs.commands import RenewLeases
-from offgrid_node.protocol.jobs.heartbeat import RENEW_MS
+from offgrid_node.protocol.jobs.heartbeat import RENEW_MS, renew_ms
 from offgrid_node.protocol.jobs.open_job import Open
 from offgrid_node.protocol.jobs.open_jobs import OpenJobs
 from offgrid_node.protocol.jobs.orders import AttemptKey
 from offgrid_node.protocol.jobs.post import Post, leases_of
 from offgrid_node.protocol.jobs.table import AWARDED, RUNNING
+from offgrid_node.protocol.pace import Paces, all_free
 
 LEASE_MS = 15_000  # fifteen calls may be lost in a row; a host that is dead is known to be so long before
+SLOW_LEASES = 5  # of those behind slow roads so many may be lost
 PAUSED_MS = 3 * RENEW_MS  # a core that looks so much later than it meant to was itself away
 PAGES_MAX = 16  # remembered of a host: more than it can have running, by SLOTS_MAX and CALL_ITEMS_MAX
 PRUNED = 2  # attempts that have ended, dropped for each one that begins
@@ -30,14 +32,15 @@ Page = tuple[AttemptKey, ...]
 class Renewals:
     """When each attempt under way was last heard of, the longest ago first."""
 
-    def __init__(self, node_id: str, jobs: OpenJobs, post: Post) -> None:
-        self._node_id, self._jobs, self._post = node_id, jobs, post
+    def __init__(self, node_id: str, jobs: OpenJobs, post: Post, paces: Paces = all_free) -> None:
+        self._node_id, self._jobs, self._post, self._paces = node_id, jobs, post, paces
         self._heard: OrderedDict[AttemptKey, int] = OrderedDict()
+        self._slow: dict[AttemptKey, int] = {}  # behind slow roads, and when each will have been silent for too long
         self._pages: dict[str, OrderedDict[bytes, Page]] = {}
         self._look_ms: int | None = None
 
     def __len__(self) -> int:
-        return len(self._heard)
+        return len(self._heard) + len(self._slow)
 
     def deadline_ms(self) -> int | None:
         return self._look_ms
@@ -47,7 +50,7 @@ class Renewals:
         if entry.job.host == self._node_id:
             return
         self._prune(PRUNED)
-        self._hear(entry.key, now)
+        self._hear(entry.job.host, entry.key, now)
         if self._look_ms is None:
             self._look_ms = now.mono_ms + RENEW_MS
 
@@ -76,13 +79,13 @@ class Renewals:
         late_ms, self._look_ms = now.mono_ms - self._look_ms, now.mono_ms + RENEW_MS
         if late_ms > PAUSED_MS:  # it was this node that heard nothing
             self._heard = OrderedDict.fromkeys(self._heard, now.mono_ms)
-        expired = []
+        expired = self._take_slow(now)
         self._prune(len(self._heard))
         while self._heard and (first := next(iter(self._heard.items())))[1] + LEASE_MS <= now.mono_ms:
             del self._heard[first[0]]
             if (entry := self._under_way(first[0])) is not None:
                 expired.append(entry)
-        if not self._heard:
+        if not self:
             self._look_ms = None
         return expired
 
@@ -98,13 +101,25 @@ class Renewals:
             return True
         if entry.job.host != host:
             return False
-        if key in self._heard:
-            self._hear(key, now)
+        if key in self._heard or key in self._slow:
+            self._hear(host, key, now)
         return True
 
-    def _hear(self, key: AttemptKey, now: Now) -> None:
-        self._heard[key] = now.mono_ms
-        self._heard.move_to_end(key)
+    def _hear(self, host: str, key: AttemptKey, now: Now) -> None:
+        pace = self._paces(host)
+        if pace.free:
+            self._slow.pop(key, None)
+            self._heard[key] = now.mono_ms
+            self._heard.move_to_end(key)
+        else:
+            self._heard.pop(key, None)
+            self._slow[key] = now.mono_ms + LEASE_MS + SLOW_LEASES * renew_ms(pace)
+
+    def _take_slow(self, now: Now) -> list[Open]:
+        over = [key for key, due_ms in self._slow.items() if due_ms <= now.mono_ms or self._under_way(key) is None]
+        for key in over:
+            del self._slow[key]
+        return [entry for key in over if (entry := self._under_way(key)) is not None]
 
     def _under_way(self, key: AttemptKey) -> Open | None:
         entry = self._jobs.current(key)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Signer
+from offgrid_node.protocol.pace import Paces, all_free
 
 RETRY_DELAYS_MS = (2_000, 4_000, 8_000)  # promised to users: three retries, then NoHostsAvailable
 TIMEOUT_MS = 30_000  # promised to users: JobTimeout, unless the job says otherwise
@@ -53,6 +54,7 @@ class JobsSettings:
 
     rules: tuple[Rule, ...] = ()
     utc_offset_s: Callable[[int], int] = lambda utc_s: 0  # of the machine's local time, at an instant
+    paces: Paces = all_free
 
     @property
     def node_id(self) -> str:

@@ -19,6 +19,7 @@ from offgrid_node.protocol.jobs.poison import Poison
 from offgrid_node.protocol.jobs.post import Post
 from offgrid_node.protocol.jobs.settings import RETRY_DELAYS_MS
 from offgrid_node.protocol.jobs.turning import Turning
+from offgrid_node.protocol.jobs.waiting import ORDER_BYTES
 from offgrid_node.protocol.rng import Rng
 
 SUBMIT_RETRY_MS = 10_000  # should even the end of a call get lost
@@ -151,7 +152,8 @@ class Submitting:
 
     def _send_order(self, entry: Open, now: Now) -> None:
         self._say_order(entry)
-        self._jobs.timers.set(entry.job_id, now.mono_ms + SUBMIT_RETRY_MS)
+        slow_ms = self._peers.pace(entry.job.broker).longer_ms(ORDER_BYTES)
+        self._jobs.timers.set(entry.job_id, now.mono_ms + SUBMIT_RETRY_MS + slow_ms)
 
     def _say_order(self, entry: Open) -> None:
         if entry.doubtful:

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from itertools import islice
 
+from offgrid_node.protocol.pace import Paces, all_free
 from offgrid_node.protocol.timers import Timers
 
 POLL_MS = 5_000
+ORDER_BYTES, POLL_SHARE = 400, 200  # of a slow road's time one part is for saying orders again
 
 
 class Waiting:
     """Job ids by the broker at which their orders wait, and since when."""
 
-    def __init__(self, round_max: int) -> None:
-        self._round_max = round_max
+    def __init__(self, round_max: int, paces: Paces = all_free) -> None:
+        self._round_max, self._paces = round_max, paces
         self._at: dict[str, OrderedDict[str, int]] = {}
         self._timers: Timers[str] = Timers()
 
@@ -34,7 +36,7 @@ class Waiting:
         there = self._at.get(broker)
         if there is None:
             there = self._at[broker] = OrderedDict()
-            self._timers.set(broker, now_ms + POLL_MS)
+            self._timers.set(broker, now_ms + self._poll_ms(broker))
         there.setdefault(job_id, now_ms)
 
     def holds(self, broker: str, job_id: str) -> bool:
@@ -66,5 +68,8 @@ class Waiting:
             for job_id in said:
                 there.move_to_end(job_id)
             due += said
-            self._timers.set(broker, now_ms + POLL_MS)
+            self._timers.set(broker, now_ms + self._poll_ms(broker))
         return due
+
+    def _poll_ms(self, broker: str) -> int:
+        return max(POLL_MS, self._paces(broker).apart_ms(ORDER_BYTES, POLL_SHARE))

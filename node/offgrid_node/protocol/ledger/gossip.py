@@ -36,6 +36,7 @@ from offgrid_node.protocol.ledger.outgoing import Outgoing
 from offgrid_node.protocol.ledger.records import DIGEST_BYTES
 from offgrid_node.protocol.ledger.spreading import Spreading
 from offgrid_node.protocol.ledger.voice import Voice
+from offgrid_node.protocol.pace import SHARE, Paces, all_free
 from offgrid_node.protocol.reconcile.symbols import KEY_BYTES
 from offgrid_node.protocol.rng import Rng
 
@@ -46,6 +47,8 @@ LATE_ASK_MS = 1_000  # asks by name wait so long for blocks that are on their wa
 STRANGERS_MET = 8  # so many of those who are up meet one that is new, which may have no ledger
 WINDOWS_MAX = 64  # of symbols, made for one peer between two ticks
 CALL_TIMEOUT_MS = 5_000
+MEETING_BYTES = 120  # where nothing is different
+MEETINGS_SHARE = 50  # of a slow road's time one part is for meetings while there is something to find
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,17 @@ class Gossip:
     """Peers alive, and what is under way to each."""
 
     def __init__(
-        self, self_id: str, draft: Draft, epochs: Epochs, chains: Chains, orphans: Orphans, voice: Voice
+        self,
+        self_id: str,
+        draft: Draft,
+        epochs: Epochs,
+        chains: Chains,
+        orphans: Orphans,
+        voice: Voice,
+        paces: Paces = all_free,
     ) -> None:
-        self._self_id, self._own = self_id, node_id_bytes(self_id)
+        self._self_id, self._own, self._paces = self_id, node_id_bytes(self_id), paces
+        self._met_ms: dict[str, int] = {}  # peers behind slow roads, and when each was met last
         self._draft, self._chains, self._orphans, self._voice = draft, chains, orphans, voice
         self._links = Links()
         self._backfill = Backfill(chains)
@@ -123,6 +134,7 @@ class Gossip:
 
     def on_peer_down(self, node: str) -> None:
         self._strangers.pop(node, None)
+        self._met_ms.pop(node, None)
         self._links.on_down(node)
         self._backfill.on_down(node)
         self._meetings.pop(node, None)
@@ -309,14 +321,24 @@ class Gossip:
     def _tick(self, now: Now, rng: Rng) -> None:
         node = self._links.next_turn(rng)
         unheard = self._unheard()
-        self._due.update(dict.fromkeys([*self._owed, *unheard] + ([node] if node is not None else [])))
-        self._owed.clear()
+        due = [*self._owed, *unheard] + ([node] if node is not None else [])
+        early = {node: None for node in due if not self._may_meet(node, now)}
+        self._due.update({node: None for node in due if node not in early})
+        self._owed = {node: None for node in early if node in self._owed}
         for _, peer in self._links.known():
             peer.windows = 0
         calm = not self._stirred and not unheard
         self._period_ms = min(2 * self._period_ms, SYNC_MOST_MS) if calm else SYNC_MS
         self._stirred = False
         self._tick_ms = now.mono_ms + self._period_ms
+
+    def _may_meet(self, node: str, now: Now) -> bool:
+        """Behind a slow road a peer is met more seldom: of its own blocks it tells at once, as ever."""
+        pace, met_ms = self._paces(node), self._met_ms.get(node)
+        if pace.free or met_ms is None:
+            return True
+        share = MEETINGS_SHARE if node in self._owed or self._stirred else SHARE
+        return now.mono_ms >= met_ms + pace.apart_ms(MEETING_BYTES, share)
 
     def _unheard(self) -> list[str]:
         """Whom this node waits for to show what it holds of it: see voice.py."""
@@ -336,6 +358,7 @@ class Gossip:
 
     def _meet(self, node: str, peer: Peer, now: Now, rng: Rng) -> None:
         meeting = self._meetings[node] = Meeting(self._chains.heads, self._genesis_digest, rng.randbytes(KEY_BYTES))
+        self._met_ms[node] = now.mono_ms
         request = meeting.begin()
         request.yours, request.epoch, request.link = self._newest_of(node), self._voice.epoch, peer.chosen
         request.wanted.extend(self._orphans.ask_for(node, WANTED_MAX, now.mono_ms))

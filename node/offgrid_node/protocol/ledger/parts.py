@@ -78,6 +78,8 @@ class Parts:
             settings, draft, self._accounts, self._transactions, self._witness, self._voice, self._holding, self._keys
         )
         self._by_hand = ByHand(settings, self._accounts, self._transactions, self._witness, self._wallet, self._keys)
-        self._gossip = Gossip(settings.node_id, draft, self._epochs, self._chains, self._orphans, self._voice)
+        self._gossip = Gossip(
+            settings.node_id, draft, self._epochs, self._chains, self._orphans, self._voice, settings.paces
+        )
         self._bootstrap = Bootstrap(salt, draft, self._epochs, self._chains)
         self._genesis_digest = b""

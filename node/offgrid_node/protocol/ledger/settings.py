@@ -7,6 +7,7 @@ from functools import cached_property
 
 from offgrid_node.protocol.effects import Signer
 from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.pace import Paces, all_free
 
 SETTLEMENT_INTERVAL_MS = 3_600_000
 EPOCH_MS = 24 * 3_600_000
@@ -31,6 +32,7 @@ class LedgerSettings:
     epoch_ms: int = EPOCH_MS
     keep_ms: int = KEEP_MS
     keep_txs: int = KEEP_TXS
+    paces: Paces = all_free
 
     @property
     def node_id(self) -> str:

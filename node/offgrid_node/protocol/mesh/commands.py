@@ -73,6 +73,17 @@ class RoadLost:
 
 
 @dataclass(frozen=True, slots=True)
+class BeaconHeard:
+    """A member says on a packet link that it lives: in which incarnation, in how long again, and what the first bytes
+    of its directory's digest are."""
+
+    node_id: str
+    incarnation: int
+    again_ms: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class TellOfAlert:
     """From this node itself: a figure's state is another one. Answer: the alert."""
 

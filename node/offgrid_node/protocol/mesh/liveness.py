@@ -13,6 +13,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call, Effect, Reply
 from offgrid_node.protocol.errors import CONNECTION_REFUSED, NO_ROAD, Exhausted
 from offgrid_node.protocol.mesh.probing import HELPERS, Prober
+from offgrid_node.protocol.mesh.quiet import Quiet
 from offgrid_node.protocol.mesh.swim import ALIVE, DEAD, NEWS_ACCEPTED_MAX, WATCHED, News, Swim
 from offgrid_node.protocol.rng import Rng
 
@@ -57,9 +58,10 @@ def to_wire(news: Iterable[News]) -> list[mesh_pb2.LivenessNews]:
 class LivenessCalls:
     """Turns ticks, requests and answers into calls and replies. `digest` is put on every ping, both ways."""
 
-    def __init__(self, swim: Swim, interval_ms: int) -> None:
+    def __init__(self, swim: Swim, interval_ms: int, quiet: Quiet | None = None) -> None:
         self._swim = swim
-        self._prober = Prober(interval_ms)
+        self._quiet = quiet or Quiet()
+        self._prober = Prober(interval_ms, self._quiet)
         self._relays: dict[int, int] = {}  # ticket → monotonic ms by which it is answered
 
     def deadline_ms(self) -> int:
@@ -102,7 +104,7 @@ class LivenessCalls:
         if len(self._relays) >= RELAYS_MAX:
             raise Exhausted(f"{RELAYS_MAX} probes for others are under way", reason="TooManyProbes", retry_ms=1_000)
         timeout_ms = max(1, min(request.timeout_ms or self._prober.direct_ms, self._prober.direct_ms))
-        self._relays[ticket] = now.mono_ms + 2 * timeout_ms
+        self._relays[ticket] = now.mono_ms + 2 * (timeout_ms + self._quiet.longer_ms(request.target))
         return [self._ping(request.target, digest, RelayTag(ticket), timeout_ms)]
 
     def answered(self, answer: Answered, digest: bytes, now: Now, rng: Rng) -> list[Effect]:

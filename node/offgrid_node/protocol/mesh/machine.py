@@ -33,6 +33,7 @@ from offgrid_node.protocol.mesh.commands import (
     AddressesChanged,
     AddressSeen,
     AdmitMember,
+    BeaconHeard,
     CreateInvite,
     RemoveMember,
     RoadLost,
@@ -43,6 +44,7 @@ from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.exchange import answer
 from offgrid_node.protocol.mesh.held import Change, CheckCertificate, RowKey
 from offgrid_node.protocol.mesh.liveness import LivenessCalls
+from offgrid_node.protocol.mesh.quiet import Quiet
 from offgrid_node.protocol.mesh.reach import Reach, reach_row, read_reach
 from offgrid_node.protocol.mesh.records import (
     ADDRESSES_MAX,
@@ -57,6 +59,7 @@ from offgrid_node.protocol.mesh.standing import Standing
 from offgrid_node.protocol.mesh.swim import Swim
 from offgrid_node.protocol.mesh.views import member_message, peer_message
 from offgrid_node.protocol.mesh.wrapping import BEGUN_BYTES, BEGUN_KEY, WRAP_NUMBER_MAX
+from offgrid_node.protocol.pace import Paces, all_free
 from offgrid_node.protocol.rng import Rng
 
 PROBE_INTERVAL_MS = 1_000
@@ -84,9 +87,15 @@ class MeshMachine:
     directory: Directory
 
     def __init__(
-        self, settings: MeshSettings, signer: Signer, verify: Verifier, check_certificate: CheckCertificate
+        self,
+        settings: MeshSettings,
+        signer: Signer,
+        verify: Verifier,
+        check_certificate: CheckCertificate,
+        paces: Paces = all_free,
     ) -> None:
         self._settings = settings
+        self._paces = paces
         self._signer = signer
         self._verify = verify
         self._check_certificate = check_certificate
@@ -102,9 +111,10 @@ class MeshMachine:
         """Raises FailedPrecondition (reason NoMesh) when the node has neither founded nor joined a mesh."""
         self.directory = Directory.load(rows, self._verify, self._check_certificate)
         self._boot = int.from_bytes(rows.get("meta", BOOT_KEY) or b"", "big") + 1
-        self._swim = Swim(self._self_id, self._boot, self._settings.probe_interval_ms, now.mono_ms)
-        self._liveness = LivenessCalls(self._swim, self._settings.probe_interval_ms)
-        self._spreader = Spreader(self.directory, self._self_id)
+        interval_ms, quiet = self._settings.probe_interval_ms, Quiet(self._paces)
+        self._swim = Swim(self._self_id, self._boot, interval_ms, now.mono_ms, quiet)
+        self._liveness = LivenessCalls(self._swim, interval_ms, quiet)
+        self._spreader = Spreader(self.directory, self._self_id, self._paces)
         self._admission = Admission(self.directory, self._signer, rows)
         self._addresses, self._doors = self._settings.addresses, self._settings.door_addresses
         if not self._addresses and not self._doors:
@@ -130,6 +140,8 @@ class MeshMachine:
                     effects.append(self._reach(item))
                 case AddressSeen(node_id, address) if is_address(address):
                     self.directory.add_hint(node_id, address)
+                case BeaconHeard(node_id, incarnation, again_ms, digest) if not self.removed:
+                    effects += self._on_beacon(node_id, incarnation, again_ms, digest, now)
                 case RoadLost(node_id) if not self.removed and self.directory.is_member(node_id):
                     effects += self._liveness.road_lost(node_id, self.directory.digest(), now)
         if not self.removed and self._liveness.deadline_ms() <= now.mono_ms:
@@ -151,6 +163,11 @@ class MeshMachine:
     def notices(self) -> list[str]:
         """What an operator should know about the mesh, one sentence each."""
         return list(self.directory.notices)
+
+    @property
+    def incarnation(self) -> int:
+        """Of this node."""
+        return self._swim.incarnation
 
     @property
     def reach(self) -> Reach:
@@ -182,6 +199,12 @@ class MeshMachine:
         event.node_started.version, event.node_started.incarnation = self._settings.version, self._swim.incarnation
         keys = [news for node_id in self.directory.all_ids() for news in self._tell_ledger(node_id)]
         return [Put("meta", BOOT_KEY, self._boot.to_bytes(BOOT_BYTES, "big")), Record(event), *keys]
+
+    def _on_beacon(self, node_id: str, incarnation: int, again_ms: int, digest: bytes, now: Now) -> list[Effect]:
+        if not self.directory.is_member(node_id):
+            return []
+        self._swim.on_beacon(node_id, incarnation, again_ms, now.mono_ms)
+        return self._spreader.digest_seen(node_id, digest, now)
 
     def _reach(self, change: AddressesChanged) -> Put:
         self._addresses = tuple(filter(is_address, change.addresses))[:ADDRESSES_MAX]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
+from offgrid_node.protocol.mesh.quiet import Quiet
 from offgrid_node.protocol.timers import Timers
 
 HELPERS = 2  # the paper's k
@@ -27,9 +28,10 @@ class _Probe:
 class Prober:
     """At most one probe per member at a time."""
 
-    def __init__(self, interval_ms: int) -> None:
+    def __init__(self, interval_ms: int, quiet: Quiet | None = None) -> None:
         self.direct_ms = max(1, interval_ms // 2)
         self.indirect_ms = max(1, interval_ms * 3 // 4)
+        self._quiet = quiet or Quiet()
         self._look_ms = max(1, int(LOOK_INTERVALS * interval_ms))
         self._numbers = itertools.count(1)
         self._open: dict[int, _Probe] = {}
@@ -71,7 +73,7 @@ class Prober:
         if any(probe.target == target for probe in self._open.values()):
             return None
         number = next(self._numbers)
-        self._open[number] = _Probe(target, now_ms + 2 * self.direct_ms)
+        self._open[number] = _Probe(target, now_ms + 2 * (self.direct_ms + self._quiet.longer_ms(target)))
         return number
 
     def end(self, number: int) -> None:
@@ -84,7 +86,9 @@ class Prober:
     def ask_others(self, number: int, helpers: list[str], now_ms: int, *, refused: bool = False) -> None:
         """The direct probe has failed; these were asked to try."""
         probe = self._open[number]
-        probe.helpers, probe.due_ms, probe.refused = set(helpers), now_ms + 2 * self.indirect_ms, refused
+        slow_ms = self._quiet.longer_ms(probe.target) + max(map(self._quiet.longer_ms, helpers), default=0)
+        probe.helpers, probe.refused = set(helpers), refused
+        probe.due_ms = now_ms + 2 * (self.indirect_ms + slow_ms)
 
     def other_failed(self, number: int, helper: str, *, refused: bool = False) -> bool:
         """One of them got no answer either; True when it was the last."""

@@ -1,6 +1,6 @@
 """How records reach everyone: changes are pushed at once, differing digests lead to a full exchange.
 
-A push goes to a few members that pass it on when it was news to them; what gets lost, the next ping notices.
+A push goes to a few members that pass it on when it was news to them; what gets lost, the next ping or beacon notices.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call, Effect
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.exchange import full_request, merge, push_request
+from offgrid_node.protocol.pace import Paces, all_free
 from offgrid_node.protocol.rng import Rng
 
 SYNC_MEMBERS = "offgrid.v1.MeshService/SyncMembers"
 SYNC_TIMEOUT_MS = 2_000
 SYNCS_MAX = 2  # full exchanges under way
+SYNC_BYTES = 1_000  # of one that brings a little
+SYNC_SHARE = 200  # of a slow road's time one part is for exchanges with one that stays different
 PUSH_FANOUT = 8
 PUSH_NODES_MAX = 64  # more than that is left to full exchanges
 FAREWELL_TRIES = 10  # intervals for which a removed member is told so
@@ -51,23 +54,33 @@ class SyncTag:
 class Spreader:
     """Decides whom to call with SyncMembers, and merges the answers into the directory."""
 
-    def __init__(self, directory: Directory, self_id: str) -> None:
+    def __init__(self, directory: Directory, self_id: str, paces: Paces = all_free) -> None:
         self._directory = directory
         self._self_id = self_id
+        self._paces = paces
         self._syncing: dict[str, int] = {}  # node → monotonic ms by which its exchange is over
+        self._in_vain: dict[str, int] = {}  # node behind a slow road → when it is worth another exchange
         self._farewells: dict[str, int] = {}  # removed node → tries left
+        self._leaving: set[str] = set()  # who is being told so
         self._settle_after_ms = 0
         # member → digests of what it and this node knew of the root when this one told it, and when it told this one
         self._root_told: dict[str, tuple[bytes, bytes]] = {}
         self._root_heard: dict[str, tuple[bytes, bytes]] = {}
 
     def digest_seen(self, node_id: str, digest: bytes, now: Now) -> list[Effect]:
-        """A member that we pinged holds records with this digest."""
+        """A member holds records whose digest begins so; a slow one is not asked over and over where that helps not."""
         ours = self._directory.digest()
         self._syncing = {node: due_ms for node, due_ms in self._syncing.items() if due_ms > now.mono_ms}
-        if digest == ours or node_id in self._syncing or len(self._syncing) >= SYNCS_MAX:
+        if not digest or ours.startswith(digest):
+            self._in_vain.pop(node_id, None)
             return []
-        self._syncing[node_id] = now.mono_ms + 2 * SYNC_TIMEOUT_MS
+        early = now.mono_ms < self._in_vain.get(node_id, now.mono_ms)
+        if early or node_id in self._syncing or len(self._syncing) >= SYNCS_MAX:
+            return []
+        pace = self._paces(node_id)
+        self._syncing[node_id] = now.mono_ms + 2 * (SYNC_TIMEOUT_MS + pace.longer_ms(SYNC_BYTES))
+        if not pace.free:
+            self._in_vain[node_id] = now.mono_ms + pace.apart_ms(SYNC_BYTES, SYNC_SHARE)
         heard, ours_of_root = self._root_heard.get(node_id), self._directory.root_digest()
         request = full_request(self._directory)
         if heard is not None and heard[1] == ours_of_root:
@@ -91,7 +104,7 @@ class Spreader:
     def tick(self) -> list[Effect]:
         """Repeats what removed members have not confirmed."""
         effects: list[Effect] = []
-        for node_id in list(self._farewells):
+        for node_id in [node_id for node_id in self._farewells if node_id not in self._leaving]:
             self._farewells[node_id] -= 1
             if not self._farewells[node_id]:
                 del self._farewells[node_id]
@@ -103,8 +116,10 @@ class Spreader:
         reply = answer.reply if isinstance(answer.reply, mesh_pb2.SyncMembersResponse) else None
         if isinstance(answer.tag, SyncTag):
             self._syncing.pop(answer.node, None)
-        if isinstance(answer.tag, FarewellTag) and reply is not None:
-            self._farewells.pop(answer.node, None)
+        if isinstance(answer.tag, FarewellTag):
+            self._leaving.discard(answer.node)
+            if reply is not None:
+                self._farewells.pop(answer.node, None)
         if isinstance(answer.tag, RootTag) and reply is None:
             self._root_told.pop(answer.node, None)
         if reply is None or not self._directory.is_member(answer.node):
@@ -146,6 +161,7 @@ class Spreader:
         return [self._call(node_id, push_request(self._directory, ids[start:] + ids[:start]), PushTag())]
 
     def _farewell(self, node_id: str) -> list[Effect]:
+        self._leaving.add(node_id)
         return [self._call(node_id, push_request(self._directory, [self._self_id, node_id], root=True), FarewellTag())]
 
     def _call(self, node_id: str, request: mesh_pb2.SyncMembersRequest, tag: object) -> Call:

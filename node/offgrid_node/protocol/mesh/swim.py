@@ -9,7 +9,8 @@ fewer are alive (as Serf does), for a node that hears nobody is itself the one t
 heard is welcomed with the names of all who are (memberlist's push-pull): what was spread before it came is not said
 again. Of whom it is told that they live while it holds them dead, it asks first. Who is slow itself is slow to judge
 (Lifeguard, Dadgar et al. 2018): a node that was paused gives its suspects that time back, and one whose ticks come late
-lets probes and suspicions take longer, for its peers may well share its machine.
+lets probes and suspicions take longer, for its peers may well share its machine. Who is reached over slow roads alone
+is not probed while its beacons are heard (quiet.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from offgrid_node.protocol.mesh.quiet import Quiet
 from offgrid_node.protocol.rng import Rng
 
 ALIVE, SUSPECT, DEAD = 1, 2, 3  # the values of offgrid.v1.Liveness; of one incarnation the greater wins
@@ -71,9 +73,10 @@ class _Peer:
 class Swim:
     """What one node believes about the others. Its caller sends the probes that `tick` asks for."""
 
-    def __init__(self, self_id: str, boot: int, interval_ms: int, now_ms: int) -> None:
+    def __init__(self, self_id: str, boot: int, interval_ms: int, now_ms: int, quiet: Quiet | None = None) -> None:
         self.incarnation = boot << BOOT_SHIFT
         self._self_id = self_id
+        self._quiet = quiet or Quiet()
         self._interval_ms = interval_ms
         self._suspicion_ms = SUSPICION_INTERVALS * interval_ms + SUSPICION_EXTRA_MS
         self._lag_ms = 0  # how late this node's own ticks come
@@ -142,6 +145,7 @@ class Swim:
         """It is no member any more."""
         self._peers.pop(node_id, None)
         self._due_ms = None
+        self._quiet.forget(node_id)
         for book in (self._news, self._named, self._welcomes):
             book.pop(node_id, None)
 
@@ -162,7 +166,7 @@ class Swim:
         self._mix_in_fresh(rng)
         targets = self._draw(self._order, WATCHED, PROBES_PER_INTERVAL, rng)
         targets += self._draw(self._suspect_order, (SUSPECT,), PROBES_PER_INTERVAL, rng)
-        return list(dict.fromkeys([*targets, *self._draw_dead(rng)]))
+        return list(dict.fromkeys([*targets, *self._draw_dead(rng), *self._draw_slow(now_ms)]))
 
     def instead_of(self, node_id: str, rng: Rng) -> list[str]:
         """Whom to probe now, since no road leads to this one: nothing was sent."""
@@ -183,6 +187,13 @@ class Swim:
             self._welcome(node_id, peer, incarnation)
         if peer.liveness != ALIVE or incarnation > peer.incarnation:
             self._set(node_id, peer, ALIVE, incarnation, now_ms)
+
+    def on_beacon(self, node_id: str, incarnation: int, again_ms: int, now_ms: int) -> None:
+        """The node itself says to all who hear it that it lives, and in how long it will say so again."""
+        peer = self._peers.get(node_id)
+        if peer is not None:
+            self._quiet.on_beacon(node_id, again_ms, now_ms)
+            self.heard(node_id, max(incarnation, peer.incarnation), now_ms)
 
     def silent(self, node_id: str, now_ms: int, *, refused: bool = False) -> None:
         """It answered neither us nor those who asked for us. `refused`: its machine did, and nobody listens there."""
@@ -205,6 +216,8 @@ class Swim:
             if peer is None:
                 continue
             liveness = SUSPECT if item.liveness == DEAD and self._heard_lately(peer, now_ms) else item.liveness
+            if liveness != ALIVE and self._quiet.lately_ms(item.node_id, now_ms):
+                continue  # its beacons are heard here
             if (item.incarnation, liveness) > (peer.incarnation, peer.liveness):
                 self._set(item.node_id, peer, liveness, item.incarnation, now_ms)
             elif peer.liveness == DEAD and item[1:] == (ALIVE, peer.incarnation):
@@ -245,7 +258,8 @@ class Swim:
         if peer.liveness != liveness or peer.incarnation >> BOOT_SHIFT != incarnation >> BOOT_SHIFT:
             self._changed[node_id] = None
         if liveness == SUSPECT and peer.liveness != SUSPECT:
-            peer.suspect_until_ms = now_ms + self._suspicion_ms + LAG_FACTOR * self._lag_ms
+            slow_ms = self._quiet.suspicion_ms(node_id)
+            peer.suspect_until_ms = now_ms + self._suspicion_ms + LAG_FACTOR * self._lag_ms + slow_ms
         if peer.liveness == DEAD and liveness != DEAD:
             self._fresh[node_id] = None
             self._named.pop(node_id, None)
@@ -303,7 +317,7 @@ class Swim:
 
     def _draw_dead(self, rng: Rng) -> list[str]:
         """Those first of whom somebody says that they live; all in all no more than of the living."""
-        named = list(self._named)[:PROBES_PER_INTERVAL]
+        named = [node_id for node_id in self._named if not self._quiet.is_slow(node_id)][:PROBES_PER_INTERVAL]
         for node_id in named:
             del self._named[node_id]
         dead = sum(peer.liveness == DEAD for peer in self._peers.values())
@@ -315,13 +329,22 @@ class Swim:
 
     def _draw(self, order: list[str], wanted: tuple[int, ...], count: int, rng: Rng) -> list[str]:
         """The next `count` nodes in one of `wanted` states: round robin over a shuffled order (section 4.3)."""
-        eligible = sorted(node_id for node_id, peer in self._peers.items() if peer.liveness in wanted)
+        eligible = self._eligible(wanted, slow=False)
         drawn: list[str] = []
         while eligible and len(drawn) < min(count, len(eligible)):
             if not order:
                 order.extend(eligible)
                 rng.shuffle(order)
             node_id = order.pop()
-            if self.liveness(node_id) in wanted and node_id not in drawn:
+            if node_id in eligible and node_id not in drawn:
                 drawn.append(node_id)
         return drawn
+
+    def _draw_slow(self, now_ms: int) -> list[str]:
+        watched, dead = self._eligible(WATCHED, slow=True), self._eligible((DEAD,), slow=True)
+        return self._quiet.take(watched, dead, now_ms) if watched or dead else []
+
+    def _eligible(self, wanted: tuple[int, ...], *, slow: bool) -> dict[str, None]:
+        """Sorted."""
+        here = sorted(node_id for node_id, peer in self._peers.items() if peer.liveness in wanted)
+        return {node_id: None for node_id in here if self._quiet.is_slow(node_id) == slow}

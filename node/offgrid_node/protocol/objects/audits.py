@@ -9,7 +9,7 @@ none while too few of its hosts are alive to tell anything.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
@@ -30,6 +30,7 @@ TOGETHER_MAX = 32  # objects asked for at once
 TOGETHER_BYTES_MAX = 64 << 20  # that one host reads for them, beyond the first
 PACE_BYTES_PER_S = 10_000_000  # that one host reads for this node, as long as it goes on
 PAUSE_MS = 1_000  # between two audits, at least
+PROOF_BYTES = 200  # that one object's question and proof take
 PAGE_ROWS, PAGE_MS = 64, 10_000  # of the walk
 WALK_AGAIN_MS = 21_600_000  # also how soon an object is asked for again of which too few hosts answered
 FIRST_MS = 60_000  # after a start: hosts are heard of by then
@@ -119,7 +120,8 @@ class Audits:
                 break
         if together:
             self._under_way = tuple(together)
-            self._next_ms = now.mono_ms + max(PAUSE_MS, read_bytes * 1_000 // PACE_BYTES_PER_S)
+            pause_ms = max(PAUSE_MS, read_bytes * 1_000 // PACE_BYTES_PER_S, self._apart_ms(together))
+            self._next_ms = now.mono_ms + pause_ms
             self._draft.send(Audit(self._under_way))
 
     # ---- which
@@ -173,6 +175,12 @@ class Audits:
         return not 0 <= now.utc_us - last_us < self._days * DAY_US * (768 + chance) // 1_024
 
     # ---- inside
+
+    def _apart_ms(self, object_ids: Sequence[str]) -> int:
+        """For roads that are slow."""
+        rows = [row for object_id in object_ids if (row := self._outbox.find_sound(object_id)) is not None]
+        asked = {ack.node_id for row in rows for ack in row.object.acks}
+        return max((self._hosts.pace(node).apart_ms(len(rows) * PROOF_BYTES) for node in asked), default=0)
 
     def _still_lacks(self, row: objects_pb2.ObjectRow) -> bool:
         """Whether somebody who lost something of it is still to be brought that; of copies another may have been."""

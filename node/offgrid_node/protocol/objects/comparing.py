@@ -20,12 +20,14 @@ from offgrid_node.protocol.objects.commands import Compared
 from offgrid_node.protocol.objects.errands import Compare
 from offgrid_node.protocol.objects.inventory import Holding, Inventory
 from offgrid_node.protocol.objects.measuring import ASK_TIMEOUT_MS, FIRST_MS_MAX
+from offgrid_node.protocol.pace import Paces, all_free
 
 COMPARING_MAX = 4  # hosts at once: each difference is worked out in memory
 AGAIN_MS, RETRY_MS = 3_600_000, 60_000  # after one that failed: doubled with each that follows, up to AGAIN_MS
 REPORT_GAP_MS = 10_000  # after a comparison, whatever the host reports; doubled with each that finds a loss again
 RELAPSE_MS = 6 * AGAIN_MS  # without a loss; then what a host lost before is forgotten, not once it is sound for a while
 UNNAMED_MS = FIRST_MS_MAX + ASK_TIMEOUT_MS  # for a host that comes up and does not name its life
+COMPARE_BYTES = 600  # where nothing is different
 TAKEN_MAX = 64  # losses and strays that one step works on
 
 Lose = Callable[[str, Holding, Now], None]
@@ -53,8 +55,10 @@ class Comparing:
         stray: Stray,
         is_drained: Callable[[str], bool],
         forgets: Callable[[], bool],
+        paces: Paces = all_free,
     ) -> None:
         """`forgets`: whether this node was restored, so that a host may keep something that it knows nothing of."""
+        self._paces = paces
         self._draft, self._given, self._lose, self._stray = draft, given, lose, stray
         self._is_drained, self._forgets = is_drained, forgets
         self._due: dict[str, int] = {}  # living hosts, and when each is asked next
@@ -122,6 +126,7 @@ class Comparing:
                 self._retries[event.node] = min(2 * later_ms, AGAIN_MS)
             else:
                 self._retries.pop(event.node, None)
+            later_ms = max(later_ms, self._paces(event.node).apart_ms(COMPARE_BYTES))
             self._due[event.node] = now.mono_ms + later_ms
             self._rests[event.node] = now.mono_ms + gap_ms
         self._found.extend((event.node, holding, True) for holding in event.lost)

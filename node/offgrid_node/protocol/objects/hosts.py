@@ -9,6 +9,7 @@ from math import inf
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.events import HOST, PeerUp
 from offgrid_node.protocol.objects.preference import UNKNOWN, Facts, Host, refusal
+from offgrid_node.protocol.pace import Pace, Paces, all_free
 from offgrid_node.protocol.timers import Timers
 
 WHY_CHARS_MAX = 256
@@ -18,8 +19,11 @@ class Hosts:
     """Each with how often it has come up, so that what failed before is forgiven then, and since when it is dead. One
     that is dead for `repair_after_ms`, or was removed, is lost: what it holds is to be held by others too."""
 
-    def __init__(self, self_id: str, repair_after_ms: int, *, only_chosen: bool = False) -> None:
+    def __init__(
+        self, self_id: str, repair_after_ms: int, *, only_chosen: bool = False, paces: Paces = all_free
+    ) -> None:
         """`only_chosen`: nothing new for any host before `choose` has said for which."""
+        self._paces = paces
         self._self_id, self._repair_after_ms = self_id, repair_after_ms
         self._chosen: frozenset[str] | None = frozenset() if only_chosen else None
         self._lost_ms: dict[str, int] = {}  # dead hosts: from when on they are lost
@@ -133,6 +137,10 @@ class Hosts:
 
     def _as_chosen(self, host: Host) -> Host:
         return host if self._chosen is None or host.node_id in self._chosen else replace(host, chosen=False)
+
+    def pace(self, node_id: str) -> Pace:
+        """Of the road there."""
+        return self._paces(node_id)
 
     def lives(self, node_id: str) -> int:
         return self._lives.get(node_id, 0)

@@ -213,6 +213,8 @@ class Looks:
 
     def _may_try(self, parcel: Parcel, node_id: str, now_ms: int) -> bool:
         alive = self._hosts.is_alive(node_id) and node_id not in parcel.flights
+        if parcel.journal and not self._hosts.pace(node_id).free:
+            return False
         return alive and parcel.waits(node_id, now_ms, self._hosts) is None
 
 

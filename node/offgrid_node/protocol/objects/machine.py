@@ -83,7 +83,9 @@ class ObjectsMachine:
 
     def __init__(self, settings: ObjectsSettings) -> None:
         self._settings, self._draft = settings, Draft()
-        self._hosts = Hosts(settings.node_id, settings.repair_after_ms, only_chosen=settings.only_chosen)
+        self._hosts = Hosts(
+            settings.node_id, settings.repair_after_ms, only_chosen=settings.only_chosen, paces=settings.paces
+        )
         self._outbox = Outbox(settings, self._draft)
         self._standing = Standing(
             self._outbox,
@@ -107,7 +109,13 @@ class ObjectsMachine:
         self._replicas, self._heeding = Replicas(settings, self._draft, dropping), Heeding(self._draft, dropping)
         given, on_lost = Inventory(self._draft, GIVEN), self._delivery.on_lost
         self._comparing = Comparing(
-            self._draft, given, on_lost, self._standing.on_stray, self._hosts.is_drained, self._is_restored
+            self._draft,
+            given,
+            on_lost,
+            self._standing.on_stray,
+            self._hosts.is_drained,
+            self._is_restored,
+            settings.paces,
         )
         self._audits = Audits(self._draft, self._outbox, self._hosts, on_lost, settings.audit_days)
         self._measuring = Measuring(self._hosts, self._draft, self._comparing.on_reported)

@@ -24,6 +24,8 @@ from offgrid_node.protocol.timers import Timers
 
 GET_CAPACITY = "offgrid.v1.ObjectService/GetCapacity"
 ASK_TIMEOUT_MS = 5_000
+ASK_BYTES = 60  # of a question with its answer
+REPORT_SHARE = 100  # of a slow road's time one part may be for questions that something gives rise to
 EVERY_MS = 60_000  # each host, a quarter sooner or later
 APART_MS = 1_000  # from one question to the next on average: of more hosts each is asked less often
 FIRST_MS_MAX = 1_000  # a host that comes is asked within it, not by all owners at once
@@ -81,7 +83,8 @@ class Measuring:
         """The host says that something has changed there; it is asked a second after the last time at the earliest."""
         if node_id in self._seen:
             asked_ms = self._asked_ms.get(node_id, now.mono_ms - REPORT_GAP_MS)
-            self._due.set(node_id, max(now.mono_ms, asked_ms + REPORT_GAP_MS))
+            gap_ms = max(REPORT_GAP_MS, self._hosts.pace(node_id).apart_ms(ASK_BYTES, REPORT_SHARE))
+            self._due.set(node_id, max(now.mono_ms, asked_ms + gap_ms))
 
     def on_down(self, node_id: str) -> None:
         self._asked_ms.pop(node_id, None)
@@ -101,7 +104,8 @@ class Measuring:
             seen.facts = _facts(answer.reply)
             self._heed_life(answer.node, seen, answer.reply.life[:LIFE_BYTES_MAX], now)
         else:
-            self._ask_again(answer.node, now.mono_ms + (AGAIN_MS << seen.unanswered))
+            again_ms = max(AGAIN_MS, self._hosts.pace(answer.node).apart_ms(ASK_BYTES, REPORT_SHARE))
+            self._ask_again(answer.node, now.mono_ms + (again_ms << seen.unanswered))
             seen.unanswered = min(seen.unanswered + 1, SILENT_ROUNDS_MAX)
             if seen.unanswered >= SILENT_ROUNDS_MAX:
                 seen.facts = UNKNOWN
@@ -120,8 +124,8 @@ class Measuring:
         self._tell(event.node, seen, now)
 
     def close_step(self, now: Now, rng: Rng) -> None:
-        every_ms = max(EVERY_MS, APART_MS * len(self._seen))
         for node_id in self._due.take_due(now.mono_ms, UNDER_WAY_MAX - len(self._under_way)):
+            every_ms = max(EVERY_MS, APART_MS * len(self._seen), self._hosts.pace(node_id).apart_ms(ASK_BYTES))
             self._due.set(node_id, now.mono_ms + rng.randrange(every_ms * 3 // 4, every_ms * 5 // 4))
             self._under_way[node_id] = self._asked_ms[node_id] = now.mono_ms
             request, tag = objects_pb2.GetCapacityRequest(), AskTag(now.mono_ms)

@@ -108,6 +108,7 @@ class Outbox:
             shards_total=row.object.shards_total,
             local=row.object.local,
             held=dict(_held(row.object)),
+            journal=is_segment(row.object.manifest),
         )
         if row.HasField("epoch"):
             self._set_epoch(parcel, row.epoch)

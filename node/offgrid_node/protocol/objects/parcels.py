@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from offgrid_node.protocol.objects.hosts import Hosts
 
 RETRY_MS, RETRY_MAX_MS = 1_000, 60_000
+RETRY_SHARE = 10  # of a slow road's time one part at most is for what was brought there in vain
 MOVES_AT_ONCE, MOVE_PAUSE_MS = 4, 10_000  # epochs of one object
 UNFIT_MS, UNFIT_MAX_MS = 500, 16_000  # one that did not give its part is not asked for another: doubling, at most
 SPOILT_MAX = 2  # sums that were not the shard: then this node fetches the object, which finds out who gave other bytes
@@ -71,6 +72,7 @@ class Parcel:
     suspects: Counter[str] = field(default_factory=Counter)
     spoilt: int = 0
     unasked: set[str] = field(default_factory=set)
+    journal: bool = False  # a segment of it, which waits for a fast road
     moves: int = 0  # epochs asked for since it is in memory
     move_ms: int = 0  # before then no further one, when there were many
 
@@ -133,6 +135,7 @@ class Parcel:
         life, before = hosts.lives(node_id), self.failed.get(node_id)
         times = before.times + 1 if before is not None and before.life == life else 1
         delay_ms = min(RETRY_MAX_MS, RETRY_MS << min(times - 1, 10))
+        delay_ms = max(delay_ms, hosts.pace(node_id).apart_ms(self.size_bytes, RETRY_SHARE))
         self.failed[node_id] = Failed(times, now_ms + delay_ms, life)
 
     def waits(self, node_id: str, now_ms: int, hosts: Hosts) -> int | None:

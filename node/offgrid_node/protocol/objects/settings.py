@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from offgrid_node.protocol.effects import Signer
 from offgrid_node.protocol.objects.preference import Policy
+from offgrid_node.protocol.pace import Paces, all_free
 
 COPIES = 3
 REQUIRED_MILLI = 2_000
@@ -31,6 +32,7 @@ class ObjectsSettings:
     placement: Policy = Policy.BALANCED
     only_chosen: bool = False  # hosts, by HostsChosen
     audit_days: int = AUDIT_DAYS
+    paces: Paces = all_free
 
     @property
     def node_id(self) -> str:

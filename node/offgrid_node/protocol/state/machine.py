@@ -10,7 +10,8 @@ durable the old ones go.
 Whether there is a newer journal of this node is asked of hosts (`newest.py`); then nothing is cut any more.
 
 A segment is cut when the journal has grown, and the journal says nothing of segments: the rows by which one becomes an
-object travel with the next one, and an idle node falls silent. Without a host in sight nothing is cut.
+object travel with the next one, and an idle node falls silent. Without a host in sight nothing is cut, nor where slow
+roads alone lead to hosts.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from offgrid_node.protocol.events import (
 from offgrid_node.protocol.objects.errands import KeepSegment, SegmentKept
 from offgrid_node.protocol.objects.segments import SegmentHead
 from offgrid_node.protocol.objects.tables import OBJECTS
+from offgrid_node.protocol.pace import Paces, all_free
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.protocol.sound import row_name
 from offgrid_node.protocol.state.cutting import History, segment_of
@@ -60,6 +62,7 @@ SINCE_MAX = 256  # segments, likewise, so that a restored node has not too many 
 SINCE_EACH_BYTES = 16 * 1024  # of a large base one more for each, so that a base costs no segment more than that; but
 SINCE_MAX_LARGE = 4_096  # at most
 RETRY_MS, TROUBLE_RETRY_MS = 5_000, 60_000
+LOOK_MS = 30_000  # at the roads to hosts
 BASE_RETRY_MS = 3_600_000  # of a base that a damaged row kept from being made
 ASTRAY_MAX = 1_000  # segments that wait for this life's first base
 TOKEN_BYTES = 8
@@ -82,6 +85,7 @@ class StateSettings:
     required_milli: int
     interval_ms: int = INTERVAL_MS
     key_number: int = 0
+    paces: Paces = all_free
 
     @property
     def node_id(self) -> str:
@@ -118,7 +122,9 @@ class StateMachine:
     def __init__(self, settings: StateSettings, history: History) -> None:
         self._settings, self._history, self._draft = settings, history, Draft()
         signer, verify, number = settings.signer, settings.verify, settings.key_number
-        self._newest = Newest(signer, verify, settings.salt, number, self._draft, self._safe_base, self._drop_at)
+        self._newest = Newest(
+            signer, verify, settings.salt, number, self._draft, self._safe_base, self._drop_at, settings.paces
+        )
         self._row = state_pb2.JournalRow()
         self._segments: dict[int, state_pb2.SegmentRow] = {}
         self._hosts: dict[str, int] = {}  # alive, with their weights
@@ -126,6 +132,7 @@ class StateMachine:
         self._cut: _Cut | None = None
         self._due_ms: int | None = None
         self._no_base_before_ms = 0
+        self._look_ms = 0  # not before it is it looked again whether a host is within reach
         self.trouble = ""  # what could not be cut when that was last tried, and why
 
     def load(self, rows: Rows, now: Now) -> None:
@@ -153,6 +160,11 @@ class StateMachine:
         return row.events if row is not None else 0
 
     @property
+    def far_hosts(self) -> int:
+        """How many hosts are alive where none is near enough for the journal; 0 where one is."""
+        return 0 if self._within_reach() else len(self._hosts)
+
+    @property
     def waiting(self) -> int:
         """Segments that wait for their acks."""
         return sum(not row.durable and not row.lost for row in self._segments.values())
@@ -169,7 +181,7 @@ class StateMachine:
     def _cut_due_ms(self) -> int | None:
         if self._cut is not None or not self._hosts or self.waiting >= OPEN_MAX or self.newer is not None:
             return None
-        return self._due_ms
+        return max(self._due_ms, self._look_ms) if self._due_ms is not None else None
 
     # ---- inputs
 
@@ -208,11 +220,19 @@ class StateMachine:
                     raise Internal(f"the state machine does not know {type(event).__name__}")
         self._newest.ask_again(self._row, self._segments, now)
         due_ms = self._cut_due_ms
-        if due_ms is not None and (due_ms <= now.mono_ms or self._history.noted_bytes >= SEGMENT_BYTES):
-            self._try_cut(now, rng)
+        full = self._history.noted_bytes >= SEGMENT_BYTES and self._look_ms <= now.mono_ms
+        if due_ms is not None and (due_ms <= now.mono_ms or full):
+            if self._within_reach():
+                self._try_cut(now, rng)
+            else:
+                self._look_ms = now.mono_ms + LOOK_MS
         return self._draft.take()
 
     # ---- a segment
+
+    def _within_reach(self) -> dict[str, int]:
+        """Hosts that slow roads do not part from this node, with their weights: a journal is too much for those."""
+        return {node: weight for node, weight in self._hosts.items() if self._settings.paces(node).free}
 
     def _try_cut(self, now: Now, rng: Rng) -> None:
         """A row that cannot be read keeps a new base from being made: without that row it would not be whole, and what
@@ -266,7 +286,8 @@ class StateMachine:
         segment = segment_of(self._history, row, names)
         self._cut = _Cut(rng.randbytes(TOKEN_BYTES), row, notes, bool(self._row.scan_base))
         head = SegmentHead(self._settings.node_id, row.life, row.number, row.base, row.events, "", row.object_id)
-        self._newest.ask(sorted(self._hosts)[row.number % len(self._hosts)], self._row, self._segments)
+        near = sorted(self._within_reach())
+        self._newest.ask(near[row.number % len(near)], self._row, self._segments)
         self._draft.send(KeepSegment(self._cut.token, segment, head))
 
     def _begin_scan(self) -> None:
@@ -313,7 +334,7 @@ class StateMachine:
             self._draft.delete(CHANGES, number_key(number))
         self._draft.put(JOURNAL, STATE_KEY, row)
         self._draft.put(SEGMENTS, number_key(row.number), self._segments[row.number])
-        required = min(self._settings.required_milli, max(1, sum(self._hosts.values())))
+        required = min(self._settings.required_milli, max(1, sum(self._within_reach().values())))
         self._draft.tell("objects", ObjectAdded(event.manifest, event.body, "", required))
         if row.scan_base or row.events < self._history.journal_seq:
             self._due_ms = now.mono_ms + (0 if row.scan_base else self._settings.interval_ms)

@@ -32,11 +32,13 @@ from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.objects.lives import Life, last_life, sign_life, verify_life
 from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.segments import KnownSegments, SegmentHead, verify_head
+from offgrid_node.protocol.pace import Paces, all_free
 from offgrid_node.protocol.state.tables import JOURNAL, NEWER_KEY, PAST, Newer, number_key, number_of
 
 LIST, BEGIN = "offgrid.v1.ObjectService/ListSegments", "offgrid.v1.ObjectService/BeginLife"
 ASK_TIMEOUT_MS = 10_000
 AGAIN_MS = 60_000  # until who gave no answer is asked again, while it is alive
+ASK_BYTES = 200  # of a question with its answer
 PAGE_SIZE = 32  # segments, of each of which the signature may have to be looked at
 PAGES_MAX = 128  # of one host, one after the other: as many segments as the largest base has behind it
 PAST_MAX = 65_536  # segments whose ids are kept, some 3 MB; at one in 2 s a day and a half without a break
@@ -68,10 +70,11 @@ class Newest:
         draft: Draft,
         safe_base: Callable[[], int],
         on_past: Callable[[str, str], None],
+        paces: Paces = all_free,
     ) -> None:
         """Nobody needs what lies before `safe_base` any more; `on_past` hears of such an object and who shows it."""
         self._signer, self._verify, self._salt, self._key_number = signer, verify, salt, key_number
-        self._draft, self._safe_base, self._on_past = draft, safe_base, on_past
+        self._draft, self._safe_base, self._on_past, self._paces = draft, safe_base, on_past, paces
         self.newer: Newer | None = None
         self._alive: set[str] = set()  # of whom it was asked
         self._again_ms: dict[str, int] = {}  # when those of them are asked again that gave no answer
@@ -114,7 +117,7 @@ class Newest:
         reply, page = answer.reply, answer.tag.page if isinstance(answer.tag, HeadTag) else 0
         if not isinstance(reply, objects_pb2.ListSegmentsResponse):
             if answer.node in self._alive:
-                self._again_ms[answer.node] = now.mono_ms + AGAIN_MS
+                self._again_ms[answer.node] = now.mono_ms + max(AGAIN_MS, self._paces(answer.node).apart_ms(ASK_BYTES))
             return
         if page == 0:
             self._heed_life(answer.node, reply, row)

@@ -1,0 +1,92 @@
+"""When a node says on its links that it is there, and what is taken of what others say.
+
+A beacon leaves when a link comes up, when it has other neighbours, and now and then: on a slow link more seldom, so
+that this node's take a part in NODE_SHARE of its time at most, and those of all who share it one in CHANNEL_SHARE.
+Each says when the next one is due. One whose time does not lie behind that of the last is a recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from offgrid_transports.beacons import AGAIN_S_MAX, BEACON_BYTES_MAX, Beacon, read_beacon, write_beacon
+from offgrid_transports.endpoint import Endpoint
+from offgrid_transports.path import Path
+from offgrid_transports.transport import LinkHost, Transport
+
+BEACON_MS = 10_000
+NODE_SHARE, CHANNEL_SHARE = 500, 100
+EARLY = 0.1  # at random up to so much sooner, lest those who once met always speak at once
+MISSED_MAX = 3  # of somebody's next ones, until it counts among those in reach no longer
+NEIGHBOURS_MAX = 4096
+
+NodeOf = Callable[[bytes], str | None]
+OnHeard = Callable[[str, Path, Beacon], None]
+
+
+class Beaconing:
+    """Of one node. `node_of` says which member has that tag; `on_heard` gets a member's name with what it says."""
+
+    def __init__(
+        self,
+        psk: bytes,
+        tag: bytes,
+        endpoint: Endpoint,
+        host: LinkHost,
+        stamp: Callable[[], int],
+        told: Callable[[], bytes],
+        node_of: NodeOf,
+        on_heard: OnHeard,
+    ) -> None:
+        self._psk, self._tag, self._endpoint, self._host = psk, tag, endpoint, host
+        self._stamp, self._told, self._node_of, self._on_heard = stamp, told, node_of, on_heard
+        self._turns: dict[Transport, int] = {}  # counts beacons: a timer of before the last one is void
+        self._near: dict[Transport, dict[str, float]] = {}  # who is in reach, and until when
+        self._stamps: dict[str, int] = {}  # of each member's newest
+        self._ended = False
+        endpoint.on_beacon, endpoint.on_change = self._on_beacon, self.say
+
+    def close(self) -> None:
+        self._ended = True
+
+    def say(self, transport: Transport) -> None:
+        """Now, and from then on in its time."""
+        if self._ended:
+            return
+        turn = self._turns[transport] = self._turns.get(transport, 0) + 1
+        again_ms = self.again_ms(transport)
+        if transport.up:
+            again_s = min(AGAIN_S_MAX, -(-again_ms // 1_000))
+            beacon = Beacon(self._tag, self._stamp(), again_s, self._told())
+            self._endpoint.broadcast(transport, write_beacon(self._psk, beacon))
+        early = 1 - EARLY * self._host.rng.random()
+        self._host.schedule(int(again_ms * early), lambda: self._say_again(transport, turn))
+
+    def near(self, transport: Transport) -> int:
+        """How many members are in reach on that link, as far as they were heard of late."""
+        return len(self._near.get(transport, ()))
+
+    def again_ms(self, transport: Transport) -> int:
+        """How far apart they are on that link."""
+        near, now_ms = self._near.setdefault(transport, {}), self._host.now_ms()
+        for node in [node for node, until_ms in near.items() if until_ms <= now_ms]:
+            del near[node]
+        share = max(NODE_SHARE, CHANNEL_SHARE * (len(near) + 1)) if transport.shared else NODE_SHARE
+        return max(BEACON_MS, int(share * transport.airtime_ms(BEACON_BYTES_MAX)))
+
+    def _say_again(self, transport: Transport, turn: int) -> None:
+        if self._turns[transport] == turn:
+            self.say(transport)
+
+    def _on_beacon(self, path: Path, frame: bytes) -> None:
+        beacon = read_beacon(self._psk, frame)
+        node = self._node_of(beacon.tag) if beacon is not None else None
+        if beacon is None or node is None or beacon.stamp <= self._stamps.get(node, -1):
+            return
+        if len(self._stamps) >= NEIGHBOURS_MAX and node not in self._stamps:
+            self._stamps.pop(next(iter(self._stamps)))
+        self._stamps[node] = beacon.stamp
+        near = self._near.setdefault(path.transport, {})
+        if len(near) < NEIGHBOURS_MAX or node in near:
+            near[node] = self._host.now_ms() + MISSED_MAX * beacon.again_s * 1_000
+        self._on_heard(node, path, beacon)
