@@ -120,7 +120,9 @@ class Crowd:
         for name in post.writers if post is not None else ():
             assert post is not None
             others = [self._cluster.processes[each].node_id for each in post.writers if each != name]
-            yield Writer(engine, monitor, self._cluster.processes[name], others, post.mails, sure=not post.liar)
+            yield Writer(
+                engine, monitor, self._cluster.processes[name], others, post.mails, sure=not post.liar, long=post.long
+            )
 
     def _trust_all(self, core: Process) -> None:
         """It has known its hosts for long."""

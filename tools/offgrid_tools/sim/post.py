@@ -16,13 +16,15 @@ SMALL_BYTES = 4_000  # of a box: a quarter of it is four short messages
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """`mails` are written by each; `apart`: no two writers ever meet."""
+    """`mails` are written by each; `apart`: no two writers ever meet; `long`: some are long,
+    where there is room."""
 
     writers: tuple[str, ...]
     boxes: tuple[str, ...]
     mails: int
     apart: bool
     liar: str
+    long: bool
 
 
 def draw_post(seed: int) -> tuple[Post, tuple[Spec, ...]]:
@@ -30,7 +32,9 @@ def draw_post(seed: int) -> tuple[Post, tuple[Spec, ...]]:
     rng = Random(f"post {seed}")  # noqa: S311 - a simulation must be repeatable
     writers, boxes = WRITERS[: rng.randint(2, 3)], BOXES[: rng.randint(1, 3)]
     lies = len(boxes) > 1 and rng.random() < LIAR_CHANCE
-    post = Post(writers, boxes, rng.randint(*MAILS), rng.random() < APART_CHANCE, rng.choice(boxes) if lies else "")
+    mails, apart, liar = rng.randint(*MAILS), rng.random() < APART_CHANCE, rng.choice(boxes) if lies else ""
+    small = rng.random() < SMALL_CHANCE
+    post = Post(writers, boxes, mails, apart, liar, not small)
     writer = Spec("", frozenset(), 1, 0, executors=(), economy=False)
-    box = replace(writer, mailbox_bytes=SMALL_BYTES) if rng.random() < SMALL_CHANCE else writer
+    box = replace(writer, mailbox_bytes=SMALL_BYTES) if small else writer
     return post, (*(replace(writer, name=name) for name in writers), *(replace(box, name=name) for name in boxes))

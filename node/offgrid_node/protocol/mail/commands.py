@@ -41,6 +41,13 @@ class DeliverParcel:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferParcel:
+    """Whoever has it would bring it."""
+
+    head: ParcelHead
+
+
+@dataclass(frozen=True, slots=True)
 class DropParcels:
     source: str
     numbers: tuple[int, ...]

@@ -18,7 +18,7 @@ from offgrid_node.protocol.ids import node_id_bytes, node_id_from
 from offgrid_node.protocol.mail.commands import DeliverParcel
 from offgrid_node.protocol.mail.errands import Serve, Served
 from offgrid_node.protocol.mail.outbox import Outbox
-from offgrid_node.protocol.mail.parcels import PARCEL_OVERHEAD_BYTES, read_parcel
+from offgrid_node.protocol.mail.parcels import PARCEL_OVERHEAD_BYTES, ParcelHead, read_parcel
 from offgrid_node.protocol.mail.sender import Sender
 from offgrid_node.protocol.mail.settings import MailSettings
 from offgrid_node.protocol.mail.tables import FLOORS, SEEN, number_key, number_of, parcel_key, parcel_of
@@ -71,6 +71,12 @@ class Inbox:
         elif head.number >= self._windows[head.source].floor:
             self._take(command, now)
         self._draft.reply(ticket, mail_pb2.DeliverParcelResponse())
+
+    def on_offer(self, ticket: int, head: ParcelHead) -> None:
+        """Wanted, unless it is a request that was taken, or is over. Whether it is an answer, nobody knows yet."""
+        row, window = self._row((head.source, head.number)), self._windows.get(head.source, _Window())
+        known = head.number < window.floor or (row is not None and row.digest == head.digest)
+        self._draft.reply(ticket, mail_pb2.DeliverParcelResponse(wanted=not known))
 
     def on_served(self, end: Served, now: Now) -> None:
         """Its answer sets out."""

@@ -105,6 +105,8 @@ class MailMachine:
                 self._mailbox.on_deposit(ticket, command, now)
             case commands.DeliverParcel():
                 self._inbox.on_deliver(ticket, command, now)
+            case commands.OfferParcel(head):
+                self._inbox.on_offer(ticket, head)
             case commands.DropParcels():
                 self._mailbox.on_drop(ticket, command)
             case commands.TakeMessage():
@@ -126,11 +128,12 @@ class MailMachine:
         self._courier.on_down(event.node_id)
         self._sender.on_down(event.node_id, now)
         if event.removed:
+            self._outbox.on_expired(self._sender.on_removed(event.node_id, now), now)
             self._mailbox.on_removed(event.node_id)
 
     def _on_end(self, errand: Errand, reply: object, fault: Fault | None, now: Now) -> None:
         if errand.kind is Kind.HAND_OVER:
-            again = self._mailbox.on_end(errand, fault)
+            again = self._mailbox.on_end(errand, reply, fault)
         else:
             again = self._sender.on_end(errand, reply, fault, now)
         self._courier.on_end(errand, fault, now, again=again)

@@ -17,6 +17,7 @@ from offgrid_node.protocol.errors import AlreadyExists, Exhausted, FailedPrecond
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.mail.commands import DepositParcel, DropParcels
 from offgrid_node.protocol.mail.courier import Courier, Errand, Kind, Said
+from offgrid_node.protocol.mail.offers import Offers
 from offgrid_node.protocol.mail.parcels import ParcelHead, read_parcel
 from offgrid_node.protocol.mail.settings import MailSettings
 from offgrid_node.protocol.mail.tables import HELD, parcel_key, parcel_of
@@ -41,6 +42,7 @@ class Mailbox:
     def __init__(self, settings: MailSettings, draft: Draft, courier: Courier) -> None:
         self._settings, self._draft, self._courier = settings, draft, courier
         self._held: dict[Key, _Held] = {}
+        self._offers = Offers()
 
     def load(self, rows: Rows) -> None:
         for key, value in rows.scan(HELD):
@@ -95,13 +97,15 @@ class Mailbox:
         row = self._draft.row(HELD, parcel_key(errand.source, errand.number), mail_pb2.HeldRow)
         if row is None:
             return None
-        return Said("offgrid.v1.MailService/DeliverParcel", mail_pb2.DeliverParcelRequest(parcel=row.parcel))
+        request = self._offers.request((errand.source, errand.number), row.parcel)
+        return Said("offgrid.v1.MailService/DeliverParcel", request)
 
-    def on_end(self, errand: Errand, fault: Fault | None) -> bool:
+    def on_end(self, errand: Errand, reply: object, fault: Fault | None) -> bool:
         """Of a call; whether the errand is still to be done."""
-        if fault is None:
-            self._drop((errand.source, errand.number), "handed over")
-        return fault is not None and (errand.source, errand.number) in self._held
+        key = errand.source, errand.number
+        if fault is None and not self._offers.on_reply(key, reply):
+            self._drop(key, "handed over")
+        return key in self._held
 
     # ---- inside
 

@@ -16,6 +16,7 @@ from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
 from offgrid_node.protocol.mail.courier import Courier, Errand, Kind, Said
+from offgrid_node.protocol.mail.offers import Offers
 from offgrid_node.protocol.mail.parcels import ParcelHead, make_parcel, read_parcel
 from offgrid_node.protocol.mail.settings import MailSettings
 from offgrid_node.protocol.mail.tables import LAST_NUMBER, META, OWN, number_key, number_of
@@ -50,6 +51,7 @@ class Sender:
         self._settings, self._draft, self._courier = settings, draft, courier
         self._on_custody, self._on_taken = on_custody, on_taken
         self._own: dict[int, _Own] = {}
+        self._offers = Offers()
         self._leftover: dict[str, dict[int, None]] = {}  # mailbox → numbers that it may drop
 
     def load(self, rows: Rows) -> None:
@@ -123,6 +125,17 @@ class Sender:
                 own.asked.discard(node)
                 self._plan(number, now)
 
+    def on_removed(self, node: str, now: Now) -> list[int]:
+        """It comes back no more: ends what was for it, and says which; what it held is for others to hold."""
+        over = [number for number, own in self._own.items() if own.destination == node]
+        for number in over:
+            self.end(number)
+        self._leftover.pop(node, None)
+        for number, own in self._own.items():
+            if own.custody.pop(node, None) is not None:
+                self._plan(number, now)
+        return over
+
     # ---- errands
 
     def say(self, errand: Errand) -> Said | None:
@@ -135,7 +148,7 @@ class Sender:
         if own is None or row is None or own.taken or errand.node in own.custody:
             return None
         if errand.kind is Kind.DELIVER:
-            return Said(f"{SERVICE}/DeliverParcel", mail_pb2.DeliverParcelRequest(parcel=row.parcel))
+            return Said(f"{SERVICE}/DeliverParcel", self._offers.request(errand.number, row.parcel))
         return Said(f"{SERVICE}/DepositParcel", mail_pb2.DepositParcelRequest(parcel=row.parcel))
 
     def on_end(self, errand: Errand, reply: object, fault: Fault | None, now: Now) -> bool:
@@ -157,6 +170,8 @@ class Sender:
         if isinstance(reply, mail_pb2.DepositParcelResponse):
             own.custody[errand.node] = reply.until_us
             self._on_custody(number, errand.node)
+        elif self._offers.on_reply(number, reply):
+            return True
         elif not own.taken:
             own.taken = True
             self._on_taken(number)

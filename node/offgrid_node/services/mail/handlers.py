@@ -6,7 +6,7 @@ reading is answered from committed rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from google.protobuf.message import DecodeError, Message
@@ -17,7 +17,7 @@ from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound, Permis
 from offgrid_node.protocol.mail import commands
 from offgrid_node.protocol.mail.machine import MailMachine
 from offgrid_node.protocol.mail.messages import MESSAGE_BYTES_MAX
-from offgrid_node.protocol.mail.parcels import SEALED_BYTES_MAX, ParcelHead, letter_context, verify_parcel
+from offgrid_node.protocol.mail.parcels import SEALED_BYTES_MAX, ParcelHead, letter_context, verify_head, verify_parcel
 from offgrid_node.protocol.mail.sender import DROPS_MAX
 from offgrid_node.protocol.mail.tables import HELD, MESSAGES, OUTBOX, number_key, parcel_of
 from offgrid_node.protocol.mesh.directory import Directory
@@ -34,6 +34,9 @@ NAME_CHARS_MAX = 256
 SUBJECT_CHARS_MAX = 60
 EXPIRES_MS_MAX = 366 * 86_400_000
 TAKE_MESSAGE, TAKE_JOB = "offgrid.v1.MailService/TakeMessage", "offgrid.v1.MailService/TakeJob"
+
+
+Check = Callable[[mail_pb2.Parcel, Sequence[bytes], Verifier, bytes], ParcelHead]
 
 
 class MailHandlers:
@@ -125,7 +128,7 @@ class MailHandlers:
 
     def deposit_parcel(self, caller: Caller, request: mail_pb2.DepositParcelRequest) -> Ticket:
         """Raises PermissionDenied (NotYours) for another's: custody is one hop, and each source has its own room."""
-        head = self._verified(request.parcel)
+        head = self._verified(request.parcel, verify_parcel)
         if head.source != caller.node_id:
             raise PermissionDenied(f"{caller.node_id} deposits a parcel of {head.source}", reason="NotYours")
         if head.destination == self._self_id:
@@ -135,11 +138,14 @@ class MailHandlers:
         return self._ask(caller, commands.DepositParcel(head, request.parcel), request)
 
     def deliver_parcel(self, caller: Caller, request: mail_pb2.DeliverParcelRequest) -> Ticket:
-        head = self._verified(request.parcel)
+        is_offer = not request.parcel.sealed
+        head = self._verified(request.parcel, verify_head if is_offer else verify_parcel)
         if head.destination != self._self_id:
             raise InvalidRequest.field("parcel", f"it is for {head.destination}, this is {self._self_id}")
         if not self._directory().is_member(head.source):
             raise PermissionDenied(f"{head.source} is no member of this mesh", reason="NotAMember")
+        if is_offer:
+            return self._ask(caller, commands.OfferParcel(head), request)
         content = opened(self._letters, head, request.parcel.sealed)
         answer = content.answer if content is not None and content.WhichOneof("content") == "answer" else None
         return self._ask(caller, commands.DeliverParcel(head, request.parcel, answer, caller.node_id), request)
@@ -164,11 +170,11 @@ class MailHandlers:
 
     # ---- inside
 
-    def _verified(self, parcel: mail_pb2.Parcel) -> ParcelHead:
+    def _verified(self, parcel: mail_pb2.Parcel, check: Check) -> ParcelHead:
         """Signed by its source. Raises PeerFault."""
         directory = self._directory()
         head = ParcelHead.decode(parcel.head.body)
-        return verify_parcel(parcel, directory.keys(head.source), self._verify, directory.salt)
+        return check(parcel, directory.keys(head.source), self._verify, directory.salt)
 
     def _ask(self, caller: Caller, command: object, request: Message) -> Ticket:
         return self._runtime.ask("mail", str(caller), command, size_bytes=request.ByteSize())

@@ -342,6 +342,65 @@ def test_the_window_is_bounded_in_bytes(post: Post, monkeypatch: pytest.MonkeyPa
     assert isinstance(post.deliver(parcel(BOB, ALICE, 2, floor=1, sealed=bytes(500))[1]), Exhausted)
 
 
+# ---- what is large
+
+
+def test_a_large_parcel_is_offered_first_and_brought_where_it_is_wanted(post: Post) -> None:
+    _, large = parcel(BOB, CAROL, 5, sealed=bytes(2_000))
+    post.deposit(large)
+    post.up(CAROL)
+    ((_, method, offer),) = post.take_calls()
+    assert isinstance(offer, mail_pb2.DeliverParcelRequest)
+    assert (method, offer.parcel.head, offer.parcel.sealed) == (DELIVER, large.head, b"")
+    post.answer(mail_pb2.DeliverParcelResponse(wanted=True))
+    ((_, method, request),) = post.take_calls()
+    assert isinstance(request, mail_pb2.DeliverParcelRequest)
+    assert request.parcel == large
+    post.answer(TAKEN)
+    assert post.rows("mail_held") == []
+
+
+def test_a_mailbox_whose_parcel_is_there_already_drops_it_unbrought(post: Post) -> None:
+    post.deposit(parcel(BOB, CAROL, 5, sealed=bytes(2_000))[1])
+    post.up(CAROL)
+    post.take_calls()
+    post.answer(TAKEN)
+    assert (post.take_calls(), post.rows("mail_held")) == ([], [])
+
+
+def test_what_was_taken_or_is_over_is_not_wanted_and_all_else_is(post: Post) -> None:
+    head, brought = parcel(BOB, ALICE, 9, floor=8)
+
+    def wanted(number: int, sealed: bytes = b"sealed") -> bool:
+        reply = post.ask(commands.OfferParcel(parcel(BOB, ALICE, number, sealed=sealed)[0]))
+        assert isinstance(reply, mail_pb2.DeliverParcelResponse)
+        return reply.wanted
+
+    assert wanted(9)
+    post.deliver(brought)
+    assert [wanted(7), wanted(9), wanted(10)] == [False, False, True]
+    assert wanted(9, b"something else")
+    assert head.floor == 8
+
+
+# ---- who is removed
+
+
+def test_mail_for_who_is_removed_ends_and_what_it_held_others_hold(post: Post) -> None:
+    post.up(BOB)
+    to_carol, to_bob = post.send(), post.send(to=BOB)
+    post.take_calls()
+    post.answer(UNTIL)
+    post.up(DAVE)
+    assert [(node, method) for node, method, _ in post.take_calls()][-1] == (DAVE.node_id, DEPOSIT)
+    post.answer(UNTIL, -1)
+    assert set(post.mail(to_carol).mailboxes) == {BOB.node_id, DAVE.node_id}
+    post.down(BOB, removed=True)
+    assert (post.state(to_bob), post.state(to_carol)) == ("EXPIRED", "HELD")
+    post.up(ERIN)
+    assert [(node, method) for node, method, _ in post.take_calls()] == [(ERIN.node_id, DEPOSIT)]
+
+
 # ---- messages
 
 

@@ -91,8 +91,11 @@ class MailRules(Rules):
 
     # ---- acks, as they leave
 
-    def on_answered(self, node: str, request: Message) -> None:
-        """A node's ack, no fault, of an honest node."""
+    def on_answered(self, node: str, request: Message, reply: Message) -> None:
+        """What an honest node says, no fault."""
+        if isinstance(reply, mail_pb2.DeliverParcelResponse) and reply.wanted:
+            self._counts["mail offered and wanted"] += 1
+            return
         if isinstance(request, mail_pb2.DeliverParcelRequest):
             self._on_taken(node, ParcelHead.decode(request.parcel.head.body))
         elif isinstance(request, mail_pb2.DepositParcelRequest):

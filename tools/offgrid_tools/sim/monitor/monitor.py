@@ -91,7 +91,7 @@ class Monitor:
         if isinstance(request, jobs_pb2.CancelStartsRequest) and not isinstance(reply, Fault):
             self.stops.on_stopped(source, target, request)
         elif not isinstance(reply, Fault):
-            self.mail.on_answered(source, request)
+            self.mail.on_answered(source, request, reply)
 
     def on_bytes(self, source: str, target: str, data: bytes) -> None:
         self.secrets.on_bytes(source, target, data)

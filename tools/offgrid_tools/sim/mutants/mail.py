@@ -25,7 +25,7 @@ def _in_memory(sound: Sound) -> Sound:
 
 
 def _any_end_is_good(sound: Sound) -> Sound:
-    return lambda self, errand, fault: sound(self, errand, None)
+    return lambda self, errand, reply, fault: sound(self, errand, None, None)
 
 
 def _at_once(sound: Sound) -> Sound:

@@ -14,20 +14,30 @@ from offgrid_tools.sim.process import Process
 from offgrid_tools.sim.users.person import Person
 
 PAUSE_MAX_US, LOOK_US = 6 * SECOND, 2 * SECOND
+LONG, LONG_CHANCE = " and so on" * 200, 0.5
 EXPIRES_MS = (0, 0, 0, 40_000)  # 0: as the config says, days
 OPEN = (mail_pb2.MAIL_STATE_WAITING, mail_pb2.MAIL_STATE_HELD, mail_pb2.MAIL_STATE_TAKEN)
 
 
 class Writer(Person):
-    """`mails` messages to `others`; where `sure`, each that does not expire within a seed must be answered."""
+    """`mails` messages to `others`; where `sure`, each that does not expire within a seed must be
+    answered; `long`: some are offered before they are brought."""
 
     wants = "an answer to a message"
 
     def __init__(
-        self, engine: Engine, monitor: Monitor, process: Process, others: Sequence[str], mails: int, *, sure: bool
+        self,
+        engine: Engine,
+        monitor: Monitor,
+        process: Process,
+        others: Sequence[str],
+        mails: int,
+        *,
+        sure: bool,
+        long: bool,
     ) -> None:
         super().__init__(engine, monitor, process)
-        self._others, self._mails, self._sure = others, mails, sure
+        self._others, self._mails, self._sure, self._long = others, mails, sure, long
         self._sent = self._ended = 0
 
     @property
@@ -45,6 +55,8 @@ class Writer(Person):
         rng, self._sent = self._engine.rng, self._sent + 1
         other = rng.choice(self._others)
         text = f"{self._process.spec.name} {self._sent}"
+        if self._long and rng.random() < LONG_CHANCE:
+            text += LONG
         expires_in_ms = rng.choice(EXPIRES_MS)
         self._monitor.mail.expect(self.node, other, text)
         request = mail_pb2.SendMailRequest(
