@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from offgrid_tools.fuzz import frames, modems, nearby, nodes, texts
+from offgrid_tools.fuzz import frames, modems, nearby, nodes, texts, words
 
 
 class Target(NamedTuple):
@@ -24,6 +24,9 @@ TARGETS: dict[str, Target] = {
     "beacons": Target(frames.beacons, 900),
     "streams": Target(frames.streams, 900),
     "probes": Target(frames.probes),
+    "packed": Target(words.packed),
+    "blocks": Target(words.blocks),
+    "coded": Target(words.coded, 180),
     "kiss": Target(modems.kiss_frames, 900),
     "stream-messages": Target(modems.stream_messages, 900),
     "protobufs": Target(modems.protobufs, 900),
