@@ -64,6 +64,9 @@ def test_a_job_is_sent_and_its_result_shown(og, node: SmallNode, tmp_path: Path)
     ended.result.output = b"2\n"
     node.mail[1].job.job.CopyFrom(ended)
     assert og("mail", "show", "1", "--output", "-")[:2] == (exits.OK, "2\n")
+    node.mail[1].job.job.result.output_object = "o-large"
+    code, out, err = og("mail", "show", "1", "--output", "-")
+    assert (code, out, "o-large" in err) == (exits.USAGE, "", True)
 
 
 def test_how_it_ended_is_shown(og, node: SmallNode) -> None:  # type: ignore[no-untyped-def]

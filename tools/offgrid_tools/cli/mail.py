@@ -14,6 +14,7 @@ from offgrid_tools.cli.settings import common, settings
 from offgrid_tools.cli.times import length_us
 
 if TYPE_CHECKING:
+    from offgrid.v1.jobs_pb2 import Job
     from offgrid.v1.mail_pb2 import GetMailResponse, Mail
 
 MESSAGE_BYTES_MAX = 64 * 1024
@@ -117,6 +118,8 @@ def show(number: int, output: str | None) -> int:
     client = settings().connect()
     found = client.mail.get(number)
     if found.HasField("job") and (output is not None or not settings().json):
+        if output is not None and found.job.job.result.output_object:
+            raise click.UsageError(_too_large(found.job.job))
         report(client, found.job.job, output)
         return exit_code_of(found.job.job)
     if settings().json:
@@ -277,6 +280,12 @@ def _facts(found: GetMailResponse) -> None:
             ("taken as", found.message.message_id),
         ]
     )
+
+
+def _too_large(job: Job) -> str:
+    result = job.result
+    where = f"too large for mail, and stays at that core as {result.output_object}"
+    return f"its output, {result.output_bytes} bytes, is {where}; its owner may share it with this node"
 
 
 def _why(found: GetMailResponse) -> str:

@@ -23,7 +23,6 @@ from offgrid_node.services.jobs.handlers import JobHandlers
 from offgrid_node.services.shelf import Shelf
 
 ANYBODY = "*"
-OUTPUT_BYTES_MAX = 192 * 1024  # of output and log together, in an answer
 
 
 class MailedJobs:
@@ -79,7 +78,8 @@ class MailedJobs:
         yield self._ended(job_id)
         found = jobs.get_job(ADMIN, jobs_pb2.GetJobRequest(job_id=job_id))
         assert isinstance(found, jobs_pb2.GetJobResponse)
-        return mail_pb2.TakeJobResponse(job=_fitting(found.job))
+        found.job.ClearField("attempts")  # output and log, 64 KiB each at most, fit into a parcel
+        return mail_pb2.TakeJobResponse(job=found.job)
 
     def _ended(self, job_id: str) -> Step[None]:
         def start(done: Callable[[Fault | None], None]) -> None:
@@ -109,12 +109,3 @@ def check_mailed(field: str, request: mail_pb2.TakeJobRequest) -> None:
         if is_set:
             text = "a job that is sent by mail brings all that it needs itself; leave it out"
             raise InvalidRequest.field(f"{field}job.{name}", text)
-
-
-def _fitting(job: jobs_pb2.Job) -> jobs_pb2.Job:
-    """Without its log, and then its output, where they do not fit into a parcel; the core has them."""
-    job.ClearField("attempts")
-    for name in ("log", "output"):
-        if len(job.result.output) + len(job.result.log) > OUTPUT_BYTES_MAX:
-            job.result.ClearField(name)
-    return job
