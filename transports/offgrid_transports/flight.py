@@ -67,6 +67,7 @@ class Flight:
         self.packets: dict[int, Packet] = {}  # by number, rising
         self.tries = 0
         """Waits in a row that brought no word."""
+        self._told = -1  # the newest number that has arrived
 
     def __len__(self) -> int:
         return len(self.packets)
@@ -101,6 +102,7 @@ class Flight:
             del self.packets[packet.number]
         if arrived:
             self.tries = 0
+            self._told = max(self._told, arrived[-1].number)
             overtaken = not self._reorder and self.packets  # what left later kept the medium from the answer
             if (last := arrived[-1]).number == newest and not overtaken:
                 self.delay.sample(now_ms - last.expected_ms - ack.delay_ms)
@@ -113,12 +115,31 @@ class Flight:
         for packet in told:
             del self.packets[packet.number]
         if told:
+            self._told = max(self._told, told[-1].number)
             quick_ms = now_ms - told[-1].expected_ms
             early = told[-1].number < 0  # it left with the hello, nobody knows when
             if not early and not self.tries and quick_ms < self.delay.patience_ms:  # later it may be slow work
                 self.delay.sample(quick_ms)
             self.tries = 0
         return told
+
+    def overtaken(self, now_ms: float) -> list[Packet]:
+        """Those that a later one has overtaken, and of which there was time for word; they are not under way any more.
+        Only on a link that may reorder: elsewhere a burst's end asks."""
+        lost = list[Packet]()
+        for packet in self.packets.values():
+            if self._overtaken_ms(packet) > now_ms:
+                break
+            lost.append(packet)
+        for packet in lost:
+            del self.packets[packet.number]
+        return lost
+
+    def _overtaken_ms(self, packet: Packet) -> float:
+        """When it counts as lost, as a later one has arrived; infinite where none has."""
+        if not self._reorder or packet.number >= self._told:
+            return math.inf
+        return packet.expected_ms + packet.due_ms + max(self.delay.patience_ms, WAIT_MS_MIN)
 
     def lose_all(self) -> list[Packet]:
         """The peer, or the road, is another one now."""
@@ -134,7 +155,13 @@ class Flight:
 
     @property
     def due_ms(self) -> float:
-        """When to ask what has become of them: after the newest of which word is expected. Infinite for none."""
+        """When to look at those that were overtaken, or to ask what has become of them: after the newest of which word
+        is expected. Infinite for none."""
+        oldest = next(iter(self.packets.values()), None)
+        return math.inf if oldest is None else min(self._overtaken_ms(oldest), self._asking_ms)
+
+    @property
+    def _asking_ms(self) -> float:
         for packet in reversed(self.packets.values()):
             if packet.due_ms < math.inf:
                 patience_ms = self.delay.patience_ms * (1 << min(max(0, self.tries - PATIENT_TRIES), DOUBLINGS_MAX))

@@ -226,6 +226,9 @@ class Session:
         flight = self._flight
         if flight.due_ms > now_ms or self._copies or self._polls:
             return
+        if lost := flight.overtaken(now_ms):
+            self._give_up(now_ms, lost)
+            return
         flight.tries += 1
         self._missed()
         packets = list(flight.packets.values())
@@ -357,18 +360,22 @@ class Session:
 
     def _on_ack(self, now_ms: float, ack: Ack) -> None:
         arrived, lost = self._flight.acknowledged(now_ms, ack, self._bursts.answered)
-        if self._controller is not None:
-            if arrived:
-                self._controller.on_acked(now_ms, [packet.number for packet in arrived], ack.delay_ms)
-            if lost:
-                self._controller.on_lost(now_ms, [packet.number for packet in lost])
-        self._count(len(arrived), len(lost))
+        if self._controller is not None and arrived:
+            self._controller.on_acked(now_ms, [packet.number for packet in arrived], ack.delay_ms)
+        self._count(len(arrived), 0)
         for outgoing, span in spans_of(arrived):
             outgoing.arrived(span)
             if outgoing.done:
                 self._done.append(outgoing)
-        self._lose(lost)
+        self._give_up(now_ms, lost)
         self._end_burst()
+
+    def _give_up(self, now_ms: float, lost: list[Packet]) -> None:
+        """They count as lost."""
+        if self._controller is not None and lost:
+            self._controller.on_lost(now_ms, [packet.number for packet in lost])
+        self._count(0, len(lost))
+        self._lose(lost)
 
     def _count(self, arrived: int, lost: int) -> None:
         self._arrived, self._lost = self._arrived + arrived, self._lost + lost

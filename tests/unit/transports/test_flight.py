@@ -221,3 +221,30 @@ def test_an_answer_is_a_measure_only_where_it_is_clear_what_it_measures(
     under_way.tries = tries
     under_way.settle(now_ms, sent)
     assert under_way.delay.smooth_ms == measured_ms
+
+
+def test_one_that_a_single_later_one_has_overtaken_is_lost_when_there_was_time_for_word_of_it() -> None:
+    under_way = flight(0, 1, 2)
+    assert under_way.overtaken(LATER) == [], "nothing has overtaken them"
+    assert acknowledged(under_way, Ack(1, 0, 1, (1,)), 100.0) == ([1], [])
+    due_ms = under_way.due_ms
+    assert 100.0 < due_ms < LATER
+    assert under_way.overtaken(due_ms - 1) == []
+    assert [each.number for each in under_way.overtaken(due_ms)] == [0]
+    assert list(under_way.packets) == [2], "which may still be on its way"
+
+
+def test_an_answer_overtakes_as_well() -> None:
+    answered = message()
+    under_way = flight(0)
+    under_way.sent(packet(1, of=answered))
+    under_way.settle(100.0, answered)
+    assert [each.number for each in under_way.overtaken(LATER)] == [0]
+
+
+def test_where_frames_keep_their_order_a_bursts_end_asks_for_them() -> None:
+    under_way = flight(0, 1, reorder=0)
+    answered = message()
+    under_way.sent(packet(2, of=answered))
+    under_way.settle(100.0, answered)
+    assert under_way.overtaken(LATER) == []

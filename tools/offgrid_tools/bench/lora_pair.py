@@ -70,7 +70,7 @@ class LoraPair:
 
         def answer(request: Request) -> None:
             self.answered += 1
-            answering.respond(request, bytes(answer_bytes))
+            answering.respond(request, self.rng.randbytes(answer_bytes))
 
         answering.on_request = answer
 

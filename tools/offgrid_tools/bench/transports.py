@@ -7,7 +7,12 @@ from importlib import import_module
 from offgrid_tools.bench.figures import Figure
 from offgrid_tools.bench.groups import Plan
 
-PARTS = ("offgrid_tools.bench.transports_ble",)
+PARTS = (
+    "offgrid_tools.bench.transports_lora",
+    "offgrid_tools.bench.transports_air",
+    "offgrid_tools.bench.transports_udp",
+    "offgrid_tools.bench.transports_ble",
+)
 
 
 def measure(plan: Plan) -> list[Figure]:
