@@ -7,7 +7,7 @@ that is up, and MAILBOXES others are to have custody of it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 
 from offgrid.v1 import mail_pb2
@@ -115,7 +115,7 @@ class Sender:
         for number, own in self._own.items():
             own.failed.discard(node)
             own.asked.discard(node)
-            self._plan(number, now)
+            self._plan(number, now, {node})
         if node in self._leftover:
             self._courier.want(Errand(Kind.DROP, node, 0))
 
@@ -197,8 +197,8 @@ class Sender:
             row.custody.extend(mail_pb2.Custody(node=node, until_us=us) for node, us in own.custody.items())
             self._draft.put(OWN, number_key(number), row)
 
-    def _plan(self, number: int, now: Now) -> None:
-        """Has done what brings it further."""
+    def _plan(self, number: int, now: Now, among: Set[str] | None = None) -> None:
+        """Has done what brings it further; mailboxes are sought `among` these, or all that are up."""
         own, up = self._own[number], self._courier.up
         if own.taken or own.expires_us <= now.utc_us:
             return
@@ -210,7 +210,7 @@ class Sender:
         if wanted <= 0:
             return
         known = {own.destination, *own.custody, *own.asked, *own.failed}
-        for node in sorted(up - known, key=lambda node: _rank(number, node))[:wanted]:
+        for node in sorted((up if among is None else among) - known, key=lambda node: _rank(number, node))[:wanted]:
             own.asked.add(node)
             self._courier.want(Errand(Kind.DEPOSIT, node, number))
 
