@@ -1,8 +1,9 @@
 """When a node says on its links that it is there, and what is taken of what others say.
 
-A beacon leaves when a link comes up, when it has other neighbours, and now and then: on a slow link more seldom, so
-that this node's take a part in NODE_SHARE of its time at most, and those of all who share it one in CHANNEL_SHARE.
-Each says when the next one is due. One whose time does not lie behind that of the last is a recording.
+A beacon leaves when a link comes up, when it has other neighbours, soon after somebody new is heard, and now and then:
+on a slow link more seldom, so that this node's take a part in NODE_SHARE of its time at most, and those of all who
+share it one in CHANNEL_SHARE. Each says when the next one is due. One whose time does not lie behind that of the last
+is a recording.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from offgrid_transports.transport import LinkHost, Transport
 BEACON_MS = 10_000
 NODE_SHARE, CHANNEL_SHARE = 500, 100
 EARLY = 0.1  # at random up to so much sooner, lest those who once met always speak at once
+GREETING_AFTER = 0.05  # of the time between two, which has to have passed since the last
+GREETING_FRAMES = 10  # as long as so many take: within that a greeting leaves
 MISSED_MAX = 3  # of somebody's next ones, until it counts among those in reach no longer
 NEIGHBOURS_MAX = 4096
 
@@ -41,6 +44,7 @@ class Beaconing:
         self._psk, self._tag, self._endpoint, self._host = psk, tag, endpoint, host
         self._stamp, self._told, self._node_of, self._on_heard = stamp, told, node_of, on_heard
         self._turns: dict[Transport, int] = {}  # counts beacons: a timer of before the last one is void
+        self._said_ms: dict[Transport, int] = {}
         self._near: dict[Transport, dict[str, float]] = {}  # who is in reach, and until when
         self._stamps: dict[str, int] = {}  # of each member's newest
         self._ended = False
@@ -55,6 +59,7 @@ class Beaconing:
             return
         turn = self._turns[transport] = self._turns.get(transport, 0) + 1
         again_ms = self.again_ms(transport)
+        self._said_ms[transport] = self._host.now_ms()
         if transport.up:
             again_s = min(AGAIN_S_MAX, -(-again_ms // 1_000))
             beacon = Beacon(self._tag, self._stamp(), again_s, self._told())
@@ -74,6 +79,16 @@ class Beaconing:
         share = max(NODE_SHARE, CHANNEL_SHARE * (len(near) + 1)) if transport.shared else NODE_SHARE
         return max(BEACON_MS, int(share * transport.airtime_ms(BEACON_BYTES_MAX)))
 
+    def _greet(self, transport: Transport) -> None:
+        """Who is new shall not have to wait for the next one; but many who come at once are greeted once."""
+        again_ms, now_ms = self.again_ms(transport), self._host.now_ms()
+        if now_ms - self._said_ms.get(transport, now_ms) < again_ms * GREETING_AFTER:
+            return
+        turn = self._turns.get(transport, 0)
+        self._said_ms[transport] = now_ms
+        wait_ms = GREETING_FRAMES * transport.airtime_ms(BEACON_BYTES_MAX) * self._host.rng.random()
+        self._host.schedule(max(1, int(wait_ms)), lambda: self._say_again(transport, turn))
+
     def _say_again(self, transport: Transport, turn: int) -> None:
         if self._turns[transport] == turn:
             self.say(transport)
@@ -87,6 +102,8 @@ class Beaconing:
             self._stamps.pop(next(iter(self._stamps)))
         self._stamps[node] = beacon.stamp
         near = self._near.setdefault(path.transport, {})
+        if node not in near:
+            self._greet(path.transport)
         if len(near) < NEIGHBOURS_MAX or node in near:
             near[node] = self._host.now_ms() + MISSED_MAX * beacon.again_s * 1_000
         self._on_heard(node, path, beacon)

@@ -30,7 +30,7 @@ OFFER_RETRY_MS = 100  # doubled up to the refresh: a broker refuses until gossip
 FREED_MS = 200  # between two words because of a slot that is free again: half of what a broker takes for ever
 OFFER_STANDS_MS = 15_000  # after the last word: five of them may get lost
 EMPTY_BYTES = 60  # of a word that says nothing new, with its answer
-RETRY_SHARE, RETRY_DOUBLINGS = 20, 6  # of a slow road's time one part is for words that were not taken, and then less
+RETRY_SHARE, RETRY_DOUBLINGS = 10, 8  # of a slow road's time one part is for words that were not taken, and then less
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class Offering:
             return
         told.faults += 1
         retry_ms = min(OFFER_REFRESH_MS, OFFER_RETRY_MS << min(told.faults, 8))
-        slow_ms = self._peers.pace(broker).apart_ms(EMPTY_BYTES, RETRY_SHARE) << min(told.faults, RETRY_DOUBLINGS)
+        slow_ms = self._peers.pace(broker).apart_ms(EMPTY_BYTES, RETRY_SHARE) << min(told.faults - 1, RETRY_DOUBLINGS)
         self._set_due(told, now.mono_ms + max(retry_ms, slow_ms))
 
     def say(self, running: Collection[ClaimKey], now: Now) -> None:
