@@ -241,6 +241,3 @@ def _held(key: bytes, value: bytes) -> mail_pb2.HeldParcel:
         held_us=row.held_us,
         until_us=row.until_us,
     )
-
-
-__all__ = ["TAKE_JOB", "TAKE_MESSAGE", "MailHandlers", "opened"]
