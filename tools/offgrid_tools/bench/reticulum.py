@@ -126,17 +126,17 @@ os._exit(0)
 """
 
 
-def install(folder: Path) -> Path | str:
-    """Its Python below `folder`, or why there is none."""
+def install(folder: Path, *packages: str) -> Path | str:
+    """The Python of an environment below `folder` that has them, or Reticulum; or why there is none."""
     python = folder / "reticulum" / "bin" / "python"
     if not python.exists():
         for command in (
             [sys.executable, "-m", "venv", str(folder / "reticulum")],
-            [str(python), "-m", "pip", "install", "--quiet", PACKAGE],
+            [str(python), "-m", "pip", "install", "--quiet", *(packages or (PACKAGE,))],
         ):
             done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S, check=False)
             if done.returncode:
-                return f"{PACKAGE} cannot be installed: {done.stderr.strip()[-300:]}"
+                return f"they cannot be installed: {done.stderr.strip()[-300:]}"
     return python
 
 

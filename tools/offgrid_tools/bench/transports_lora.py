@@ -29,7 +29,7 @@ from offgrid_transports.transport import BROADCAST
 
 LOSSES = (0, 10, 20)  # percent
 SIZE_BYTES = 10_000
-ROUNDS, ROUNDS_QUICK = 5, 1
+ROUNDS, ROUNDS_QUICK = 7, 1
 THEIR_S, THEIR_S_QUICK = 150.0, 60.0
 MEET_S, LINK_S = 180.0, 60.0
 STATS_S = 2.5  # in which the emulators write what they have counted
@@ -62,7 +62,7 @@ def measure(plan: Plan) -> list[Figure]:
     if isinstance(python, str):
         plan.say(f"transports: {python}")
     with ThreadPoolExecutor(len(LOSSES)) as pool:
-        seen = list(pool.map(partial(_measure_one, plan, python if isinstance(python, Path) else None), LOSSES))
+        seen = list(pool.map(partial(_at, plan, python if isinstance(python, Path) else None), LOSSES))
     limit_s = plan.rounds(int(THEIR_S), int(THEIR_S_QUICK))
     figures = [_share(loss, one, limit_s) for loss, one in zip(LOSSES, seen, strict=True)]
     if seen[1].theirs:
@@ -97,12 +97,12 @@ def _share_of(seconds: float) -> float:
     return SIZE_BYTES * 8 / SF7.bitrate_bps / seconds
 
 
-def _measure_one(plan: Plan, python: Path | None, loss: int) -> Seen:
+def _at(plan: Plan, python: Path | None, loss: int) -> Seen:
     folder = plan.folder / f"lora{loss}"
     folder.mkdir()
     regions = folder / "regions.toml"
     regions.write_text(ANY_REGION, encoding="utf-8")
-    seen, limit_s = Seen(), plan.rounds(int(THEIR_S), int(THEIR_S_QUICK))
+    seen = Seen()
     with ExitStack() as stack:
         ours = stack.enter_context(_air(folder / "ours", loss))
         specs = [f"lora:{port}?region=BENCH&regions={regions}&sf=7" for port in ours.ports]
@@ -110,27 +110,27 @@ def _measure_one(plan: Plan, python: Path | None, loss: int) -> Seen:
         if line_of(serving, 30) != "ready":
             raise RuntimeError("our answering end did not start")
         theirs = _theirs(stack, python, folder, loss, seen) if python is not None else None
-        for number in range(plan.rounds(ROUNDS, ROUNDS_QUICK)):
-            seen.ours.append(_share_of(asyncio.run(_our_seconds(specs[0]))))
-            if theirs is not None:
-                seen.theirs.append(_their_share(theirs, limit_s, seen))
-            said = f", Reticulum {seen.theirs[-1]:.2f}" if seen.theirs else ""
-            plan.say(f"transports: LoRa, {loss} % loss, run {number + 1}: {seen.ours[-1]:.2f} of the rate{said}")
+        asyncio.run(_rounds(plan, specs[0], theirs, loss, seen))
     return seen
 
 
-async def _our_seconds(spec: str) -> float:
+async def _rounds(plan: Plan, spec: str, theirs: Reticulum | None, loss: int, seen: Seen) -> None:
+    """Ours and theirs in turn."""
+    limit_s = plan.rounds(int(THEIR_S), int(THEIR_S_QUICK))
     end = LinkEnd(NAMES[0], spec)
     await end.ready()
     end.introduce(NAMES[1], BROADCAST)
     await end.call(NAMES[1], TAKE, b"")
-    body = os.urandom(SIZE_BYTES)
-    began = time.perf_counter()
-    await end.call(NAMES[1], TAKE, body)
-    took_s = time.perf_counter() - began
+    for number in range(plan.rounds(ROUNDS, ROUNDS_QUICK)):
+        body, began = os.urandom(SIZE_BYTES), time.perf_counter()
+        await end.call(NAMES[1], TAKE, body)
+        seen.ours.append(_share_of(time.perf_counter() - began))
+        said = ""
+        if theirs is not None:
+            seen.theirs.append(await asyncio.to_thread(_their_share, theirs, limit_s, seen))
+            said = f", Reticulum {seen.theirs[-1]:.2f}"
+        plan.say(f"transports: LoRa, {loss} % loss, run {number + 1}: {seen.ours[-1]:.2f} of the rate{said}")
     end.endpoint.close()
-    await asyncio.sleep(0.5)  # the port is another one's next
-    return took_s
 
 
 def _theirs(stack: ExitStack, python: Path, folder: Path, loss: int, seen: Seen) -> Reticulum | None:
