@@ -106,7 +106,7 @@ def test_it_outlives_its_session() -> None:
     for endpoint, peer in ((watched.world.node, "admin"), (watched.world.endpoints["admin"], NODE)):
         session = endpoint.session_of(peer)
         assert session is not None
-        endpoint._end(watched.world.clock.mono_ms, endpoint._bounds[session.ours], "killed")
+        endpoint._sessions.end(watched.world.clock.mono_ms, endpoint._sessions._bounds[session.ours], "killed")
     watched.push(2, 3)
     watched.run_until(lambda: len(watched.told) == 3)
     assert (watched.told, watched.ends) == ([1, 2, 3], [])

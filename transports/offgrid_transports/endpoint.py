@@ -7,8 +7,7 @@ received.
 
 from __future__ import annotations
 
-import math
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from random import Random
 
@@ -18,30 +17,26 @@ from offgrid_transports.bound import Bound
 from offgrid_transports.calls import CallRefused, Done, End, Reply
 from offgrid_transports.dispatch import Dispatch
 from offgrid_transports.gathering import Gathering, NoRoom
-from offgrid_transports.handshake import HELLO, SID_BYTES, WELCOME, Door, Greeted, Own
+from offgrid_transports.handshake import HELLO, SID_BYTES, WELCOME, Door, Own
 from offgrid_transports.noise import HandshakeFailed
-from offgrid_transports.packing import Packing, Words
+from offgrid_transports.packing import Packing
 from offgrid_transports.path import Path
 from offgrid_transports.peers import WAITING_MAX, Peer, Peers, Waiting
 from offgrid_transports.pump import Pump
-from offgrid_transports.records import Echo, Record, RecordError, Said, Signal, Whole, parse
+from offgrid_transports.reception import Reception
+from offgrid_transports.records import Echo, RecordError, Said, Signal
 from offgrid_transports.roads import Road
 from offgrid_transports.sealing import NotOpened
 from offgrid_transports.session import FRAME_TYPE, Content, Session
+from offgrid_transports.sessions import Sessions
 from offgrid_transports.shared_frames import CODED
 from offgrid_transports.spending import Spending
 from offgrid_transports.steering import Steering
 from offgrid_transports.timers import Timers
 from offgrid_transports.transport import BROADCAST, Priority, Schedule, Transport, TransportError
 
-SESSIONS_MAX = 1024
-SESSIONS_PER_PEER = 4  # whether the other side has replaced one as well is not known, so some are kept
 SILENT_WAITS = 6  # in a row without any frame, after which a new session is sought beside the old one
 ENDED_WAITS = 9  # after which one that was replaced ends: the later waits are long, and calls are lost with it
-STRANGER = "stranger "  # begins the name of who has a session and is nobody that is known
-STRANGERS_MAX = 64
-HANDSHAKES = "handshakes"  # for whom time is counted that strangers have used
-UNCONFIRMED_MS = 600_000.0  # a session is kept whose peer has sent nothing under its keys
 RENEW_MS = 60_000.0  # at most that often is a session replaced because it does not read what comes
 
 
@@ -74,22 +69,32 @@ class Endpoint:
         """A link came up or went, or has other neighbours."""
         self.is_taken: Callable[[int], bool] = lambda number: False
         """No session gets such a number: it is a label of this node's."""
-        self._identify, self._now_ms, self._rng = identify, now_ms, rng
         self.on_coded: Callable[[bytes], None] = lambda frame: None
         """A frame that is for all who hear it. May raise RecordError."""
         self.own, self.rng, self.packing = own, rng, Packing()
+        self._now_ms, self._rng = now_ms, rng
         self.now_ms: Callable[[], float] = now_ms
         self.later: Schedule = schedule
-        self._door = Door(own, self._new_sid)
-        self._gathering, self._kept = gathering or Gathering(), kept or Kept()
-        self._gathering.on_evicted = self._on_evicted
         self._timers = Timers()
         self._dispatch = Dispatch()
-        self._bounds: OrderedDict[int, Bound] = OrderedDict()  # by our number, the one used longest ago first
         self._pump = Pump(now_ms, schedule, self._timers, self._dispatch, self._on_timer)
         self._steering = Steering(self._timers, rng, self._dispatch.queue, self._pump.owe, self._touch)
-        self._peers = Peers(
-            own, self._timers, rng, stamp, self._steering, self._dispatch.queue, self._finish, self.packing
+        queue = self._dispatch.queue
+        self._peers = Peers(own, self._timers, rng, stamp, self._steering, queue, self._finish, self.packing)
+        self._sessions = Sessions(
+            self._peers, self._steering, self._timers, self._dispatch, gathering or Gathering(), kept or Kept(), now_ms
+        )
+        self._reception = Reception(
+            Door(own, self._new_sid),
+            identify,
+            self._peers,
+            self._sessions,
+            self._steering,
+            self._timers,
+            self.packing,
+            queue,
+            self._on_contents,
+            self._call,
         )
 
     # ---- links and peers
@@ -119,20 +124,15 @@ class Endpoint:
 
     def uses(self, transport: Transport) -> bool:
         """A session or a peer is reached there."""
-        sessions = (bound.session.path.transport is transport for bound in self._bounds.values())
-        return any(sessions) or self._peers.use(transport)
+        return self._sessions.use(transport) or self._peers.use(transport)
 
     def knows_number(self, number: int) -> bool:
         """Frames that bear it are for a session here, or for one that begins."""
-        return number in self._bounds or self._peers.saying_hello(number)
+        return number in self._sessions or self._peers.saying_hello(number)
 
     def number_for(self, is_peer: Callable[[bytes], bool], theirs: int) -> int | None:
         """This side's number of the session to which the peer with such a public key has given that other one."""
-        for number, bound in reversed(self._bounds.items()):
-            peer = self._peers.get(bound.session.peer) if bound.session.theirs == theirs else None
-            if peer is not None and is_peer(peer.public):
-                return number
-        return None
+        return self._sessions.number_for(is_peer, theirs)
 
     def introduce(self, name: str, public: bytes, path: Path) -> None:
         """How to reach a peer, and what it proves itself by."""
@@ -149,7 +149,7 @@ class Endpoint:
         if peer.bound is not None:
             self._steering.steer(self._now_ms(), peer.bound)
         elif peer.hello is None:
-            peer.path = self._steering.better(name, peer.path) or peer.path
+            peer.path = self._steering.first(name, peer.path)
         self._pump.turn()
 
     def call(
@@ -173,7 +173,7 @@ class Endpoint:
             self._call(now_ms, peer.bound, call)
         elif self._peers.wait(peer, call):
             if peer.hello is None:
-                peer.path = self._steering.better(name, peer.path) or peer.path
+                peer.path = self._steering.first(name, peer.path)
             self._peers.greet(now_ms, peer, self._new_sid)
         else:
             self._finish(done, Reply(End.REFUSED, detail=f"{WAITING_MAX} calls wait for a session already"))
@@ -189,7 +189,7 @@ class Endpoint:
         priority: Priority = Priority.JOB,
     ) -> bool:
         """Answers a request, once; False when nobody waits for it any more. Raises MessageTooLarge."""
-        bound = self._bounds.get(request.session)
+        bound = self._sessions.get(request.session)
         if bound is None or bound.session.peer != request.peer:
             return False
         now_ms = self._now_ms()
@@ -247,8 +247,8 @@ class Endpoint:
         now_ms = self._now_ms()
         for transport in self._dispatch.transports:
             transport.close()
-        for bound in list(self._bounds.values()):
-            self._end(now_ms, bound, "the links were closed")
+        for bound in self._sessions:
+            self._sessions.end(now_ms, bound, "the links were closed")
         self._peers.close("the links were closed")
         self._pump.tell()
 
@@ -256,12 +256,12 @@ class Endpoint:
         peer = self._peers.get(name)
         if peer is None or peer.public != public:
             peer = self._peers.meet(name, public, path, chosen=chosen)
-        self._steering.heard(self._now_ms(), name, path)
+        self._steering.heard(self._now_ms(), name, path, proved=False)
         return peer
 
     def _on_change(self, transport: Transport) -> None:
         """What went over a link that is down goes on over another one."""
-        for bound in self._bounds.values():
+        for bound in self._sessions:
             if bound.session.path.transport is transport and not transport.up:
                 self._steering.on_failed(self._now_ms(), bound)
 
@@ -274,9 +274,11 @@ class Endpoint:
             if kind == FRAME_TYPE:
                 self._on_session_frame(now_ms, path, frame)
             elif kind == HELLO:
-                self._on_hello(now_ms, path, frame)
+                if not self._reception.on_hello(now_ms, path, frame):
+                    self.counts["frames_of_others"] += 1
             elif kind == WELCOME:
-                self._on_welcome(now_ms, path, frame)
+                if not self._reception.on_welcome(now_ms, path, frame):
+                    self.counts["frames_of_others"] += 1
             elif kind == BEACON:
                 self._pump.owe(lambda: self.on_beacon(path, frame))
             elif kind == CODED:
@@ -292,7 +294,7 @@ class Endpoint:
         self._pump.turn()
 
     def _on_session_frame(self, now_ms: float, path: Path, frame: bytes) -> None:
-        bound = self._bounds.get(int.from_bytes(frame[1 : 1 + SID_BYTES]))
+        bound = self._sessions.get(int.from_bytes(frame[1 : 1 + SID_BYTES]))
         if bound is None:
             self.counts["frames_of_others"] += 1
             return
@@ -300,15 +302,15 @@ class Endpoint:
             count, contents = bound.session.on_frame(now_ms, frame, path)
         finally:
             self._renew(now_ms, bound)
-        self._bounds.move_to_end(bound.session.ours)
-        self._steering.heard(now_ms, bound.session.peer, path)
+        self._sessions.used(bound)
+        self._steering.heard(now_ms, bound.session.peer, path, proved=True)
         echoes = [content for content in contents if isinstance(content, Echo)]
         for echo in echoes:
             self._steering.on_echo(now_ms, bound, path, echo)
         if path != bound.session.path and bound.session.is_newest(count) and not echoes:
             self._follow(bound, path)
         if not bound.confirmed:
-            self._confirm(now_ms, bound)
+            self._reception.confirm(now_ms, bound)
         self._on_contents(now_ms, bound, contents, count)
         for outgoing in bound.session.take_done():
             if outgoing.request:
@@ -347,98 +349,13 @@ class Endpoint:
                     self.counts["frames_without_room"] += 1
                     bound.session.unhear(count)
 
-    # ---- handshakes
-
-    def _on_hello(self, now_ms: float, path: Path, frame: bytes) -> None:
-        if not self._door.is_meant(frame):
-            self.counts["frames_of_others"] += 1
-            return
-        known = self._door.answered(frame)
-        if known is not None and known[0] in self._bounds:
-            self._dispatch.queue(path, known[1], HANDSHAKES)
-            return
-        greeted = self._door.greet(now_ms, frame)
-        records = parse(greeted.records)
-        name = self._identify(greeted.public)
-        if name is None and self._strangers >= STRANGERS_MAX:
-            raise HandshakeFailed(f"{STRANGERS_MAX} strangers are here already")
-        self._welcome(now_ms, name, greeted, records, path)
-        self._door.keep(frame, greeted)
-        self._dispatch.queue(path, greeted.frame, name or HANDSHAKES)
-
-    def _welcome(self, now_ms: float, known: str | None, greeted: Greeted, records: list[Record], path: Path) -> None:
-        """What comes with a hello is taken at once from somebody known, unless it may be a recording. This side's calls
-        take to the new session only when a frame under its keys has come, or where they have no other."""
-        name = known or f"{STRANGER}{greeted.public.hex()}"
-        peer = self._peers.get(name)
-        if peer is None or peer.public != greeted.public:
-            peer = self._peers.meet(name, greeted.public, path, chosen=False)
-        self._steering.heard(now_ms, name, path)
-        words = Words(self.packing, greeted.dictionary)
-        session = Session(name, greeted.ours, greeted.theirs, greeted.suite, greeted.keys, path, words)
-        bound = self._bind(now_ms, session, confirmed=False)
-        bound.held = [record for record in records if isinstance(record, Whole) and record.request]
-        trusted = known is not None and greeted.fresh
-        if trusted:
-            held, bound.held = bound.held, []
-            self._on_contents(now_ms, bound, held, 0)
-        if not trusted:
-            self._timers.set(("unconfirmed", session.ours), math.ceil(now_ms + UNCONFIRMED_MS))
-        elif peer.bound is None:
-            self._settle_in(now_ms, peer, bound)
-        else:  # it may have got its answer and be silent for long, and then call again
-            waiting = [each for each in self._bounds.values() if each.session.peer == name and not each.confirmed]
-            for each in waiting[:-SESSIONS_PER_PEER]:
-                self._end(now_ms, each, "the peer began anew")
-
-    @property
-    def _strangers(self) -> int:
-        return sum(bound.session.peer.startswith(STRANGER) for bound in self._bounds.values())
-
-    def _on_welcome(self, now_ms: float, path: Path, frame: bytes) -> None:
-        welcomed = self._peers.on_welcome(frame)
-        if welcomed is None:
-            self.counts["frames_of_others"] += 1
-            return
-        peer = welcomed.peer
-        self._steering.heard(now_ms, peer.name, path)
-        words = Words(self.packing)
-        session = Session(peer.name, welcomed.ours, welcomed.theirs, welcomed.suite, welcomed.keys, path, words)
-        bound = self._bind(now_ms, session, confirmed=True)
-        if welcomed.early is not None:
-            self._call(now_ms, bound, welcomed.early, early=True)
-        elif welcomed.spoke:
-            bound.calls.skip()
-        self._settle_in(now_ms, peer, bound)
-
-    def _confirm(self, now_ms: float, bound: Bound) -> None:
-        bound.confirmed = True
-        self._timers.set(("unconfirmed", bound.session.ours), None)
-        held, bound.held = bound.held, []
-        self._on_contents(now_ms, bound, held, 0)
-        peer = self._peers.get(bound.session.peer)
-        if peer is not None:
-            self._settle_in(now_ms, peer, bound)
-
-    def _settle_in(self, now_ms: float, peer: Peer, bound: Bound) -> None:
-        """This session takes the place of the one before, which is kept for what its peer still says there."""
-        before, peer.bound = peer.bound, bound
-        if before is not None and before is not bound:
-            before.session.wake(now_ms)
-            self._touch(before)
-        others = [each for each in self._bounds.values() if each.session.peer == peer.name and each is not bound]
-        if sum(each.confirmed for each in others) >= SESSIONS_PER_PEER:
-            self._end(now_ms, _least([each for each in others if each.confirmed]), "the peer has begun anew repeatedly")
-        for call in self._peers.take_waiting(peer):
-            self._call(now_ms, bound, call)
-
     # ---- time
 
     def _on_timer(self, now_ms: float, key: Hashable) -> None:
         assert isinstance(key, tuple)
         what, name = key
         if what == "session":
-            bound = self._bounds.get(name)
+            bound = self._sessions.get(name)
             if bound is not None:
                 bound.session.on_timer(now_ms)
                 self._steering.on_silence(now_ms, bound)
@@ -452,12 +369,12 @@ class Endpoint:
         elif what == "echo":
             self._steering.on_no_echo(now_ms, name)
         elif what == "unconfirmed":
-            bound = self._bounds.get(name)
+            bound = self._sessions.get(name)
             if bound is not None:
-                self._end(now_ms, bound, "nobody took it up")
+                self._sessions.end(now_ms, bound, "nobody took it up")
         else:
             side, _, ours = what.partition(" ")
-            bound = self._bounds.get(int(ours))
+            bound = self._sessions.get(int(ours))
             if bound is not None:
                 (bound.calls if side == "calls" else bound.answers).on_timer(now_ms, name)
                 self._touch(bound)
@@ -477,21 +394,13 @@ class Endpoint:
             if silent >= SILENT_WAITS:
                 self._peers.greet(now_ms, peer, self._new_sid)
         elif silent >= ENDED_WAITS:
-            self._end(now_ms, bound, "the peer began anew")
+            self._sessions.end(now_ms, bound, "the peer began anew")
 
     def _touch(self, bound: Bound) -> None:
         """It may have something to send."""
         self._dispatch.add(bound.session)
 
     # ---- sessions and calls
-
-    def _bind(self, now_ms: float, session: Session, *, confirmed: bool) -> Bound:
-        bound = Bound(session, self._gathering, self._timers, self._kept, confirmed=confirmed)
-        self._bounds[session.ours] = bound
-        if len(self._bounds) > SESSIONS_MAX:
-            others = [each for each in self._bounds.values() if each is not bound]
-            self._end(now_ms, _least(others), "there are too many sessions")
-        return bound
 
     def _call(self, now_ms: float, bound: Bound, call: Waiting, *, early: bool = False) -> None:
         done, left_ms = call.done, call.deadline_ms - now_ms
@@ -509,36 +418,11 @@ class Endpoint:
             self._finish(done, Reply(End.REFUSED, detail=str(refused)))
         self._touch(bound)
 
-    def _end(self, now_ms: float, bound: Bound, detail: str) -> None:
-        session = bound.session
-        del self._bounds[session.ours]
-        self._dispatch.drop(session)
-        self._steering.forget_session(session)
-        for what in ("session", "unconfirmed"):
-            self._timers.set((what, session.ours), None)
-        bound.calls.abandon(now_ms, detail)
-        bound.answers.close_all(now_ms)
-        peer = self._peers.get(session.peer)
-        if peer is not None and peer.bound is bound:
-            peer.bound, peer.path = None, session.path
-
     def _finish(self, done: Done, reply: Reply) -> None:
         self._pump.owe(lambda: done(reply))
-
-    def _on_evicted(self, name: str, call: Hashable) -> None:
-        side, _, ours = name.partition(" ")
-        bound = self._bounds.get(int(ours))
-        if bound is not None and side == "answers" and isinstance(call, int):
-            bound.answers.on_evicted(self._now_ms(), call)
-            self._touch(bound)
 
     def _new_sid(self) -> int:
         while True:
             sid = self._rng.getrandbits(8 * SID_BYTES)
             if sid and not self.knows_number(sid) and not self.is_taken(sid):
                 return sid
-
-
-def _least(bounds: list[Bound]) -> Bound:
-    """Whose end matters least; of equals the one that was used longest ago, which stands first."""
-    return min(bounds, key=lambda each: (each.confirmed, each.busy))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from offgrid_transports.answers import Request
-from offgrid_transports.endpoint import STRANGER, Endpoint
+from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.long_messages import (
     ASK_WRITTEN,
     BLOCK_BYTES_MAX,
@@ -29,6 +29,7 @@ from offgrid_transports.messages import BODY_BYTES_MAX, METHOD_MAX
 from offgrid_transports.packing import PackingError
 from offgrid_transports.records import RecordError, read_varint, varint
 from offgrid_transports.shared_frames import ASK_SHARED, Overheard, read_ask
+from offgrid_transports.sessions import STRANGER
 from offgrid_transports.transport import Priority
 
 OWN_METHODS = (READ, WRITE, ASK_WRITTEN, ASK_SHARED)

@@ -45,6 +45,8 @@ class Road:
     failed_ms: float = -math.inf
     """When there was last no word though there was time for it."""
     measured: Measured | None = None
+    proved: bool = False
+    """A frame that only the peer can have sealed came there; else somebody has said that it is there."""
 
     @property
     def usable(self) -> bool:
@@ -83,15 +85,17 @@ class Roads:
     def get(self, path: Path) -> Road | None:
         return self._roads.get(path)
 
-    def heard(self, now_ms: float, path: Path) -> None:
-        """A frame of the peer came there. One too many takes the place of the one heard longest ago."""
+    def heard(self, now_ms: float, path: Path, *, proved: bool) -> None:
+        """A frame of the peer came there. One too many takes the place of the one heard longest ago, of those first
+        that are not proved: whoever says falsely where a peer is drives out no road that leads there."""
         road = self._roads.pop(path, None) or Road(path, now_ms)
         road.heard_ms = max(road.heard_ms, now_ms)
         if road.heard_ms == road.failed_ms:
             road.failed_ms = -math.inf
+        road.proved |= proved
         self._roads[path] = road
         if len(self._roads) > ROADS_MAX:
-            del self._roads[next(iter(self._roads))]
+            del self._roads[min(self._roads, key=lambda each: self._roads[each].proved)]
 
     def measured(self, path: Path, measured: Measured) -> None:
         road = self._roads.get(path)
@@ -108,6 +112,11 @@ class Roads:
         """That link is gone."""
         self._roads = {path: road for path, road in self._roads.items() if path.transport is not transport}
 
+    def first(self) -> Path | None:
+        """To begin a session with: one that is proved, if there is one."""
+        proved = [road for road in self._roads.values() if road.usable and road.proved]
+        return min(proved, key=lambda road: self._cost(road, SHORT_BYTES)).path if proved else self.best()
+
     def best(self, length: int = SHORT_BYTES, priority: Priority = Priority.JOB) -> Path | None:
         """For a message of so many bytes; where none is usable the one that failed longest ago, of those whose link
         is up."""
@@ -122,7 +131,9 @@ class Roads:
         best, own = self.best(length, priority), self._roads.get(path)
         if best is None or best == path:
             return None
-        if own is None or not own.usable:
+        if own is None:  # it was chosen, and nothing has come there yet
+            return None
+        if not own.usable:
             return best
         margin = MARGIN * self._cost(self._roads[best], length, priority)
         return best if margin < self._cost(own, length, priority) else None

@@ -61,18 +61,18 @@ class Steering:
 
     # ---- what is known
 
-    def heard(self, now_ms: float, peer: str, path: Path) -> None:
-        """A frame of that peer came there."""
-        self._of(peer).heard(now_ms, path)
+    def heard(self, now_ms: float, peer: str, path: Path, *, proved: bool) -> None:
+        """A frame of that peer came there, `proved`: one that only it can have sealed."""
+        self._of(peer).heard(now_ms, path, proved=proved)
 
     def roads(self, peer: str, session: Session | None) -> list[Road]:
         """The best first."""
         self._note(peer, session)
         return self._of(peer).all()
 
-    def better(self, peer: str, path: Path) -> Path | None:
-        """Than that one, clearly."""
-        return self._of(peer).better(path)
+    def first(self, peer: str, path: Path) -> Path:
+        """To begin a session with; `path` where nothing better is known."""
+        return self._of(peer).first() or path
 
     def frame_bytes(self, peer: str) -> int:
         """What every road to it takes."""
@@ -102,7 +102,7 @@ class Steering:
         if better is None:
             return
         own = roads.get(session.path)
-        if own is None or not own.usable:
+        if own is not None and not own.usable:
             self._move(now_ms, bound, better)
         elif now_ms - self._moved_ms.get(session.ours, -math.inf) >= SETTLED_MS:
             self._ask(now_ms, session, better, None)

@@ -13,11 +13,12 @@ from virtual_link import CLEAN, Node, VirtualTime, key_of, network
 
 from offgrid_transports.answers import Kept
 from offgrid_transports.calls import CALLS_MAX, End
-from offgrid_transports.endpoint import SESSIONS_PER_PEER, SILENT_WAITS, STRANGERS_MAX, UnknownPeer
+from offgrid_transports.endpoint import SILENT_WAITS, UnknownPeer
 from offgrid_transports.gathering import MESSAGE_BYTES_MAX, Gathering, MessageTooLarge
 from offgrid_transports.handshake import HELLO, HELLO_BYTES, WELCOME_BYTES, Own
 from offgrid_transports.memory import Faults, MemoryNetwork, MemoryTransport
 from offgrid_transports.peers import WAITING_MAX
+from offgrid_transports.reception import SESSIONS_PER_PEER, STRANGERS_MAX
 from offgrid_transports.transport import Priority
 
 ROUGH = Faults(loss=0.2, duplicate=0.1, delay_ms=10, jitter_ms=20)
@@ -359,13 +360,13 @@ class TestSessions:
             client = Node(world, net.attach("client"), "client")
             client.knows("server")
         warm(world, client)
-        assert len(server.endpoint._bounds) <= SESSIONS_PER_PEER + 1
+        assert len(server.endpoint._sessions._bounds) <= SESSIONS_PER_PEER + 1
 
     def test_without_the_meshs_secret_there_is_none(self) -> None:
         world = VirtualTime()
         net = network(world)
         server = Node(world, net.attach("server"), "server", strangers=True)
-        server.endpoint._door._own = Own(key_of("server"), bytes(32))
+        server.endpoint._reception._door._own = Own(key_of("server"), bytes(32))
         client = Node(world, net.attach("client"), "client")
         client.knows("server")
         client.call("server", b"x", timeout_ms=5_000)

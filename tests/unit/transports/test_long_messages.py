@@ -107,7 +107,7 @@ class Wire:
         for node, peer in ((self.a, "b"), (self.b, "a")):
             session = node.endpoint.session_of(peer)
             assert session is not None
-            node.endpoint._end(self.time.now_ms, node.endpoint._bounds[session.ours], "killed")
+            node.endpoint._sessions.end(self.time.now_ms, node.endpoint._sessions._bounds[session.ours], "killed")
 
 
 def test_a_shard_of_5_mb_comes_whole_though_its_session_is_lost() -> None:

@@ -24,7 +24,7 @@ class Link(StillLink):
 def roads(*paths: Path, price: float = 0.0) -> Roads:
     made = Roads(lambda transport: price if transport.shared else 0.0)
     for path in paths:
-        made.heard(0, path)
+        made.heard(0, path, proved=True)
     return made
 
 
@@ -66,7 +66,7 @@ def test_one_that_brings_no_word_is_left_until_the_peer_is_heard_there_again() -
     made.failed(10, FAST)
     assert made.best() == SLOW
     assert made.better(FAST) == SLOW
-    made.heard(11, FAST)
+    made.heard(11, FAST, proved=True)
     assert made.best() == FAST
 
 
@@ -106,11 +106,21 @@ def test_there_are_only_so_many_and_the_one_heard_longest_ago_gives_way() -> Non
     link: Transport = Link(1)
     made = roads()
     for number in range(ROADS_MAX + 2):
-        made.heard(number, Path(link, str(number)))
-    made.heard(100, Path(link, "2"))
-    made.heard(101, Path(link, "new"))
+        made.heard(number, Path(link, str(number)), proved=True)
+    made.heard(100, Path(link, "2"), proved=True)
+    made.heard(101, Path(link, "new"), proved=True)
     assert len(made) == ROADS_MAX
     assert {road.path.address for road in made.all()} == {"2", "new", *map(str, range(4, ROADS_MAX + 2))}
+
+
+def test_who_says_falsely_where_a_peer_is_drives_out_no_road_that_leads_there() -> None:
+    link: Transport = Link(0.001)
+    made = roads(SLOW)
+    for number in range(100):
+        made.heard(number, Path(link, f"false {number}"), proved=False)
+    assert made.get(SLOW) is not None
+    assert made.first() == SLOW
+    assert made.best() != SLOW, "it is worth an echo"
 
 
 def test_nothing_known_is_no_road() -> None:
