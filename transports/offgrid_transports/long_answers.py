@@ -28,8 +28,8 @@ from offgrid_transports.long_messages import (
 from offgrid_transports.messages import BODY_BYTES_MAX, METHOD_MAX
 from offgrid_transports.packing import PackingError
 from offgrid_transports.records import RecordError, read_varint, varint
-from offgrid_transports.shared_frames import ASK_SHARED, Overheard, read_ask
 from offgrid_transports.sessions import STRANGER
+from offgrid_transports.shared_frames import ASK_SHARED, Overheard, read_ask
 from offgrid_transports.transport import Priority
 
 OWN_METHODS = (READ, WRITE, ASK_WRITTEN, ASK_SHARED)

@@ -39,7 +39,9 @@ def node_on(name: str) -> tuple[Endpoint, Transport]:
 def end_session(endpoint: Endpoint, peer: str) -> None:
     session = endpoint.session_of(peer)
     assert session is not None
-    endpoint._end(endpoint.now_ms(), endpoint._bounds[session.ours], "killed")
+    bound = endpoint._sessions.get(session.ours)
+    assert bound is not None
+    endpoint._sessions.end(endpoint.now_ms(), bound, "killed")
 
 
 def test_5_mb_over_udp_at_5_percent_loss() -> None:
