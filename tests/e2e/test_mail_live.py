@@ -71,7 +71,6 @@ def test_a_message_and_a_job_wait_for_a_node_that_is_away_and_the_answers_for_th
         assert (shown.code, shown.out) == (0, "hi"), shown.said
         assert "answered" in offgrid(alice, "mail", "sent").out
         assert held(box) == 0
-        started(mesh, "carol")
 
 
 def _inbox(node: LocalNode) -> list[dict[str, str]]:
