@@ -132,6 +132,15 @@ class PacketLinks:
         """The links and how `[links]` describes them, in the order they were opened."""
         return self._texts
 
+    def via(self, transport: Transport) -> str:
+        """How `[links]` describes a link; of a way over others who they are."""
+        if (text := self._texts.get(transport)) is not None:
+            return text
+        node = self._relay.node_behind(transport) if self._relay is not None else None
+        member = next((each for tag, each in self._tags.items() if tag.startswith(node)), "") if node else ""
+        hops = self.hops_to(member)
+        return "a link that is gone" if node is None else "over " + ("others" if hops is None else ", ".join(hops))
+
     # ---- as a road
 
     @property

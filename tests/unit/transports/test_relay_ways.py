@@ -6,9 +6,8 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from relay_world import MemoryMesh, Mesh, RadioMesh, RelayNode
-from virtual_link import public_of
 
+from offgrid_tools.emulators.relay_mesh import MemoryMesh, Mesh, RadioMesh, RelayNode
 from offgrid_transports.calls import End
 from offgrid_transports.memory import Faults
 from offgrid_transports.relay.frames import Kind
@@ -18,31 +17,21 @@ from offgrid_transports.transport import BROADCAST
 RANDOM = Random(1).randbytes(32)  # what cannot be said in fewer bytes
 
 
-def beacons(mesh: Mesh) -> None:
-    for node in mesh.nodes:
-        node.beacon()
-        mesh.run(1)
-
-
 def asked(mesh: Mesh, node: RelayNode, peer: str, body: bytes, seconds: float = 120) -> bytes:
-    node.replies.clear()
-    node.call(peer, body, seconds * 1000)
-    until_ms = mesh.now_ms() + seconds * 1000 + 1000
-    while not node.replies and mesh.now_ms() < until_ms:
-        mesh.run(0.1)
-    assert [reply.end for reply in node.replies] == [End.OK], node.replies
-    return node.replies[0].body
+    reply = mesh.asked(node, peer, body, seconds * 1000)
+    assert reply.end is End.OK, reply
+    return reply.body
 
 
 @pytest.mark.parametrize("kind", [MemoryMesh, RadioMesh])
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_a_node_that_nobody_hears_directly_is_found_and_called(kind: type[MemoryMesh | RadioMesh], count: int) -> None:
     mesh = kind(count)
-    beacons(mesh)
+    mesh.beacons()
     first, last = mesh.nodes[0], mesh.nodes[-1]
     assert asked(mesh, first, last.name, b"hello") == b"re:hello"
     assert asked(mesh, last, first.name, b"back") == b"re:back", "the other way round"
-    assert first.relay.hops_to(public_of(last.name)) is not None
+    assert first.relay.hops_to(last.public) is not None
     assert mesh.total("searches") <= 1, "and whoever was found knows the way back"
 
 
@@ -50,7 +39,7 @@ def test_a_call_of_32_bytes_over_two_hops_takes_twice_the_air_of_one() -> None:
     mesh = RadioMesh(3)
     for node in mesh.nodes:
         node.handle = lambda request: request.body
-    beacons(mesh)
+    mesh.beacons()
     asked(mesh, mesh.nodes[0], "n2", RANDOM)
     mesh.run(60)
     before = mesh.air_ms
@@ -63,7 +52,7 @@ def test_calls_over_three_relays_that_lose_13_percent_on_each_hop_all_come_throu
     mesh, calls = RadioMesh(5), 100
     for node in mesh.nodes:
         node.handle = lambda request: request.body
-    beacons(mesh)
+    mesh.beacons()
     asked(mesh, mesh.nodes[0], "n4", RANDOM)
     mesh.run(60)
     before = mesh.air_ms
@@ -83,7 +72,7 @@ def test_calls_over_three_relays_that_lose_13_percent_on_each_hop_all_come_throu
 def test_ten_kilobytes_over_two_hops_take_their_share_of_the_channel(count: int, loss: float, least: float) -> None:
     mesh, body = RadioMesh(count), Random(1).randbytes(10_000)
     mesh.nodes[-1].handle = lambda request: request.body[-10:]
-    beacons(mesh)
+    mesh.beacons()
     asked(mesh, mesh.nodes[0], f"n{count - 1}", b"")
     mesh.channel.loss, began_ms = loss, mesh.now_ms()
     assert asked(mesh, mesh.nodes[0], f"n{count - 1}", body, 3_600) == body[-10:]
@@ -95,13 +84,13 @@ def test_where_one_way_breaks_another_is_found_and_the_session_goes_on() -> None
     mesh = MemoryMesh(5, faults=Faults(delay_ms=5))
     edges = {(0, 1), (1, 2), (0, 3), (3, 2), (2, 4)}
     mesh.hears = lambda a, b: (min(a, b), max(a, b)) in edges or (a, b) in edges or (b, a) in edges
-    beacons(mesh)
+    mesh.beacons()
     first, last = mesh.nodes[0], mesh.nodes[4]
     assert asked(mesh, first, "n4", b"1") == b"re:1"
     session = first.endpoint.session_of("n4")
-    by = first.relay.hops_to(public_of("n4"))
+    by = first.relay.hops_to(last.public)
     assert by is not None
-    taken = 1 if by[0] == name_of(public_of("n1"))[:2] else 3
+    taken = 1 if by[0] == name_of(mesh.nodes[1].public)[:2] else 3
     edges = {(a, b) for a, b in edges if taken not in (a, b)}
     assert asked(mesh, first, "n4", b"2") == b"re:2"
     assert first.endpoint.session_of("n4") is session
@@ -110,7 +99,7 @@ def test_where_one_way_breaks_another_is_found_and_the_session_goes_on() -> None
 
 def test_who_does_not_relay_hands_nothing_on() -> None:
     mesh = MemoryMesh(3, hands_on=False)
-    beacons(mesh)
+    mesh.beacons()
     mesh.nodes[0].call("n2", b"x", 30_000)
     mesh.run(60)
     assert len(mesh.nodes[0].replies) == 1
@@ -120,24 +109,24 @@ def test_who_does_not_relay_hands_nothing_on() -> None:
 
 def test_nobody_is_looked_for_again_and_again() -> None:
     mesh = MemoryMesh(3)
-    beacons(mesh)
+    mesh.beacons()
     for _ in range(60):
         mesh.nodes[0].call("nobody", b"x", 5_000)
         mesh.run(10)
     assert mesh.total("searches") <= 8
-    assert not mesh.nodes[0].relay.may_reach(public_of("nobody"))
+    assert not mesh.nodes[0].relay.may_reach(mesh.meet("nobody"))
 
 
 def test_a_relay_that_began_anew_is_told_that_it_knows_no_label() -> None:
     mesh = MemoryMesh(3, faults=Faults(delay_ms=5))
-    beacons(mesh)
+    mesh.beacons()
     asked(mesh, mesh.nodes[0], "n2", b"1")
     middle = mesh.nodes[1]
     for link in middle.links:
         link.close()
     middle.relay.close()
     mesh.nodes[1] = RelayNode(mesh, "n1", [mesh.network.attach("n1")], hands_on=True)
-    beacons(mesh)
+    mesh.beacons()
     assert asked(mesh, mesh.nodes[0], "n2", b"2") == b"re:2"
     assert len(mesh.nodes[2].requests) == 2
 
@@ -165,7 +154,7 @@ def test_a_relay_that_does_harm_costs_time_and_nothing_else(harm: str) -> None:
     def harmful(address: str, frame: bytes, *priority: object) -> bool:
         return all([send(address, each) for each in HARMS[harm](rng, frame)] or [True])
 
-    beacons(mesh)
+    mesh.beacons()
     link.send = harmful  # type: ignore[method-assign, assignment]
     for number in range(20):
         body = b"%d" % number
@@ -175,7 +164,7 @@ def test_a_relay_that_does_harm_costs_time_and_nothing_else(harm: str) -> None:
 
 def test_garbage_on_all_labels_harms_nobody() -> None:
     mesh, rng = MemoryMesh(3), Random(3)
-    beacons(mesh)
+    mesh.beacons()
     asked(mesh, mesh.nodes[0], "n2", b"1")
     for _ in range(2_000):
         kind = rng.choice([0x00, 0x01, 0x02, 0x10, 0x20, *Kind])

@@ -115,10 +115,6 @@ def key_of(name: str) -> X25519PrivateKey:
     return key
 
 
-def name_behind(public: bytes) -> str | None:
-    return _NAMES.get(public)
-
-
 def public_of(name: str) -> bytes:
     return key_of(name).public_key().public_bytes_raw()
 

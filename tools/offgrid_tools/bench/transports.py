@@ -12,6 +12,7 @@ PARTS = (
     "offgrid_tools.bench.transports_air",
     "offgrid_tools.bench.transports_udp",
     "offgrid_tools.bench.transports_ble",
+    "offgrid_tools.bench.transports_mesh",
 )
 
 

@@ -7,6 +7,7 @@ not a byte longer for the hops it takes.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class Circuit:
     turn: int = 0
     turned: int = -1  # that OPENED was seen of
     used_ms: float = 0.0
+    asked_ms: float = -math.inf  # when the source last sent OPEN
     quiet_ms: float = 0.0  # until then this end leaves the medium to the hops
     silent: int = 0  # questions since a frame came
     silent_ms: float = 0.0

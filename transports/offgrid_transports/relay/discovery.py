@@ -47,6 +47,7 @@ class _Seen:
     copies: dict[int, int] = field(default_factory=dict)
     answers: tuple[bytes, ...] | None = None  # this node would answer, with that way on
     done: bool = False
+    passed: int = HOPS_MAX + 1  # hops of the shortest answer that went through here
 
 
 @dataclass(slots=True)
@@ -123,6 +124,14 @@ class Discovery:
         seen = self._seen.get((answer.source, answer.number))
         if seen is not None and seen.best.target != self.own:
             seen.done = True
+
+    def may_pass(self, answer: Answer) -> bool:
+        """Of a question that came by here, the first answer, and later ones that name fewer hops."""
+        seen = self._seen.get((answer.source, answer.number))
+        if seen is None or len(answer.hops) >= seen.passed:
+            return False
+        seen.passed = len(answer.hops)
+        return True
 
     # ---- time
 

@@ -25,6 +25,7 @@ GUESS_HOPS = 3  # of a way that is not known yet
 SEARCH_HOPS = 6  # a search takes as long as so many, as a rule
 SILENT_MAX = 6  # questions in a row without any frame back,
 SILENT_TRIPS = 4.0  # for so many round trips, and the way is given up
+OPEN_BYTES = 150  # of an OPEN with a hello in it
 TRIP_MS = 50.0  # at least
 
 
@@ -75,8 +76,8 @@ class Ends:
         self._relayed.move_to_end(name)
         return Path(relayed, relayed.address)
 
-    def has(self, transport: Transport) -> bool:
-        return isinstance(transport, Relayed) and self._relayed.get(transport.name) is transport
+    def name_behind(self, transport: Transport) -> bytes | None:
+        return transport.name if isinstance(transport, Relayed) else None
 
     # ---- what a link says of itself
 
@@ -120,14 +121,13 @@ class Ends:
         if ours is None:
             self._ground.counts["relay_sessionless"] += 1
             return True
-        circuit = self._by_number.get((name, ours))
-        if circuit is not None and circuit.opened:
-            return self._carry(name, circuit, frame, priority)
-        answering = self._opening.answering
+        answering, circuit = self._opening.answering, self._by_number.get((name, ours))
         if answering is not None and answering[0].source == name and answering[0].ours == theirs:
             circuit, asked = answering
             self._bind(circuit, ours)
             return self._opening.say_opened(circuit, asked, frame) or self._carry(name, circuit, frame, priority)
+        if circuit is not None and circuit.opened:
+            return self._carry(name, circuit, frame, priority)
         self._wait(name, _Waiting(ours, 0 if frame[0] & 0xF0 == HELLO else theirs, frame))
         return True
 
@@ -188,6 +188,8 @@ class Ends:
                 continue
             asked.add(waiting.ours)
             circuit = self._by_number.get((name, waiting.ours))
+            if circuit is not None and not circuit.opened and self._is_opening(circuit):
+                continue
             if circuit is None or (not circuit.opened and circuit.hops != hops):
                 if circuit is not None:
                     self._circuits.drop(circuit)
@@ -195,8 +197,16 @@ class Ends:
                 if circuit is None:
                     continue
                 self._by_number[name, waiting.ours] = circuit
-            if not circuit.opened and self._opening.say_open(circuit, waiting.frame):
-                queue.remove(waiting)
+            if not circuit.opened:
+                circuit.asked_ms = self._ground.now_ms()
+                if self._opening.say_open(circuit, waiting.frame):
+                    queue.remove(waiting)
+
+    def _is_opening(self, circuit: Circuit) -> bool:
+        """There was no time yet for OPENED to be here."""
+        metric = circuit.metric
+        trip_ms = metric.trip_ms(min(OPEN_BYTES, metric.mtu_bytes))
+        return self._ground.now_ms() < circuit.asked_ms + trip_ms
 
     def on_route(self, name: bytes) -> None:
         self._distrusted.discard(name)

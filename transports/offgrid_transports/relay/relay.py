@@ -118,8 +118,9 @@ class Relay:
         """A way is known, or may be looked for: somebody is heard who may know one."""
         return self._ends.reaches(name_of(public))
 
-    def is_relayed(self, path: Path) -> bool:
-        return self._ends.has(path.transport)
+    def node_behind(self, transport: Transport) -> bytes | None:
+        """The beginning of the tag of whom that link over others leads to; None for a link of this node's own."""
+        return self._ends.name_behind(transport)
 
     def hops_to(self, public: bytes) -> tuple[bytes, ...] | None:
         """The hops between on the way that is known, None for none."""
@@ -251,7 +252,7 @@ class Relay:
         if answer.to == 0:
             self._discovery.on_found(answer.target)
             self._ends.on_route(answer.target)
-        elif self._hands_on:
+        elif self._hands_on and self._discovery.may_pass(answer):
             self._pass_answer(answer._replace(to=answer.to - 1), ends[answer.to - 1])
 
     def _pass_answer(self, answer: Answer, hop: bytes, tries: int = 0) -> None:

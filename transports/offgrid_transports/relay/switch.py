@@ -23,6 +23,7 @@ from offgrid_transports.transport import Priority
 
 ON_AIR_MAX = 1024
 SLACK_MS = 30.0
+ACCESSES = 3.0  # a wait for the medium may be near twice what it is as a rule, here and at the next hop
 END_BYTES = 6
 BACKLOG_MAX = 8  # frames that the next hop is known to have yet to hand on, before an end sends more
 LATE_FRAMES = 2  # that are sent again where an end finds that they are late
@@ -261,9 +262,9 @@ class Switch:
         was an answer or a word that there will be one."""
         transport = path.transport
         if not last:
-            return 2 * transport.access_ms + transport.airtime_ms(length) + SLACK_MS
+            return ACCESSES * transport.access_ms + transport.airtime_ms(length) + SLACK_MS
         answer_ms = transport.airtime_ms(min(200, path.frame_bytes))
-        return path.ack_delay_ms + 2 * transport.access_ms + answer_ms + 2 * SLACK_MS
+        return path.ack_delay_ms + ACCESSES * transport.access_ms + answer_ms + 2 * SLACK_MS
 
 
 def _end_of(frame: bytes) -> bytes:

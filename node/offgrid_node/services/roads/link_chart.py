@@ -67,7 +67,7 @@ class LinkChart:
     # ---- inside
 
     def _echo(self, endpoint: Endpoint, node: str, path: Path, done: Pinged) -> None:
-        said = f"no echo by {self.road.opened.get(path.transport, 'a link that is gone')}"
+        said = f"no echo by {self.road.via(path.transport)}"
 
         def told(rtt_ms: float | None) -> None:
             done(OutcomeUnknown(said, reason="NoAnswer") if rtt_ms is None else rtt_ms)
@@ -80,13 +80,13 @@ class LinkChart:
     def _path(self, node: str, facts: RoadFacts) -> Path | None:
         paths = [road.path for road in self.road.endpoint.roads(node)] if self.road.endpoint is not None else []
         wanted = (facts.via, facts.address)
-        return next((path for path in paths if (self.road.opened.get(path.transport), path.address) == wanted), None)
+        return next((path for path in paths if (self.road.via(path.transport), path.address) == wanted), None)
 
     def _facts(self, road: Road) -> RoadFacts:
         path, measured = road.path, road.measured
         rate = measured.rate if measured is not None else math.inf
         return RoadFacts(
-            self.road.opened.get(path.transport, ""),
+            self.road.via(path.transport),
             path.address,
             READY if road.usable else FAILING if path.transport.up else DOWN,
             road.rtt_ms if measured is not None else None,
