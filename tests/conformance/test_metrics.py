@@ -16,6 +16,8 @@ from offgrid_node.meters import Meters
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Call, DropBlob, Execute, Machine, Stop
 from offgrid_node.protocol.errors import Unavailable
+from offgrid_node.protocol.mail.machine import MailMachine
+from offgrid_node.protocol.mail.settings import MailSettings
 from offgrid_node.protocol.mesh.founding import found_mesh
 from offgrid_node.protocol.mesh.machine import MeshMachine, MeshSettings
 from offgrid_node.protocol.mesh.records import ROLES_ALL
@@ -30,7 +32,8 @@ from offgrid_node.storage.store import Batch
 ROOT, NODE = NodeKey(b"r" * 32), NodeKey(b"n" * 32)
 PROMISED = {"offgrid_jobs_total", "offgrid_job_duration_seconds", "offgrid_broker_errors_total"}
 # Base units, and things that are counted: a name ends with what its number is a number of.
-UNITS = ("seconds", "bytes", "inputs", "peers", "jobs", "slots", "info", "total", "fds", "entries", "objects", "events")
+UNITS = ("seconds", "bytes", "inputs", "peers", "jobs", "slots", "info", "total", "fds", "entries", "objects", "events",
+         "parcels", "messages")  # fmt: skip
 ALERTS = ("offgrid_alert_state", "offgrid_alert_value", "offgrid_alert_threshold")  # each in its figure's own unit
 YES_OR_NO = {f"offgrid_{name}" for name in ("retention_held", "summaries_failing", "sql_mirror_failing")}
 CHECKS = {
@@ -56,7 +59,8 @@ class House:
 
         def build() -> dict[str, Machine]:
             mesh = MeshMachine(settings, NODE, verify, check_identity_certificate)
-            return {"mesh": mesh, "objects": ObjectsMachine(ObjectsSettings(NODE, b"s" * 16))}
+            objects, mail = ObjectsSettings(NODE, b"s" * 16), MailSettings(NODE, b"s" * 16)
+            return {"mesh": mesh, "objects": ObjectsMachine(objects), "mail": MailMachine(mail)}
 
         self.runtime = Runtime(build, self.store, self, Random(5), self)
         self.runtime.turn()
@@ -113,7 +117,13 @@ def test_every_metric_has_help_a_type_and_ends_with_its_unit(accept: str, parse:
         assert name.startswith(("offgrid_", "process_")), name
     named = set(families) | {f"{family.name}_total" for family in families.values() if family.type == "counter"}
     assert named >= PROMISED
-    assert {"offgrid_outbox_entries", "offgrid_peers", "offgrid_transfer_finality_seconds"} <= named
+    assert named >= {"offgrid_outbox_entries", "offgrid_peers", "offgrid_mailbox_bytes"}
+    assert "offgrid_transfer_finality_seconds" in named
+        "offgrid_outbox_entries",
+        "offgrid_peers",
+        "offgrid_mailbox_bytes",
+        "offgrid_transfer_finality_seconds",
+    } <= named
 
 
 @FORMS

@@ -23,6 +23,7 @@ from offgrid.v1 import mesh_pb2
 from offgrid_node.gateway.kept_metrics import of_kept
 from offgrid_node.meters import Counter, Histogram, Meters
 from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.mail.machine import MailMachine
 from offgrid_node.protocol.mesh.swim import ALIVE
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.runtime import Runtime
@@ -61,7 +62,7 @@ class _NodeCollector(Collector):
         for instrument in self._meters:
             yield _counter(instrument) if isinstance(instrument, Counter) else _histogram(instrument)
         yield from self._of_runtime()
-        for part in (self._of_machines, self._of_outbox):
+        for part in (self._of_machines, self._of_outbox, self._of_mail):
             with suppress(
                 Fault
             ):  # the node is loading what it knows: there are no machines to ask, the rest is still true
@@ -112,6 +113,14 @@ class _NodeCollector(Collector):
         age_s = machine.outbox_age_ms(self._runtime.clock.now()) / 1000
         yield GaugeMetricFamily("offgrid_outbox_entries", "Objects whose quorum has not acked.", machine.outbox_depth)
         yield GaugeMetricFamily("offgrid_outbox_age_seconds", "How long the oldest of them has waited.", age_s)
+
+    def _of_mail(self) -> Iterator[Metric]:
+        machine = self._runtime.machine("mail", MailMachine)
+        parcels, size_bytes, _ = machine.held
+        yield GaugeMetricFamily("offgrid_mailbox_parcels", "Parcels that are held for others.", parcels)
+        yield GaugeMetricFamily("offgrid_mailbox_bytes", "What they take of the mailbox's room.", size_bytes)
+        yield GaugeMetricFamily("offgrid_unanswered_parcels", "Own mail that has no answer yet.", machine.unanswered)
+        yield GaugeMetricFamily("offgrid_unread_messages", "Messages that nobody has read.", machine.unread)
 
 
 def _of_health(health: HealthFacts) -> Iterator[Metric]:

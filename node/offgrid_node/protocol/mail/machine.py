@@ -59,6 +59,11 @@ class MailMachine:
         """Messages that nobody has read."""
         return self._messages.unread
 
+    @property
+    def unanswered(self) -> int:
+        """Own requests that wait for their answers."""
+        return len(self._outbox)
+
     def deadline_ms(self) -> int | None:
         dues = (self._courier.deadline_ms(), self._inbox.deadline_ms(), self._outbox.deadline_ms(), self._sweep_ms)
         return min((due for due in dues if due is not None), default=None)

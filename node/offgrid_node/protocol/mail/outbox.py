@@ -60,6 +60,10 @@ class Outbox:
             if mail.state == TAKEN:
                 self._reminders.set(mail.number, now.mono_ms + REMIND_MS)
 
+    def __len__(self) -> int:
+        """Those that are open."""
+        return sum(map(len, self._open.values()))
+
     def deadline_ms(self) -> int | None:
         return self._reminders.next_ms()
 
@@ -84,7 +88,7 @@ class Outbox:
         return mail
 
     def _send(self, command: SendMail, sender: Sender, now: Now) -> mail_pb2.Mail:
-        here, to_it = sum(map(len, self._open.values())), len(self._open.get(command.destination, ()))
+        here, to_it = len(self), len(self._open.get(command.destination, ()))
         if here >= OPEN_MAX or to_it >= OPEN_PER_NODE_MAX:
             bounds = f"{OPEN_MAX} may, {OPEN_PER_NODE_MAX} of one node"
             raise Exhausted(f"{here} requests wait for answers, {to_it} of that node; {bounds}", reason="OutboxFull")
