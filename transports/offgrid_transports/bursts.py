@@ -17,6 +17,8 @@ class Bursts:
         self._frames = self._parts = 0  # of the one under way
         self._frames_max = BURST_FRAMES
         self._asked: int | None = None  # the last frame of the one that asked
+        self.begins_anew = False
+        """No word came, and nothing has left since."""
 
     @property
     def has_pieces(self) -> bool:
@@ -31,6 +33,7 @@ class Bursts:
     def question(self, number: int, *, whole: bool, waiting_bytes: int, room: int) -> int | None:
         """How many frames that ask follow this one, which asks as well; None where this one does not. What stands whole
         in a frame is answered by itself. `room` is a frame's."""
+        self.begins_anew = False
         self._frames += 1
         self._parts += not whole
         if not waiting_bytes or self._frames >= self._frames_max:
@@ -53,7 +56,7 @@ class Bursts:
 
     def unanswered(self) -> None:
         """No word came in time."""
-        self._asked, self._frames_max = None, ASKING_FRAMES
+        self._asked, self._frames_max, self.begins_anew = None, ASKING_FRAMES, True
 
     def clear(self) -> None:
         """No word is expected any more of those that have ended; the one under way goes on."""

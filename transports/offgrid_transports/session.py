@@ -224,7 +224,7 @@ class Session:
         """Does what is due by `now_ms`; an early call does nothing. Asks two times, because one may be lost as well: on
         a shared medium with what is next, or with nothing but the question after a burst; else with copies."""
         flight = self._flight
-        if flight.due_ms > now_ms or self._copies or self._polls:
+        if self._due_ms > now_ms or self._copies or self._polls:
             return
         if lost := flight.overtaken(now_ms):
             self._give_up(now_ms, lost)
@@ -236,6 +236,11 @@ class Session:
             self._bursts.unanswered()
         elif not self._ask(packets):  # whatever was in them, nobody wants it any more
             self._let_go(now_ms, packets)
+
+    @property
+    def _due_ms(self) -> float:
+        """When `on_timer` has something to do; infinite while what waits will ask as soon as it may leave."""
+        return math.inf if self._bursts.begins_anew and any(self._queues) else self._flight.due_ms
 
     def _missed(self) -> None:
         self.silent += 1
@@ -260,7 +265,7 @@ class Session:
         """When there is something to send or to do in `on_timer`; infinite for never."""
         if self._signals or self._copies or self._polls:
             return now_ms
-        next_ms = min(self._flight.due_ms, self._hearing.due_ms)
+        next_ms = min(self._due_ms, self._hearing.due_ms)
         if self._bursts.full or not any(self._queues):
             return next_ms
         if self._controller is None:

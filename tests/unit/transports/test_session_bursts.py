@@ -78,6 +78,29 @@ def test_what_waits_carries_the_question_when_there_is_no_word() -> None:
     assert all(isinstance(records[-1], Part) for records in said), "new pieces"
 
 
+def test_a_link_that_takes_nothing_for_long_is_one_wait() -> None:
+    one = session()
+    one.send(outgoing(1, 10_000))
+    frames(one)
+    due_ms = one.next_ms(0)
+    for later_ms in range(100):
+        one.on_timer(due_ms + later_ms)
+    assert one.silent == 1
+    assert one.next_ms(due_ms + 100) == due_ms + 100, "it may leave"
+
+
+def test_what_is_under_way_is_asked_for_when_nobody_wants_any_more_what_waited() -> None:
+    one, long = session(), outgoing(1, 10_000)
+    one.send(outgoing(2, 500))
+    frames(one)
+    one.send(long)
+    one.on_timer(10_000)
+    one.settle(10_000, long)
+    assert frames(one) == []
+    one.on_timer(20_000)
+    assert [type(records[0]) for records in frames(one)] == [Poll, Poll]
+
+
 def test_questions_of_many_calls_in_one_wait_count_once() -> None:
     one = session()
     for call in range(30):

@@ -20,7 +20,7 @@ from typing import Any
 
 PACKAGE = "rns==1.5.7"
 INSTALL_S = 600
-START_S = 60
+START_S = 120
 GRACE_S = 30  # beyond the time that an order was given
 ANNOUNCE_S = 8
 

@@ -24,13 +24,13 @@ from offgrid_tools.bench.figures import Figure
 from offgrid_tools.bench.groups import Plan
 from offgrid_tools.bench.link_end import TAKE, LinkEnd
 from offgrid_tools.bench.lora_pair import NAMES, SF7
-from offgrid_tools.bench.reticulum import RNODE, Reticulum, install, line_of, reticulum, running
+from offgrid_tools.bench.reticulum import RNODE, START_S, Reticulum, install, line_of, reticulum, running
 from offgrid_transports.transport import BROADCAST
 
 LOSSES = (0, 10, 20)  # percent
 SIZE_BYTES = 10_000
-ROUNDS, ROUNDS_QUICK = 7, 1
-THEIR_S, THEIR_S_QUICK = 150.0, 60.0
+ROUNDS, ROUNDS_QUICK = 5, 1
+THEIR_S, THEIR_S_QUICK = 120, 60
 MEET_S, LINK_S = 180.0, 60.0
 STATS_S = 2.5  # in which the emulators write what they have counted
 ANY_REGION = """[BENCH]
@@ -63,7 +63,7 @@ def measure(plan: Plan) -> list[Figure]:
         plan.say(f"transports: {python}")
     with ThreadPoolExecutor(len(LOSSES)) as pool:
         seen = list(pool.map(partial(_at, plan, python if isinstance(python, Path) else None), LOSSES))
-    limit_s = plan.rounds(int(THEIR_S), int(THEIR_S_QUICK))
+    limit_s = plan.rounds(THEIR_S, THEIR_S_QUICK)
     figures = [_share(loss, one, limit_s) for loss, one in zip(LOSSES, seen, strict=True)]
     if seen[1].theirs:
         theirs = statistics.median(seen[1].theirs) or _share_of(limit_s)
@@ -75,14 +75,14 @@ def measure(plan: Plan) -> list[Figure]:
     return figures
 
 
-def _share(loss: int, seen: Seen, limit_s: float) -> Figure:
+def _share(loss: int, seen: Seen, limit_s: int) -> Figure:
     spread = f"{len(seen.ours)} runs, {min(seen.ours):.2f} to {max(seen.ours):.2f}"
     if not seen.theirs:
         return Figure(f"lora_sf7_share_of_phy_loss{loss}", statistics.median(seen.ours), note=spread)
     late = seen.theirs.count(0.0)
     theirs = f"Reticulum {min(seen.theirs):.2f} to {max(seen.theirs):.2f}"
     if late:
-        theirs += f", {late} of {len(seen.theirs)} not there in {limit_s:.0f} s"
+        theirs += f", {late} of {len(seen.theirs)} not there in {limit_s} s"
     theirs += f"; {seen.links.count(True)} of {len(seen.links)} links in {LINK_S:.0f} s"
     return Figure(
         f"lora_sf7_share_of_phy_loss{loss}",
@@ -107,16 +107,18 @@ def _at(plan: Plan, python: Path | None, loss: int) -> Seen:
         ours = stack.enter_context(_air(folder / "ours", loss))
         specs = [f"lora:{port}?region=BENCH&regions={regions}&sf=7" for port in ours.ports]
         serving = stack.enter_context(running([sys.executable, "-m", "offgrid_tools.bench.link_end", specs[1]]))
-        if line_of(serving, 30) != "ready":
+        if line_of(serving, START_S) != "ready":
             raise RuntimeError("our answering end did not start")
         theirs = _theirs(stack, python, folder, loss, seen) if python is not None else None
+        if python is not None and theirs is None:
+            plan.say(f"transports: LoRa, {loss} % loss: Reticulum found no path in {MEET_S:.0f} s")
         asyncio.run(_rounds(plan, specs[0], theirs, loss, seen))
     return seen
 
 
 async def _rounds(plan: Plan, spec: str, theirs: Reticulum | None, loss: int, seen: Seen) -> None:
     """Ours and theirs in turn."""
-    limit_s = plan.rounds(int(THEIR_S), int(THEIR_S_QUICK))
+    limit_s = plan.rounds(THEIR_S, THEIR_S_QUICK)
     end = LinkEnd(NAMES[0], spec)
     await end.ready()
     end.introduce(NAMES[1], BROADCAST)
@@ -180,6 +182,6 @@ def _air(folder: Path, loss: int) -> Iterator[Air]:
     options = [f"loss={loss / 100}", f"seed={time.time_ns() % 1_000_000}", f"stats={stats}"]
     command = [sys.executable, "-m", "offgrid_tools.emulators", "lora", "rnode", *map(str, ports), *options]
     with running(command) as emulators:
-        if line_of(emulators, 30) != "ready":
+        if line_of(emulators, START_S) != "ready":
             raise RuntimeError("the emulated modems did not start")
         yield Air(ports, stats)

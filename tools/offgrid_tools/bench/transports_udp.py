@@ -23,7 +23,7 @@ from offgrid_tools.bench.harness import quantile
 from offgrid_tools.bench.link_end import ECHO, TAKE, TELL, LinkEnd
 from offgrid_tools.bench.lora_pair import NAMES
 from offgrid_tools.bench.peers import free_port
-from offgrid_tools.bench.reticulum import UDP, Reticulum, install, line_of, reticulum, running
+from offgrid_tools.bench.reticulum import START_S, UDP, Reticulum, install, line_of, reticulum, running
 
 RTT_MS = 20
 LOSSES = (0, 5, 20)  # percent
@@ -181,7 +181,7 @@ def _ours(loss: int) -> Iterator[str]:
     """An end that answers, and the address of the proxy before it."""
     port = free_port()
     with running([sys.executable, "-m", "offgrid_tools.bench.link_end", f"udp:127.0.0.1:{port}"]) as end:
-        if line_of(end, 30) != "ready":
+        if line_of(end, START_S) != "ready":
             raise RuntimeError("our answering end did not start")
         with _proxy(port, loss) as proxy_port:
             yield f"127.0.0.1:{proxy_port}"
@@ -205,6 +205,6 @@ def _proxy(target: int, loss: int) -> Iterator[int]:
     addresses = [f"127.0.0.1:{port}", f"127.0.0.1:{target}"]
     conditions = [f"loss={loss / 100}", f"delay_ms={RTT_MS / 2}", f"seed={time.time_ns() % 1_000_000}"]
     with running([sys.executable, "-m", "offgrid_tools.emulators", "udp-proxy", *addresses, *conditions]) as proxy:
-        if not line_of(proxy, 30):
+        if not line_of(proxy, START_S):
             raise RuntimeError("the proxy did not start")
         yield port
