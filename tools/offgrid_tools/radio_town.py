@@ -48,7 +48,7 @@ class RadioTown:
             self._end()
             raise RuntimeError(f"the emulated radios did not start: {command}")
         if self._medium == "lora":
-            opened = [f"lora:{link}?region=EU868" for link in links]
+            opened = [f"lora:{link}?region=EU868&sf=7" for link in links]
         else:
             opened = [f"ble:tcp-client:127.0.0.1:{port}" for port in ready[1:]]
         for node, link in zip(self.mesh.nodes.values(), opened, strict=True):

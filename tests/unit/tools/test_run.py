@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -274,6 +274,17 @@ class TestCommands:
         table = {"go": commands.Command("", "", "dev", lambda env, rest: asked.append(rest) or 5, explains=True)}
         assert commands.run(["go", "--fast", "-h"], table) == 5
         assert asked == [["--fast", "-h"]]
+
+    def test_the_demo_of_radios_is_another_program(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        become: list[Sequence[str]] = []
+        monkeypatch.setattr(commands, "become", lambda argv: become.append(argv) or 0)
+        monkeypatch.setattr(Environment, "ensure", lambda env, profile: None)
+        env = Environment(ROOT)
+        assert commands.demo(env, ["--radio", "--dir", "d"]) == commands.demo(env, ["--keep"]) == 0
+        assert become == [
+            [str(env.python), "-m", "offgrid_tools.radio_demo", "--dir", "d"],
+            [str(env.program("offgrid-node")), "demo", "--keep"],
+        ]
 
     def test_a_word_that_is_none_of_them(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert commands.run(["tset"]) == 2

@@ -58,6 +58,13 @@ def script(name: str, *first: str) -> Action:
     return lambda env, rest: become([str(env.program(name)), *first, *rest])
 
 
+def demo(env: Environment, rest: Sequence[str]) -> int:
+    """The node's own, or that of radios, which are emulated here."""
+    if "--radio" in rest:
+        return module("offgrid_tools.radio_demo")(env, [word for word in rest if word != "--radio"])
+    return script("offgrid-node", "demo")(env, rest)
+
+
 def module(name: str) -> Action:
     """An action that runs `python -m name`."""
     return lambda env, rest: become([str(env.python), "-m", name, *rest])
@@ -115,8 +122,8 @@ BENCH_OPTIONS = """
   --dir DIR    on the disk to measure; ./data unless given
 """
 COMMANDS: dict[str, Command] = {
-    "demo": Command("[FILE] [--keep] [--storage]", "nodes on this machine, a job or a folder, killed hosts", "runtime",
-                    script("offgrid-node", "demo"), explains=True),
+    "demo": Command("[FILE] [--keep] [--storage] [--radio]", "nodes on this machine, a job or a folder, killed hosts; "
+                    "or two and a radio", "runtime", demo, explains=True),
     "test": Command("[PYTEST ARGS]", "the tests", "dev", test, explains=True),
     "lint": Command("", "format, lint, types, import floors, proto lint", "dev", lint),
     "check": Command("[PYTEST ARGS]", "lint and test", "dev", check),
