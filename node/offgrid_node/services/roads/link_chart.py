@@ -45,7 +45,7 @@ class LinkChart:
             return []
         session = endpoint.session_of(node)
         used = session.path if session is not None else None
-        return [self._facts(road) for road in sorted(endpoint.roads(node), key=lambda each: each.path != used)]
+        return [self._facts(node, road) for road in sorted(endpoint.roads(node), key=lambda each: each.path != used)]
 
     def ping(self, node: str, road: RoadFacts, timeout_ms: int, done: Pinged) -> None:
         """By an echo in the session, which is begun where there is none."""
@@ -82,7 +82,7 @@ class LinkChart:
         wanted = (facts.via, facts.address)
         return next((path for path in paths if (self.road.via(path.transport), path.address) == wanted), None)
 
-    def _facts(self, road: Road) -> RoadFacts:
+    def _facts(self, node: str, road: Road) -> RoadFacts:
         path, measured = road.path, road.measured
         rate = measured.rate if measured is not None else math.inf
         return RoadFacts(
@@ -94,6 +94,7 @@ class LinkChart:
             round(1000 * rate) if rate < math.inf else path.transport.bitrate_bps // 8,
             self._now_ms() - road.heard_ms,
             road.cost_ms(SHORT_BYTES, Priority.JOB, 0.0),
+            () if path.transport in self.road.opened else tuple(self.road.hops_to(node) or ()),
         )
 
     def _link(
