@@ -31,6 +31,7 @@ from offgrid_transports.endpoint import Endpoint, UnknownPeer
 from offgrid_transports.long_calls import LongCalls
 from offgrid_transports.long_messages import LONG_BYTES_MAX
 from offgrid_transports.path import SHORT_BYTES, Path
+from offgrid_transports.shared_frames import SHARED_BYTES_MAX, SHARED_BYTES_MIN
 from offgrid_transports.transport import Transport, TransportError
 
 RETRY_MS = 1000
@@ -111,7 +112,8 @@ class PacketRoad:
         turns = self._turns.setdefault(path.transport, LinkTurns(self._endpoint.now_ms))
         busy = Unavailable(f"{method}: the channel to {node} is busy", reason="RoadBusy", retry_ms=RETRY_MS)
         until_ms = self._endpoint.now_ms() + timeout_ms
-        turn = Turn(until_ms, lambda: begin(lambda: turns.end(priority)), lambda: done(busy))
+        alike = (number, body) if SHARED_BYTES_MIN <= len(body) <= SHARED_BYTES_MAX else None
+        turn = Turn(until_ms, lambda: begin(lambda: turns.end(priority)), lambda: done(busy), alike)
         if not turns.ask(priority, turn):
             raise busy
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from offgrid_node.services.link_turns import BULK_MAX, URGENT_MAX, WAITING_MAX, LinkTurns, Turn
+from offgrid_transports.sharing import GATHER_MS
 from offgrid_transports.transport import Priority
 
 CONTROL, JOB, BULK = Priority.CONTROL, Priority.JOB, Priority.BULK
@@ -15,8 +16,8 @@ class Bench:
         self.begun: list[str] = []
         self.given_up: list[str] = []
 
-    def ask(self, name: str, priority: Priority = JOB, until_ms: float = 1_000.0) -> bool:
-        turn = Turn(until_ms, lambda: self.begun.append(name), lambda: self.given_up.append(name))
+    def ask(self, name: str, priority: Priority = JOB, until_ms: float = 1_000.0, alike: str | None = None) -> bool:
+        turn = Turn(until_ms, lambda: self.begun.append(name), lambda: self.given_up.append(name), alike)
         return self.turns.ask(priority, turn)
 
 
@@ -57,3 +58,19 @@ def test_so_many_may_wait() -> None:
         assert bench.ask(str(number))
     assert not bench.ask("one too many")
     assert len(bench.turns) == WAITING_MAX
+
+
+def test_those_who_ask_several_alike_begin_together() -> None:
+    bench = Bench()
+    for name in ("to x", "to y", "to z"):
+        bench.ask(name, BULK, alike="the same")
+    bench.ask("another", BULK, alike="something else")
+    assert bench.begun == ["to x", "to y", "to z"]
+    bench.now_ms = GATHER_MS
+    bench.ask("to u", BULK, alike="the same")
+    bench.ask("to v", BULK, alike="something else")
+    assert len(bench.begun) == 3, "what began before is gone already"
+    for _ in range(3):
+        assert len(bench.begun) == 3
+        bench.turns.end(BULK)
+    assert bench.begun[3:] == ["another", "to v"]
