@@ -77,9 +77,9 @@ class World:
         links.open(descriptions, REGISTRY)
         return links, endpoint
 
-    async def ping(self, links: PacketLinks, node: str) -> Message | Fault:
+    async def ping(self, links: PacketLinks, node: str, timeout_ms: int = 5_000) -> Message | Fault:
         ends = asyncio.get_running_loop().create_future()
-        links.call(node, PING, mesh_pb2.PingRequest(), 5_000, ends.set_result)
+        links.call(node, PING, mesh_pb2.PingRequest(), timeout_ms, ends.set_result)
         return await asyncio.wait_for(ends, 10)
 
     async def until(self, seen: Callable[[], bool]) -> None:
@@ -143,7 +143,7 @@ def test_a_member_whom_only_another_one_hears_is_called_over_that_one_where_it_r
                 assert isinstance(await nodes.ping(first, C.node_id), mesh_pb2.PingResponse)
                 assert first.hops_to(C.node_id) == [B.node_id]
             else:
-                assert isinstance(await nodes.ping(first, C.node_id), Fault)
+                assert isinstance(await nodes.ping(first, C.node_id, 500), Fault)
 
     asyncio.run(run())
 

@@ -7,8 +7,15 @@ from random import Random
 
 import pytest
 
-from offgrid_tools.emulators.relay_mesh import MemoryMesh, Mesh, RadioMesh, RelayNode
+from offgrid_tools.emulators.channel import USUAL_DBM, Channel
+from offgrid_tools.emulators.relay_mesh import SF7, MemoryMesh, Mesh, RadioMesh, RelayNode
+from offgrid_tools.emulators.rnode import Firmware, RNodeEmulator
+from offgrid_tools.emulators.virtual import VirtualLine, virtual_host
+from offgrid_tools.soak.relays import Trial
 from offgrid_transports.calls import End
+from offgrid_transports.lora.radio import RadioLink
+from offgrid_transports.lora.regions import Band
+from offgrid_transports.lora.rnode import RNode
 from offgrid_transports.memory import Faults
 from offgrid_transports.relay.frames import Kind
 from offgrid_transports.relay.ground import name_of
@@ -172,3 +179,27 @@ def test_garbage_on_all_labels_harms_nobody() -> None:
         mesh.network.carry("n2", BROADCAST, bytes((kind,)) + rng.randbytes(rng.randrange(80)))
     mesh.run(10)
     assert asked(mesh, mesh.nodes[0], "n2", b"2") == b"re:2"
+
+
+def test_rnodes_relay_as_well() -> None:
+    """The real adapter and the emulated modem between: three in a row, of which the ends do not hear each other."""
+    mesh = Mesh(1)
+    channel = Channel(
+        mesh.clock, Random(1), reach=lambda a, b: USUAL_DBM if abs(int(a[1:]) - int(b[1:])) == 1 else None
+    )
+    for at in range(3):
+        line = VirtualLine(mesh.clock)
+        line.plug(RNodeEmulator(f"n{at}", channel, lambda data: None, Firmware()))
+        link = RadioLink(f"n{at}", line, RNode(SF7), Band(0, 10**10, 99, ()), virtual_host(mesh.clock, Random(at)))
+        mesh.nodes.append(RelayNode(mesh, f"n{at}", [link]))
+    mesh.run(10)
+    mesh.beacons()
+    for number in range(5):
+        body = b"%d" % number
+        assert asked(mesh, mesh.nodes[0], "n2", body) == b"re:" + body
+    assert len(mesh.nodes[2].requests) == 5
+
+
+@pytest.mark.parametrize("seed", [*range(8), 10])
+def test_a_trial_of_soak_breaks_no_promise(seed: int) -> None:
+    assert Trial(seed).run() == []

@@ -105,6 +105,10 @@ class Channel:
         self._stations.pop(station.name, None)
         self._hearers.clear()
 
+    def forget_reach(self) -> None:
+        """`reach` says something else now."""
+        self._hearers.clear()
+
     def busy(self, station: Station) -> bool:
         """Whether the station senses somebody else's frame."""
         tuned = station.tuned

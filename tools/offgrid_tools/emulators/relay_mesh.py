@@ -46,6 +46,10 @@ class RelayNode:
         for link in self.links:
             self.relay.attach(link)
 
+    def close(self) -> None:
+        self.relay.close()
+        self.endpoint.close()
+
     def beacon(self) -> None:
         """Says that it is there, to all who hear."""
         frame = write_beacon(PSK, Beacon(tag_of(self.public), self.mesh.now_ms(), BEACON_S))

@@ -20,6 +20,7 @@ floods    a member that floods a real mesh, role by role, while honest jobs go o
 damages   damages at rest, of what a node leaves on the disk and of its backups, one a round: bits, pages, ends of files
 links     nodes that call each other over bad networks and busy LoRa channels in virtual time; each call ends once, is
           carried out once at most, and its answer is its own
+relays    meshes whose nodes relay for each other, move, begin anew and do harm, in virtual time; the same promises
 bluetooth  links over virtual controllers that break, stall and are pulled out, a thousand times, under traffic
 configs   damaged configuration files
 fuzz      parsers and nodes fed with what no sane peer sends, guided by atheris, --rounds seconds each; --keep has
@@ -55,6 +56,7 @@ from offgrid_tools.soak.ledger import soak_ledger, soak_ledger_mutants
 from offgrid_tools.soak.links import soak_links
 from offgrid_tools.soak.mutants import soak_mutants
 from offgrid_tools.soak.radio_peers import soak_radio_peers
+from offgrid_tools.soak.relays import soak_relays
 from offgrid_tools.soak.seeds import soak_seeds
 from offgrid_tools.soak.settling import Plan as SettlingPlan
 from offgrid_tools.soak.settling import soak_settling
@@ -79,6 +81,7 @@ ROUNDS = {
     "floods": 1,
     "damages": 10_000,
     "links": 2_000,
+    "relays": 1_000,
     "bluetooth": 1_000,
     "configs": 20_000,
     "fuzz": 120,
@@ -134,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "floods": lambda rounds: soak_floods(rounds, say, chosen.dir),
         "damages": lambda rounds: told(seed, soak_damages(seed, rounds, chosen.dir, say), chosen.json),
         "links": lambda rounds: soak_links(seed, rounds, say),
+        "relays": lambda rounds: soak_relays(seed, rounds, say),
         "bluetooth": lambda rounds: soak_bluetooth(seed, rounds, say),
         "configs": lambda rounds: soak_configs(seed, rounds, say),
         "fuzz": lambda rounds: soak_fuzz(seed, rounds, say, keep=chosen.keep),

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.handshake import HELLO, WELCOME
 from offgrid_transports.path import Path
 from offgrid_transports.relay.circuits import Circuit, Circuits, Way
 from offgrid_transports.relay.discovery import SLOTS
+from offgrid_transports.relay.frames import hop_of
 from offgrid_transports.relay.ground import Ground, name_of
 from offgrid_transports.relay.metric import Metric
 from offgrid_transports.relay.opening import Opening
 from offgrid_transports.relay.relayed import Relayed
+from offgrid_transports.relay.seeking import Seeking
 from offgrid_transports.relay.switch import Switch
 from offgrid_transports.session import ASKS, FRAME_TYPE
 from offgrid_transports.transport import Priority, Transport, TransportError
@@ -27,10 +29,6 @@ SILENT_MAX = 6  # questions in a row without any frame back,
 SILENT_TRIPS = 4.0  # for so many round trips, and the way is given up
 OPEN_BYTES = 150  # of an OPEN with a hello in it
 TRIP_MS = 50.0  # at least
-
-
-class Seek(Protocol):
-    def __call__(self, name: bytes, *, fresh: bool) -> None: ...
 
 
 class _Waiting(NamedTuple):
@@ -51,11 +49,11 @@ class Ends:
         opening: Opening,
         switch: Switch,
         endpoint: Endpoint,
-        seek: Seek,
+        seeking: Seeking,
         hint: bytes,
     ) -> None:
         self._ground, self._circuits, self._opening, self._switch = ground, circuits, opening, switch
-        self._endpoint, self._seek, self._hint = endpoint, seek, hint
+        self._endpoint, self._seeking, self._hint = endpoint, seeking, hint
         switch.on_room = lambda circuit: self.on_room(self._other(circuit))
         self._relayed: OrderedDict[bytes, Relayed] = OrderedDict()
         self._by_number: dict[tuple[bytes, int], Circuit] = {}  # by the other end and this one's number
@@ -64,7 +62,6 @@ class Ends:
         self._refused: set[bytes] = set()
         self.on_sent: Callable[[], None] = lambda: None
         """Timers may be others now."""
-        self.may_seek: Callable[[bytes], bool] = lambda name: True
 
     def path(self, name: bytes) -> Path:
         """Raises TransportError where too many are talked to so."""
@@ -94,7 +91,7 @@ class Ends:
             return False
         if self._circuit_to(name) is not None or ground.hops_to(name) is not None:
             return True
-        return len(ground.neighbours) > 0 and self.may_seek(name)
+        return len(ground.neighbours) > 0 and self._seeking.may_seek(name)
 
     def wait_ms(self, name: bytes, length: int, priority: Priority) -> float:
         ground = self._ground
@@ -147,6 +144,7 @@ class Ends:
         if frame[0] & ASKS and self._is_silent(circuit):
             self._ground.counts["circuits_silent"] += 1
             self.distrust(circuit)
+            self._ground.neighbours.lost(self._first_hop(circuit), way.path)
             self._circuits.drop(circuit)
             return self._send(name, frame, priority)
         self._switch.carry(circuit, way, frame, priority)
@@ -180,7 +178,7 @@ class Ends:
             return
         hops = self._ground.hops_to(name)
         if hops is None:
-            self._seek(name, fresh=name in self._distrusted)
+            self._seeking.seek(name, fresh=name in self._distrusted)
             return
         asked = set[int]()
         for waiting in list(queue):
@@ -279,6 +277,11 @@ class Ends:
 
     def _other(self, circuit: Circuit) -> bytes:
         return circuit.target if circuit.source == self._ground.name else circuit.source
+
+    def _first_hop(self, circuit: Circuit) -> bytes:
+        """Who is next to this end."""
+        ways = (*circuit.hops, hop_of(circuit.target)), (*circuit.hops[::-1], hop_of(circuit.source))
+        return ways[circuit.target == self._ground.name][0]
 
     def _outward(self, circuit: Circuit) -> Way:
         return circuit.forth if circuit.source == self._ground.name else circuit.back

@@ -8,7 +8,6 @@ thread nor loop.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from random import Random
 
@@ -16,9 +15,7 @@ from offgrid_transports.beacons import BEACON, read_beacon
 from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.handshake import HELLO, SID_BYTES, WELCOME, hint_of
 from offgrid_transports.path import Path
-from offgrid_transports.relay.budget import Budget
 from offgrid_transports.relay.circuits import Circuit, Circuits, Way
-from offgrid_transports.relay.discovery import Discovery
 from offgrid_transports.relay.ends import Ends
 from offgrid_transports.relay.frames import (
     NAME_BYTES,
@@ -36,14 +33,11 @@ from offgrid_transports.relay.frames import (
 from offgrid_transports.relay.ground import Ground, name_of
 from offgrid_transports.relay.link import RelayLink
 from offgrid_transports.relay.opening import Opening
+from offgrid_transports.relay.seeking import Seeking
 from offgrid_transports.relay.switch import Switch
 from offgrid_transports.session import FRAME_TYPE, HEAD_BYTES
 from offgrid_transports.transport import Schedule, Transport
 
-ASKERS_MAX = 256
-ASKER_SHARE, ASKER_FRAMES = 0.01, 10  # of a link's time, and at once, for what one neighbour asks or hands on
-ASK_MS_MIN = 5.0  # what a question costs its neighbour at least
-ANSWER_TRIES = 3  # of an answer, until it is heard to go on
 UNKNOWN_MS = 1_000.0  # at most that often is somebody told that a label means nothing here
 LABELLED = (FRAME_TYPE, HELLO, WELCOME)
 
@@ -67,15 +61,14 @@ class Relay:
         self._ground = Ground(name_of(public), psk, now_ms, rng)
         self.counts = self._ground.counts
         self._circuits = Circuits(self._new_label, self._on_dropped)
-        self._discovery = Discovery(self._ground.name, rng, hands_on=hands_on)
         self._opening = Opening(self._ground, self._circuits, self._arrive)
         self._switch = Switch(self._ground, self._circuits, self._arrive, self._on_no_way)
-        self._ends = Ends(self._ground, self._circuits, self._opening, self._switch, endpoint, self._seek, self._hint)
+        self._seeking = Seeking(self._ground, hands_on=hands_on, found=self._on_route, lost=self._on_no_route)
+        self._ends = Ends(
+            self._ground, self._circuits, self._opening, self._switch, endpoint, self._seeking, self._hint
+        )
         self._opening.on_opened = self._ends.on_opened
-        self._ends.may_seek = lambda name: self._discovery.may_seek(now_ms(), name)
         self._ends.on_sent = self._arm
-        self._askers: OrderedDict[bytes, Budget] = OrderedDict()
-        self._answers: dict[tuple[object, ...], tuple[Answer, bytes, int]] = {}
         self._unknown_ms = -math.inf
         self._alarm_ms = math.inf
         self._closed = False
@@ -128,7 +121,7 @@ class Relay:
 
     def seek(self, public: bytes) -> None:
         """Looks for a way, unless one is known."""
-        self._seek(name_of(public), fresh=False)
+        self._seeking.seek(name_of(public), fresh=False)
         self._arm()
 
     def close(self) -> None:
@@ -188,11 +181,11 @@ class Relay:
             return
         match said:
             case Ask():
-                self._on_ask(path, link, said, len(frame))
+                self._seeking.on_ask(path, link, said, len(frame))
             case Answer():
-                self._on_answer(path, said)
+                self._seeking.on_answer(path, said)
             case Open():
-                self._ground.timers.set(("answer", said.source, said.target, 0), None)
+                self._seeking.on_open(said)
                 if self._hands_on or self._ground.name in (said.source, said.target):
                     self._opening.on_open(path, said)
             case Heard():
@@ -205,67 +198,6 @@ class Relay:
                 self._on_broken(path, said.label)
             case Short():
                 self._on_unknown(path, said.label)
-
-    # ---- ways looked for
-
-    def _seek(self, name: bytes, *, fresh: bool) -> None:
-        ask = self._discovery.seek(self._now_ms(), name, self._ground.slot_ms, fresh=fresh)
-        if ask is not None:
-            self.counts["searches"] += 1
-            for link in self._ground.up:
-                self._ground.flood(link, ask)
-
-    def _on_ask(self, path: Path, link: RelayLink, ask: Ask, length: int) -> None:
-        now_ms, before = self._now_ms(), ask.hops[-1] if ask.hops else hop_of(ask.source)
-        if before == self._ground.hop or not self._may_ask(now_ms, before, path, length):
-            return
-        self._ground.neighbours.on_heard(now_ms, before, path, None if ask.hops else ask.source)
-        if self._discovery.on_ask(now_ms, ask, link.place, self._ground.slot_ms, self._known):
-            self._ground.routes.learn(now_ms, ask.source, ask.hops[::-1])
-
-    def _known(self, target: bytes) -> tuple[bytes, ...] | None:
-        return self._ground.hops_to(target)
-
-    def _may_ask(self, now_ms: float, before: bytes, path: Path, length: int) -> bool:
-        """No neighbour has this node say more for it than a share."""
-        cost_ms = max(ASK_MS_MIN, path.transport.airtime_ms(length))
-        budget = self._askers.get(before)
-        if budget is None:
-            budget = self._askers[before] = Budget(now_ms, ASKER_SHARE, ASKER_FRAMES * cost_ms)
-            if len(self._askers) > ASKERS_MAX:
-                self._askers.popitem(last=False)
-        if budget.wait_ms(now_ms, cost_ms) > 0:
-            self.counts["asks_refused"] += 1
-            return False
-        budget.spend(now_ms, cost_ms)
-        return True
-
-    def _on_answer(self, path: Path, answer: Answer) -> None:
-        self._discovery.on_answer_heard(answer)
-        now_ms, ground = self._now_ms(), self._ground
-        ground.timers.set(("answer", answer.source, answer.target, answer.to + 1), None)
-        ends = (hop_of(answer.source), *answer.hops, hop_of(answer.target))
-        if ends[answer.to] != ground.hop or (answer.to == 0 and answer.source != ground.name):
-            return
-        ground.neighbours.on_heard(now_ms, ends[answer.to + 1], path)
-        ground.routes.learn(now_ms, answer.target, answer.hops[answer.to :])
-        if answer.to == 0:
-            self._discovery.on_found(answer.target)
-            self._ends.on_route(answer.target)
-        elif self._hands_on and self._discovery.may_pass(answer):
-            self._pass_answer(answer._replace(to=answer.to - 1), ends[answer.to - 1])
-
-    def _pass_answer(self, answer: Answer, hop: bytes, tries: int = 0) -> None:
-        path = self._ground.next_path(hop)
-        if path is None:
-            return
-        self._ground.say(path, answer)
-        if path.shared and tries < (ANSWER_TRIES if answer.to else 1):
-            transport = path.transport
-            wait_ms = 2 * transport.airtime_ms(16 + 2 * len(answer.hops)) + 5 * transport.access_ms + 50
-            key = ("answer", answer.source, answer.target, answer.to)
-            self._answers[key] = answer, hop, tries + 1
-            self._ground.set(key, self._now_ms() + wait_ms)
 
     # ---- ways that break
 
@@ -305,6 +237,12 @@ class Relay:
         self._switch.forget(circuit)
         self._ends.forget(circuit)
 
+    def _on_route(self, name: bytes) -> None:
+        self._ends.on_route(name)
+
+    def _on_no_route(self, name: bytes) -> None:
+        self._ends.on_no_route(name)
+
     def _arrive(self, circuit: Circuit, frame: bytes) -> None:
         self._ends.arrive(circuit, frame)
 
@@ -318,32 +256,20 @@ class Relay:
                 case ("flood", place, said):
                     self._ground.flood(self._ground.links[place], said)
                 case ("answer", *_):
-                    if (found := self._answers.pop(key, None)) is not None:
-                        self._pass_answer(*found)
+                    self._seeking.on_timer(key)
                 case ("open", sent):
                     self._opening.on_timer(sent)
                 case ("word", circuit):
                     self._switch.on_timer("word", circuit, None)
                 case (what, circuit, way):
                     self._switch.on_timer(what, circuit, way)
-        dues, lost = self._discovery.take_due(now_ms, self._ground.slot_ms)
-        for said, not_on in dues:
-            if isinstance(said, Answer):
-                ends = (hop_of(said.source), *said.hops)
-                self._pass_answer(said, ends[said.to])
-            else:
-                for link in self._ground.up:
-                    if link.place not in not_on:
-                        self._ground.flood(link, said)
-        for name in lost:
-            self.counts["searches_failed"] += 1
-            self._ends.on_no_route(name)
+        self._seeking.on_time()
 
     def _arm(self) -> None:
         if self._closed:
             return
         deadline_ms = self._ground.timers.deadline_ms
-        due_ms = min(math.inf if deadline_ms is None else deadline_ms, self._discovery.due_ms)
+        due_ms = min(math.inf if deadline_ms is None else deadline_ms, self._seeking.due_ms)
         if due_ms < self._alarm_ms:
             self._alarm_ms = due_ms
             self._schedule(max(1, math.ceil(due_ms - self._now_ms())), lambda: self._ring(due_ms))

@@ -1,0 +1,145 @@
+"""Ways looked for on a node's links: what `discovery` wants said is said, within the shares of links and neighbours."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from offgrid_transports.path import Path
+from offgrid_transports.relay.budget import Budget
+from offgrid_transports.relay.discovery import Discovery
+from offgrid_transports.relay.frames import Answer, Ask, Open, hop_of
+from offgrid_transports.relay.ground import Ground
+from offgrid_transports.relay.link import RelayLink
+
+ASKERS_MAX = 256
+ASKER_SHARE, ASKER_FRAMES = 0.01, 10  # of a link's time, and at once, for what one neighbour asks or hands on
+ASK_MS_MIN = 5.0  # what a question costs its neighbour at least
+ANSWER_TRIES = 3  # of an answer, until it is heard to go on
+
+
+class _Passed(NamedTuple):
+    """An answer that was said to that hop, and how often."""
+
+    answer: Answer
+    hop: bytes
+    tries: int
+
+
+class Seeking:
+    """`found` and `lost` learn of the ends of searches."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        hands_on: bool,
+        found: Callable[[bytes], None],
+        lost: Callable[[bytes], None],
+    ) -> None:
+        self._ground, self._hands_on, self._found, self._lost = ground, hands_on, found, lost
+        self._discovery = Discovery(ground.name, ground.rng, hands_on=hands_on)
+        self._askers: OrderedDict[bytes, Budget] = OrderedDict()
+        self._passed: dict[tuple[object, ...], _Passed] = {}
+
+    @property
+    def due_ms(self) -> float:
+        return self._discovery.due_ms
+
+    @property
+    def suppressed(self) -> int:
+        """Questions that were not handed on, because others had."""
+        return self._discovery.suppressed
+
+    def may_seek(self, name: bytes) -> bool:
+        return self._discovery.may_seek(self._ground.now_ms(), name)
+
+    def seek(self, name: bytes, *, fresh: bool) -> None:
+        ground = self._ground
+        ask = self._discovery.seek(ground.now_ms(), name, ground.slot_ms, fresh=fresh)
+        if ask is not None:
+            ground.counts["searches"] += 1
+            for link in ground.up:
+                ground.flood(link, ask)
+
+    def on_ask(self, path: Path, link: RelayLink, ask: Ask, length: int) -> None:
+        ground, before = self._ground, ask.hops[-1] if ask.hops else hop_of(ask.source)
+        now_ms = ground.now_ms()
+        if before == ground.hop or not self._may_ask(now_ms, before, path, length):
+            return
+        ground.neighbours.on_heard(now_ms, before, path, None if ask.hops else ask.source)
+        if self._discovery.on_ask(now_ms, ask, link.place, ground.slot_ms, ground.hops_to):
+            ground.routes.learn(now_ms, ask.source, ask.hops[::-1])
+
+    def on_answer(self, path: Path, answer: Answer) -> None:
+        self._discovery.on_answer_heard(answer)
+        now_ms, ground = self._ground.now_ms(), self._ground
+        self._gone_on(answer.source, answer.target, answer.to + 1)
+        ends = (hop_of(answer.source), *answer.hops, hop_of(answer.target))
+        if ends[answer.to] != ground.hop or (answer.to == 0 and answer.source != ground.name):
+            return
+        ground.neighbours.on_heard(now_ms, ends[answer.to + 1], path)
+        ground.routes.learn(now_ms, answer.target, answer.hops[answer.to :])
+        if answer.to == 0:
+            self._discovery.on_found(answer.target)
+            self._found(answer.target)
+        elif self._hands_on and self._discovery.may_pass(answer):
+            self._pass(_Passed(answer._replace(to=answer.to - 1), ends[answer.to - 1], 0))
+
+    def on_open(self, said: Open) -> None:
+        """Its source has the answer."""
+        self._gone_on(said.source, said.target, 0)
+
+    def on_time(self) -> None:
+        ground = self._ground
+        dues, lost = self._discovery.take_due(ground.now_ms(), ground.slot_ms)
+        for said, not_on in dues:
+            if isinstance(said, Answer):
+                self._pass(_Passed(said, (hop_of(said.source), *said.hops)[said.to], 0))
+            else:
+                for link in ground.up:
+                    if link.place not in not_on:
+                        ground.flood(link, said)
+        for name in lost:
+            ground.counts["searches_failed"] += 1
+            self._lost(name)
+
+    def on_timer(self, key: tuple[object, ...]) -> None:
+        """An answer was not heard to go on."""
+        if (passed := self._passed.pop(key, None)) is not None:
+            self._pass(passed)
+
+    # ---- inside
+
+    def _may_ask(self, now_ms: float, before: bytes, path: Path, length: int) -> bool:
+        """No neighbour has this node say more for it than a share."""
+        cost_ms = max(ASK_MS_MIN, path.transport.airtime_ms(length))
+        budget = self._askers.get(before)
+        if budget is None:
+            budget = self._askers[before] = Budget(now_ms, ASKER_SHARE, ASKER_FRAMES * cost_ms)
+            if len(self._askers) > ASKERS_MAX:
+                self._askers.popitem(last=False)
+        if budget.wait_ms(now_ms, cost_ms) > 0:
+            self._ground.counts["asks_refused"] += 1
+            return False
+        budget.spend(now_ms, cost_ms)
+        return True
+
+    def _pass(self, passed: _Passed) -> None:
+        answer, hop, tries = passed
+        path = self._ground.next_path(hop)
+        if path is None:
+            return
+        self._ground.say(path, answer)
+        if path.shared and tries < (ANSWER_TRIES if answer.to else 1):
+            transport = path.transport
+            wait_ms = 2 * transport.airtime_ms(16 + 2 * len(answer.hops)) + 5 * transport.access_ms + 50
+            key = ("answer", answer.source, answer.target, answer.to)
+            self._passed[key] = _Passed(answer, hop, tries + 1)
+            self._ground.set(key, self._ground.now_ms() + wait_ms)
+
+    def _gone_on(self, source: bytes, target: bytes, to: int) -> None:
+        key = ("answer", source, target, to)
+        self._passed.pop(key, None)
+        self._ground.timers.set(key, None)
