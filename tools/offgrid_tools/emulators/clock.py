@@ -32,6 +32,11 @@ class VirtualClock:
     def after(self, delay_us: int, fn: Callable[[], object]) -> None:
         heapq.heappush(self._heap, (self.now_us + delay_us, next(self._order), fn))
 
+    @property
+    def waiting(self) -> int:
+        """How much is to happen later."""
+        return len(self._heap)
+
     def run(self, until_us: int) -> None:
         """Lets happen what is due by then."""
         while self._heap and self._heap[0][0] <= until_us:

@@ -21,6 +21,7 @@ damages   damages at rest, of what a node leaves on the disk and of its backups,
 links     nodes that call each other over bad networks and busy LoRa channels in virtual time; each call ends once, is
           carried out once at most, and its answer is its own
 relays    meshes whose nodes relay for each other, move, begin anew and do harm, in virtual time; the same promises
+unplugs   a LoRa modem that is pulled out and plugged in again under traffic, a thousand times of each of four
 bluetooth  links over virtual controllers that break, stall and are pulled out, a thousand times, under traffic
 configs   damaged configuration files
 fuzz      parsers and nodes fed with what no sane peer sends, guided by atheris, --rounds seconds each; --keep has
@@ -63,6 +64,7 @@ from offgrid_tools.soak.settling import soak_settling
 from offgrid_tools.soak.state_kills import Plan as StateKillsPlan
 from offgrid_tools.soak.state_kills import soak_state_kills
 from offgrid_tools.soak.toll import Toll
+from offgrid_tools.soak.unplugs import soak_unplugs
 
 ROUNDS = {
     "kills": 70,
@@ -82,6 +84,7 @@ ROUNDS = {
     "damages": 10_000,
     "links": 2_000,
     "relays": 1_000,
+    "unplugs": 1_000,
     "bluetooth": 1_000,
     "configs": 20_000,
     "fuzz": 120,
@@ -138,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "damages": lambda rounds: told(seed, soak_damages(seed, rounds, chosen.dir, say), chosen.json),
         "links": lambda rounds: soak_links(seed, rounds, say),
         "relays": lambda rounds: soak_relays(seed, rounds, say),
+        "unplugs": lambda rounds: soak_unplugs(seed, rounds, say),
         "bluetooth": lambda rounds: soak_bluetooth(seed, rounds, say),
         "configs": lambda rounds: soak_configs(seed, rounds, say),
         "fuzz": lambda rounds: soak_fuzz(seed, rounds, say, keep=chosen.keep),

@@ -29,6 +29,7 @@ POWER_DBM_MAX = 22
 SLOT_10MS = 2
 PERSISTENCE_OF_256 = 63  # sends in a free slot with this probability
 ANSWER_MS = 1_000
+PING_MS = 250  # until the next one: it may be starting, and hears nothing then
 TRIES = 3
 REBOOT_MS = 1_000
 REBOOT_FRESH_MS = 15_000  # one whose port vanishes when it is rebooted has been, if it is back within this
@@ -249,7 +250,7 @@ class MeshCore(KissModem):
         if self.state is not State.PINGED:
             self._move(State.PINGED)
         self._ask(bytes([PING]))
-        self.deadline_ms = now_ms + ANSWER_MS
+        self.deadline_ms = now_ms + PING_MS
 
     def _ask(self, command: bytes) -> None:
         self._out += encode(HARDWARE, command)
