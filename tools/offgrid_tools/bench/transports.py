@@ -10,6 +10,7 @@ from offgrid_tools.bench.groups import Plan
 PARTS = (
     "offgrid_tools.bench.transports_lora",
     "offgrid_tools.bench.transports_air",
+    "offgrid_tools.bench.transports_words",
     "offgrid_tools.bench.transports_udp",
     "offgrid_tools.bench.transports_ble",
     "offgrid_tools.bench.transports_mesh",

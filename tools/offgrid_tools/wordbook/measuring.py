@@ -35,11 +35,12 @@ def _row(bodies: list[bytes]) -> str:
     packing = Packing()
     forms = [bodies, *([packing.pack(body, known) or body for body in bodies] for known in (0, NEWEST))]
     lengths = [fmean(map(len, form)) for form in forms]
-    airs = [fmean(_air_ms(len(body)) for body in form) for form in (forms[0], forms[-1])]
+    airs = [fmean(air_ms(len(body)) for body in form) for form in (forms[0], forms[-1])]
     return " | ".join([*(f"{length:.0f}" for length in lengths), *(f"{air:.0f}" for air in airs)])
 
 
-def _air_ms(body_bytes: int) -> float:
+def air_ms(body_bytes: int) -> float:
+    """Of a body at SF7, in as many frames as it takes."""
     room = FRAME_BYTES - BESIDE_BYTES
     full, rest = divmod(body_bytes, room)
     frames = [FRAME_BYTES] * full + [rest + BESIDE_BYTES] * bool(rest)
