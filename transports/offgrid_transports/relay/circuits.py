@@ -54,6 +54,7 @@ class Circuit:
     turned: int = -1  # that OPENED was seen of
     used_ms: float = 0.0
     asked_ms: float = -math.inf  # when the source last sent OPEN
+    trip_ms: float = 0.0  # there and back, as OPEN and OPENED took; 0 where that was not seen
     quiet_ms: float = 0.0  # until then this end leaves the medium to the hops
     silent: int = 0  # questions since a frame came
     silent_ms: float = 0.0

@@ -23,6 +23,7 @@ SEEKING_MAX = 64
 COPIES_MAX = 3  # heard on a link before one's own turn: nobody new would hear it there
 SLOTS = 8  # that a node waits at most before it hands a question on
 TRIES_MAX = 3
+PATIENCE_MS_MIN = 500.0  # with a question, before it is asked again
 SEARCH_MS_MIN = 3_000.0  # however quick the links are
 BACKOFF_MS_MIN, BACKOFF_MS_MAX = 30_000.0, 3_600_000.0  # after a search that found nobody
 BACKOFFS_MAX = 512
@@ -154,7 +155,7 @@ class Discovery:
             search.tries += 1
             search.fresh = search.tries >= TRIES_MAX or search.fresh
             search.number = self._rng.getrandbits(8 * NUMBER_BYTES)
-            search.due_ms = now_ms + _patience_ms(slot_ms) * min(search.tries, TRIES_MAX)
+            search.due_ms = now_ms + _patience_ms(slot_ms * min(search.tries, TRIES_MAX))
             said.append(Due(self._ask(target, search)))
         for seen in self._seen.values():
             if not seen.done and seen.due_ms <= now_ms:
@@ -192,5 +193,5 @@ class Discovery:
 
 
 def _patience_ms(slot_ms: float) -> float:
-    """For as many hops as there may be, each half of its slots, and as many back."""
-    return HOPS_MAX * slot_ms * (SLOTS / 2 + 1)
+    """For as many hops as there may be, each half of its slots, and as many back; and what nobody knows of links."""
+    return max(PATIENCE_MS_MIN, HOPS_MAX * slot_ms * (SLOTS / 2 + 1))

@@ -28,7 +28,8 @@ SEARCH_HOPS = 6  # a search takes as long as so many, as a rule
 SILENT_MAX = 6  # questions in a row without any frame back,
 SILENT_TRIPS = 4.0  # for so many round trips, and the way is given up
 OPEN_BYTES = 150  # of an OPEN with a hello in it
-TRIP_MS = 50.0  # at least
+TRIP_MS = 50.0  # at least, and
+TRIP_MS_UNKNOWN = 2_000.0  # beside the air, before it was seen
 
 
 class _Waiting(NamedTuple):
@@ -157,7 +158,8 @@ class Ends:
         if circuit.silent == 1:
             circuit.silent_ms = now_ms
         metric = circuit.metric
-        trip_ms = 2 * (metric.airtime_ms(min(200, metric.mtu_bytes)) + 2 * metric.access_us / 1000) + TRIP_MS
+        air_ms = metric.airtime_ms(min(200, metric.mtu_bytes))
+        trip_ms = max(2 * (air_ms + 2 * metric.access_us / 1000) + TRIP_MS, circuit.trip_ms or TRIP_MS_UNKNOWN)
         return circuit.silent > SILENT_MAX and now_ms > circuit.silent_ms + SILENT_TRIPS * trip_ms
 
     def distrust(self, circuit: Circuit) -> None:
@@ -220,6 +222,8 @@ class Ends:
             if circuit.theirs:
                 self._bind(circuit, circuit.theirs)
             return
+        if not circuit.trip_ms and circuit.turned == circuit.turn:  # of that OPEN, and no other
+            circuit.trip_ms = self._ground.now_ms() - circuit.asked_ms
         queue = self._waiting.get(circuit.target)
         if queue is None:
             return
