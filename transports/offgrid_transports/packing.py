@@ -13,16 +13,12 @@ from __future__ import annotations
 
 from functools import cached_property
 from importlib import resources
+from importlib.util import find_spec
 
 from offgrid_transports.folding import FoldError, fold, unfold
 
-try:
-    import zstandard
-except ImportError:  # there is no wheel for this machine: ids are folded, no more
-    NEWEST = 0
-else:
-    NEWEST = 1
-"""The dictionary that came last; 0: none can be used."""
+NEWEST = 1 if find_spec("zstandard") else 0
+"""The dictionary that came last; 0 where there is no wheel for the machine: ids are folded then, no more."""
 BLOCK_BYTES_MAX = 128 * 1024  # of zstd; what is longer travels as it is
 RATIO_MAX = 256  # how many times as long as packed a body may be, which bounds what few bytes bring about
 LEVEL = 12  # more takes longer for no less
@@ -94,6 +90,8 @@ class _Table:
     """zstd with one dictionary."""
 
     def __init__(self, dictionary: bytes) -> None:
+        import zstandard  # late: it takes 20 ms, and only those who have a radio need it
+
         words = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_FULLDICT)
         form = zstandard.FORMAT_ZSTD1_MAGICLESS
         settings = zstandard.ZstdCompressionParameters.from_level(
@@ -106,6 +104,7 @@ class _Table:
         )
         self._compressor = zstandard.ZstdCompressor(dict_data=words, compression_params=settings)
         self._decompressor = zstandard.ZstdDecompressor(dict_data=words, format=form)
+        self._error = zstandard.ZstdError
 
     def compressed(self, data: bytes) -> bytes:
         """What a block holds; empty where one block alone does not do."""
@@ -123,6 +122,6 @@ class _Table:
         frame = _FRAME_HEAD + head + block
         try:
             data: bytes = self._decompressor.decompress(frame, max_output_size=bytes_max, allow_extra_data=False)
-        except zstandard.ZstdError as error:
+        except self._error as error:
             raise PackingError(f"no block of zstd: {error}") from error
         return data
