@@ -22,6 +22,7 @@ from offgrid_transports.transport import (
     Priority,
     Schedule,
     Shown,
+    Unshared,
 )
 
 QUEUE_FRAMES_MAX = 4096  # waiting to leave one end; a real radio's queue is shorter still
@@ -105,7 +106,7 @@ class MemoryNetwork:
             end.on_frame(source, frame)
 
 
-class MemoryTransport:
+class MemoryTransport(Unshared):
     """One end of a MemoryNetwork; a `Transport`."""
 
     def __init__(self, network: MemoryNetwork, address: str) -> None:
@@ -124,16 +125,8 @@ class MemoryTransport:
         return not self._closed
 
     @property
-    def shared(self) -> bool:
-        return False
-
-    @property
     def bitrate_bps(self) -> int:
         return self._network.bitrate_bps
-
-    @property
-    def access_ms(self) -> float:
-        return 0.0
 
     def mtu_bytes(self, address: str = BROADCAST) -> int:
         return self._network.mtu_bytes

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 
 from offgrid_transports.stream_frames import Deframer, Garbage, framed, hello
-from offgrid_transports.transport import BROADCAST, LINK_BYTE, LinkHost, OnEvent, OnFrame, Priority, Shown
+from offgrid_transports.transport import BROADCAST, LINK_BYTE, LinkHost, OnEvent, OnFrame, Priority, Shown, Unshared
 
 QUEUE_BYTES_MAX = 256 << 10  # waiting to leave on one connection, beside what the system holds
 CONNECTIONS_MAX = 64
@@ -172,7 +172,7 @@ class _Connection(asyncio.Protocol):
             self._watch(self.queued_bytes)
 
 
-class StreamTransport:
+class StreamTransport(Unshared):
     """All connections of one description; a `Transport`."""
 
     def __init__(self, settings: StreamSettings, host: LinkHost) -> None:
@@ -195,26 +195,11 @@ class StreamTransport:
     def up(self) -> bool:
         return not self._closed and (bool(self._connections) if self._settings.dial else self._server is not None)
 
-    @property
-    def shared(self) -> bool:
-        return False
-
-    @property
-    def bitrate_bps(self) -> int:
-        return 0
-
-    @property
-    def access_ms(self) -> float:
-        return 0.0
-
     def mtu_bytes(self, address: str = BROADCAST) -> int:
         if address == BROADCAST:
             return min((c.frame_bytes_max for c in self._connections.values()), default=self._settings.frame_bytes_max)
         connection = self._connections.get(address)
         return connection.frame_bytes_max if connection else self._settings.frame_bytes_max
-
-    def airtime_ms(self, length: int) -> float:
-        return 0.0
 
     def wait_ms(self, length: int, priority: Priority) -> float:
         return 0.0

@@ -107,6 +107,25 @@ class Transport(Protocol):
         ...
 
 
+class Unshared:
+    """What holds of a link that nobody else waits for and no bit rate bounds, for adapters of such."""
+
+    @property
+    def shared(self) -> bool:
+        return False
+
+    @property
+    def bitrate_bps(self) -> int:
+        return 0
+
+    @property
+    def access_ms(self) -> float:
+        return 0.0
+
+    def airtime_ms(self, length: int) -> float:
+        return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class LinkHost:
     """What a link is given by the process that opens it.

@@ -36,6 +36,7 @@ from offgrid_transports.transport import (
     Priority,
     Shown,
     TransportError,
+    Unshared,
 )
 from offgrid_transports.udp_sockets import Address, Listening, Sockaddr, name_of, parse_address
 
@@ -78,7 +79,7 @@ class _Known:
     search: MtuSearch
 
 
-class UdpTransport:
+class UdpTransport(Unshared):
     """One or two sockets, one a family; a `Transport`."""
 
     def __init__(self, settings: UdpSettings) -> None:
@@ -113,18 +114,6 @@ class UdpTransport:
         return not self._closed
 
     @property
-    def shared(self) -> bool:
-        return False
-
-    @property
-    def bitrate_bps(self) -> int:
-        return 0
-
-    @property
-    def access_ms(self) -> float:
-        return 0.0
-
-    @property
     def addresses(self) -> tuple[str, ...]:
         """Where it listens, with the ports that the system gave; empty once closed."""
         return tuple(name_of(sock.getsockname()) for sock in self._sockets.values() if sock.fileno() >= 0)
@@ -134,9 +123,6 @@ class UdpTransport:
             return min(BASE, self._settings.mtu_bytes) - 1 - TAG_BYTES
         known = self._known.get(address)
         return known.search.mtu_bytes if known else min(BASE, self._settings.mtu_bytes)
-
-    def airtime_ms(self, length: int) -> float:
-        return 0.0
 
     def wait_ms(self, length: int, priority: Priority) -> float:
         return float(BLOCKED_MS) if self._queue else 0.0

@@ -13,7 +13,17 @@ import re
 from pathlib import Path
 
 from offgrid_transports.registry import LinkSpec
-from offgrid_transports.transport import BROADCAST, LINK_BYTE, BadSpec, LinkHost, OnEvent, OnFrame, Priority, Shown
+from offgrid_transports.transport import (
+    BROADCAST,
+    LINK_BYTE,
+    BadSpec,
+    LinkHost,
+    OnEvent,
+    OnFrame,
+    Priority,
+    Shown,
+    Unshared,
+)
 
 FRAME_BYTES = 4096
 MAILBOX_FRAMES_MAX = 64
@@ -22,7 +32,7 @@ POLL_S = 0.02
 NAME = re.compile(r"[a-z0-9-]{1,32}\Z")
 
 
-class FolderTransport:
+class FolderTransport(Unshared):
     """One mailbox; a `Transport`."""
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -46,22 +56,11 @@ class FolderTransport:
         return not self._closed
 
     @property
-    def shared(self) -> bool:
-        return False
-
-    @property
-    def bitrate_bps(self) -> int:
-        return 0
-
-    @property
     def access_ms(self) -> float:
         return POLL_S * 1000 / 2
 
     def mtu_bytes(self, address: str = BROADCAST) -> int:
         return FRAME_BYTES
-
-    def airtime_ms(self, length: int) -> float:
-        return 0.0
 
     def wait_ms(self, length: int, priority: Priority) -> float:
         return 0.0
