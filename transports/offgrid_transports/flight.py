@@ -45,6 +45,11 @@ class Delay:
         return self._smooth_ms + max(4 * self._var_ms, 1.0)
 
     @property
+    def late_ms(self) -> float:
+        """How long to wait where a later one has been answered."""
+        return self._smooth_ms * LATE + 2 * self._var_ms
+
+    @property
     def smooth_ms(self) -> float:
         return self._smooth_ms
 
@@ -139,7 +144,7 @@ class Flight:
         """When it counts as lost, as a later one has arrived; infinite where none has."""
         if not self._reorder or packet.number >= self._told:
             return math.inf
-        return packet.expected_ms + packet.due_ms + max(self.delay.patience_ms, WAIT_MS_MIN)
+        return packet.expected_ms + packet.due_ms + max(self.delay.late_ms, WAIT_MS_MIN)
 
     def lose_all(self) -> list[Packet]:
         """The peer, or the road, is another one now."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 
+from offgrid_transports.backlog import Backlog
 from offgrid_transports.bursts import Bursts
 from offgrid_transports.flight import REORDER_FRAMES, Flight, Packet, spans_of
 from offgrid_transports.hearing import Hearing
@@ -66,9 +67,8 @@ class Session:
         self._heads = {flags: bytes((FRAME_TYPE | flags,)) + theirs.to_bytes(SID_BYTES) for flags in (0, ASKS, MORE)}
         self._sealer, self._opener = Sealer(suite, keys.sending), Opener(suite, keys.receiving)
         self._hearing = Hearing(self._opener)
-        self._queues: tuple[deque[Outgoing], ...] = tuple(deque() for _ in Priority)
+        self._backlog = Backlog()
         self._signals: deque[bytes] = deque()
-        self._copies: deque[tuple[Outgoing, Span]] = deque()
         self._polls = 0  # bare questions to be sent
         self._done: list[Outgoing] = []
         self._unread = 0  # frames in a row
@@ -137,7 +137,7 @@ class Session:
         return self.words.shorten(body) if self.path.shared else (body, False)
 
     def send(self, outgoing: Outgoing) -> None:
-        self._queues[outgoing.priority].append(outgoing)
+        self._backlog.add(outgoing)
 
     def sent_early(self, now_ms: float, outgoing: Outgoing) -> None:
         """It left with the hello, all of it: it is asked for as if it were the frame before the first."""
@@ -207,8 +207,9 @@ class Session:
             self._count_probe(now_ms, records[-1])
         if self._polls:
             return self._poll(now_ms, records)
-        copying = bool(self._copies)
-        taken = self._take(room) if self._may_carry(now_ms) else None
+        copying, taken = self._backlog.copies > 0, None
+        if self._may_carry(now_ms):  # two bytes are left for a question where it may be needed
+            taken = self._backlog.take(room, POLL_BYTES, asks=self._bursts.has_pieces)
         if taken is not None:
             return self._launch(now_ms, records, *taken, copying=copying)
         asks = any(record[0] == PROBE for record in records)
@@ -224,7 +225,7 @@ class Session:
         """Does what is due by `now_ms`; an early call does nothing. Asks two times, because one may be lost as well: on
         a shared medium with what is next, or with nothing but the question after a burst; else with copies."""
         flight = self._flight
-        if self._due_ms > now_ms or self._copies or self._polls:
+        if self._due_ms > now_ms or self._backlog.copies or self._polls:
             return
         if lost := flight.overtaken(now_ms):
             self._give_up(now_ms, lost)
@@ -232,7 +233,7 @@ class Session:
         flight.tries += 1
         self._missed()
         packets = list(flight.packets.values())
-        if self.path.shared and any(self._queues):
+        if self.path.shared and self._backlog:
             self._bursts.unanswered()
         elif not self._ask(packets):  # whatever was in them, nobody wants it any more
             self._let_go(now_ms, packets)
@@ -240,7 +241,7 @@ class Session:
     @property
     def _due_ms(self) -> float:
         """When `on_timer` has something to do; infinite while what waits will ask as soon as it may leave."""
-        return math.inf if self._bursts.begins_anew and any(self._queues) else self._flight.due_ms
+        return math.inf if self._bursts.begins_anew and self._backlog else self._flight.due_ms
 
     def _missed(self) -> None:
         self.silent += 1
@@ -252,21 +253,21 @@ class Session:
             self._polls = POLL_FRAMES
             return True
         wanted = wanted[-POLL_FRAMES:] if self.path.shared else wanted[:POLL_FRAMES]
-        self._copies.extend(wanted if len(wanted) == POLL_FRAMES or self.path.shared else wanted * POLL_FRAMES)
+        self._backlog.copy(wanted if len(wanted) == POLL_FRAMES or self.path.shared else wanted * POLL_FRAMES)
         return bool(wanted)
 
     def urgency(self, now_ms: float) -> Priority | None:
         """Of what would leave next; None where there is nothing."""
-        if self._signals or self._copies or self._polls or self._hearing.due_ms <= now_ms:
+        if self._signals or self._backlog.copies or self._polls or self._hearing.due_ms <= now_ms:
             return Priority.CONTROL
-        return next((priority for priority in Priority if self._queues[priority]), None)
+        return self._backlog.urgency
 
     def next_ms(self, now_ms: float) -> float:
         """When there is something to send or to do in `on_timer`; infinite for never."""
-        if self._signals or self._copies or self._polls:
+        if self._signals or self._backlog.copies or self._polls:
             return now_ms
         next_ms = min(self._due_ms, self._hearing.due_ms)
-        if self._bursts.full or not any(self._queues):
+        if self._bursts.full or not self._backlog:
             return next_ms
         if self._controller is None:
             return min(next_ms, now_ms if self._hearing.due_ms == math.inf else self._hearing.due_ms)
@@ -282,37 +283,13 @@ class Session:
     # ---- sending
 
     def _may_carry(self, now_ms: float) -> bool:
-        if self._copies:
+        if self._backlog.copies:
             return True
         if self._controller is not None:
             frame_bytes = self.path.frame_bytes  # which may be another one since
             self._controller.on_frame_bytes(frame_bytes)
             return self._controller.can_send(now_ms, frame_bytes)
         return not self._bursts.full and self._hearing.due_ms == math.inf
-
-    def _take(self, room: int) -> tuple[bytes, Outgoing, Span] | None:
-        """A record of what is most urgent; two bytes are left for a question where it may be needed."""
-        while self._copies:
-            outgoing, span = self._copies.popleft()
-            if (record := outgoing.copy(span)) is not None:
-                if len(record) <= room:
-                    return record, outgoing, span
-                outgoing.lost(span)
-        for queue in self._queues:
-            while queue:
-                outgoing = queue.popleft()
-                fits = outgoing.whole_fits(room - POLL_BYTES if self._bursts.has_pieces else room)
-                taken = outgoing.take(room if fits else room - POLL_BYTES)
-                if outgoing.ready:
-                    if taken is None:
-                        queue.appendleft(outgoing)
-                    else:
-                        queue.append(outgoing)
-                if taken is not None:
-                    return taken[0], outgoing, taken[1]
-                if outgoing.ready:
-                    return None  # it needs a frame of its own
-        return None
 
     def _launch(
         self, now_ms: float, records: list[bytes], record: bytes, outgoing: Outgoing, span: Span, *, copying: bool
@@ -354,11 +331,11 @@ class Session:
 
     def _question(self, number: int, *, whole: bool, copying: bool) -> int | None:
         """How many frames that ask follow this one, which asks as well; None where this one does not."""
-        urgent = bool(self._copies) or self._flight.tries > 0
+        backlog = self._backlog
+        urgent = backlog.copies > 0 or self._flight.tries > 0
         if (copying and urgent) or self._controller is not None:
-            return len(self._copies) if urgent else None
-        waiting_bytes = sum(outgoing.waiting_bytes for queue in self._queues for outgoing in queue)
-        asks = self._bursts.question(number, whole=whole, waiting_bytes=waiting_bytes, room=self.room_bytes)
+            return backlog.copies if urgent else None
+        asks = self._bursts.question(number, whole=whole, waiting_bytes=backlog.waiting_bytes, room=self.room_bytes)
         return 0 if asks is None and whole and urgent else asks
 
     # ---- word of it
@@ -395,10 +372,7 @@ class Session:
     def _lose(self, packets: list[Packet]) -> None:
         self.counts["frames_lost"] += len(packets)
         for outgoing, span in spans_of(packets):
-            waited = outgoing.ready
-            outgoing.lost(span)
-            if outgoing.ready and not waited:
-                self._queues[outgoing.priority].appendleft(outgoing)
+            self._backlog.lost(outgoing, span)
 
     def _let_go(self, now_ms: float, packets: list[Packet]) -> None:
         for packet in packets:
