@@ -1,0 +1,93 @@
+"""Members on one radio channel that do not all hear each other: called over those between, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import mesh_pb2
+from offgrid_node.keys import NodeKey
+from offgrid_node.protocol.errors import Fault
+from offgrid_node.services.packet_links import PacketLinks
+from offgrid_node.services.packet_methods import METHOD_NUMBERS
+from offgrid_tools.emulators.air_link import AirLink
+from offgrid_tools.emulators.channel import USUAL_DBM, Channel
+from offgrid_tools.emulators.clock import VirtualClock, now_ms
+from offgrid_tools.emulators.relay_mesh import SF7
+from offgrid_tools.emulators.virtual import virtual_host
+from offgrid_transports.answers import Request
+from offgrid_transports.endpoint import Endpoint
+
+PING = "offgrid.v1.MeshService/Ping"
+KEYS = [NodeKey(bytes([number]) * 32) for number in range(1, 5)]
+
+
+class Roll:
+    mesh_id, revision = "mesh", 1
+
+    def all_ids(self) -> list[str]:
+        return [key.node_id for key in KEYS]
+
+    def is_member(self, node_id: str) -> bool:
+        return node_id in self.all_ids()
+
+    def current_key(self, node_id: str) -> bytes | None:
+        return next((key.public_key for key in KEYS if key.node_id == node_id), None)
+
+
+class Row:
+    """Members in a row on one channel; each hears the next ones."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        channel = Channel(self.clock, Random(1), reach=lambda a, b: USUAL_DBM if abs(int(a) - int(b)) == 1 else None)
+        self.links = []
+        for at, key in enumerate(KEYS):
+            host = virtual_host(self.clock, Random(at))
+            links = PacketLinks(key.exchange_secret(), key.node_id, Roll, host)
+            endpoint = links.start(lambda: now_ms(self.clock))
+            endpoint.on_request = _answering(endpoint)
+            links.attach(AirLink(str(at), channel, SF7), f"air:{at}")
+            self.links.append(links)
+
+    def run(self, seconds: float) -> None:
+        self.clock.run(self.clock.now_us + round(seconds * 1_000_000))
+
+    def ping(self, client: int, server: int) -> Message | Fault:
+        ends: list[Message | Fault] = []
+        self.links[client].call(KEYS[server].node_id, PING, mesh_pb2.PingRequest(), 120_000, ends.append)
+        self.run(121)
+        return ends[0]
+
+
+def _answering(endpoint: Endpoint) -> Callable[[Request], None]:
+    def answer(request: Request) -> None:
+        assert request.method == METHOD_NUMBERS[PING]
+        endpoint.respond(request, mesh_pb2.PingResponse().SerializeToString())
+
+    return answer
+
+
+def test_the_ends_of_a_row_call_each_other_over_those_between() -> None:
+    row = Row()
+    row.run(600)
+    first = row.links[0]
+    assert first.hops_to(KEYS[1].node_id) == [], "a neighbour"
+    assert first.hops_to(KEYS[3].node_id) is None, "nobody has asked"
+    assert isinstance(row.ping(0, 3), mesh_pb2.PingResponse)
+    assert first.hops_to(KEYS[3].node_id) == [KEYS[1].node_id, KEYS[2].node_id]
+    assert isinstance(row.ping(3, 0), mesh_pb2.PingResponse)
+    road = first.endpoint.roads(KEYS[3].node_id)[0] if first.endpoint is not None else None
+    assert road is not None
+    assert first.via(road.path.transport) == f"over {KEYS[1].node_id}, {KEYS[2].node_id}"
+
+
+def test_who_is_near_is_called_without_others() -> None:
+    row = Row()
+    row.run(600)
+    assert isinstance(row.ping(1, 2), mesh_pb2.PingResponse)
+    endpoint = row.links[1].endpoint
+    assert endpoint is not None
+    assert [row.links[1].via(road.path.transport) for road in endpoint.roads(KEYS[2].node_id)] == ["air:1"]
