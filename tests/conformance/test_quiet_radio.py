@@ -6,6 +6,7 @@ import pytest
 from quiet_world import Air, World
 
 from offgrid.v1 import ledger_pb2, objects_pb2
+from offgrid_node.protocol.errors import NotFound
 from offgrid_node.protocol.events import BROKER, CORE, HOST
 from offgrid_node.protocol.jobs.table import COMPLETED
 
@@ -89,3 +90,28 @@ def test_a_payment_is_final(loss: float) -> None:
             world.run_for(1)
         else:
             pytest.fail(f"not final at {name}")
+
+
+def test_a_payment_among_five_is_final_though_all_speak_at_once() -> None:
+    """Each witness has to hear of it, and of the others' votes: a hundred calls and more within a minute or two."""
+    world = World(FIVE, Air())
+    world.see_each_other()
+    world.ask("anna", "LedgerService/OpenLedger", ledger_pb2.OpenLedgerRequest())
+    world.run_for(300)
+    transfer = ledger_pb2.CreateTransferRequest(dst="bert", amount_micro=5_000_000)
+    tx_id = world.ask("anna", "LedgerService/CreateTransfer", transfer).transaction.tx_id
+    asked = ledger_pb2.GetTransactionRequest(tx_id=tx_id)
+    waiting = set(FIVE)
+    for _ in range(300):
+        world.run_for(1)
+        waiting -= {name for name in waiting if final_at(world, name, asked)}
+        if not waiting:
+            return
+    pytest.fail(f"not final at {', '.join(sorted(waiting))}")
+
+
+def final_at(world: World, name: str, asked: ledger_pb2.GetTransactionRequest) -> bool:
+    try:
+        return bool(world.ask(name, "LedgerService/GetTransaction", asked).transaction.state == FINAL)
+    except NotFound:
+        return False

@@ -36,6 +36,15 @@ class _Link:
         self.ready: OrderedDict[int, Session] = OrderedDict()  # the one that was served longest ago first
 
         self.spending = Spending()
+        self.listening: Session | None = None
+
+    def listens_ms(self, now_ms: float) -> float:
+        """Until when nothing new is begun there; in the past for at once. Who asks one and goes on to ask another does
+        not hear the first one's answer, asks again, and so do all, until nobody gets through."""
+        if self.listening is None or self.listening.listens_ms <= now_ms:
+            self.listening = None
+            return -math.inf
+        return self.listening.listens_ms
 
     def send(self, now_ms: float, ready: _Ready) -> bool:
         try:
@@ -54,6 +63,8 @@ class Dispatch:
 
     def __init__(self) -> None:
         self._links: list[_Link] = []
+        self.wake_ms = math.inf
+        """When `send` has something to do that waits for nothing but the time."""
 
     def attach(self, transport: Transport) -> None:
         self._links.append(_Link(transport))
@@ -87,7 +98,7 @@ class Dispatch:
     def send(self, now_ms: float) -> tuple[list[Session], bool]:
         """Sends what may leave now. The sessions that were asked and have nothing more for now, and whether to go on at
         once."""
-        rested, more = list[Session](), False
+        rested, more, self.wake_ms = list[Session](), False, math.inf
         for link in self._links:
             more |= self._send_on(now_ms, link, rested)
         return rested, more
@@ -108,7 +119,7 @@ class Dispatch:
             if not link.send(now_ms, link.singles.popleft()):
                 return False
         for _ in range(AT_ONCE_MAX):
-            if (session := _most_urgent(now_ms, link)) is None:
+            if (session := self._next(now_ms, link)) is None:
                 return False
             urgency = session.urgency(now_ms)
             frame = session.next_frame(now_ms) if session.path.transport is link.transport else None
@@ -118,15 +129,24 @@ class Dispatch:
                 continue
             link.ready.move_to_end(session.ours)
             priority = Priority.BULK if urgency is None else urgency
-            if not link.send(now_ms, _Ready(session.path.address, frame, priority, session.peer)):
+            sent = link.send(now_ms, _Ready(session.path.address, frame, priority, session.peer))
+            if link.transport.shared and session.listens_ms > now_ms:
+                link.listening = session
+            if not sent:
                 return False
         return True
 
-
-def _most_urgent(now_ms: float, link: _Link) -> Session | None:
-    found, least = None, math.inf
-    for session in link.ready.values():
-        urgency = session.urgency(now_ms)
-        if urgency is not None and urgency < least:
-            found, least = session, urgency
-    return found or next(iter(link.ready.values()), None)
+    def _next(self, now_ms: float, link: _Link) -> Session | None:
+        """The most urgent; of those that would begin something none while an answer may come."""
+        until_ms = link.listens_ms(now_ms)
+        found, least, idle = None, math.inf, None
+        for session in link.ready.values():
+            if until_ms > now_ms and session.begins(now_ms):
+                self.wake_ms = min(self.wake_ms, until_ms)
+                continue
+            urgency = session.urgency(now_ms)
+            if urgency is None:
+                idle = idle or session
+            elif urgency < least:
+                found, least = session, urgency
+        return found or idle

@@ -18,6 +18,7 @@ LATE = 1.25  # it is later than that, in round trips, then a missing one is lost
 WAIT_MS_MIN, WAIT_MS_MAX = 10.0, 60_000.0
 DOUBLINGS_MAX = 6
 PATIENT_TRIES = 3  # before waits are doubled: what is lost now and then is asked for at once
+PATIENT_TRIES_SHARED = 1  # where it may be others who speak
 _HALF, _WHOLE = 0x8000, 0x10000
 
 
@@ -68,6 +69,7 @@ class Flight:
 
     def __init__(self, reorder: int, guess_ms: float) -> None:
         self._reorder = reorder
+        self._patient_tries = PATIENT_TRIES if reorder else PATIENT_TRIES_SHARED
         self.delay = Delay(guess_ms)
         self.packets: dict[int, Packet] = {}  # by number, rising
         self.tries = 0
@@ -169,7 +171,8 @@ class Flight:
     def _asking_ms(self) -> float:
         for packet in reversed(self.packets.values()):
             if packet.due_ms < math.inf:
-                patience_ms = self.delay.patience_ms * (1 << min(max(0, self.tries - PATIENT_TRIES), DOUBLINGS_MAX))
+                doublings = min(max(0, self.tries - self._patient_tries), DOUBLINGS_MAX)
+                patience_ms = self.delay.patience_ms * (1 << doublings)
                 return packet.expected_ms + packet.due_ms + min(max(patience_ms, WAIT_MS_MIN), WAIT_MS_MAX)
         return math.inf
 

@@ -51,7 +51,8 @@ class Pump:
             more = self._rounds()
         finally:
             self._running = False
-            self._arm(now_ms if more else self._timers.deadline_ms)
+            due_ms = self._timers.deadline_ms
+            self._arm(now_ms if more else min(math.inf if due_ms is None else due_ms, self._dispatch.wake_ms))
 
     # ---- inside
 
@@ -75,8 +76,8 @@ class Pump:
         due_ms = None if next_ms == math.inf else math.ceil(max(next_ms, now_ms + 1))
         self._timers.set(("session", session.ours), due_ms)
 
-    def _arm(self, due_ms: float | None) -> None:
-        if due_ms is None or due_ms >= self._alarm_ms:
+    def _arm(self, due_ms: float) -> None:
+        if due_ms >= self._alarm_ms:
             return
         self._alarm_ms = due_ms
         self._schedule(max(0, math.ceil(due_ms - self._now_ms())), lambda: self._ring(due_ms))

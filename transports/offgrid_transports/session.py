@@ -75,6 +75,8 @@ class Session:
         self.silent = self.silent_here = 0
         """Waits in which its peer was asked for something, since a frame of it came; and on this path."""
         self._asked_ms = -math.inf  # when the wait that a PROBE began ends
+        self.listens_ms = -math.inf
+        """Until then the answer to what left last may come; on a shared medium who sends does not hear it."""
         self._bursts = Bursts()
         self.path = path
         self._flight, self._controller = _control(path)
@@ -171,6 +173,7 @@ class Session:
         self._unread += 1
         count, clear = self._opener.open(frame, HEAD_BYTES)
         self._unread = self.silent = self.silent_here = 0
+        self.listens_ms = -math.inf
         contents: list[Content] = []
         for record in parse(clear):
             if isinstance(record, Ack):
@@ -262,6 +265,16 @@ class Session:
             return Priority.CONTROL
         return self._backlog.urgency
 
+    def begins(self, now_ms: float) -> bool:
+        """What would leave next is a question of this side's, and goes on with nothing that is under way."""
+        if self._signals or self._hearing.due_ms <= now_ms or self._bursts.has_pieces:
+            return False
+        waiting = next((queue[0] for queue in self._queues if queue), None)
+        room = self.room_bytes
+        return bool(self._copies or self._polls) or (
+            waiting is not None and (waiting.request or not waiting.whole_fits(room))
+        )
+
     def next_ms(self, now_ms: float) -> float:
         """When there is something to send or to do in `on_timer`; infinite for never."""
         if self._signals or self._backlog.copies or self._polls:
@@ -310,6 +323,8 @@ class Session:
         flags = ASKS if due_ms < math.inf else 0 if whole else MORE
         frame = self._sealer.seal(self._heads[flags], b"".join(records))
         expected_ms = now_ms + path.answered_ms(len(frame), outgoing.priority)
+        if due_ms < math.inf:
+            self.listens_ms = expected_ms + due_ms
         self._flight.sent(Packet(number, expected_ms, due_ms, ((outgoing, span),)))
         if self._controller is not None:
             self._controller.on_sent(now_ms, number, len(frame))
@@ -322,6 +337,7 @@ class Session:
         records.append(write_poll(self._polls, self._asked_span(number)))
         frame = self._sealer.seal(self._heads[ASKS], b"".join(records))
         expected_ms = now_ms + path.answered_ms(len(frame), Priority.CONTROL)
+        self.listens_ms = expected_ms
         self._flight.sent(Packet(number, expected_ms, 0.0, ()))
         return frame
 

@@ -71,6 +71,11 @@ class Beaconing:
         """How many members are in reach on that link, as far as they were heard of late."""
         return len(self._near.get(transport, ()))
 
+    def hears(self, node: str) -> bool:
+        """It is in reach on one of the links that are up."""
+        now_ms = self._host.now_ms()
+        return any(near.get(node, now_ms) > now_ms for link, near in self._near.items() if link.up)
+
     def again_ms(self, transport: Transport) -> int:
         """How far apart they are on that link."""
         near, now_ms = self._near.setdefault(transport, {}), self._host.now_ms()

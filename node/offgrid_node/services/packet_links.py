@@ -194,8 +194,10 @@ class PacketLinks:
         """Where no link brings word of a member, others may."""
         assert self._endpoint is not None
         assert self._relay is not None
-        if any(road.usable for road in self._endpoint.roads(node)):
-            return
+        assert self._beaconing is not None
+        roads = self._endpoint.roads(node)
+        if self._beaconing.hears(node) or any(road.usable for road in roads):
+            return  # a channel on which many speak at once brings no word for a while either
         if (public := self._over_others(node)) is not None:
             with suppress(TransportError):
                 self._endpoint.learn(node, public, self._relay.path_to(public))

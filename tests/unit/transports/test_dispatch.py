@@ -21,9 +21,14 @@ class Talker:
         self.path, self.ours, self.peer = Path(link, f"to {ours}"), ours, f"peer {ours}"
         self.frames = deque(sorted(frames))
         self.asked = 0
+        self.listens_ms, self.answers = -1.0, False
+        """Until when an answer to what it sends may come; and whether all it has to send are answers."""
 
     def urgency(self, now_ms: float) -> Priority | None:
         return self.frames[0] if self.frames else None
+
+    def begins(self, now_ms: float) -> bool:
+        return bool(self.frames) and not self.answers
 
     def next_frame(self, now_ms: float) -> bytes | None:
         self.asked += 1
@@ -183,3 +188,48 @@ def test_whose_frames_have_used_a_links_time_is_known_for_an_hour() -> None:
     }
     assert by.spending(link).last_hour(59 * 60_000) == by.spending(link).last_hour(0)
     assert by.spending(link).last_hour(61 * 60_000) == {}
+
+
+class TestListening:
+    """On a shared medium who sends hears nothing."""
+
+    def test_while_an_answer_may_come_nobody_else_is_asked(self) -> None:
+        link = StillLink(shared=True)
+        by, first, second = dispatch(link), Talker(link, 1, Priority.JOB), Talker(link, 2, Priority.JOB)
+        first.listens_ms = 500.0
+        add(by, first, second)
+        assert by.send(0) == ([first], False)
+        assert [frame[:1] for _, frame, _ in link.sent] == [b"1"]
+        assert by.wake_ms == 500.0
+        by.send(499)
+        assert len(link.sent) == 1
+        by.send(500)
+        assert [frame[:1] for _, frame, _ in link.sent] == [b"1", b"2"]
+
+    def test_when_it_has_come_the_next_one_is(self) -> None:
+        link = StillLink(shared=True)
+        by, first, second = dispatch(link), Talker(link, 1, Priority.JOB), Talker(link, 2, Priority.JOB)
+        first.listens_ms = 500.0
+        add(by, first, second)
+        by.send(0)
+        first.listens_ms = -1.0
+        by.send(10)
+        assert [frame[:1] for _, frame, _ in link.sent] == [b"1", b"2"]
+
+    def test_others_are_answered_meanwhile(self) -> None:
+        link = StillLink(shared=True)
+        by, first, second = dispatch(link), Talker(link, 1, Priority.JOB), Talker(link, 2, Priority.JOB)
+        first.listens_ms, second.answers = 500.0, True
+        add(by, first)
+        by.send(0)
+        add(by, second)
+        by.send(1)
+        assert [frame[:1] for _, frame, _ in link.sent] == [b"1", b"2"]
+
+    def test_on_other_links_nobody_waits(self) -> None:
+        link = StillLink()
+        by, first, second = dispatch(link), Talker(link, 1, Priority.JOB), Talker(link, 2, Priority.JOB)
+        first.listens_ms = 500.0
+        add(by, first, second)
+        by.send(0)
+        assert len(link.sent) == 2
