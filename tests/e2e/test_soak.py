@@ -37,7 +37,7 @@ def soak(*arguments: str | Path) -> str:
 
 def test_a_kill_of_each_role_loses_nothing(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    out = soak("kills", "--rounds", "1", "--seed", "1", "--dir", tmp_path / "m", "--json", figures)
+    out = soak("kills", "--rounds", "1", "--seed", "1", "--pause", "0.3", "--dir", tmp_path / "m", "--json", figures)
     for role in ("core", "broker", "host"):
         assert re.search(rf"kills of {role} +1$", out, re.MULTILINE), out
     assert "6 stores verified" in out, out

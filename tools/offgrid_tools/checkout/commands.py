@@ -107,6 +107,7 @@ SOAK_OPTIONS = """
   --seed N                     the first seed; by the clock unless given
   --dir DIR                    where a mesh of `kills`, `state-kills`, `settling`, `epochs` or `floods` lives, and stays
   --json FILE                  a file for the figures of `kills`, `state-kills`, `settling` or `epochs`
+  --pause SECONDS              of `kills`: between what a client does; none unless given
   --receipts N                 of `settling`: how many jobs are paid; 10,000 unless given
   --hosts N                    of `settling`: by how many hosts they are done; 64 unless given
   --interval N                 of `settling`: seconds between settlements; 120 unless given

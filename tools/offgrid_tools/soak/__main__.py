@@ -108,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a file for the figures of `kills`, `state-kills`, `settling`, `epochs` or `damages`",
     )
     parser.add_argument("--keep", action="store_true", help="of `fuzz`: what it comes to is kept in tests/corpus")
+    parser.add_argument("--pause", type=float, default=0.0, help="of `kills`: seconds between what a client does")
     parser.add_argument("--receipts", type=int, default=10_000, help="of `settling`")
     parser.add_argument("--hosts", type=int, default=64, help="of `settling`")
     parser.add_argument("--interval", type=int, default=120, help="of settlement, in seconds, of `settling`")
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(argv)
     seed = chosen.seed if chosen.seed is not None else time.time_ns() // 1_000_000_000
     parts: dict[str, Callable[[int], list[str]]] = {
-        "kills": lambda rounds: told(seed, soak_kills(Plan(seed, rounds), chosen.dir, say), chosen.json),
+        "kills": lambda rounds: told(seed, soak_kills(Plan(seed, rounds, chosen.pause), chosen.dir, say), chosen.json),
         "state-kills": lambda rounds: told(
             seed, soak_state_kills(StateKillsPlan(seed, rounds), chosen.dir, say), chosen.json
         ),

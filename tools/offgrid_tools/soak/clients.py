@@ -26,6 +26,8 @@ class Writer:
     connect: Callable[[], Client]
     violations: list[str] = field(default_factory=list)
     repeats: int = 0
+    pause_s: float = 0.0
+    """Between steps."""
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -35,6 +37,7 @@ class Writer:
             while not self._stop.is_set():
                 self.step(client, number)
                 number += 1
+                self._stop.wait(self.pause_s)
 
     def stop(self) -> None:
         self._stop.set()

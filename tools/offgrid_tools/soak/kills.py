@@ -61,10 +61,12 @@ SPREAD_S = 120.0  # so long a ledger that is opened may take to be known everywh
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`rounds` kills of each role: a quarter of them while the other roles live, so that much work is under way."""
+    """`rounds` kills of each role: a quarter of them while the other roles live, so that much work is under way. Each
+    client rests for `pause_s` between what it does."""
 
     seed: int
     rounds: int
+    pause_s: float = 0.0
 
     @property
     def alone(self) -> int:
@@ -123,7 +125,7 @@ def _lose_one(node: LocalNode, rng: Random) -> bool:
 class Crowd:
     """All clients of a run: jobs and objects at the core, objects at the broker too, payments between three nodes."""
 
-    def __init__(self, mesh: LocalMesh, seed: int) -> None:
+    def __init__(self, mesh: LocalMesh, seed: int, pause_s: float) -> None:
         def connect(name: str) -> Callable[[], Client]:
             return lambda: mesh[name].client(5.0)
 
@@ -145,6 +147,8 @@ class Crowd:
         self.clockwork = Clockwork("w", chance(f"{seed}/clock"), connect("core"))
         self.outside = Outside(mesh["core"].folder / DROP)
         self.writers: list[Writer] = [*self.loads, *self.keepings, *self.payings, self.clockwork]
+        for writer in self.writers:
+            writer.pause_s = pause_s
 
     @property
     def all(self) -> list[Writer | Mortal]:
@@ -176,7 +180,7 @@ def _soak(plan: Plan, home: Path, say: Say) -> Toll:
         mesh.wait_alive()
         mesh.wait_offers(3)
         open_ledger(mesh)
-        crowd = Crowd(mesh, plan.seed)
+        crowd = Crowd(mesh, plan.seed, plan.pause_s)
         killers = [
             Killer(role, [mesh[name] for name in names], plan.rounds, chance(f"{plan.seed}/kill/{role}"), say)
             for role, names in VICTIMS.items()
