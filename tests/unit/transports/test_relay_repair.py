@@ -14,7 +14,7 @@ from offgrid_transports.session import ASKS, MORE
 
 
 def frame(number: int, flags: int = 0, label: bytes = b"LL") -> bytes:
-    return bytes((flags,)) + label + number.to_bytes(2) + b"sealed" + number.to_bytes(2)
+    return bytes((flags,)) + label + number.to_bytes(2) + b"sealed" + number.to_bytes(8)
 
 
 def mark(number: int) -> bytes:
@@ -97,7 +97,7 @@ class TestArrivals:
 
     def test_a_hello_that_is_sent_again_much_later_is_new(self) -> None:
         arrivals = Arrivals()
-        hello = b"\x10LLhello"
+        hello = b"\x10LLsidhello"
         at = [arrivals.on_frame(now_ms, hello, counted=False, asks=False, forget_ms=100) for now_ms in (0, 50, 151)]
         assert at == [Arrival.NEW, Arrival.AGAIN, Arrival.NEW]
 

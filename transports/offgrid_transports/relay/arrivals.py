@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from enum import Enum, auto
 
-from offgrid_transports.relay.frames import MISSING_MAX
+from offgrid_transports.relay.frames import MISSING_MAX, end_of
 from offgrid_transports.session import MORE
 
 SEEN_MAX = 256
@@ -30,7 +30,7 @@ class Arrivals:
     """`forget_ms`: so long the hop before may send a frame again; what comes later is a new one with the same bytes."""
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[bytes, float] = OrderedDict()  # what follows the label, to when it came
+        self._seen: OrderedDict[bytes, float] = OrderedDict()  # what no hop changes, to when it came
         self._newest: int | None = None
         self._missing: OrderedDict[int, None] = OrderedDict()
         self._kept: list[bytes] = []
@@ -48,7 +48,7 @@ class Arrivals:
 
     def on_frame(self, now_ms: float, frame: bytes, *, counted: bool, asks: bool, forget_ms: float) -> Arrival:
         """`counted`: of a session, so bytes 3 and 4 are a counter."""
-        key = frame[3:]
+        key = end_of(frame)
         came_ms = self._seen.get(key)
         if came_ms is not None and (counted or came_ms + forget_ms > now_ms):
             return Arrival.AGAIN

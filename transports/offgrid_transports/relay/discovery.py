@@ -75,9 +75,6 @@ class Discovery:
 
     # ---- one's own searches
 
-    def seeks(self, target: bytes) -> bool:
-        return target in self._searches
-
     def may_seek(self, now_ms: float, target: bytes) -> bool:
         return self._failed.get(target, (-math.inf, 0.0))[0] <= now_ms
 

@@ -29,6 +29,7 @@ RELAYED = 0x40
 NAME_BYTES, HOP_BYTES, NUMBER_BYTES, MAC_BYTES = 4, 2, 2, 4
 HOPS_MAX = 24
 MISSING_MAX = 24
+END_BYTES = 8  # of a frame, the least of a seal: the counter before it makes them unlike those of any other
 TURNS = 8
 _TO_BITS = 5
 FRESH = 0x80  # in `left`: only the target may answer
@@ -107,6 +108,11 @@ class NoWord(Exception):
 
 def hop_of(name: bytes) -> bytes:
     return name[:HOP_BYTES]
+
+
+def end_of(frame: bytes) -> bytes:
+    """Of a labelled one: what tells it from others on each hop."""
+    return frame[3:5] + frame[-END_BYTES:]
 
 
 def open_bytes(hops: int) -> int:

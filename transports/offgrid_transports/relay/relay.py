@@ -119,11 +119,6 @@ class Relay:
         """The hops between on the way that is known, None for none."""
         return self._ground.hops_to(name_of(public))
 
-    def seek(self, public: bytes) -> None:
-        """Looks for a way, unless one is known."""
-        self._seeking.seek(name_of(public), fresh=False)
-        self._arm()
-
     def close(self) -> None:
         self._closed = True
 

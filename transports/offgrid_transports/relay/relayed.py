@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from offgrid_transports.relay.metric import Metric
@@ -27,7 +26,7 @@ class Ways(Protocol):
 class Relayed:
     """A `Transport` to one node; its address there is its name in hexadecimal digits."""
 
-    def __init__(self, name: bytes, ways: Ways, on_closed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, name: bytes, ways: Ways) -> None:
         self.on_frame: OnFrame = lambda address, frame: None
         self.on_room: OnEvent = lambda: None
         self.on_change: OnEvent = lambda: None

@@ -16,15 +16,15 @@ from offgrid_transports.path import Path
 from offgrid_transports.relay.arrivals import Arrival
 from offgrid_transports.relay.circuits import Circuit, Circuits, Way
 from offgrid_transports.relay.custody import TRIES_MAX, Turn, mark_of
-from offgrid_transports.relay.frames import Heard, Kind, Short
+from offgrid_transports.relay.frames import Heard, Kind, Short, end_of
 from offgrid_transports.relay.ground import Ground
 from offgrid_transports.session import ASKS, FRAME_TYPE, MORE
 from offgrid_transports.transport import Priority
 
 ON_AIR_MAX = 1024
+WAITING_MAX = 64  # directions of circuits of which frames are held
 SLACK_MS = 30.0
 ACCESSES = 3.0  # a wait for the medium may be near twice what it is as a rule, here and at the next hop
-END_BYTES = 6
 BACKLOG_MAX = 8  # frames that the next hop is known to have yet to hand on, before an end sends more
 LATE_FRAMES = 2  # that are sent again where an end finds that they are late
 
@@ -65,7 +65,7 @@ class Switch:
             wait_ms = self._word_ms(way.path, len(frame), last=way.last) if expected else math.inf
             way.custody.hold(now_ms, frame, asks=asks, sent_ms=sent_ms, wait_ms=wait_ms)
             self._wait(circuit, way)
-            self._on_air[_end_of(frame)] = circuit, way
+            self._on_air[end_of(frame)] = circuit, way
             if len(self._on_air) > ON_AIR_MAX:
                 self._on_air.popitem(last=False)
             if asks and way.label is None:
@@ -123,9 +123,9 @@ class Switch:
 
     def on_other(self, frame: bytes) -> None:
         """Somebody else's on a shared medium: perhaps it is the next hop that hands something on."""
-        found = self._on_air.get(_end_of(frame))
+        found = self._on_air.get(end_of(frame))
         if found is not None and found[1].custody.on_forwarded(frame):
-            del self._on_air[_end_of(frame)]
+            del self._on_air[end_of(frame)]
             self._wait(*found)
             self._on_room(*found, frame)
 
@@ -248,14 +248,21 @@ class Switch:
             sent_ms = link.sent_ms(len(frame), Priority.JOB)
             if link.send(way.path.address, frame, Priority.JOB):
                 way.custody.again(now_ms, frame, sent_ms)
-                self._on_air[_end_of(frame)] = circuit, way
+                self._on_air[end_of(frame)] = circuit, way
 
     def _wait(self, circuit: Circuit, way: Way) -> None:
         self._ground.set(("custody", circuit, way), way.custody.due_ms)
+        self._waiting.pop(way, None)
         if way.custody:
             self._waiting[way] = circuit
-        else:
-            self._waiting.pop(way, None)
+            if len(self._waiting) > WAITING_MAX:
+                self._let_go(next(iter(self._waiting)))
+
+    def _let_go(self, way: Way) -> None:
+        """The ends repair what it held."""
+        circuit = self._waiting.pop(way)
+        way.custody.clear()
+        self._ground.timers.set(("custody", circuit, way), None)
 
     def _word_ms(self, path: Path, length: int, *, last: bool) -> float:
         """How long word of a frame may take, once it has left: until it was handed on; or, at the last hop, until there
@@ -265,7 +272,3 @@ class Switch:
             return ACCESSES * transport.access_ms + transport.airtime_ms(length) + SLACK_MS
         answer_ms = transport.airtime_ms(min(200, path.frame_bytes))
         return path.ack_delay_ms + ACCESSES * transport.access_ms + answer_ms + 2 * SLACK_MS
-
-
-def _end_of(frame: bytes) -> bytes:
-    return frame[3:5] + frame[-END_BYTES:]
