@@ -31,6 +31,11 @@ class Backlog:
         return next((priority for priority in Priority if self._queues[priority]), None)
 
     @property
+    def first(self) -> Outgoing | None:
+        """The most urgent message."""
+        return next((queue[0] for queue in self._queues if queue), None)
+
+    @property
     def waiting_bytes(self) -> int:
         return sum(outgoing.waiting_bytes for queue in self._queues for outgoing in queue)
 

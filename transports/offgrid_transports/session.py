@@ -269,10 +269,9 @@ class Session:
         """What would leave next is a question of this side's, and goes on with nothing that is under way."""
         if self._signals or self._hearing.due_ms <= now_ms or self._bursts.has_pieces:
             return False
-        waiting = next((queue[0] for queue in self._queues if queue), None)
-        room = self.room_bytes
-        return bool(self._copies or self._polls) or (
-            waiting is not None and (waiting.request or not waiting.whole_fits(room))
+        waiting = self._backlog.first
+        return bool(self._backlog.copies or self._polls) or (
+            waiting is not None and (waiting.request or not waiting.whole_fits(self.room_bytes))
         )
 
     def next_ms(self, now_ms: float) -> float:
