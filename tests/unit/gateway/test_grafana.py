@@ -35,7 +35,13 @@ def served() -> dict[str, set[str]]:
     facts = NodeFacts("0.1.0", 1_000, "/data", 1.0, "inline", health=health, kept=lambda: kept)
     directory = SimpleNamespace(live=lambda: ["a"])
     machine = SimpleNamespace(
-        directory=directory, liveness=lambda node: ALIVE, outbox_age_ms=lambda now: 0, outbox_depth=0
+        directory=directory,
+        liveness=lambda node: ALIVE,
+        outbox_age_ms=lambda now: 0,
+        outbox_depth=0,
+        held=(0, 0, 0),
+        unanswered=0,
+        unread=0,
     )
     store = SimpleNamespace(journal_seq=1, journal_floor=0, size_bytes=lambda: 1, limit_bytes=lambda: 2)
     runtime = SimpleNamespace(
