@@ -17,6 +17,7 @@ from offgrid_transports.lora.radio import RadioLink
 from offgrid_transports.lora.regions import Band
 from offgrid_transports.lora.rnode import RNode
 from offgrid_transports.memory import Faults
+from offgrid_transports.relay.ends import RELAYED_MAX
 from offgrid_transports.relay.frames import Kind
 from offgrid_transports.relay.ground import name_of
 from offgrid_transports.transport import BROADCAST
@@ -215,3 +216,15 @@ def test_rnodes_relay_as_well() -> None:
 @pytest.mark.parametrize("seed", [*range(8), 10])
 def test_a_trial_of_soak_breaks_no_promise(seed: int) -> None:
     assert Trial(seed).run() == []
+
+
+def test_no_more_nodes_are_links_over_others_than_may_be_and_idle_ones_make_room() -> None:
+    mesh = MemoryMesh(3)
+    mesh.beacons()
+    node = mesh.nodes[0]
+    asked(mesh, node, "n2", b"x")
+    used = node.relay.path_to(mesh.nodes[2].public)
+    for number in range(RELAYED_MAX + 10):
+        node.relay.path_to(mesh.meet(f"guest {number}"))
+    assert node.relay.path_to(mesh.nodes[2].public) == used, "who is talked to stays"
+    assert asked(mesh, node, "n2", b"y") == b"re:y"

@@ -297,5 +297,7 @@ class Ends:
         if idle is None:
             raise TransportError(f"{RELAYED_MAX} nodes are talked to over others already")
         del self._relayed[idle.name]
+        self._waiting.pop(idle.name, None)
+        self._distrusted.discard(idle.name)
         self._endpoint.detach(idle)
         idle.close()
