@@ -40,7 +40,12 @@ def inverse(value: int) -> int:
     return _POWER[255 - _LOG[value]]
 
 
-MULTIPLES = tuple(bytes(multiply(factor, value) for value in range(256)) for factor in range(256))
+def _multiples(factor: int) -> bytes:
+    log = _LOG[factor]
+    return b"\0" + _LOG[1:].translate(_POWER[log : log + 255] + b"\0") if factor else bytes(256)
+
+
+MULTIPLES = tuple(map(_multiples, range(256)))
 """For `bytes.translate`: every byte times the factor."""
 
 

@@ -130,6 +130,7 @@ def sealed(author: bytes, *items: Item, created_us: int = 5, prev: bytes | None 
     return seal_block(author, 1, prev or genesis, (), items, created_us, Key(name), SALT, epoch=epoch)
 
 
+@cache
 def genesis_digest() -> bytes:
     return World(1, observers=2).genesis.digest(SALT)
 

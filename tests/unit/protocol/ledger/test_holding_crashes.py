@@ -72,7 +72,12 @@ def road(who: str, write: int, *, kept: bool) -> int:
 
     for number, job in enumerate(JOBS):
         world.after(number * JOB_MS, lambda job=job: say(job))
-    world.run(len(JOBS) * JOB_MS + PEACE_MS)
+    world.run(len(JOBS) * JOB_MS)
+    for _ in range(PEACE_MS // SETTLE_MS):
+        world.run(SETTLE_MS)
+        if set(booked(core)) == set(JOBS) and not (core.machine.promised_out_micro or core.machine.held_micro):
+            break
+    world.run(SETTLE_MS)  # and that is the end of it
     world.check_agreement()
     row = host.store.get(ACCOUNTS, node_id_bytes(host.node_id))
     assert row is not None
