@@ -30,8 +30,8 @@ class TestCustody:
         custody = Custody()
         custody.hold(0, frame(1), asks=False, sent_ms=10, wait_ms=100)
         assert custody.due_ms == 110
-        assert not custody.on_forwarded(frame(2, label=b"NN")), "another one"
-        assert custody.on_forwarded(frame(1, label=b"NN"))
+        assert not custody.on_forwarded(0, frame(2, label=b"NN")), "another one"
+        assert custody.on_forwarded(0, frame(1, label=b"NN"))
         assert custody.due_ms == math.inf
 
     def test_what_was_not_is_sent_again_ever_later_and_given_up_in_the_end(self) -> None:
@@ -46,13 +46,23 @@ class TestCustody:
         assert waits == sorted(waits)
         assert custody.due_ms == math.inf
 
+    def test_one_that_is_given_up_says_nothing_of_the_way_where_others_went_on(self) -> None:
+        custody = Custody()
+        custody.hold(0, frame(1), asks=False, sent_ms=0, wait_ms=100)
+        custody.hold(0, frame(2), asks=False, sent_ms=0, wait_ms=100)
+        custody.on_forwarded(50, frame(2))
+        while isinstance(turn := custody.on_time(custody.due_ms), bytes):
+            custody.again(custody.due_ms, turn, 0)
+        assert turn is Turn.NOTHING
+        assert len(custody) == 0
+
     def test_that_one_which_asks_went_on_tells_of_all_before_it(self) -> None:
         custody = Custody()
         for number in range(5):
             custody.hold(0, frame(number, MORE), asks=False, sent_ms=0, wait_ms=100)
         custody.hold(0, frame(5, ASKS), asks=True, sent_ms=0, wait_ms=100)
         custody.hold(0, frame(6, MORE), asks=False, sent_ms=0, wait_ms=100)
-        assert custody.on_forwarded(frame(5, ASKS))
+        assert custody.on_forwarded(0, frame(5, ASKS))
         assert custody.backlog == [frame(6, MORE)]
         assert len(custody) == 1
 
@@ -61,7 +71,7 @@ class TestCustody:
         for number in range(5):
             custody.hold(0, frame(number, MORE), asks=False, sent_ms=0, wait_ms=100)
         custody.hold(0, frame(5, ASKS), asks=True, sent_ms=0, wait_ms=100)
-        assert custody.on_heard(mark(5), (mark(2), mark(4), mark(77))) == [frame(2, MORE), frame(4, MORE)]
+        assert custody.on_heard(0, mark(5), (mark(2), mark(4), mark(77))) == [frame(2, MORE), frame(4, MORE)]
         assert len(custody) == 2
 
     def test_a_piece_of_a_burst_is_not_sent_again_before_the_one_that_asks(self) -> None:
@@ -80,6 +90,13 @@ class TestCustody:
         assert len(custody) == 1, "so quickly nobody answers over more hops"
         custody.on_word(51, last=True)
         assert len(custody) == 0
+
+    def test_over_more_hops_only_what_asks_is_answered(self) -> None:
+        custody = Custody()
+        custody.hold(0, frame(1), asks=False, sent_ms=0, wait_ms=100)
+        custody.hold(0, frame(2, ASKS), asks=True, sent_ms=0, wait_ms=100)
+        custody.on_word(90, last=False)
+        assert custody.backlog == [frame(1)], "whoever asks anew may have had no answer"
 
     def test_it_holds_no_more_than_it_may(self) -> None:
         custody = Custody()

@@ -15,7 +15,7 @@ from enum import Enum, auto
 from offgrid_transports.session import MORE
 
 HELD_MAX = 128
-TRIES_MAX = 6
+TRIES_MAX = 8
 MARK_BYTES = 2
 ANSWER_SHARE = 0.75  # of the wait for word, before which nothing answers what goes on for more hops
 
@@ -37,6 +37,7 @@ class Turn(Enum):
 
     NOTHING = auto()
     GIVEN_UP = auto()
+    """One was sent often enough, and nothing came from there meanwhile."""
 
 
 class Custody:
@@ -44,6 +45,7 @@ class Custody:
 
     def __init__(self) -> None:
         self._held: OrderedDict[bytes, Held] = OrderedDict()  # in the order they were handed on
+        self._word_ms = -math.inf  # when the next hop last showed that it is there
         self.due_ms = math.inf
         """When to look whether something has to be sent again; infinite for never."""
 
@@ -69,16 +71,18 @@ class Custody:
         held = self._held.get(mark_of(frame))
         return held is not None and held.frame[3:] == frame[3:]
 
-    def on_forwarded(self, frame: bytes) -> bool:
+    def on_forwarded(self, now_ms: float, frame: bytes) -> bool:
         """The next hop hands it on: it is there, and what was before one that asks. False for one not held."""
         if not self.has(frame):
             return False
+        self._word_ms = now_ms
         self._pass(mark_of(frame))
         self._release(mark_of(frame))
         return True
 
-    def on_heard(self, mark: bytes, missing: tuple[bytes, ...]) -> list[bytes]:
+    def on_heard(self, now_ms: float, mark: bytes, missing: tuple[bytes, ...]) -> list[bytes]:
         """It has come; frames to be sent again are handed back, and held on."""
+        self._word_ms = now_ms
         wanted = [self._held[each] for each in missing if each in self._held]
         if mark in self._held:
             self._pass(mark)
@@ -92,10 +96,12 @@ class Custody:
         return [held.frame for held in list(self._held.values())[-count:]]
 
     def on_word(self, now_ms: float, *, last: bool) -> None:
-        """Something new comes back: what had left by then has come, if the next hop is the end; else what left so long
+        """Something new comes back: what had left by then has come, if the next hop is the end; else what asked so long
         ago that this may answer it."""
+        self._word_ms = now_ms
         for mark, held in list(self._held.items()):
-            if held.left_ms + (0.0 if last else ANSWER_SHARE * held.wait_ms) <= now_ms:
+            answered = held.asks and held.left_ms + ANSWER_SHARE * held.wait_ms <= now_ms
+            if answered or (last and held.left_ms <= now_ms):
                 del self._held[mark]
         self._settle()
 
@@ -120,7 +126,7 @@ class Custody:
             del self._held[mark]
             self.due_ms = now_ms + held.wait_ms
             self._settle()
-            return Turn.GIVEN_UP
+            return Turn.GIVEN_UP if self._word_ms < held.left_ms else Turn.NOTHING
         held.tries += 1
         return held.frame
 

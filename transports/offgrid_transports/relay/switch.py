@@ -124,7 +124,7 @@ class Switch:
     def on_other(self, frame: bytes) -> None:
         """Somebody else's on a shared medium: perhaps it is the next hop that hands something on."""
         found = self._on_air.get(end_of(frame))
-        if found is not None and found[1].custody.on_forwarded(frame):
+        if found is not None and found[1].custody.on_forwarded(self._ground.now_ms(), frame):
             del self._on_air[end_of(frame)]
             self._wait(*found)
             self._on_room(*found, frame)
@@ -141,7 +141,9 @@ class Switch:
         for circuit in self._circuits.all():
             for way in circuit.ways:
                 if way.out == heard.label and way.path == path:
-                    self._send_again(circuit, way, way.custody.on_heard(heard.mark, heard.missing))
+                    self._send_again(
+                        circuit, way, way.custody.on_heard(self._ground.now_ms(), heard.mark, heard.missing)
+                    )
                     self._wait(circuit, way)
 
     def on_late(self, path: Path, label: int) -> None:
