@@ -33,6 +33,7 @@ from offgrid_transports.records import (
     write_poll,
     write_signal,
 )
+from offgrid_transports.relay import frames as relay
 from offgrid_transports.sealing import EPOCH_FRAMES, WINDOW_FRAMES, NotOpened, Opener, Sealer, Suite
 
 PSK = bytes(range(32))
@@ -218,6 +219,18 @@ def beacons(data: bytes) -> None:
     again = read_beacon(PSK, whole)
     assert again is not None
     assert write_beacon(PSK, again) == whole
+
+
+def relay_words(data: bytes) -> None:
+    """What relays say to each other, by who knows the mesh's secret: what is read would be written so again, but for
+    measures, which are rounded."""
+    try:
+        said = relay.read(PSK, data + relay.mac_of(PSK, data))
+    except relay.NoWord:
+        return
+    written = relay.write(PSK, said)
+    assert written[: -relay.MAC_BYTES] == data or isinstance(said, relay.Open)
+    assert relay.read(PSK, written) == said
 
 
 def streams(data: bytes) -> None:

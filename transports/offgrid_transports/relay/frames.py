@@ -138,13 +138,13 @@ def write(psk: bytes, said: Said) -> bytes:
             body = bytes((Kind.HEARD,)) + _two(said.label) + said.mark + b"".join(said.missing)
         case Short():
             body = bytes((said.kind,)) + _two(said.label)
-    return body + _mac(psk, body)
+    return body + mac_of(psk, body)
 
 
 def read(psk: bytes, frame: bytes) -> Said:
     """Raises NoWord."""
     body, mac = frame[:-MAC_BYTES], frame[-MAC_BYTES:]
-    if len(frame) <= 1 + MAC_BYTES or mac != _mac(psk, body):
+    if len(frame) <= 1 + MAC_BYTES or mac != mac_of(psk, body):
         raise NoWord("it is not of this mesh")
     try:
         kind = Kind(body[0])
@@ -210,5 +210,6 @@ def _twos(data: bytes) -> tuple[bytes, ...]:
     return tuple(data[at : at + 2] for at in range(0, len(data), 2))
 
 
-def _mac(psk: bytes, body: bytes) -> bytes:
+def mac_of(psk: bytes, body: bytes) -> bytes:
+    """What stands behind it."""
     return hashlib.blake2s(body, key=psk, digest_size=MAC_BYTES, person=b"og.relay").digest()
