@@ -73,7 +73,7 @@ def test_nothing_that_was_altered_or_is_of_another_mesh_is_taken(one: Ask | Open
 def test_a_member_may_say_anything_and_it_is_read_or_refused(body: bytes) -> None:
     from offgrid_transports.relay import frames
 
-    frame = body + frames._mac(PSK, body)
+    frame = body + frames.mac_of(PSK, body)
     try:
         one = read(PSK, frame)
     except NoWord:
