@@ -33,6 +33,7 @@ class _Link:
         self.full = False
         self.stuck: _Ready | None = None  # sealed, and refused by a full link
         self.singles: deque[_Ready] = deque(maxlen=SINGLES_MAX)
+        self.spread: deque[_Ready] = deque(maxlen=SINGLES_MAX)
         self.ready: OrderedDict[int, Session] = OrderedDict()  # the one that was served longest ago first
 
         self.spending = Spending()
@@ -83,9 +84,13 @@ class Dispatch:
         """Who uses that link's time."""
         return self._link(transport).spending
 
-    def queue(self, path: Path, frame: bytes, who: str, priority: Priority = Priority.CONTROL) -> None:
-        """A single frame: of a handshake, a beacon, an echo, for all. `who` has its time counted."""
-        self._link(path.transport).singles.append(_Ready(path.address, frame, priority, who))
+    def queue(self, path: Path, frame: bytes, who: str) -> None:
+        """A single frame: of a handshake, a beacon, an echo. `who` has its time counted."""
+        self._link(path.transport).singles.append(_Ready(path.address, frame, Priority.CONTROL, who))
+
+    def spread(self, path: Path, frame: bytes, priority: Priority) -> None:
+        """A frame for all, which begins something: it waits as a session would."""
+        self._link(path.transport).spread.append(_Ready(path.address, frame, priority, "all"))
 
     def add(self, session: Session) -> None:
         """It may have something to send."""
@@ -117,6 +122,12 @@ class Dispatch:
                 return False
         while link.singles:
             if not link.send(now_ms, link.singles.popleft()):
+                return False
+        while link.spread:
+            if (until_ms := link.listens_ms(now_ms)) > now_ms:
+                self.wake_ms = min(self.wake_ms, until_ms)
+                break
+            if not link.send(now_ms, link.spread.popleft()):
                 return False
         for _ in range(AT_ONCE_MAX):
             if (session := self._next(now_ms, link)) is None:

@@ -205,7 +205,7 @@ class Endpoint:
 
     def spread(self, transport: Transport, frame: bytes, priority: Priority) -> None:
         """A frame for all who hear it."""
-        self._dispatch.queue(Path(transport, BROADCAST), frame, "all", priority)
+        self._dispatch.spread(Path(transport, BROADCAST), frame, priority)
         self._pump.turn()
 
     def reaches(self, name: str) -> bool:

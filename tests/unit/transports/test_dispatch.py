@@ -233,3 +233,17 @@ class TestListening:
         add(by, first, second)
         by.send(0)
         assert len(link.sent) == 2
+
+    def test_a_frame_for_all_waits_as_well_and_leaves_before_those_who_ask_about_it(self) -> None:
+        link = StillLink(shared=True)
+        by, first, second = dispatch(link), Talker(link, 1, Priority.JOB), Talker(link, 2, Priority.JOB)
+        first.listens_ms = 500.0
+        add(by, first)
+        by.send(0)
+        by.spread(Path(link, "*"), b"all", Priority.BULK)
+        add(by, second)
+        by.send(1)
+        assert (len(link.sent), by.wake_ms) == (1, 500.0)
+        by.send(500)
+        assert link.sent[1] == ("*", b"all", Priority.BULK)
+        assert link.sent[2][1][:1] == b"2"
