@@ -30,6 +30,11 @@ class Bursts:
         """There has to be word before more may leave."""
         return self._asked is not None
 
+    def feel(self) -> None:
+        """Its peer has been silent for long, and may be away: the next one is a question first of all."""
+        if not self._frames and not self.full:
+            self._frames_max = ASKING_FRAMES
+
     def question(self, number: int, *, whole: bool, waiting_bytes: int, room: int) -> int | None:
         """How many frames that ask follow this one, which asks as well; None where this one does not. What stands whole
         in a frame is answered by itself. `room` is a frame's."""

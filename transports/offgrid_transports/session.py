@@ -46,6 +46,7 @@ ACK_BYTES_MAX = 5 + ACK_BITS_MAX // 8
 UNREAD_MAX = 64
 WINDOW_FRAMES = 2 * ACK_BITS_MAX  # under way: of what came long before the newest nobody would speak
 SIGNALS_MAX = 2048
+STALE_MS = 60_000.0  # without a frame, after which a peer on a shared medium may be away
 LATELY_FRAMES = 512  # of which the share that was lost is told
 PROBE = write_signal(Signal.PROBE, 0)[0]
 FRAME_TYPE = 0x00  # of a session's frames, the first byte's upper half
@@ -77,6 +78,7 @@ class Session:
         self._asked_ms = -math.inf  # when the wait that a PROBE began ends
         self.listens_ms = -math.inf
         """Until then the answer to what left last may come; on a shared medium who sends does not hear it."""
+        self._heard_ms = math.inf  # not yet; it has just said hello
         self._bursts = Bursts()
         self.path = path
         self._flight, self._controller = _control(path)
@@ -173,6 +175,7 @@ class Session:
         self._unread += 1
         count, clear = self._opener.open(frame, HEAD_BYTES)
         self._unread = self.silent = self.silent_here = 0
+        self._heard_ms = now_ms
         self.listens_ms = -math.inf
         contents: list[Content] = []
         for record in parse(clear):
@@ -200,6 +203,8 @@ class Session:
 
     def next_frame(self, now_ms: float) -> bytes | None:
         """What to hand to the link now, or None."""
+        if now_ms - self._heard_ms > STALE_MS:
+            self._bursts.feel()
         records, room = list[bytes](), self.room_bytes
         if self._hearing.due_ms <= now_ms:
             records.append(self._hearing.record(now_ms))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from still_link import StillLink
 
-from offgrid_transports.bursts import BURST_FRAMES
+from offgrid_transports.bursts import ASKING_FRAMES, BURST_FRAMES
 from offgrid_transports.messages import Message
 from offgrid_transports.noise import Keys
 from offgrid_transports.outgoing import Outgoing
 from offgrid_transports.path import Path
 from offgrid_transports.records import Part, Poll, Record, Signal, Whole, parse
-from offgrid_transports.sealing import Opener, Suite
-from offgrid_transports.session import HEAD_BYTES, Session
+from offgrid_transports.sealing import Opener, Sealer, Suite
+from offgrid_transports.session import FRAME_TYPE, HEAD_BYTES, STALE_MS, Session
 from offgrid_transports.transport import Priority
 
 SENT, HEARD = b"s" * 32, b"h" * 32
@@ -107,3 +107,22 @@ def test_questions_of_many_calls_in_one_wait_count_once() -> None:
         one.signal(Signal.PROBE, call)
     frames(one)
     assert one.silent == 1
+
+
+def test_whoever_has_been_silent_for_long_is_asked_before_a_burst_is_spent_on_it() -> None:
+    def sends(now_ms: float) -> int:
+        one = session()
+        one.on_frame(0, peer_says(one), one.path)
+        one.send(outgoing(1, 50 * one.room_bytes))
+        count = 0
+        while one.next_frame(now_ms) is not None:
+            count += 1
+        return count
+
+    assert sends(1_000) == BURST_FRAMES
+    assert sends(STALE_MS + 1) == ASKING_FRAMES
+
+
+def peer_says(to: Session) -> bytes:
+    """A frame of its peer with nothing in it."""
+    return Sealer(to.suite, HEARD).seal(bytes((FRAME_TYPE,)) + to.ours.to_bytes(2), b"")
