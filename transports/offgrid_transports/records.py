@@ -139,9 +139,13 @@ def parse(data: bytes) -> list[Record]:
     written so."""
     records: list[Record] = []
     at, end = 0, len(data)
+    acks = polls = 0
     while at < end:
         kind, flags = data[at] >> 5, data[at] & FLAGS_MAX
         at += 1
+        acks, polls = acks + (kind == Kind.ACK), polls + (kind == Kind.POLL)
+        if acks > 1 or polls > 1:
+            raise RecordError("two acknowledgements or two polls in a frame")
         if kind == Kind.ACK:
             stop = at + 4 + flags
             if stop > end:
