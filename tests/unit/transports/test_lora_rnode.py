@@ -225,6 +225,20 @@ def test_a_modem_that_reboots_in_the_middle_of_a_frame_is_set_up_again(says: boo
     assert world.heard["a"] in ([], [b"half a fr"]), "KISS has no check sum: whoever authenticates frames finds it"
 
 
+def test_a_frame_that_reaches_a_modem_just_after_it_has_started_anew_does_not_leave() -> None:
+    world = World()
+    a = world.rnode("a")
+    world.run(1)
+    world.rnodes["a"].reboot()
+    world.run(0.297)  # it says so three milliseconds later, when the frame is on the line
+    assert a.send(BROADCAST, bytes(200))
+    world.run(5)
+    assert a.up
+    assert world.rnodes["a"].asked[rnode.RESET] == 1
+    assert world.channel.counts.frames == 0
+    assert a.book.duty.open_us == 0
+
+
 def test_a_modem_whose_port_vanishes_when_it_is_reset_is_not_reset_again() -> None:
     world = World()
     a = world.rnode("a")

@@ -61,6 +61,7 @@ RETRY_MS = 10_000
 READY_MS = 200
 OPEN_FRAMES_MAX = 128
 CROWDED_UNITS = 500  # of others' air, from which on it may have to begin its wait anew
+ON_LINE_MS = 2_000  # a frame that was handed over so long ago has been read, or lost
 SETTLE_MS = 5_000  # after the time in which all should have left
 
 
@@ -185,8 +186,11 @@ class RNode(KissModem):
 
     def on_command(self, now_ms: int, command: int, payload: bytes) -> None:
         self._said_ms = now_ms
-        if command == RESET and payload == RESET_REQUEST:  # it has started anew, and is empty
-            self._clean = True
+        if (
+            command == RESET and payload == RESET_REQUEST
+        ):  # it has started anew: empty, but for what was just sent to it
+            on_line = self._open and now_ms - self._open[-1][1] <= ON_LINE_MS
+            self._clean = self.state is State.RESETTING or not on_line
             if self.state in (State.RESETTING, State.ON, State.SETTING, State.ASKED):
                 self._detect(now_ms)
         elif command == ERROR and payload:
