@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -35,6 +36,9 @@ from offgrid_node.protocol.mesh.token import InviteToken
 from offgrid_node.services.status import fault_of
 from offgrid_node.storage.store import Batch
 
+if TYPE_CHECKING:
+    from offgrid_node.config import Config
+
 MESH_UNKNOWN = "unknown"  # in the draft of the config, until the grant says which mesh it is
 ATTEMPT_TIMEOUT_S = 5.0
 PAUSE_S = 0.5
@@ -53,13 +57,14 @@ def join(
     token = InviteToken.parse(token_text)
     folder, chosen = Folder(path), name_or_default(name)
     # Whatever speaks against joining here must be known before the door has spent the invite.
-    store = open_store(folder.draft(MESH_UNKNOWN, chosen, roles, values), create=True)
+    config = folder.draft(MESH_UNKNOWN, chosen, roles, values)
+    store = open_store(config, create=True)
     try:
         held = held_directory(store, verify=verify, check_certificate=check_identity_certificate)
         if held is not None:
             _check_own(held, folder, token)
         key = NodeKey.load_or_create(folder.keys_path)
-        grant = asyncio.run(_ask_until(token, key, chosen, timeout_s))
+        grant = asyncio.run(_ask_by_all(token, key, chosen, config, timeout_s))
         rows = adopt_grant(
             grant, token.mesh_tag, key.node_id, verify=verify, check_certificate=check_identity_certificate
         )
@@ -80,6 +85,60 @@ def _check_own(held: Directory, folder: Folder, token: InviteToken) -> None:
         raise store_not_empty(held) from None
     if held.genesis.mesh_tag != token.mesh_tag or not held.is_member(key.node_id):
         raise store_not_empty(held)
+
+
+async def _ask_by_all(
+    token: InviteToken, key: NodeKey, name: str, config: Config, timeout_s: float
+) -> mesh_pb2.JoinGrant:
+    """By IP, and over the links that the config names beside that; asking twice is safe."""
+    by_ip = asyncio.create_task(_ask_until(token, key, name, timeout_s))
+    if not config.links.open:
+        return await by_ip
+    over_links = asyncio.create_task(_ask_over_links(token, key, name, config, timeout_s))
+    pending = {by_ip, over_links}
+    fault: Fault | None = None
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                try:
+                    return task.result()
+                except Fault as failed:
+                    graver = fault is None or (isinstance(fault, Unavailable) and not isinstance(failed, Unavailable))
+                    fault = failed if graver else fault
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+    assert fault is not None
+    raise fault
+
+
+async def _ask_over_links(
+    token: InviteToken, key: NodeKey, name: str, config: Config, timeout_s: float
+) -> mesh_pb2.JoinGrant:
+    from offgrid_node.joining_links import LinkJoiner  # with the links, for those that have some
+
+    async with LinkJoiner(token, key, config.links.open, config.node.data_dir) as joiner:
+        try:
+            response = await asyncio.wait_for(joiner.ask(_request(token, key, name)), timeout_s)
+        except TimeoutError:
+            text = f"nobody answered on {', '.join(config.links.open)} within {timeout_s:g} s"
+            raise Unavailable(text, reason="NoDoor") from None
+    return _grant(token, response, "the door on a link")
+
+
+def _request(token: InviteToken, key: NodeKey, name: str) -> mesh_pb2.JoinRequest:
+    ask = join_ask(token.mesh_tag, token.invite_id, name, identity_certificate(key), key)
+    sealed = seal(token.secret, ask_context(token.invite_id), ask.SerializeToString())
+    return mesh_pb2.JoinRequest(invite_id=token.invite_id, sealed=sealed)
+
+
+def _grant(token: InviteToken, response: mesh_pb2.JoinResponse, door: str) -> mesh_pb2.JoinGrant:
+    try:
+        return mesh_pb2.JoinGrant.FromString(open_sealed(token.secret, grant_context(token.invite_id), response.sealed))
+    except DecodeError as error:
+        raise PeerFault(f"{door}: what was answered is no grant", reason="MalformedGrant") from error
 
 
 async def _ask_until(token: InviteToken, key: NodeKey, name: str, timeout_s: float) -> mesh_pb2.JoinGrant:
@@ -116,8 +175,6 @@ async def _look_around(token: InviteToken, deadline: float) -> list[str]:
 
 
 async def _ask(address: str, token: InviteToken, key: NodeKey, name: str) -> mesh_pb2.JoinGrant:
-    ask = join_ask(token.mesh_tag, token.invite_id, name, identity_certificate(key), key)
-    sealed = seal(token.secret, ask_context(token.invite_id), ask.SerializeToString())
     async with grpc.aio.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
         call = channel.unary_unary(
             "/offgrid.v1.JoinService/Join",
@@ -125,12 +182,8 @@ async def _ask(address: str, token: InviteToken, key: NodeKey, name: str) -> mes
             response_deserializer=mesh_pb2.JoinResponse.FromString,
         )
         try:
-            request = mesh_pb2.JoinRequest(invite_id=token.invite_id, sealed=sealed)
-            response = await call(request, timeout=ATTEMPT_TIMEOUT_S)
+            response = await call(_request(token, key, name), timeout=ATTEMPT_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             fault: Fault = fault_of(error)
             raise fault from None
-    try:
-        return mesh_pb2.JoinGrant.FromString(open_sealed(token.secret, grant_context(token.invite_id), response.sealed))
-    except DecodeError as error:
-        raise PeerFault(f"{address}: what the door answered is no grant", reason="MalformedGrant") from error
+    return _grant(token, response, address)

@@ -10,11 +10,13 @@ from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
-from offgrid_node.keys import NodeKey
+from offgrid_node.keys import NodeKey, seal
 from offgrid_node.node import Node
 from offgrid_node.protocol.clock import Clock
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
 from offgrid_node.protocol.mesh.commands import BeaconHeard
+from offgrid_node.protocol.mesh.invites import find_invite
+from offgrid_node.services.knocking import Door
 from offgrid_node.services.packet_links import PacketLinks
 from offgrid_node.services.packet_server import PacketServer
 from offgrid_transports.beacons import Beacon
@@ -31,6 +33,12 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # of Linux; elsewhere nothing
 
 def links_of(config: Config, key: NodeKey, node: Callable[[], Node]) -> PacketLinks:
     """Not started yet: a road that reaches nobody."""
+    host, relays = link_host(config.node.data_dir), config.links.relay
+    return PacketLinks(key.exchange_secret(), key.node_id, lambda: node().directory, host, relays=relays)
+
+
+def link_host(data_dir: Path) -> LinkHost:
+    """What links are given in the running loop; they note the airtime that they use in that folder."""
     loop = asyncio.get_running_loop()
 
     def schedule(delay_ms: int, callback: Callable[[], object]) -> None:
@@ -39,10 +47,8 @@ def links_of(config: Config, key: NodeKey, node: Callable[[], Node]) -> PacketLi
     clock = ""
     with suppress(OSError):
         clock = BOOT_ID.read_text("ascii").strip()
-    keep = FolderKeep(config.node.data_dir / "links")
-    host = LinkHost(SystemRandom(), schedule, lambda: time.monotonic_ns() // 1_000_000, keep=keep, clock=clock)
-    relays = config.links.relay
-    return PacketLinks(key.exchange_secret(), key.node_id, lambda: node().directory, host, relays=relays)
+    keep = FolderKeep(data_dir / "links")
+    return LinkHost(SystemRandom(), schedule, lambda: time.monotonic_ns() // 1_000_000, keep=keep, clock=clock)
 
 
 def start_links(config: Config, links: PacketLinks, node: Node, clock: Clock) -> None:
@@ -51,10 +57,17 @@ def start_links(config: Config, links: PacketLinks, node: Node, clock: Clock) ->
         lambda: time.time_ns() // 1_000_000, lambda: told_of(node), lambda peer, beacon: hear(node, peer, beacon)
     )
     PacketServer(endpoint, node.router, node.member_by_id, clock)
+    Door(endpoint, lambda: node.directory.mesh_id, links.public, lambda invite: invited(node, invite), seal)
     try:
         links.open(config.links.open, TransportRegistry.installed())
     except TransportError as error:
         raise FailedPrecondition(f"links.open: {error}", reason="BadLink") from error
+
+
+def invited(node: Node, invite_id: bytes) -> bytes | None:
+    """An invite's secret, while it may be used, and afterwards for the one that used it."""
+    invite = find_invite(node.runtime.store, invite_id)
+    return invite.secret if invite is not None else None
 
 
 def told_of(node: Node) -> bytes:

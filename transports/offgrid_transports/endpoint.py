@@ -18,6 +18,7 @@ from offgrid_transports.calls import CallRefused, Done, End, Reply
 from offgrid_transports.dispatch import Dispatch
 from offgrid_transports.gathering import Gathering, NoRoom
 from offgrid_transports.handshake import HELLO, SID_BYTES, WELCOME, Door, Own
+from offgrid_transports.knocks import KNOCK
 from offgrid_transports.noise import HandshakeFailed
 from offgrid_transports.packing import Packing
 from offgrid_transports.path import Path
@@ -65,6 +66,8 @@ class Endpoint:
         self.on_request: Callable[[Request], None] = lambda request: None
         self.on_beacon: Callable[[Path, bytes], None] = lambda path, frame: None
         """A frame that says to be one."""
+        self.on_knock: Callable[[Path, bytes], None] = lambda path, frame: None
+        """Somebody who is invited, perhaps, looks for its inviter."""
         self.on_change: Callable[[Transport], None] = lambda transport: None
         """A link came up or went, or has other neighbours."""
         self.is_taken: Callable[[int], bool] = lambda number: False
@@ -281,6 +284,8 @@ class Endpoint:
                     self.counts["frames_of_others"] += 1
             elif kind == BEACON:
                 self._pump.owe(lambda: self.on_beacon(path, frame))
+            elif kind == KNOCK:
+                self._pump.owe(lambda: self.on_knock(path, frame))
             elif kind == CODED:
                 self.on_coded(frame)
             else:

@@ -43,6 +43,9 @@ class Roll(Protocol):
     @property
     def mesh_id(self) -> str: ...
 
+    @property
+    def mesh_tag(self) -> bytes: ...
+
     def all_ids(self) -> list[str]: ...
 
     def is_member(self, node_id: str) -> bool: ...
@@ -58,7 +61,7 @@ class PacketLinks:
     ) -> None:
         """`secret` is the node's key as X25519 knows it; `host` is what its links are given; `relays`: for others."""
         self._node_id, self._roll, self._host, self._relays = node_id, roll, host, relays
-        self._static = X25519PrivateKey.from_private_bytes(secret)
+        self._static = static_of(secret)
         self._public = self._static.public_key().public_bytes_raw()
         self._psk = b""
         self._endpoint: Endpoint | None = None
@@ -97,7 +100,7 @@ class PacketLinks:
     def open(self, descriptions: Iterable[str], registry: TransportRegistry) -> None:
         """Behind `start`. Raises TransportError for one that cannot be opened; those before it are open then."""
         assert self._relay is not None
-        host = replace(self._host, hello=tag_of(self._psk) + tag_of(self._public))
+        host = replace(self._host, hello=mark_of(self._roll().mesh_tag) + tag_of(self._public))
         for text in descriptions:
             self.attach(registry.open(text, host), text, registry.price(text))
             _log.info("link %s", text)
@@ -121,6 +124,11 @@ class PacketLinks:
             endpoint.close()
 
     # ---- what there is
+
+    @property
+    def public(self) -> bytes:
+        """This node's key on links."""
+        return self._public
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -239,6 +247,16 @@ class PacketLinks:
             return
         endpoint.learn(node, self._publics[node], path)
         self._tell_of(node, beacon)
+
+
+def static_of(secret: bytes) -> X25519PrivateKey:
+    """A node's key on links, from its secret as X25519 knows it."""
+    return X25519PrivateKey.from_private_bytes(secret)
+
+
+def mark_of(mesh_tag: bytes) -> bytes:
+    """What links with advertisements show, so that those of one mesh connect; who is invited knows the tag."""
+    return tag_of(mesh_tag)
 
 
 def secret_of(mesh_id: str) -> bytes:

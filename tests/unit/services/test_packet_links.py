@@ -34,7 +34,7 @@ A, B, C, OTHER = (NodeKey(bytes([number]) * 32) for number in (1, 2, 4, 3))
 class Roll:
     """A mesh whose members may change."""
 
-    mesh_id = "mesh"
+    mesh_id, mesh_tag = "mesh", b"mesh tag"
 
     def __init__(self, *members: NodeKey) -> None:
         self.members = {key.node_id: key.public_key for key in members}

@@ -55,6 +55,10 @@ class Directory(RootedRoll):
     def mesh_id(self) -> str:
         return self.genesis.mesh_id
 
+    @property
+    def mesh_tag(self) -> bytes:
+        return self.genesis.mesh_tag
+
     def member(self, node_id: str) -> MemberRecord | None:
         """The record that stands, a tombstone too; None for a stranger."""
         held = self._members.get(node_id)

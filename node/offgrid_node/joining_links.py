@@ -1,0 +1,134 @@
+"""Joining over packet links: a machine without IP knocks there until the inviter tells how to say hello, and asks it.
+
+The links are those that the node will have (`links.open`). Nothing of them outlives the asking but the airtime that was
+used, which is noted where the node will look for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path as FilePath
+from typing import Protocol, runtime_checkable
+
+from google.protobuf.message import Message
+
+from offgrid.v1 import mesh_pb2
+from offgrid_node.keys import NodeKey, open_sealed
+from offgrid_node.node_links import link_host
+from offgrid_node.protocol.errors import FailedPrecondition, Fault, PeerFault
+from offgrid_node.protocol.mesh.token import InviteToken
+from offgrid_node.services.knocking import open_door
+from offgrid_node.services.packet_links import mark_of, secret_of, static_of
+from offgrid_node.services.packet_road import PacketRoad
+from offgrid_transports.beacons import tag_of
+from offgrid_transports.endpoint import Endpoint
+from offgrid_transports.handshake import Own
+from offgrid_transports.knocks import read_door, write_knock
+from offgrid_transports.path import Path
+from offgrid_transports.registry import TransportRegistry
+from offgrid_transports.transport import BROADCAST, Transport, TransportError
+
+INVITER = "inviter"
+JOIN = "offgrid.v1.JoinService/Join"
+KNOCK_MS, KNOCK_SHARE = 2_000, 40  # apart, and of a link's time one part is for knocks at most
+CALL_MS = 10_000  # and what the link needs
+LAST_WORD_S = 3.0  # to say that the answer has come; a modem is left in order once that has gone out
+
+
+@runtime_checkable
+class TakesTime(Protocol):
+    """A link whose device is given back in some time after `close`."""
+
+    async def wait_closed(self) -> None: ...
+
+
+class LinkJoiner:
+    """Use it in an `async with` block. Raises FailedPrecondition (BadLink) for a link that is none."""
+
+    def __init__(self, token: InviteToken, key: NodeKey, links: Sequence[str], folder: FilePath) -> None:
+        """`folder` is the node's data_dir."""
+        self._token, self._key, self._links, self._folder = token, key, links, folder
+        self._transports: list[Transport] = []
+        self._endpoint: Endpoint | None = None
+        self._found: asyncio.Future[tuple[Path, str, bytes]] = asyncio.get_running_loop().create_future()
+
+    async def __aenter__(self) -> LinkJoiner:
+        static = static_of(self._key.exchange_secret())
+        public = static.public_key().public_bytes_raw()
+        self._static, hello = static, mark_of(self._token.mesh_tag) + tag_of(public)
+        self._host = replace(link_host(self._folder), hello=hello)
+        registry = TransportRegistry.installed()
+        try:
+            for text in self._links:
+                transport = registry.open(text, self._host)
+                self._transports.append(transport)
+                transport.on_frame = self._listener(transport)
+        except TransportError as error:
+            await self._close()
+            raise FailedPrecondition(f"links.open: {error}", reason="BadLink") from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    async def ask(self, request: mesh_pb2.JoinRequest) -> mesh_pb2.JoinResponse:
+        """Knocks until somebody opens, and asks; for ever if nobody does. Raises what the door says."""
+        knocking = [asyncio.create_task(self._knock(transport)) for transport in self._transports]
+        try:
+            path, mesh_id, public = await self._found
+        finally:
+            for task in knocking:
+                task.cancel()
+            await asyncio.gather(*knocking, return_exceptions=True)
+        own = Own(self._static, secret_of(mesh_id))
+        endpoint = self._endpoint = Endpoint(
+            own,
+            lambda public: None,
+            self._host.now_ms,
+            self._host.schedule,
+            self._host.rng,
+            lambda: time.time_ns() // 1_000_000,
+        )
+        endpoint.attach(path.transport)
+        endpoint.introduce(INVITER, public, path)
+        answered: asyncio.Future[Message | Fault] = asyncio.get_running_loop().create_future()
+        PacketRoad(endpoint).call(INVITER, JOIN, request, CALL_MS, answered.set_result)
+        outcome = await answered
+        await asyncio.sleep(LAST_WORD_S)
+        if isinstance(outcome, Fault):
+            raise outcome
+        assert isinstance(outcome, mesh_pb2.JoinResponse)
+        return outcome
+
+    def _listener(self, transport: Transport) -> Callable[[str, bytes], None]:
+        def hear(address: str, frame: bytes) -> None:
+            sealed = read_door(self._token.invite_id, frame)
+            if sealed is None or self._found.done():
+                return
+            try:
+                mesh_id, public = open_door(self._token.secret, self._token.invite_id, sealed, open_sealed)
+            except PeerFault:
+                return  # noise; the inviter's own answer may come yet
+            self._found.set_result((Path(transport, address), mesh_id, public))
+
+        return hear
+
+    async def _knock(self, transport: Transport) -> None:
+        frame = write_knock(self._token.invite_id)
+        while True:
+            if transport.up:
+                transport.send(BROADCAST, frame)
+            await asyncio.sleep(max(KNOCK_MS, KNOCK_SHARE * transport.airtime_ms(len(frame))) / 1_000)
+
+    async def _close(self) -> None:
+        """The node opens the same devices next."""
+        if self._endpoint is not None:
+            self._endpoint.close()
+        for transport in self._transports:
+            transport.close()
+        for transport in self._transports:
+            if isinstance(transport, TakesTime):
+                await transport.wait_closed()
