@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 MESH_UNKNOWN = "unknown"  # in the draft of the config, until the grant says which mesh it is
 ATTEMPT_TIMEOUT_S = 5.0
 PAUSE_S = 0.5
+LINKS_AFTER_S = 3.0  # of a token that names addresses
 CROWDED_MS_MAX = 1_000  # a door that says so has too many before it at once; one that says more will not have us
 
 
@@ -90,9 +91,10 @@ def _check_own(held: Directory, folder: Folder, token: InviteToken) -> None:
 async def _ask_by_all(
     token: InviteToken, key: NodeKey, name: str, config: Config, timeout_s: float
 ) -> mesh_pb2.JoinGrant:
-    """By IP, and over the links that the config names beside that; asking twice is safe."""
+    """By IP, and over the links that the config names where that takes long; asking twice is safe."""
     by_ip = asyncio.create_task(_ask_until(token, key, name, timeout_s))
-    if not config.links.open:
+    await asyncio.wait([by_ip], timeout=LINKS_AFTER_S if token.addresses else 0)
+    if by_ip.done() or not config.links.open:
         return await by_ip
     over_links = asyncio.create_task(_ask_over_links(token, key, name, config, timeout_s))
     pending = {by_ip, over_links}

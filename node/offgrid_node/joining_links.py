@@ -35,6 +35,7 @@ INVITER = "inviter"
 JOIN = "offgrid.v1.JoinService/Join"
 KNOCK_MS, KNOCK_SHARE = 2_000, 40  # apart, and of a link's time one part is for knocks at most
 CALL_MS = 10_000  # and what the link needs
+GIVE_BACK_S = 0.2  # a serial port is closed, and unlocked, some turns of the loop later
 LAST_WORD_S = 3.0  # to say that the answer has come; a modem is left in order once that has gone out
 
 
@@ -132,3 +133,4 @@ class LinkJoiner:
         for transport in self._transports:
             if isinstance(transport, TakesTime):
                 await transport.wait_closed()
+        await asyncio.sleep(GIVE_BACK_S)

@@ -93,7 +93,7 @@ def test_a_payment_is_final(loss: float) -> None:
 
 
 def test_a_payment_among_five_is_final_though_all_speak_at_once() -> None:
-    """Each witness has to hear of it, and of the others' votes: a hundred calls and more within a minute or two."""
+    """Each witness has to hear of it and of the others' votes: some hundred calls at 5 kbit/s, minutes at worst."""
     world = World(FIVE, Air())
     world.see_each_other()
     world.ask("anna", "LedgerService/OpenLedger", ledger_pb2.OpenLedgerRequest())
@@ -102,7 +102,7 @@ def test_a_payment_among_five_is_final_though_all_speak_at_once() -> None:
     tx_id = world.ask("anna", "LedgerService/CreateTransfer", transfer).transaction.tx_id
     asked = ledger_pb2.GetTransactionRequest(tx_id=tx_id)
     waiting = set(FIVE)
-    for _ in range(300):
+    for _ in range(900):
         world.run_for(1)
         waiting -= {name for name in waiting if final_at(world, name, asked)}
         if not waiting:

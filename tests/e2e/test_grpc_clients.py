@@ -16,7 +16,10 @@ from offgrid_node.local_mesh import LocalMesh, LocalNode
 
 pytestmark = pytest.mark.xdist_group("mesh")
 
-NAMES = ("Mesh", "Join", "Job", "Market", "Host", "Object", "Quorum", "Ledger", "State", "Session", "Memory", "Backup")
+NAMES = (
+    "Mesh", "Link", "Join", "Job", "Market", "Host", "Object", "Quorum", "Ledger", "State", "Session", "Memory",
+    "Backup", "Mail",
+)  # fmt: skip
 SERVICES = {f"offgrid.v1.{name}Service" for name in NAMES} | {
     "grpc.health.v1.Health",
     "grpc.reflection.v1alpha.ServerReflection",
@@ -36,6 +39,8 @@ ADMIN_CALLS = {
     "offgrid.v1.SessionService/ListSessions": "",
     "offgrid.v1.MemoryService/ListSummaries": "",
     "offgrid.v1.BackupService/ListBackups": "",
+    "offgrid.v1.LinkService/ListLinks": "",
+    "offgrid.v1.MailService/ListMail": "",
     "grpc.health.v1.Health/Check": "",
 }
 MEMBER_CALLS = ADMIN_CALLS | {
@@ -45,6 +50,8 @@ MEMBER_CALLS = ADMIN_CALLS | {
     "offgrid.v1.SessionService/ListSessions": "permission_denied",
     "offgrid.v1.MemoryService/ListSummaries": "permission_denied",
     "offgrid.v1.BackupService/ListBackups": "permission_denied",
+    "offgrid.v1.LinkService/ListLinks": "permission_denied",
+    "offgrid.v1.MailService/ListMail": "permission_denied",
     "offgrid.v1.MeshService/Ping": "",
 }
 

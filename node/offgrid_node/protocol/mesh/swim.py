@@ -196,7 +196,10 @@ class Swim:
             self.heard(node_id, max(incarnation, peer.incarnation), now_ms)
 
     def silent(self, node_id: str, now_ms: int, *, refused: bool = False) -> None:
-        """It answered neither us nor those who asked for us. `refused`: its machine did, and nobody listens there."""
+        """It answered neither us nor those who asked for us. `refused`: its machine did, and nobody listens there.
+        Whose beacons are heard lives all the same: the road by which it was asked leads nowhere."""
+        if not refused and self._quiet.lately_ms(node_id, now_ms):
+            return
         peer = self._peers.get(node_id)
         if peer is not None and peer.liveness == ALIVE:
             self._set(node_id, peer, SUSPECT, peer.incarnation, now_ms)

@@ -34,6 +34,7 @@ _FIELDS: Mapping[str, _Fields] = {
     "session": _Fields(("session_id", "name")),
     "block": _Fields(("session_id",), ("count",)),
     "alert": _Fields(("name",)),
+    "mail": _Fields(("source", "destination", "node"), ("size_bytes",)),
 }
 
 
