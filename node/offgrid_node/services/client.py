@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import links_pb2
 from offgrid_node.protocol.effects import Answered, Call
 from offgrid_node.protocol.errors import (
+    CONNECTION_REFUSED,
     NO_ROAD,
     Fault,
     Internal,
@@ -34,6 +35,11 @@ Done = Callable[[Message | Fault], None]
 
 ECHO = "offgrid.v1.LinkService/Echo"
 ECHO_MS = 5_000
+OF_ROADS = frozenset({
+    NO_ROAD, CONNECTION_REFUSED, "NotConnected", "NotSent", "RoadBusy", "TooLargeForLane", "PeerRefused", "Stopping",
+    "CallCancelled", "ConnectionLost", "DeadlineExceeded", "NoAnswer",
+})  # fmt: skip
+"""Reasons with which a road ends a call by itself; whatever else is unavailable, its node has said so."""
 
 
 class Road(Protocol):
@@ -175,7 +181,7 @@ class Client:
         def ended(outcome: Message | Fault) -> None:
             self._book.ended(node, road.name, outcome)
             left_ms = timeout_ms - (self._book.now_ms() - began_ms)
-            if not isinstance(outcome, Unavailable | OutcomeUnknown):
+            if not isinstance(outcome, Unavailable | OutcomeUnknown) or outcome.reason not in OF_ROADS:
                 done(outcome)
             elif others and left_ms > 0:
                 self._attempt(others, node, method, request, left_ms, done, _graver(before, outcome))

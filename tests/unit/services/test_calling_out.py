@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 
+import pytest
 from google.protobuf.message import Message
 
 from offgrid.v1 import mesh_pb2
@@ -165,8 +166,12 @@ def test_of_two_ends_the_graver_is_told_and_else_the_first() -> None:
     assert World(GONE, unknown).ask() is unknown
 
 
-def test_what_the_node_itself_refuses_is_asked_nobody_else() -> None:
-    refused = PermissionDenied("no", reason="AccessDenied")
+@pytest.mark.parametrize(
+    "refused",
+    [PermissionDenied("no", reason="AccessDenied"), Unavailable("it loads what it knows", reason="Reloading")],
+    ids=str,
+)
+def test_what_the_node_itself_says_is_asked_of_it_by_no_other_road(refused: Fault) -> None:
     world = World(refused)
     assert world.ask() is refused
     assert world.second.asked == []

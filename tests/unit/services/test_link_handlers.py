@@ -146,3 +146,8 @@ def test_no_road_at_all_is_said() -> None:
 
 def test_without_packet_links_there_are_none_to_list() -> None:
     assert not handlers(GRPC).list_links(ADMIN, links_pb2.ListLinksRequest()).links
+
+
+def test_no_road_leads_to_this_very_node() -> None:
+    with pytest.raises(InvalidRequest, match="is this very node"):
+        handlers(GRPC).list_roads(ADMIN, links_pb2.ListRoadsRequest(node="attic"))

@@ -73,9 +73,10 @@ class Inbox:
         self._draft.reply(ticket, mail_pb2.DeliverParcelResponse())
 
     def on_offer(self, ticket: int, head: ParcelHead) -> None:
-        """Wanted, unless it is a request that was taken, or is over. Whether it is an answer, nobody knows yet."""
-        row, window = self._row((head.source, head.number)), self._windows.get(head.source, _Window())
-        known = head.number < window.floor or (row is not None and row.digest == head.digest)
+        """Wanted, unless it is a request that was taken. Whether it is an answer, nobody knows yet, so its number may
+        lie below the floor, which is that of requests."""
+        row = self._row((head.source, head.number))
+        known = row is not None and row.digest == head.digest
         self._draft.reply(ticket, mail_pb2.DeliverParcelResponse(wanted=not known))
 
     def on_served(self, end: Served, now: Now) -> None:

@@ -47,7 +47,7 @@ class LinkHandlers:
 
     def list_roads(self, caller: Caller, request: links_pb2.ListRoadsRequest) -> links_pb2.ListRoadsResponse:
         directory = self._directory()
-        nodes = [directory.resolve(request.node)] if request.node else directory.live()
+        nodes = [self._other(request.node)] if request.node else directory.live()
         return links_pb2.ListRoadsResponse(
             peers=[
                 links_pb2.PeerRoads(
@@ -65,9 +65,7 @@ class LinkHandlers:
             raise InvalidRequest.field("node", "say which: a node id, its first 4 characters or more, or a name")
         if request.timeout_ms > TIMEOUT_MS_MAX:
             raise InvalidRequest.field("timeout_ms", f"{request.timeout_ms}; 1 to {TIMEOUT_MS_MAX} are allowed")
-        node = self._directory().resolve(request.node)
-        if node == self._self_id:
-            raise InvalidRequest.field("node", f"{request.node!r} is this very node: no road leads to it")
+        node = self._other(request.node)
         chart, road = self._chosen(node, request.via)
         ticket = Ticket()
 
@@ -83,6 +81,12 @@ class LinkHandlers:
         return ticket
 
     # ---- inside
+
+    def _other(self, said: str) -> str:
+        node = self._directory().resolve(said)
+        if node == self._self_id:
+            raise InvalidRequest.field("node", f"{said!r} is this very node: no road leads to it")
+        return node
 
     def _roads(self, node: str) -> list[tuple[Chart, RoadFacts]]:
         """The one that a call would take first, which is the one in use."""
