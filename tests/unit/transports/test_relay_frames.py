@@ -22,12 +22,20 @@ from offgrid_transports.relay.frames import (
     read,
     write,
 )
-from offgrid_transports.relay.metric import MTU_MAX, Metric, read_metric, write_metric
+from offgrid_transports.relay.metric import (
+    BYTE_NS_MAX,
+    MTU_MAX,
+    MTU_MIN,
+    TIME_US_MAX,
+    Metric,
+    read_metric,
+    write_metric,
+)
 
 PSK = bytes(32)
 WORD = st.integers(0, 0xFFFF)
 NAMES = st.lists(st.binary(min_size=4, max_size=4), min_size=2, max_size=HOPS_MAX + 2, unique_by=hop_of)
-METRICS = st.builds(Metric, WORD, WORD, WORD, st.integers(0, MTU_MAX), st.booleans())
+METRICS = st.builds(Metric, WORD, WORD, WORD, st.integers(MTU_MIN, MTU_MAX), st.booleans())
 
 
 @st.composite
@@ -93,3 +101,20 @@ def test_a_metric_is_said_within_a_thousandth_and_never_below(metric: Metric) ->
     assert told[3:] == metric[3:]
     for value, said_value in zip(metric[:3], told[:3], strict=True):
         assert value <= said_value <= value * 1.001 + 1
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        Metric(0, 0, 0, 0, False),
+        Metric(0, 0, 0, MTU_MIN - 1, True),
+        Metric(2 * TIME_US_MAX, 0, 0, 1200, True),
+        Metric(0, 2 * BYTE_NS_MAX, 0, 1200, True),
+        Metric(0, 0, 2 * TIME_US_MAX, 1200, True),
+    ],
+)
+def test_a_way_that_cannot_be_is_not_believed(metric: Metric) -> None:
+    """Lengths and timers follow from it: a frame of no bytes, or a wait of months."""
+    said = write(PSK, Open(False, 0, 0, b"from", b"goal", 1, 2, 3, metric, (), b""))
+    with pytest.raises(NoWord):
+        read(PSK, said)

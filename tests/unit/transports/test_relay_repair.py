@@ -56,6 +56,13 @@ class TestCustody:
         assert turn is Turn.NOTHING
         assert len(custody) == 0
 
+    def test_another_frame_in_the_place_of_the_one_that_is_waited_for_leaves_nothing_to_wait_for(self) -> None:
+        custody = Custody()
+        custody.hold(0, frame(1, ASKS), asks=True, sent_ms=0, wait_ms=100)
+        custody.hold(0, frame(1), asks=False, sent_ms=0, wait_ms=math.inf)
+        assert custody.due_ms == math.inf
+        assert custody.on_time(1_000) is Turn.NOTHING
+
     def test_that_one_which_asks_went_on_tells_of_all_before_it(self) -> None:
         custody = Custody()
         for number in range(5):

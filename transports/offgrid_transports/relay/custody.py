@@ -59,6 +59,7 @@ class Custody:
         self._held[mark] = Held(frame, asks, now_ms + sent_ms, wait_ms)
         if len(self._held) > HELD_MAX:
             self._held.popitem(last=False)
+        self._settle()
         if wait_ms < math.inf:
             self.due_ms = now_ms + sent_ms + wait_ms
 

@@ -193,6 +193,8 @@ def _read_open(kind: Kind, body: bytes) -> Open:
     _check_hops(hops, source, target)
     ours, theirs, label = (int.from_bytes(body[at : at + 2]) for at in (11, 13, 15))
     metric = read_metric(body[17 : 17 + METRIC_BYTES])
+    if not metric.sound:
+        raise NoWord(f"a way that takes {metric}")
     return Open(kind is Kind.OPENED, to, turn, source, target, ours, theirs, label, metric, hops, body[end:])
 
 

@@ -8,7 +8,8 @@ from offgrid_transports.path import Path
 
 METRIC_BYTES = 8
 SHORT_BYTES, LONG_BYTES = 24, 200  # the two lengths whose airtimes give the line between
-MTU_MAX = 0x7FFF
+MTU_MIN, MTU_MAX = 96, 0x7FFF  # a hello has to pass
+TIME_US_MAX, BYTE_NS_MAX = 3_600_000_000, 2_000_000_000  # of all hops together; beyond that a way is none
 _MANTISSA_BITS = 11
 _SHARED = 0x8000
 
@@ -22,6 +23,12 @@ class Metric(NamedTuple):
     access_us: int
     mtu_bytes: int
     shared: bool
+
+    @property
+    def sound(self) -> bool:
+        """Such a way can be; timers and lengths follow from it."""
+        times = self.base_us <= TIME_US_MAX and self.access_us <= TIME_US_MAX and self.byte_ns <= BYTE_NS_MAX
+        return times and self.mtu_bytes >= MTU_MIN
 
     def plus(self, other: Metric) -> Metric:
         """Both ways, one after the other."""
