@@ -220,13 +220,13 @@ class Endpoint:
         """To a peer, the best first."""
         return self._steering.roads(name, self.session_of(name))
 
-    def echo(self, name: str, path: Path, done: Callable[[float | None], None]) -> None:
+    def echo(self, name: str, path: Path, done: Callable[[float | None], None], timeout_ms: float) -> None:
         """Asks for an echo over that path, whichever is in use; `done` is told the round trip in milliseconds, None
-        when there is no answer. Raises UnknownPeer where there is no session."""
+        when there is no answer in that time. Raises UnknownPeer where there is no session."""
         peer = self._peers.get(name)
         if peer is None or peer.bound is None:
             raise UnknownPeer(f"there is no session with {name}")
-        self._steering.ask(self._now_ms(), peer.bound.session, path, done)
+        self._steering.ask(self._now_ms(), peer.bound.session, path, done, timeout_ms)
         self._pump.turn()
 
     def spending(self, transport: Transport) -> Spending:

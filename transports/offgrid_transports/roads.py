@@ -108,10 +108,6 @@ class Roads:
         if road is not None:
             road.failed_ms = now_ms
 
-    def drop(self, transport: Transport) -> None:
-        """That link is gone."""
-        self._roads = {path: road for path, road in self._roads.items() if path.transport is not transport}
-
     def first(self) -> Path | None:
         """To begin a session with: one that is proved, if there is one."""
         proved = [road for road in self._roads.values() if road.usable and road.proved]

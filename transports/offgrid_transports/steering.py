@@ -141,9 +141,9 @@ class Steering:
 
     # ---- echoes
 
-    def ask(self, now_ms: float, session: Session, path: Path, done: Done) -> None:
-        """Has `done` told the round trip in milliseconds, or None when there was no answer in a while."""
-        self._ask(now_ms, session, path, done)
+    def ask(self, now_ms: float, session: Session, path: Path, done: Done, timeout_ms: float) -> None:
+        """Has `done` told the round trip in milliseconds, or None when there was no answer by then."""
+        self._ask(now_ms, session, path, done, timeout_ms)
 
     def on_echo(self, now_ms: float, bound: Bound, path: Path, echo: Echo) -> None:
         session = bound.session
@@ -190,7 +190,9 @@ class Steering:
         bound.session.move(path)
         self._touch(bound)
 
-    def _ask(self, now_ms: float, session: Session, path: Path, done: Done | None) -> None:
+    def _ask(
+        self, now_ms: float, session: Session, path: Path, done: Done | None, timeout_ms: float | None = None
+    ) -> None:
         if done is None and any(asked.ours == session.ours and asked.path == path for asked in self._asked.values()):
             return
         if len(self._asked) >= ECHOES_MAX:
@@ -198,7 +200,7 @@ class Steering:
         number = self._rng.randrange(CALL_MAX + 1)
         self._asked[number] = _Asked(session.ours, path, now_ms, done)
         wait_ms = 2 * path.answered_ms(ECHO_BYTES, Priority.CONTROL) + 4 * path.guess_ms + 1_000.0
-        self._timers.set(("echo", number), math.ceil(now_ms + wait_ms))
+        self._timers.set(("echo", number), math.ceil(now_ms + (wait_ms if timeout_ms is None else timeout_ms)))
         self._queue(path, session.echo(answers=False, number=number), session.peer)
 
     def _end(self, number: int, rtt_ms: float | None) -> None:

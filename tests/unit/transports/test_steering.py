@@ -143,13 +143,15 @@ def test_an_echo_tells_how_long_each_road_takes_and_moves_nothing() -> None:
     warm(town)
     told: list[float | None] = []
     for end in (town.client.end, town.slow_ends["client"]):
-        town.client.endpoint.echo("server", Path(end, "server"), told.append)
+        town.client.endpoint.echo("server", Path(end, "server"), told.append, 500)
     town.run(1_000)
     assert [round(rtt_ms) for rtt_ms in told if rtt_ms is not None] == [10, 14]
     assert town.over == "fast"
     town.cut("slow")
-    town.client.endpoint.echo("server", Path(town.slow_ends["client"], "server"), told.append)
-    town.run(10_000)
+    town.client.endpoint.echo("server", Path(town.slow_ends["client"], "server"), told.append, 700)
+    town.run(699)
+    assert told[2:] == [], "as long as it was given"
+    town.run(1)
     assert told[2:] == [None]
 
 

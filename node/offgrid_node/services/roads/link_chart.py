@@ -53,27 +53,27 @@ class LinkChart:
         if endpoint is None or path is None:
             done(Unavailable(f"{road.via} {road.address} does not lead there any more", reason=NO_ROAD))
         elif endpoint.session_of(node) is not None:
-            self._echo(endpoint, node, path, done)
+            self._echo(endpoint, node, path, timeout_ms, done)
         else:
 
             def begun(outcome: Message | Fault) -> None:
                 if isinstance(outcome, Fault):
                     done(outcome)
                 else:
-                    self._echo(endpoint, node, path, done)
+                    self._echo(endpoint, node, path, timeout_ms, done)
 
             self.road.call(node, ECHO, links_pb2.EchoRequest(), timeout_ms, begun)
 
     # ---- inside
 
-    def _echo(self, endpoint: Endpoint, node: str, path: Path, done: Pinged) -> None:
+    def _echo(self, endpoint: Endpoint, node: str, path: Path, timeout_ms: int, done: Pinged) -> None:
         said = f"no echo by {self.road.via(path.transport)}"
 
         def told(rtt_ms: float | None) -> None:
             done(OutcomeUnknown(said, reason="NoAnswer") if rtt_ms is None else rtt_ms)
 
         try:
-            endpoint.echo(node, path, told)
+            endpoint.echo(node, path, told, timeout_ms)
         except UnknownPeer as error:
             done(Unavailable(str(error), reason=NO_ROAD))
 
