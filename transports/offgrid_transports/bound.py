@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from offgrid_transports.answers import Answers, Kept
+from offgrid_transports.answers import Answers, Kept, Request
 from offgrid_transports.calls import Calls
 from offgrid_transports.gathering import Gathering
-from offgrid_transports.records import Whole
-from offgrid_transports.session import Session
+from offgrid_transports.records import Echo, Said, Signal, Whole
+from offgrid_transports.session import Content, Session
 from offgrid_transports.timers import Timers
 
 
@@ -21,6 +21,30 @@ class Bound:
 
         self.used = False
         """A call of this side has gone over it since that was last asked."""
+
+    def take(self, now_ms: float, content: Content) -> Request | None:
+        """What a frame has brought. A request that is whole is handed back. Raises NoRoom: it counts as not received
+        then."""
+        match content:
+            case Echo():
+                pass
+            case Said(signal=Signal.PROBE):
+                self.answers.on_probe(now_ms, content)
+            case Said():
+                self.calls.on_signal(now_ms, content)
+            case _ if content.request:
+                return self.answers.on_request(now_ms, content)
+            case _:
+                self.calls.on_response(now_ms, content)
+        return None
+
+    def on_arrived(self, now_ms: float) -> None:
+        """The peer may have acknowledged all of some messages."""
+        for outgoing in self.session.take_done():
+            if outgoing.request:
+                self.calls.on_arrived(now_ms, outgoing)
+            else:
+                self.answers.on_arrived(now_ms, outgoing)
 
     @property
     def busy(self) -> bool:

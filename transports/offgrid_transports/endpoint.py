@@ -8,13 +8,14 @@ received.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from random import Random
 
 from offgrid_transports.answers import Kept, Request
 from offgrid_transports.beacons import BEACON
 from offgrid_transports.bound import Bound
 from offgrid_transports.calls import CallRefused, Done, End, Reply
+from offgrid_transports.deadlines import Deadlines
 from offgrid_transports.dispatch import Dispatch
 from offgrid_transports.gathering import Gathering, NoRoom
 from offgrid_transports.handshake import HELLO, SID_BYTES, WELCOME, Door, Own
@@ -25,7 +26,7 @@ from offgrid_transports.path import Path
 from offgrid_transports.peers import WAITING_MAX, Peer, Peers, Waiting
 from offgrid_transports.pump import Pump
 from offgrid_transports.reception import Reception
-from offgrid_transports.records import Echo, RecordError, Said, Signal
+from offgrid_transports.records import Echo, RecordError
 from offgrid_transports.roads import Road
 from offgrid_transports.sealing import NotOpened
 from offgrid_transports.session import FRAME_TYPE, Content, Session
@@ -35,10 +36,6 @@ from offgrid_transports.spending import Spending
 from offgrid_transports.steering import Steering
 from offgrid_transports.timers import Timers
 from offgrid_transports.transport import BROADCAST, Priority, Schedule, Transport, TransportError
-
-SILENT_WAITS = 6  # in a row without any frame, after which a new session is sought beside the old one
-ENDED_WAITS = 9  # after which one that was replaced ends: the later waits are long, and calls are lost with it
-RENEW_MS = 60_000.0  # at most that often is a session replaced because it does not read what comes
 
 
 class UnknownPeer(TransportError):
@@ -80,13 +77,15 @@ class Endpoint:
         self.later: Schedule = schedule
         self._timers = Timers()
         self._dispatch = Dispatch()
-        self._pump = Pump(now_ms, schedule, self._timers, self._dispatch, self._on_timer)
+        self._pump = Pump(now_ms, schedule, self._timers, self._dispatch)
         self._steering = Steering(self._timers, rng, self._dispatch.queue, self._pump.owe, self._touch)
         queue = self._dispatch.queue
         self._peers = Peers(own, self._timers, rng, stamp, self._steering, queue, self._finish, self.packing)
         self._sessions = Sessions(
             self._peers, self._steering, self._timers, self._dispatch, gathering or Gathering(), kept or Kept(), now_ms
         )
+        self._deadlines = Deadlines(self._peers, self._sessions, self._steering, self._new_sid)
+        self._pump.on_timer = self._deadlines.on_timer
         self._reception = Reception(
             Door(own, self._new_sid),
             identify,
@@ -306,7 +305,7 @@ class Endpoint:
         try:
             count, contents = bound.session.on_frame(now_ms, frame, path)
         finally:
-            self._renew(now_ms, bound)
+            self._deadlines.renew(now_ms, bound)
         self._sessions.used(bound)
         self._steering.heard(now_ms, bound.session.peer, path, proved=True)
         echoes = [content for content in contents if isinstance(content, Echo)]
@@ -317,11 +316,7 @@ class Endpoint:
         if not bound.confirmed:
             self._reception.confirm(now_ms, bound)
         self._on_contents(now_ms, bound, contents, count)
-        for outgoing in bound.session.take_done():
-            if outgoing.request:
-                bound.calls.on_arrived(now_ms, outgoing)
-            else:
-                bound.answers.on_arrived(now_ms, outgoing)
+        bound.on_arrived(now_ms)
         self._touch(bound)
 
     def _follow(self, bound: Bound, path: Path) -> None:
@@ -334,72 +329,18 @@ class Endpoint:
 
     def _on_contents(self, now_ms: float, bound: Bound, contents: Iterable[Content], count: int) -> None:
         for content in contents:
-            self._on_content(now_ms, bound, content, count)
+            try:
+                request = bound.take(now_ms, content)
+            except NoRoom:
+                self.counts["frames_without_room"] += 1
+                bound.session.unhear(count)
+            else:
+                self._owe(request)
 
-    def _on_content(self, now_ms: float, bound: Bound, content: Content, count: int) -> None:
-        match content:
-            case Echo():
-                pass
-            case Said(signal=Signal.PROBE):
-                bound.answers.on_probe(now_ms, content)
-            case Said():
-                bound.calls.on_signal(now_ms, content)
-            case _:
-                try:
-                    if not content.request:
-                        bound.calls.on_response(now_ms, content)
-                    elif (request := bound.answers.on_request(now_ms, content)) is not None:
-                        self._pump.owe(lambda: self.on_request(request))
-                except NoRoom:
-                    self.counts["frames_without_room"] += 1
-                    bound.session.unhear(count)
-
-    # ---- time
-
-    def _on_timer(self, now_ms: float, key: Hashable) -> None:
-        assert isinstance(key, tuple)
-        what, name = key
-        if what == "session":
-            bound = self._sessions.get(name)
-            if bound is not None:
-                bound.session.on_timer(now_ms)
-                self._steering.on_silence(now_ms, bound)
-                self._touch(bound)
-                self._seek_anew(now_ms, bound)
-        elif what in ("hello", "waiting"):
-            self._peers.on_timer(now_ms, what, name)
-        elif what == "roads":
-            peer = self._peers.get(name)
-            self._steering.on_timer(now_ms, name, peer.bound if peer is not None else None)
-        elif what == "echo":
-            self._steering.on_no_echo(now_ms, name)
-        elif what == "unconfirmed":
-            bound = self._sessions.get(name)
-            if bound is not None:
-                self._sessions.end(now_ms, bound, "nobody took it up")
-        else:
-            side, _, ours = what.partition(" ")
-            bound = self._sessions.get(int(ours))
-            if bound is not None:
-                (bound.calls if side == "calls" else bound.answers).on_timer(now_ms, name)
-                self._touch(bound)
-                self._seek_anew(now_ms, bound)
-
-    def _renew(self, now_ms: float, bound: Bound) -> None:
-        peer = self._peers.get(bound.session.peer)
-        worn = bound.session.worn and peer is not None and peer.bound is bound
-        if worn and peer is not None and peer.renewed_ms + RENEW_MS <= now_ms:
-            peer.renewed_ms = now_ms
-            self._peers.greet(now_ms, peer, self._new_sid)
-
-    def _seek_anew(self, now_ms: float, bound: Bound) -> None:
-        """A peer that is silent for long may have begun anew, and not know this session any more."""
-        peer, silent = self._peers.get(bound.session.peer), bound.session.silent
-        if peer is not None and peer.bound is bound:
-            if silent >= SILENT_WAITS:
-                self._peers.greet(now_ms, peer, self._new_sid)
-        elif silent >= ENDED_WAITS:
-            self._sessions.end(now_ms, bound, "the peer began anew")
+    def _owe(self, request: Request | None) -> None:
+        """It is carried out in the next turn."""
+        if request is not None:
+            self._pump.owe(lambda: self.on_request(request))
 
     def _touch(self, bound: Bound) -> None:
         """It may have something to send."""

@@ -14,7 +14,7 @@ from offgrid_transports.transport import Schedule
 
 
 class Pump:
-    """`on_timer(now_ms, key)` does what a timer was set for; those of sessions are set here, as ("session", number)."""
+    """Timers of sessions are set here, as ("session", number)."""
 
     def __init__(
         self,
@@ -22,9 +22,10 @@ class Pump:
         schedule: Schedule,
         timers: Timers,
         dispatch: Dispatch,
-        on_timer: Callable[[float, Hashable], None],
     ) -> None:
-        self._now_ms, self._schedule, self._on_timer = now_ms, schedule, on_timer
+        self._now_ms, self._schedule = now_ms, schedule
+        self.on_timer: Callable[[float, Hashable], None] = lambda now_ms, key: None
+        """Does what a timer was set for."""
         self._timers, self._dispatch = timers, dispatch
         self._owed: deque[Callable[[], object]] = deque()
         self._due: deque[Hashable] = deque()
@@ -63,7 +64,7 @@ class Pump:
             now_ms = self._now_ms()
             self._due.extend(self._timers.take_due(math.floor(now_ms)))
             while self._due:
-                self._on_timer(now_ms, self._due.popleft())
+                self.on_timer(now_ms, self._due.popleft())
             self.tell()
             rested, more = self._dispatch.send(now_ms)
             for session in rested:

@@ -13,7 +13,8 @@ from virtual_link import CLEAN, Node, VirtualTime, key_of, network
 
 from offgrid_transports.answers import Kept
 from offgrid_transports.calls import CALLS_MAX, End
-from offgrid_transports.endpoint import SILENT_WAITS, UnknownPeer
+from offgrid_transports.deadlines import SILENT_WAITS
+from offgrid_transports.endpoint import UnknownPeer
 from offgrid_transports.gathering import MESSAGE_BYTES_MAX, Gathering, MessageTooLarge
 from offgrid_transports.handshake import HELLO, HELLO_BYTES, WELCOME_BYTES, Own
 from offgrid_transports.memory import Faults, MemoryNetwork, MemoryTransport

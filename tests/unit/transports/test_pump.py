@@ -17,7 +17,8 @@ class World:
         self.alarms: list[tuple[int, Callable[[], object]]] = []
         self.rung: list[Hashable] = []
         self.timers = Timers()
-        self.pump = Pump(lambda: self.now_ms, self.schedule, self.timers, Dispatch(), self.on_timer)
+        self.pump = Pump(lambda: self.now_ms, self.schedule, self.timers, Dispatch())
+        self.pump.on_timer = self.on_timer
 
     def schedule(self, delay_ms: int, what: Callable[[], object]) -> None:
         self.alarms.append((self.now_ms + delay_ms, what))
