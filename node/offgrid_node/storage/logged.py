@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from offgrid_node.protocol.sound import key_in
 from offgrid_node.storage.copying import drop_copy
 from offgrid_node.storage.disk import disk_fault, sync_folder
 from offgrid_node.storage.lmdb import INITIAL_MAP_BYTES, LmdbStore
-from offgrid_node.storage.overlay import OVERLAY_ROWS_MAX, Overlay, Remembered, Row, Writes, merged
+from offgrid_node.storage.overlay import OVERLAY_ROWS_MAX, Overlay, Remembered, Row, merged
 from offgrid_node.storage.redo_log import LOG_ID_BYTES, RECORD_BYTES_MAX, RedoLog, body_of
 from offgrid_node.storage.rows import KeyRange, check_batch, check_key
 from offgrid_node.storage.store import Batch
@@ -107,10 +107,10 @@ class LoggedStore:
         last: bytes | None = None
         while True:
             overlay = self._settled()
-            version, above, writes = overlay.version, overlay.keys(table, span, reverse=reverse), overlay.batch.writes
-            rows = self._rows_below(table, span, above, writes, reverse)
+            version, above = overlay.rows(table, span, reverse=reverse)
+            rows = self._rows_below(table, span, {key for key, _ in above}, overlay.batch.writes, reverse)
             if above:
-                rows = merged(above, writes, table, rows, reverse)
+                rows = merged(above, rows, reverse)
             for key, value in rows:
                 if key == last:
                     continue
@@ -123,7 +123,12 @@ class LoggedStore:
             span = KeyRange(span.low, last) if reverse else KeyRange(last, span.end)
 
     def _rows_below(
-        self, table: str, span: KeyRange, above: list[bytes], writes: Writes, reverse: bool
+        self,
+        table: str,
+        span: KeyRange,
+        above: Collection[bytes],
+        writes: Mapping[tuple[str, bytes], bytes | None],
+        reverse: bool,
     ) -> Iterator[Row]:
         """Those that are damaged are left out where one of the keys above, or beside the range a write, stands in their
         place."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from offgrid_node.protocol.errors import Corrupt
@@ -14,32 +15,36 @@ OVERLAY_BYTES_MAX = 1024 * 1024  # in memory; a checkpoint of it takes some ten 
 OVERLAY_ROWS_MAX = 2_048
 
 Row = tuple[bytes, bytes]
-Writes = Mapping[tuple[str, bytes], bytes | None]
+Laid = tuple[bytes, bytes | None]
+"""A row that was written since; None: it was deleted."""
 
 
 class Overlay:
     """Batches that lie over the store below, which ends at event `base_seq`; replaced by each checkpoint.
 
-    Only grows, so that a reader in another thread sees each row as it was or as it is."""
+    Only grows, so that a reader in another thread sees each row as it was or as it is; and whoever has seen one row of
+    a batch sees the others."""
 
-    __slots__ = ("_keys", "_sorted", "base_seq", "batch", "size_bytes", "version")
+    __slots__ = ("_keys", "_laying", "_sorted", "base_seq", "batch", "size_bytes", "version")
 
     def __init__(self, base_seq: int) -> None:
         self.base_seq = base_seq
         self.batch = Batch()
         self.size_bytes = self.version = 0
+        self._laying = threading.Lock()
         self._keys: dict[str, list[bytes]] = {}  # of each table, as they came
         self._sorted: dict[str, list[bytes]] = {}  # of the tables that were scanned: the first so many of them in order
 
     def lay(self, batch: Batch, size_bytes: int) -> None:
-        writes = self.batch.writes
-        fresh = [name for name in batch.writes if name not in writes]
-        writes.update(batch.writes)
-        for table, key in fresh:
-            self._keys.setdefault(table, []).append(key)
-        self.batch.events += batch.events
-        self.size_bytes += size_bytes
-        self.version += 1
+        with self._laying:
+            writes = self.batch.writes
+            fresh = [name for name in batch.writes if name not in writes]
+            writes.update(batch.writes)
+            for table, key in fresh:
+                self._keys.setdefault(table, []).append(key)
+            self.batch.events += batch.events
+            self.size_bytes += size_bytes
+            self.version += 1
 
     @property
     def journal_seq(self) -> int:
@@ -49,14 +54,17 @@ class Overlay:
     def is_full(self) -> bool:
         return self.size_bytes >= OVERLAY_BYTES_MAX or len(self.batch.writes) >= OVERLAY_ROWS_MAX
 
-    def keys(self, table: str, span: KeyRange, *, reverse: bool) -> list[bytes]:
-        """Those of the table that are in `span`."""
-        came, keys = self._keys.get(table, ()), self._sorted.get(table, [])
-        if len(keys) < len(came):
-            keys = self._sorted[table] = sorted(keys + sorted(came[len(keys) :]))  # two runs: merged, not sorted
-        end = len(keys) if span.end is None else bisect_left(keys, span.end)
-        found = keys[bisect_left(keys, span.low) : end]
-        return found[::-1] if reverse else found
+    def rows(self, table: str, span: KeyRange, *, reverse: bool) -> tuple[int, list[Laid]]:
+        """Those of the table whose keys are in `span`, and the version that has them."""
+        with self._laying:
+            came, keys = self._keys.get(table, ()), self._sorted.get(table, [])
+            if len(keys) < len(came):
+                keys = self._sorted[table] = sorted(keys + sorted(came[len(keys) :]))  # two runs: merged, not sorted
+            end = len(keys) if span.end is None else bisect_left(keys, span.end)
+            writes, found = self.batch.writes, keys[bisect_left(keys, span.low) : end]
+            laid = [(key, writes[table, key]) for key in found]
+            version = self.version
+        return version, laid[::-1] if reverse else laid
 
 
 @dataclass(slots=True)
@@ -86,33 +94,32 @@ class Remembered:
         return taken
 
 
-def merged(above: list[bytes], writes: Writes, table: str, below: Iterator[Row], reverse: bool) -> Iterator[Row]:
-    """The rows below, with those of the keys above in their place; both in the order of the scan. Raises Corrupt where
-    the store below does, with all given that comes before."""
+def merged(above: list[Laid], below: Iterator[Row], reverse: bool) -> Iterator[Row]:
+    """The rows below, with those above in their place; both in the order of the scan. Raises Corrupt where the store
+    below does, with all given that comes before."""
     at = 0
     try:
         for row in below:
             key = row[0]
-            while at < len(above) and (above[at] > key if reverse else above[at] < key):
-                yield from written(writes, table, above[at])
+            while at < len(above) and (above[at][0] > key if reverse else above[at][0] < key):
+                yield from _standing(above[at])
                 at += 1
-            if at < len(above) and above[at] == key:
-                yield from written(writes, table, key)
+            if at < len(above) and above[at][0] == key:
+                yield from _standing(above[at])
                 at += 1
             else:
                 yield row
     except Corrupt as fault:
         damaged = bytes.fromhex(fault.metadata.get("key", ""))
-        for key in above[at:]:
-            if damaged and (key > damaged if reverse else key < damaged):
-                yield from written(writes, table, key)
+        for laid in above[at:]:
+            if damaged and (laid[0] > damaged if reverse else laid[0] < damaged):
+                yield from _standing(laid)
         raise
-    for key in above[at:]:
-        yield from written(writes, table, key)
+    for laid in above[at:]:
+        yield from _standing(laid)
 
 
-def written(writes: Writes, table: str, key: bytes) -> Iterator[Row]:
-    """Unless it was deleted."""
-    value = writes[table, key]
+def _standing(laid: Laid) -> Iterator[Row]:
+    key, value = laid
     if value is not None:
         yield key, value
