@@ -18,7 +18,8 @@ from offgrid_node.local_mesh import LocalNode
 from offgrid_node.services.state import BACKLOG_BYTES_MAX
 
 LARGE = "x" * 16_000  # a mission's description, and an event of it
-MANY = 2 * BACKLOG_BYTES_MAX // len(LARGE)  # more than gRPC takes ahead of a reader, and than may wait behind that
+MANY = 5 * BACKLOG_BYTES_MAX // (4 * len(LARGE))  # more than may wait behind what gRPC takes ahead of a reader
+AHEAD = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536))  # it takes no more on a slow machine
 RECORDS = 100
 
 
@@ -30,7 +31,7 @@ def lone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalNode]:
 
 @contextmanager
 def reading(lone: LocalNode, method: str, request: bytes) -> Iterator[Iterator[bytes]]:
-    with grpc.insecure_channel(lone.socket) as channel:
+    with grpc.insecure_channel(lone.socket, AHEAD) as channel:
         call = channel.unary_stream(f"/offgrid.v1.{method}")(request, timeout=GIVE_UP_S)
         yield call
         call.cancel()
@@ -56,8 +57,11 @@ def test_a_reader_of_the_journal_is_cut_off_told_and_may_go_on(lone: LocalNode) 
             first = state_pb2.WatchEventsResponse.FromString(next(stalled)).event.seq
             for _ in range(2):
                 with ThreadPoolExecutor(16) as pool:
-                    for _ in range(MANY // 2):
+                    for each in [
                         pool.submit(client.missions.update, mission.mission_id, description=LARGE)
+                        for _ in range(MANY // 2)
+                    ]:
+                        each.result()
                 eventually(lambda: not open_reads(lone), "none is for the reader")
             newest = client.mesh.status().journal_seq
             seen, fault = [first], None
