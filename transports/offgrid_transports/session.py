@@ -13,11 +13,11 @@ from collections import Counter, deque
 
 from offgrid_transports.backlog import Backlog
 from offgrid_transports.bursts import Bursts
-from offgrid_transports.flight import REORDER_FRAMES, Flight, Packet, spans_of
+from offgrid_transports.course import Course
+from offgrid_transports.flight import Flight, Packet, spans_of
 from offgrid_transports.hearing import Hearing
 from offgrid_transports.noise import Keys
 from offgrid_transports.outgoing import Outgoing, Span
-from offgrid_transports.pacing import Controller
 from offgrid_transports.packing import Packing, Words
 from offgrid_transports.path import Path
 from offgrid_transports.records import (
@@ -44,10 +44,8 @@ POLL_FRAMES = 2  # at the end of a burst
 POLL_BYTES = 2
 ACK_BYTES_MAX = 5 + ACK_BITS_MAX // 8
 UNREAD_MAX = 64
-WINDOW_FRAMES = 2 * ACK_BITS_MAX  # under way: of what came long before the newest nobody would speak
 SIGNALS_MAX = 2048
 STALE_MS = 60_000.0  # without a frame, after which a peer on a shared medium may be away
-LATELY_FRAMES = 512  # of which the share that was lost is told
 PROBE = write_signal(Signal.PROBE, 0)[0]
 FRAME_TYPE = 0x00  # of a session's frames, the first byte's upper half
 ASKS = 0x01  # in the lower half, for relays: word of this frame is expected,
@@ -80,19 +78,20 @@ class Session:
         """Until then the answer to what left last may come; on a shared medium who sends does not hear it."""
         self._heard_ms = math.inf  # not yet; it has just said hello
         self._bursts = Bursts()
-        self.path = path
-        self._flight, self._controller = _control(path)
-        self._arrived, self._lost = 0, 0  # frames of late, on this path
+        self.path, self._course = path, Course(path)
 
     # ---- the path
 
     def move(self, path: Path) -> None:
         """Goes on over another path: what is under way counts as lost."""
-        lost, self.path, self._polls = self._flight.lose_all(), path, 0
-        self._arrived = self._lost = self.silent_here = 0
-        self._flight, self._controller = _control(path)
+        lost, self._polls, self.silent_here = self._flight.lose_all(), 0, 0
+        self.path, self._course = path, Course(path)
         self._bursts.clear()
         self._lose(lost)
+
+    @property
+    def _flight(self) -> Flight:
+        return self._course.flight
 
     @property
     def worn(self) -> bool:
@@ -113,16 +112,11 @@ class Session:
     @property
     def measured(self) -> Measured | None:
         """Of its path; None while no word has come there."""
-        if not self._arrived:
-            return None
-        known = self._controller is not None and self._controller.rtt_ms < math.inf
-        rate = self._controller.rate if self._controller is not None and known else math.inf
-        return Measured(self._flight.delay.smooth_ms, self._lost / (self._arrived + self._lost), rate)
+        return self._course.measured
 
     def patience_ms(self, length: int) -> float:
         """How long the answer to a frame of that length is worth waiting for."""
-        path = self.path
-        return path.answered_ms(length, Priority.CONTROL) + path.ack_delay_ms + self._flight.delay.patience_ms
+        return self._course.patience_ms(length)
 
     def is_newest(self, count: int) -> bool:
         """Of a frame: none that was sent after it has come."""
@@ -162,10 +156,7 @@ class Session:
     def settle(self, now_ms: float, outgoing: Outgoing) -> None:
         """It is known to have arrived, or nobody wants it any more."""
         outgoing.done = True
-        told = self._flight.settle(now_ms, outgoing)
-        self._count(len(told), 0)
-        if self._controller is not None and told:
-            self._controller.on_acked(now_ms, [packet.number for packet in told])
+        self._course.settle(now_ms, outgoing)
         self._end_burst()
 
     # ---- frames
@@ -236,7 +227,8 @@ class Session:
         if self._due_ms > now_ms or self._backlog.copies or self._polls:
             return
         if lost := flight.overtaken(now_ms):
-            self._give_up(now_ms, lost)
+            self._course.lose(now_ms, lost)
+            self._lose(lost)
             return
         flight.tries += 1
         self._missed()
@@ -244,7 +236,8 @@ class Session:
         if self.path.shared and self._backlog:
             self._bursts.unanswered()
         elif not self._ask(packets):  # whatever was in them, nobody wants it any more
-            self._let_go(now_ms, packets)
+            self._course.let_go(now_ms, packets)
+            self._end_burst()
 
     @property
     def _due_ms(self) -> float:
@@ -286,11 +279,9 @@ class Session:
         next_ms = min(self._due_ms, self._hearing.due_ms)
         if self._bursts.full or not self._backlog:
             return next_ms
-        if self._controller is None:
-            return min(next_ms, now_ms if self._hearing.due_ms == math.inf else self._hearing.due_ms)
-        if self._controller.can_send(now_ms, self.path.frame_bytes):
-            return now_ms
-        return min(next_ms, max(now_ms + 1, self._controller.next_send_ms(now_ms, self.path.frame_bytes)))
+        if not self._course.paced and self._hearing.due_ms < math.inf:
+            return next_ms
+        return min(next_ms, self._course.next_send_ms(now_ms))
 
     @property
     def room_bytes(self) -> int:
@@ -302,10 +293,8 @@ class Session:
     def _may_carry(self, now_ms: float) -> bool:
         if self._backlog.copies:
             return True
-        if self._controller is not None:
-            frame_bytes = self.path.frame_bytes  # which may be another one since
-            self._controller.on_frame_bytes(frame_bytes)
-            return self._controller.can_send(now_ms, frame_bytes)
+        if self._course.paced:
+            return self._course.may_send(now_ms)
         return not self._bursts.full and self._hearing.due_ms == math.inf
 
     def _launch(
@@ -316,7 +305,7 @@ class Session:
         room = self.room_bytes - sum(map(len, records)) - len(record)
         asks = self._question(number, whole=whole, copying=copying) if room >= POLL_BYTES else None
         if asks is not None:
-            records.append(write_poll(asks, self._asked_span(number)))
+            records.append(write_poll(asks, self._course.span_before(number)))
         elif self._hearing.due_ms < math.inf and room >= ACK_BYTES_MAX:
             records.append(self._hearing.record(now_ms))
         records.append(record)
@@ -329,31 +318,25 @@ class Session:
         expected_ms = now_ms + path.answered_ms(len(frame), outgoing.priority)
         if due_ms < math.inf:
             self.listens_ms = expected_ms + due_ms
-        self._flight.sent(Packet(number, expected_ms, due_ms, ((outgoing, span),)))
-        if self._controller is not None:
-            self._controller.on_sent(now_ms, number, len(frame))
+        self._course.sent(now_ms, Packet(number, expected_ms, due_ms, ((outgoing, span),)), len(frame))
         return frame
 
     def _poll(self, now_ms: float, records: list[bytes]) -> bytes:
         """A question that carries nothing."""
         self._polls -= 1
         number, path = self._sealer.count, self.path
-        records.append(write_poll(self._polls, self._asked_span(number)))
+        records.append(write_poll(self._polls, self._course.span_before(number)))
         frame = self._sealer.seal(self._heads[ASKS], b"".join(records))
         expected_ms = now_ms + path.answered_ms(len(frame), Priority.CONTROL)
         self.listens_ms = expected_ms
         self._flight.sent(Packet(number, expected_ms, 0.0, ()))
         return frame
 
-    def _asked_span(self, number: int) -> int:
-        """How many frames before that one are asked for."""
-        return min(number - next(iter(self._flight.packets), number), ACK_BITS_MAX)
-
     def _question(self, number: int, *, whole: bool, copying: bool) -> int | None:
         """How many frames that ask follow this one, which asks as well; None where this one does not."""
         backlog = self._backlog
         urgent = backlog.copies > 0 or self._flight.tries > 0
-        if (copying and urgent) or self._controller is not None:
+        if (copying and urgent) or self._course.paced:
             return backlog.copies if urgent else None
         asks = self._bursts.question(number, whole=whole, waiting_bytes=backlog.waiting_bytes, room=self.room_bytes)
         return 0 if asks is None and whole and urgent else asks
@@ -361,28 +344,13 @@ class Session:
     # ---- word of it
 
     def _on_ack(self, now_ms: float, ack: Ack) -> None:
-        arrived, lost = self._flight.acknowledged(now_ms, ack, self._bursts.answered)
-        if self._controller is not None and arrived:
-            self._controller.on_acked(now_ms, [packet.number for packet in arrived], ack.delay_ms)
-        self._count(len(arrived), 0)
+        arrived, lost = self._course.on_ack(now_ms, ack, self._bursts.answered)
         for outgoing, span in spans_of(arrived):
             outgoing.arrived(span)
             if outgoing.done:
                 self._done.append(outgoing)
-        self._give_up(now_ms, lost)
-        self._end_burst()
-
-    def _give_up(self, now_ms: float, lost: list[Packet]) -> None:
-        """They count as lost."""
-        if self._controller is not None and lost:
-            self._controller.on_lost(now_ms, [packet.number for packet in lost])
-        self._count(0, len(lost))
         self._lose(lost)
-
-    def _count(self, arrived: int, lost: int) -> None:
-        self._arrived, self._lost = self._arrived + arrived, self._lost + lost
-        if self._arrived + self._lost > LATELY_FRAMES:
-            self._arrived, self._lost = self._arrived // 2, self._lost // 2
+        self._end_burst()
 
     def take_done(self) -> list[Outgoing]:
         """Messages of which the peer has acknowledged all."""
@@ -394,20 +362,7 @@ class Session:
         for outgoing, span in spans_of(packets):
             self._backlog.lost(outgoing, span)
 
-    def _let_go(self, now_ms: float, packets: list[Packet]) -> None:
-        for packet in packets:
-            del self._flight.packets[packet.number]
-        if self._controller is not None:
-            self._controller.on_lost(now_ms, [packet.number for packet in packets])
-        self._flight.tries = 0
-        self._end_burst()
-
     def _end_burst(self) -> None:
         """Where no word is expected any more, the next burst may begin."""
         if self._flight.due_ms == math.inf:
             self._bursts.clear()
-
-
-def _control(path: Path) -> tuple[Flight, Controller | None]:
-    flight = Flight(0 if path.shared else REORDER_FRAMES, path.guess_ms)
-    return flight, None if path.shared else Controller(path.frame_bytes, window_frames_max=WINDOW_FRAMES)

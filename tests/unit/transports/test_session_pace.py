@@ -49,5 +49,5 @@ def test_frames_become_longer_when_the_path_takes_longer_ones() -> None:
     assert net.frames_sent - sent < 250
     session = one.endpoint.session_of("other")
     assert session is not None
-    assert session._controller is not None
-    assert session._controller.window_bytes >= WINDOW_FRAMES_MIN * 9000
+    assert session._course._controller is not None
+    assert session._course._controller.window_bytes >= WINDOW_FRAMES_MIN * 9000
