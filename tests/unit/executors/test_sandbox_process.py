@@ -49,7 +49,7 @@ ATTEMPTS = {
     "write into the root": "open('/escaped', 'w'); ESCAPED",
     "connect to a port of the host": "socket.create_connection(('127.0.0.1', {port}), 2); ESCAPED",
     "send a datagram to the host": (
-        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {port})); sys.exit()"
+        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {udp_port})); sys.exit()"
     ),
     "look for another interface": "if len(socket.if_nameindex()) > 1: ESCAPED",
     "an abstract socket of the host": "socket.socket(socket.AF_UNIX).connect({abstract!r}); ESCAPED",
@@ -111,13 +111,13 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
         hidden.listen()
         named.bind(str(tmp_path / "s"))
         named.listen()
-        port = tcp.getsockname()[1]
-        udp.bind(("127.0.0.1", port))
+        udp.bind(("127.0.0.1", 0))
         udp.setblocking(False)
         yield {
             "canary": str(canary),
             "work": str(tmp_path / "work"),
-            "port": port,
+            "port": tcp.getsockname()[1],
+            "udp_port": udp.getsockname()[1],
             "abstract": abstract,
             "unix": str(tmp_path / "s"),
             "pid": os.getpid(),
