@@ -7,7 +7,6 @@ used, which is noted where the node will look for it.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
@@ -17,7 +16,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.keys import NodeKey, open_sealed
-from offgrid_node.node_links import link_host
+from offgrid_node.node_links import link_host, wall_ms
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, PeerFault
 from offgrid_node.protocol.mesh.token import InviteToken
 from offgrid_node.services.knocking import open_door
@@ -29,6 +28,7 @@ from offgrid_transports.handshake import Own
 from offgrid_transports.knocks import read_door, write_knock
 from offgrid_transports.path import Path
 from offgrid_transports.registry import TransportRegistry
+from offgrid_transports.stamps import Stamps
 from offgrid_transports.transport import BROADCAST, Transport, TransportError
 
 INVITER = "inviter"
@@ -91,7 +91,7 @@ class LinkJoiner:
             self._host.now_ms,
             self._host.schedule,
             self._host.rng,
-            lambda: time.time_ns() // 1_000_000,
+            Stamps(wall_ms, self._host.keep),
         )
         endpoint.attach(path.transport)
         endpoint.introduce(INVITER, public, path)

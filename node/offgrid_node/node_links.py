@@ -22,6 +22,7 @@ from offgrid_node.services.packet_server import PacketServer
 from offgrid_transports.beacons import Beacon
 from offgrid_transports.keep import FolderKeep
 from offgrid_transports.registry import TransportRegistry
+from offgrid_transports.stamps import Stamps
 from offgrid_transports.transport import BadSpec, LinkHost, TransportError
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ def links_of(config: Config, key: NodeKey, node: Callable[[], Node]) -> PacketLi
     """Not started yet: a road that reaches nobody."""
     host, relays = link_host(config.node.data_dir), config.links.relay
     return PacketLinks(key.exchange_secret(), key.node_id, lambda: node().directory, host, relays=relays)
+
+
+def wall_ms() -> int:
+    """Of the clock that people set."""
+    return time.time_ns() // 1_000_000
 
 
 def link_host(data_dir: Path) -> LinkHost:
@@ -53,9 +59,8 @@ def link_host(data_dir: Path) -> LinkHost:
 
 def start_links(config: Config, links: PacketLinks, node: Node, clock: Clock) -> None:
     """Raises FailedPrecondition (reason BadLink) for one that cannot be opened."""
-    endpoint = links.start(
-        lambda: time.time_ns() // 1_000_000, lambda: told_of(node), lambda peer, beacon: hear(node, peer, beacon)
-    )
+    stamps = Stamps(wall_ms, links.keep)
+    endpoint = links.start(stamps, lambda: told_of(node), lambda peer, beacon: hear(node, peer, beacon))
     PacketServer(endpoint, node.router, node.member_by_id, clock)
     Door(endpoint, lambda: node.directory.mesh_id, links.public, lambda invite: invited(node, invite), seal)
     try:

@@ -12,8 +12,10 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
+from offgrid_transports.stamps import STAMP_BYTES
+
 BEACON = 0x30
-TAG_BYTES, STAMP_BYTES, AGAIN_BYTES, MAC_BYTES = 8, 6, 2, 8
+TAG_BYTES, AGAIN_BYTES, MAC_BYTES = 8, 2, 8
 TOLD_BYTES_MAX = 16
 HEAD_BYTES = 1 + TAG_BYTES + STAMP_BYTES + AGAIN_BYTES
 BEACON_BYTES_MAX = HEAD_BYTES + TOLD_BYTES_MAX + MAC_BYTES

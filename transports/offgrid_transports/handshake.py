@@ -25,10 +25,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from offgrid_transports.noise import FIRST_BYTES, SECOND_BYTES, HandshakeFailed, Initiator, Keys, Responder
 from offgrid_transports.sealing import Suite
+from offgrid_transports.stamps import STAMP_BYTES
 
 HELLO, WELCOME = 0x10, 0x20
 HINT_BYTES = SID_BYTES = 2
-STAMP_BYTES = 6
 HELLO_BYTES = 1 + HINT_BYTES + SID_BYTES + FIRST_BYTES + STAMP_BYTES  # without records
 WELCOME_BYTES = 1 + SID_BYTES + SECOND_BYTES + SID_BYTES
 PROLOGUE = b"og.link.v1 "

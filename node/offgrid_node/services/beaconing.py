@@ -13,6 +13,7 @@ from collections.abc import Callable
 from offgrid_transports.beacons import AGAIN_S_MAX, BEACON_BYTES_MAX, Beacon, read_beacon, write_beacon
 from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.path import Path
+from offgrid_transports.stamps import Newest
 from offgrid_transports.transport import LinkHost, Transport
 
 BEACON_MS = 10_000
@@ -46,7 +47,7 @@ class Beaconing:
         self._turns: dict[Transport, int] = {}  # counts beacons: a timer of before the last one is void
         self._said_ms: dict[Transport, int] = {}
         self._near: dict[Transport, dict[str, float]] = {}  # who is in reach, and until when
-        self._stamps: dict[str, int] = {}  # of each member's newest
+        self._newest = Newest()
         self._ended = False
         endpoint.on_beacon, endpoint.on_change = self._on_beacon, self.say
 
@@ -101,11 +102,8 @@ class Beaconing:
     def _on_beacon(self, path: Path, frame: bytes) -> None:
         beacon = read_beacon(self._psk, frame)
         node = self._node_of(beacon.tag) if beacon is not None else None
-        if beacon is None or node is None or beacon.stamp <= self._stamps.get(node, -1):
+        if beacon is None or node is None or not self._newest.is_new(self._host.now_ms(), node, beacon.stamp):
             return
-        if len(self._stamps) >= NEIGHBOURS_MAX and node not in self._stamps:
-            self._stamps.pop(next(iter(self._stamps)))
-        self._stamps[node] = beacon.stamp
         near = self._near.setdefault(path.transport, {})
         if node not in near:
             self._greet(path.transport)

@@ -26,6 +26,7 @@ from offgrid_node.services.packet_road import PacketRoad, pace_of
 from offgrid_transports.beacons import Beacon, tag_of
 from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.handshake import Own
+from offgrid_transports.keep import Keep
 from offgrid_transports.path import Path
 from offgrid_transports.registry import TransportRegistry
 from offgrid_transports.relay.frames import hop_of
@@ -129,6 +130,11 @@ class PacketLinks:
     def public(self) -> bytes:
         """This node's key on links."""
         return self._public
+
+    @property
+    def keep(self) -> Keep:
+        """Where its links remember what has to outlive the process."""
+        return self._host.keep
 
     @property
     def endpoint(self) -> Endpoint | None:
