@@ -307,25 +307,23 @@ class Endpoint:
         finally:
             self._deadlines.renew(now_ms, bound)
         self._sessions.used(bound)
-        self._steering.heard(now_ms, bound.session.peer, path, proved=True)
+        self._steering.heard(now_ms, bound.session.peer, path, proved=path == bound.session.path)
         echoes = [content for content in contents if isinstance(content, Echo)]
         for echo in echoes:
             self._steering.on_echo(now_ms, bound, path, echo)
         if path != bound.session.path and bound.session.is_newest(count) and not echoes:
-            self._follow(bound, path)
+            self._follow(now_ms, bound, path)
         if not bound.confirmed:
             self._reception.confirm(now_ms, bound)
         self._on_contents(now_ms, bound, contents, count)
         bound.on_arrived(now_ms)
         self._touch(bound)
 
-    def _follow(self, bound: Bound, path: Path) -> None:
+    def _follow(self, now_ms: float, bound: Bound, path: Path) -> None:
         """Its peer speaks from elsewhere now: there it is answered, unless this side has chosen the path."""
         peer = self._peers.get(bound.session.peer)
         if peer is not None and (not peer.chosen or path == peer.path or bound.session.unanswered):
-            if not peer.chosen:
-                peer.path = path
-            bound.session.move(path)
+            self._steering.follow(now_ms, bound, path)
 
     def _on_contents(self, now_ms: float, bound: Bound, contents: Iterable[Content], count: int) -> None:
         for content in contents:

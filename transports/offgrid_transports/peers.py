@@ -52,6 +52,8 @@ class Peer:
     hello: Hello | None = None
     tries: int = 0
     waiting: deque[Waiting] = field(default_factory=deque)
+    greeted: set[Path] = field(default_factory=set)
+    """Where the last hello went."""
     early: Waiting | None = None
     """A call that left with the hello: the first of the session that this comes to, and of no other."""
     renewed_ms: float = -math.inf
@@ -124,6 +126,8 @@ class Peers:
         """Says hello, unless that is under way."""
         if peer.hello is not None:
             return
+        if peer.bound is not None and not peer.chosen:
+            peer.path = peer.bound.session.path
         suite = Suite.AES_CCM_8 if peer.path.shared else Suite.CHACHA20_POLY1305
         try:
             sid, stamp = new_sid(), self._stamp()
@@ -132,7 +136,7 @@ class Peers:
             self._fail(peer, str(error))
             return
         self._hellos[peer.hello.sid] = peer
-        peer.tries = 0
+        peer.tries, peer.greeted = 0, set()
         self._say(now_ms, peer, peer.hello)
 
     def on_welcome(self, frame: bytes) -> Welcomed | None:
@@ -169,6 +173,7 @@ class Peers:
 
     def _say(self, now_ms: float, peer: Peer, hello: Hello) -> None:
         path, length = peer.path, len(hello.frame)
+        peer.greeted.add(path)
         self._send(path, hello.frame, peer.name)
         wait_ms = path.answered_ms(length, Priority.CONTROL) + path.transport.airtime_ms(length) + path.guess_ms
         wait_ms *= self._rng.uniform(1.0, 1.25) * (1 << min(peer.tries // TRIES_ALIKE, DOUBLINGS_MAX))

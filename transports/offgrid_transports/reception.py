@@ -76,15 +76,18 @@ class Reception:
         if welcomed is None:
             return False
         peer = welcomed.peer
-        self._steering.heard(now_ms, peer.name, path, proved=True)
-        words = Words(self._packing)
-        session = Session(peer.name, welcomed.ours, welcomed.theirs, welcomed.suite, welcomed.keys, path, words)
+        answers = path in peer.greeted
+        self._steering.heard(now_ms, peer.name, path, proved=answers)
+        words, used = Words(self._packing), path if answers else peer.path
+        session = Session(peer.name, welcomed.ours, welcomed.theirs, welcomed.suite, welcomed.keys, used, words)
         bound = self._sessions.add(now_ms, session, confirmed=True)
         if welcomed.early is not None:
             self._call(now_ms, bound, welcomed.early, early=True)
         elif welcomed.spoke:
             bound.calls.skip()
         self._settle_in(now_ms, peer, bound)
+        if not answers:
+            self._steering.follow(now_ms, bound, path)
         return True
 
     def confirm(self, now_ms: float, bound: Bound) -> None:

@@ -16,6 +16,7 @@ from offgrid_transports.path import SHORT_BYTES, Path
 from offgrid_transports.transport import Priority, Transport
 
 ROADS_MAX = 8
+FRESH_MS = 600_000.0  # so long a road that nobody was heard on is kept before others
 MARGIN = 1.5  # a road is left for one that costs so much less
 PRICE_SHARED = 4.0  # of a millisecond of a shared medium's air, in milliseconds of waiting
 LOSS_MAX = 0.9
@@ -46,7 +47,7 @@ class Road:
     """When there was last no word though there was time for it."""
     measured: Measured | None = None
     proved: bool = False
-    """A frame that only the peer can have sealed came there; else somebody has said that it is there."""
+    """What was sent there was answered from there; else somebody has said that the peer is there, or sent a copy."""
 
     @property
     def usable(self) -> bool:
@@ -86,8 +87,9 @@ class Roads:
         return self._roads.get(path)
 
     def heard(self, now_ms: float, path: Path, *, proved: bool) -> None:
-        """A frame of the peer came there. One too many takes the place of the one heard longest ago, of those first
-        that are not proved: whoever says falsely where a peer is drives out no road that leads there."""
+        """A frame of the peer came there, or somebody says so. One too many takes the place of one that cannot be
+        taken, else of one that is not proved or was not heard for FRESH_MS, else of any other; of several of the one
+        heard longest ago. Whoever says falsely where a peer is drives out no road that leads there."""
         road = self._roads.pop(path, None) or Road(path, now_ms)
         road.heard_ms = max(road.heard_ms, now_ms)
         if road.heard_ms == road.failed_ms:
@@ -95,7 +97,7 @@ class Roads:
         road.proved |= proved
         self._roads[path] = road
         if len(self._roads) > ROADS_MAX:
-            del self._roads[min(self._roads, key=lambda each: self._roads[each].proved)]
+            del self._roads[min(self._roads, key=lambda each: self._standing(now_ms, self._roads[each]))]
 
     def measured(self, path: Path, measured: Measured) -> None:
         road = self._roads.get(path)
@@ -133,6 +135,9 @@ class Roads:
             return best
         margin = MARGIN * self._cost(self._roads[best], length, priority)
         return best if margin < self._cost(own, length, priority) else None
+
+    def _standing(self, now_ms: float, road: Road) -> tuple[bool, bool]:
+        return road.usable, road.proved and now_ms - road.heard_ms <= FRESH_MS
 
     def _cost(self, road: Road, length: int, priority: Priority = Priority.JOB) -> float:
         return road.cost_ms(length, priority, self._price(road.path.transport))

@@ -1,8 +1,9 @@
 """Over which road a session goes: another one when the present one brings no word, or a better one is there.
 
-A road that seems better is tried with an echo before it is taken, and so are, now and then, those that lie idle beside
-the one in use; on a shared medium only when it would be taken. Pure: the caller gives the time, as monotonic
-milliseconds.
+A road that seems better is tried with an echo before it is taken, and so is one by which the peer speaks all at once
+(RFC 9000, 9.3: it may be a copy, sent from elsewhere); until the echo is back, the session keeps to its path. Those
+that lie idle beside the one in use are tried now and then; on a shared medium only when it would be taken. Pure: the
+caller gives the time, as monotonic milliseconds.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ FAILED_WAITS = 2  # in a row without any word, after which another road is taken
 CHECK_MS = 30_000.0  # between looks at the roads beside the one in use
 SETTLED_MS = 10_000.0  # that long a session stays where it went, while word comes there
 ECHOES_MAX = 256
+FOLLOWED_MAX = 4  # paths to which one session may be about to follow its peer
 ECHO_BYTES = HEAD_BYTES + 2 + 1 + 5 + 16  # with the counter, kind, number and tag
 
 Done = Callable[[float | None], None]
@@ -35,6 +37,8 @@ class _Asked:
     path: Path
     sent_ms: float
     done: Done | None
+    follows: bool = False
+    """The peer speaks there: when the echo is back the session goes there, be it better or not."""
 
 
 class Steering:
@@ -62,7 +66,7 @@ class Steering:
     # ---- what is known
 
     def heard(self, now_ms: float, peer: str, path: Path, *, proved: bool) -> None:
-        """A frame of that peer came there, `proved`: one that only it can have sealed."""
+        """A frame of that peer came there, `proved`: in answer to what was sent there."""
         self._of(peer).heard(now_ms, path, proved=proved)
 
     def roads(self, peer: str, session: Session | None) -> list[Road]:
@@ -106,6 +110,22 @@ class Steering:
             self._move(now_ms, bound, better)
         elif now_ms - self._moved_ms.get(session.ours, -math.inf) >= SETTLED_MS:
             self._ask(now_ms, session, better, None)
+
+    def follow(self, now_ms: float, bound: Bound, path: Path) -> None:
+        """Its peer speaks from elsewhere now: once an echo has come back from there, that is where it is answered. At
+        most one echo leaves for each frame that came, and is no more than three times as long."""
+        session = bound.session
+        under_way = {
+            each.path: number for number, each in self._asked.items() if each.ours == session.ours and each.follows
+        }
+        number = under_way.get(path)
+        if number is None and len(under_way) >= FOLLOWED_MAX:
+            return
+        if number is not None:
+            if now_ms < self._asked[number].sent_ms + path.answered_ms(ECHO_BYTES, Priority.CONTROL) + path.guess_ms:
+                return
+            self._end(number, None)
+        self._ask(now_ms, session, path, None, follows=True)
 
     def on_silence(self, now_ms: float, bound: Bound) -> None:
         """A wait has brought no word."""
@@ -160,7 +180,8 @@ class Steering:
         if road is not None and path != session.path:
             roads.measured(path, (road.measured or Measured(0.0))._replace(delay_ms=max(0.0, rtt_ms - own_ms)))
         self._end(echo.number, rtt_ms)
-        if asked.done is None and roads.better(session.path) == path:
+        roads.heard(now_ms, path, proved=True)
+        if path != session.path and (asked.follows or (asked.done is None and roads.better(session.path) == path)):
             self._move(now_ms, bound, path)
 
     def on_no_echo(self, now_ms: float, number: int) -> None:
@@ -191,14 +212,22 @@ class Steering:
         self._touch(bound)
 
     def _ask(
-        self, now_ms: float, session: Session, path: Path, done: Done | None, timeout_ms: float | None = None
+        self,
+        now_ms: float,
+        session: Session,
+        path: Path,
+        done: Done | None,
+        timeout_ms: float | None = None,
+        *,
+        follows: bool = False,
     ) -> None:
-        if done is None and any(asked.ours == session.ours and asked.path == path for asked in self._asked.values()):
+        asked = [each for each in self._asked.values() if each.ours == session.ours and each.path == path]
+        if done is None and not follows and asked:
             return
         if len(self._asked) >= ECHOES_MAX:
             self._end(next(iter(self._asked)), None)
         number = self._rng.randrange(CALL_MAX + 1)
-        self._asked[number] = _Asked(session.ours, path, now_ms, done)
+        self._asked[number] = _Asked(session.ours, path, now_ms, done, follows)
         wait_ms = 2 * path.answered_ms(ECHO_BYTES, Priority.CONTROL) + 4 * path.guess_ms + 1_000.0
         self._timers.set(("echo", number), math.ceil(now_ms + (wait_ms if timeout_ms is None else timeout_ms)))
         self._queue(path, session.echo(answers=False, number=number), session.peer)

@@ -6,7 +6,7 @@ import pytest
 from still_link import StillLink
 
 from offgrid_transports.path import Path
-from offgrid_transports.roads import MARGIN, PRICE_SHARED, ROADS_MAX, Measured, Roads
+from offgrid_transports.roads import FRESH_MS, MARGIN, PRICE_SHARED, ROADS_MAX, Measured, Roads
 from offgrid_transports.transport import Priority, Transport
 
 
@@ -121,6 +121,20 @@ def test_who_says_falsely_where_a_peer_is_drives_out_no_road_that_leads_there() 
     assert made.get(SLOW) is not None
     assert made.first() == SLOW
     assert made.best() != SLOW, "it is worth an echo"
+
+
+def test_proved_roads_that_lead_nowhere_any_more_keep_no_new_one_out() -> None:
+    link: Transport = Link(1)
+    failed, silent = roads(), roads()
+    for number in range(ROADS_MAX):
+        for made in (failed, silent):
+            made.heard(number, Path(link, str(number)), proved=True)
+    new = Path(link, "new")
+    failed.failed(100, Path(link, "3"))
+    failed.heard(101, new, proved=False)
+    assert {road.path.address for road in failed.all()} == {"new", "0", "1", "2", "4", "5", "6", "7"}
+    silent.heard(ROADS_MAX + FRESH_MS, new, proved=False)
+    assert {road.path.address for road in silent.all()} == {"new", *map(str, range(1, ROADS_MAX))}
 
 
 def test_nothing_known_is_no_road() -> None:
