@@ -50,6 +50,8 @@ class Circuit:
     forth: Way = field(default_factory=Way)
     back: Way = field(default_factory=Way)
     opened: bool = False
+    opens: int = 0  # OPENs that the source has begun
+    first: bytes = b""  # what goes with each of them
     turn: int = 0
     turned: int = -1  # that OPENED was seen of
     used_ms: float = 0.0
@@ -94,11 +96,12 @@ class Circuits:
 
     def add(self, now_ms: float, circuit: Circuit) -> None:
         """In the place of what was least used lately, where there are too many."""
+        if (before := self._all.get(_key(circuit))) is not None:
+            self.drop(before)
         circuit.used_ms = now_ms
         self._all[_key(circuit)] = circuit
-        before = circuit.forth.before
-        if before is not None:
-            same = [each for each in self._all.values() if each.forth.before == before]
+        if circuit.forth.before is not None:
+            same = [each for each in self._all.values() if each.forth.before == circuit.forth.before]
             if len(same) > OF_ONE_MAX:
                 self.drop(same[0])
         while len(self._all) > CIRCUITS_MAX or self._idle(now_ms):

@@ -90,6 +90,14 @@ class Discovery:
         self._searches.pop(target, None)
         self._failed.pop(target, None)
 
+    def fail(self, now_ms: float, target: bytes) -> None:
+        """It is not looked for again for a while, each time twice as long."""
+        before = self._failed.pop(target, (0.0, BACKOFF_MS_MIN / 2))[1]
+        wait_ms = min(2 * before, BACKOFF_MS_MAX)
+        self._failed[target] = now_ms + wait_ms, wait_ms
+        if len(self._failed) > BACKOFFS_MAX:
+            self._failed.popitem(last=False)
+
     # ---- what is heard
 
     def on_ask(self, now_ms: float, ask: Ask, link: int, slot_ms: float, known: Known) -> bool:
@@ -146,7 +154,7 @@ class Discovery:
                 continue
             if search.tries >= TRIES_MAX and search.began_ms + SEARCH_MS_MIN <= now_ms:
                 del self._searches[target]
-                self._fail(now_ms, target)
+                self.fail(now_ms, target)
                 lost.append(target)
                 continue
             search.tries += 1
@@ -180,13 +188,6 @@ class Discovery:
 
     def _ask(self, target: bytes, search: _Search) -> Ask:
         return Ask(search.number, HOPS_MAX, search.fresh, target, self.own, ())
-
-    def _fail(self, now_ms: float, target: bytes) -> None:
-        before = self._failed.pop(target, (0.0, BACKOFF_MS_MIN / 2))[1]
-        wait_ms = min(2 * before, BACKOFF_MS_MAX)
-        self._failed[target] = now_ms + wait_ms, wait_ms
-        if len(self._failed) > BACKOFFS_MAX:
-            self._failed.popitem(last=False)
 
 
 def _patience_ms(slot_ms: float) -> float:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
 
 from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.handshake import HELLO, WELCOME
 from offgrid_transports.path import Path
+from offgrid_transports.relay.bindings import Bindings
 from offgrid_transports.relay.circuits import Circuit, Circuits, Way
 from offgrid_transports.relay.discovery import SLOTS
 from offgrid_transports.relay.frames import hop_of
 from offgrid_transports.relay.ground import Ground, name_of
 from offgrid_transports.relay.metric import Metric
 from offgrid_transports.relay.opening import Opening
+from offgrid_transports.relay.pending import Pending, Waiting
 from offgrid_transports.relay.relayed import Relayed
 from offgrid_transports.relay.seeking import Seeking
 from offgrid_transports.relay.switch import Switch
@@ -22,22 +23,13 @@ from offgrid_transports.session import ASKS, FRAME_TYPE
 from offgrid_transports.transport import Priority, Transport, TransportError
 
 RELAYED_MAX = 256  # nodes that are talked to over others
-WAITING_MAX = 16  # frames to one of them until there is a way
 GUESS_HOPS = 3  # of a way that is not known yet
+OPENING_MS = 500.0  # until a way is open, beside the air
 SEARCH_HOPS = 6  # a search takes as long as so many, as a rule
 SILENT_MAX = 6  # questions in a row without any frame back,
 SILENT_TRIPS = 4.0  # for so many round trips, and the way is given up
-OPEN_BYTES = 150  # of an OPEN with a hello in it
 TRIP_MS = 50.0  # at least, and
 TRIP_MS_UNKNOWN = 2_000.0  # beside the air, before it was seen
-
-
-class _Waiting(NamedTuple):
-    """`ours`, `theirs`: the two ends' numbers of its session; `theirs` 0 for a hello."""
-
-    ours: int
-    theirs: int
-    frame: bytes
 
 
 class Ends:
@@ -57,9 +49,8 @@ class Ends:
         self._endpoint, self._seeking, self._hint = endpoint, seeking, hint
         switch.on_room = lambda circuit: self.on_room(self._other(circuit))
         self._relayed: OrderedDict[bytes, Relayed] = OrderedDict()
-        self._by_number: dict[tuple[bytes, int], Circuit] = {}  # by the other end and this one's number
-        self._waiting: dict[bytes, deque[_Waiting]] = {}
-        self._distrusted: set[bytes] = set()  # whose ways have broken: only they may say the next one
+        self._bindings = Bindings()
+        self.pending = Pending(ground, circuits, self._bindings, opening, seeking, self._on_lost)
         self._refused: set[bytes] = set()
         self.on_sent: Callable[[], None] = lambda: None
         """Timers may be others now."""
@@ -80,7 +71,7 @@ class Ends:
     # ---- what a link says of itself
 
     def metric(self, name: bytes) -> Metric | None:
-        circuit = self._circuit_to(name)
+        circuit = self._bindings.newest(name)
         if circuit is not None:
             return circuit.metric
         hops = self._ground.hops_to(name)
@@ -90,20 +81,20 @@ class Ends:
         ground = self._ground
         if name == ground.name or not ground.up:
             return False
-        if self._circuit_to(name) is not None or ground.hops_to(name) is not None:
+        if self._bindings.newest(name) is not None or ground.hops_to(name) is not None:
             return True
         return len(ground.neighbours) > 0 and self._seeking.may_seek(name)
 
     def wait_ms(self, name: bytes, length: int, priority: Priority) -> float:
         ground = self._ground
-        circuit = self._circuit_to(name)
-        if circuit is not None and (way := self._outward(circuit)).path is not None:
+        circuit = self._bindings.newest(name)
+        if circuit is not None and circuit.opened and (way := self._outward(circuit)).path is not None:
             return way.path.transport.wait_ms(length, priority) + self._switch.backlog_ms(circuit, way)
         hops = ground.hops_to(name)
         if hops is None:
-            return SEARCH_HOPS * ground.slot_ms * (SLOTS / 2 + 1)
+            return OPENING_MS + SEARCH_HOPS * ground.slot_ms * (SLOTS / 2 + 1)
         path = ground.next_path(hops[0] if hops else name[:2])
-        return path.transport.wait_ms(length, priority) if path is not None else 0.0
+        return OPENING_MS + (path.transport.wait_ms(length, priority) if path is not None else 0.0)
 
     # ---- out
 
@@ -119,14 +110,14 @@ class Ends:
         if ours is None:
             self._ground.counts["relay_sessionless"] += 1
             return True
-        answering, circuit = self._opening.answering, self._by_number.get((name, ours))
+        answering, circuit = self._opening.answering, self._bindings.get(name, ours)
         if answering is not None and answering[0].source == name and answering[0].ours == theirs:
             circuit, asked = answering
             self._bind(circuit, ours)
             return self._opening.say_opened(circuit, asked, frame) or self._carry(name, circuit, frame, priority)
         if circuit is not None and circuit.opened:
             return self._carry(name, circuit, frame, priority)
-        self._wait(name, _Waiting(ours, 0 if frame[0] & 0xF0 == HELLO else theirs, frame))
+        self.pending.wait(name, Waiting(ours, 0 if frame[0] & 0xF0 == HELLO else theirs, frame))
         return True
 
     def _numbers(self, name: bytes, frame: bytes) -> tuple[int | None, int]:
@@ -145,7 +136,8 @@ class Ends:
         if frame[0] & ASKS and self._is_silent(circuit):
             self._ground.counts["circuits_silent"] += 1
             self.distrust(circuit)
-            self._ground.neighbours.lost(self._first_hop(circuit), way.path)
+            if not circuit.hops:
+                self._ground.neighbours.lost(hop_of(name), way.path)
             self._circuits.drop(circuit)
             return self._send(name, frame, priority)
         self._switch.carry(circuit, way, frame, priority)
@@ -163,58 +155,16 @@ class Ends:
         return circuit.silent > SILENT_MAX and now_ms > circuit.silent_ms + SILENT_TRIPS * trip_ms
 
     def distrust(self, circuit: Circuit) -> None:
-        name = self._other(circuit)
-        self._ground.routes.forget(name)
-        self._distrusted.add(name)
-
-    def _wait(self, name: bytes, waiting: _Waiting) -> None:
-        queue = self._waiting.setdefault(name, deque(maxlen=WAITING_MAX))
-        if waiting.frame not in (each.frame for each in queue):
-            queue.append(waiting)
-        self._proceed(name)
-
-    def _proceed(self, name: bytes) -> None:
-        """Opens a circuit for each session that waits, where a way is known; else one is looked for."""
-        queue = self._waiting.get(name)
-        if not queue:
-            return
-        hops = self._ground.hops_to(name)
-        if hops is None:
-            self._seeking.seek(name, fresh=name in self._distrusted)
-            return
-        asked = set[int]()
-        for waiting in list(queue):
-            if waiting.ours in asked:
-                continue
-            asked.add(waiting.ours)
-            circuit = self._by_number.get((name, waiting.ours))
-            if circuit is not None and not circuit.opened and self._is_opening(circuit):
-                continue
-            if circuit is None or (not circuit.opened and circuit.hops != hops):
-                if circuit is not None:
-                    self._circuits.drop(circuit)
-                circuit = self._opening.begin(name, hops, waiting.ours, waiting.theirs)
-                if circuit is None:
-                    continue
-                self._by_number[name, waiting.ours] = circuit
-            if not circuit.opened:
-                circuit.asked_ms = self._ground.now_ms()
-                if self._opening.say_open(circuit, waiting.frame):
-                    queue.remove(waiting)
-
-    def _is_opening(self, circuit: Circuit) -> bool:
-        """There was no time yet for OPENED to be here."""
-        metric = circuit.metric
-        trip_ms = metric.trip_ms(min(OPEN_BYTES, metric.mtu_bytes))
-        return self._ground.now_ms() < circuit.asked_ms + trip_ms
+        """It leads there no more."""
+        self._ground.distrust(self._other(circuit))
 
     def on_route(self, name: bytes) -> None:
-        self._distrusted.discard(name)
-        self._proceed(name)
+        self._ground.routes.trust(name)
+        self.pending.proceed(name)
 
     def on_no_route(self, name: bytes) -> None:
-        self._waiting.pop(name, None)
-        self._distrusted.discard(name)
+        self._ground.routes.trust(name)
+        self.pending.on_no_route(name)
 
     def on_opened(self, circuit: Circuit) -> None:
         """Its labels are known up to here: what waits may leave."""
@@ -224,12 +174,8 @@ class Ends:
             return
         if not circuit.trip_ms and circuit.turned == circuit.turn:  # of that OPEN, and no other
             circuit.trip_ms = self._ground.now_ms() - circuit.asked_ms
-        queue = self._waiting.get(circuit.target)
-        if queue is None:
-            return
-        for waiting in [each for each in queue if each.ours == circuit.ours]:
-            queue.remove(waiting)
-            self._carry(circuit.target, circuit, waiting.frame, Priority.JOB)
+        for frame in self.pending.take(circuit):
+            self._carry(circuit.target, circuit, frame, Priority.JOB)
 
     def on_room(self, name: bytes | None = None) -> None:
         """There may be some: to that one, or to all."""
@@ -263,29 +209,19 @@ class Ends:
             return
         name = self._other(circuit)
         number = circuit.ours if circuit.source == self._ground.name else circuit.theirs
-        if self._by_number.get((name, number)) is circuit:
-            del self._by_number[name, number]
+        self._bindings.release(name, number, circuit)
+        self.pending.forget(circuit)
 
     # ---- inside
-
-    def _circuit_to(self, name: bytes) -> Circuit | None:
-        return next((each for (other, _), each in reversed(self._by_number.items()) if other == name), None)
 
     def _bind(self, circuit: Circuit, ours: int) -> None:
         """Frames of that session go by this circuit."""
         if circuit.target == self._ground.name:
             circuit.theirs = ours
-        key = self._other(circuit), ours
-        self._by_number.pop(key, None)
-        self._by_number[key] = circuit
+        self._bindings.bind(self._other(circuit), ours, circuit)
 
     def _other(self, circuit: Circuit) -> bytes:
         return circuit.target if circuit.source == self._ground.name else circuit.source
-
-    def _first_hop(self, circuit: Circuit) -> bytes:
-        """Who is next to this end."""
-        ways = (*circuit.hops, hop_of(circuit.target)), (*circuit.hops[::-1], hop_of(circuit.source))
-        return ways[circuit.target == self._ground.name][0]
 
     def _outward(self, circuit: Circuit) -> Way:
         return circuit.forth if circuit.source == self._ground.name else circuit.back
@@ -297,7 +233,12 @@ class Ends:
         if idle is None:
             raise TransportError(f"{RELAYED_MAX} nodes are talked to over others already")
         del self._relayed[idle.name]
-        self._waiting.pop(idle.name, None)
-        self._distrusted.discard(idle.name)
+        self.pending.forget_all(idle.name)
         self._endpoint.detach(idle)
         idle.close()
+
+    def _on_lost(self, name: bytes) -> None:
+        """Nobody reaches it: who sends there goes over something else, if there is anything."""
+        relayed = self._relayed.get(name)
+        if relayed is not None and not relayed.up:
+            relayed.on_change()

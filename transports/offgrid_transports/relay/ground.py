@@ -79,6 +79,10 @@ class Ground:
             return None
         return route.hops
 
+    def distrust(self, name: bytes) -> None:
+        """A way there brought no word."""
+        self.routes.distrust(name)
+
     def guess(self, hops: int) -> Metric | None:
         """Of a way of so many hops, as if all were like this node's own slowest one. None without a link."""
         metrics = [metric_of(Path(link.transport, BROADCAST)) for link in self.up]

@@ -1,8 +1,9 @@
 """Circuits opened: labels given hop by hop while a handshake passes, and given anew when a way has broken.
 
 Who opens one sends OPEN along the hops, with its first frame if there is room; each hop notes what label the next one
-gets, and the target answers with OPENED. Until then further frames wait. Sent again while the source waits, it finds
-the circuit as it is. A circuit that broke is forgotten by all who hear of it; the session goes on over the next one.
+gets, and the target answers with OPENED. Until then further frames wait. Each hop repeats both until the next one has
+them: on a shared medium that is heard, else it says so. Sent again while the source waits, OPEN finds the circuit as it
+is. A circuit that broke is forgotten by all who hear of it; the session goes on over the next one.
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ from offgrid_transports.relay.ground import Ground
 from offgrid_transports.relay.metric import metric_of
 from offgrid_transports.transport import Priority
 
-REPEATS_MAX = 4  # of OPEN and OPENED on a shared medium, until they are heard to go on
+REPEATS_MAX = 5  # of OPEN and OPENED, until the next hop has them
+GROWTH = 0.5  # of a wait, from one to the next
+REPEATS_WAITS = REPEATS_MAX * (1 + GROWTH * (REPEATS_MAX - 1) / 2)  # what all take together
+WORD_MS = 300.0  # for which word of that is waited on a link with addresses
 REPEATING_MAX = 64
+OPEN_BYTES = 150  # of one with a hello in it
 NO_TURN = -1
 
 
@@ -32,10 +37,16 @@ class _Sent:
 
 
 class Opening:
-    """`arrive` takes frames that end here."""
+    """`arrive` takes frames that end here; `give_up(circuit, way)` learns that nobody takes what is to go that way."""
 
-    def __init__(self, ground: Ground, circuits: Circuits, arrive: Callable[[Circuit, bytes], None]) -> None:
-        self._ground, self._circuits, self._arrive = ground, circuits, arrive
+    def __init__(
+        self,
+        ground: Ground,
+        circuits: Circuits,
+        arrive: Callable[[Circuit, bytes], None],
+        give_up: Callable[[Circuit, Way], None],
+    ) -> None:
+        self._ground, self._circuits, self._arrive, self._give_up = ground, circuits, arrive, give_up
         self._sent: OrderedDict[tuple[object, ...], _Sent] = OrderedDict()
         self.answering: tuple[Circuit, Open] | None = None
         """The circuit whose OPEN is being looked at: what this end says at once goes with OPENED."""
@@ -80,6 +91,17 @@ class Opening:
         self._say(path, said)
         return fits
 
+    def repeats(self, circuit: Circuit) -> bool:
+        """Its OPEN is said until the first hop has it."""
+        return (False, *_key(circuit)) in self._sent
+
+    def opens_ms(self, circuit: Circuit) -> float:
+        """In which its OPENED is here, or word of the hop where nobody takes its OPEN."""
+        path, metric = circuit.forth.path, circuit.metric
+        assert path is not None
+        length = min(OPEN_BYTES, metric.mtu_bytes)
+        return metric.trip_ms(length) + (REPEATS_WAITS + 1) * _word_ms(path, length, last=False)
+
     # ---- what is heard
 
     def on_open(self, path: Path, said: Open) -> None:
@@ -94,13 +116,14 @@ class Opening:
             self._on_open(path, said)
 
     def _is_known(self, path: Path, circuit: Circuit, said: Open) -> bool:
-        """The hop before says again what was handed on, and was heard to be: it did not hear that."""
-        key = said.opened, said.source, said.target, said.ours, said.hops
-        turns = circuit.turned if said.opened else circuit.turn
-        if turns != said.turn or key in self._sent:
+        """The hop before says again what was handed on: it did not hear that."""
+        if (circuit.turned if said.opened else circuit.turn) != said.turn:
             return False
-        self._ground.say(path, Short(Kind.HELD, said.label))
+        self._say_held(path, said)
         return True
+
+    def _say_held(self, path: Path, said: Open) -> None:
+        self._ground.say(path, Short(Kind.HELD, said.label))
 
     def _on_open(self, path: Path, said: Open) -> None:
         ground, now_ms = self._ground, self._ground.now_ms()
@@ -135,6 +158,8 @@ class Opening:
         label = self._circuits.label(circuit, circuit.back)
         metric = said.metric.plus(metric_of(onward))
         self._say(onward, said._replace(to=said.to + 1, label=label, metric=metric))
+        if not path.shared or onward.transport is not path.transport:  # nobody hears there that it goes on
+            self._say_held(path, said)
 
     def _on_opened(self, path: Path, said: Open) -> None:
         ground, now_ms = self._ground, self._ground.now_ms()
@@ -148,29 +173,32 @@ class Opening:
         circuit.theirs = circuit.theirs or said.theirs
         ground.routes.learn(now_ms, said.target, said.hops[said.to :])
         if said.to == 0:
-            if again and path.shared:
-                ground.counts["opened_twice"] += 1
-                ground.say(path, Short(Kind.HELD, said.label))
+            ground.counts["opened_twice"] += again
+            if again or not path.shared:
+                self._say_held(path, said)
             self.on_opened(circuit)
             if said.frame:
                 self._arrive(circuit, said.frame)
             return
-        assert circuit.back.path is not None
+        onward = circuit.back.path
+        assert onward is not None
         label = self._circuits.label(circuit, circuit.forth)
-        circuit.forth.before = circuit.back.path
-        self._say(circuit.back.path, said._replace(to=said.to - 1, label=label))
+        circuit.forth.before = onward
+        self._say(onward, said._replace(to=said.to - 1, label=label))
+        if not path.shared or onward.transport is not path.transport:
+            self._say_held(path, said)
 
     def on_used(self, circuit: Circuit, way: Way) -> None:
         """A labelled frame of it has come: the one before knows the label."""
         if self._sent and way is circuit.forth:
-            self._end((True, circuit.source, circuit.target, circuit.ours, circuit.hops))
+            self._end((True, *_key(circuit)))
 
     def on_held(self, label: int) -> None:
         """Whoever has the OPEN or OPENED with that label says so."""
         found = self._circuits.by_label(label)
         if found is not None:
             circuit, way = found
-            self._end((way is circuit.forth, circuit.source, circuit.target, circuit.ours, circuit.hops))
+            self._end((way is circuit.forth, *_key(circuit)))
 
     # ---- repeated until they go on
 
@@ -179,8 +207,11 @@ class Opening:
         if sent is None:
             return
         if sent.tries >= REPEATS_MAX:
-            del self._sent[key]
             self._ground.counts["opens_given_up"] += 1
+            self._end(key)
+            circuit = self._circuits.find(sent.said.source, sent.said.target, sent.said.ours, sent.said.hops)
+            if circuit is not None and not sent.said.opened:
+                self._give_up(circuit, circuit.forth)
             return
         sent.tries += 1
         self._ground.counts["opens_repeated"] += 1
@@ -188,16 +219,10 @@ class Opening:
 
     def _say(self, path: Path, said: Open) -> None:
         key = said.opened, said.source, said.target, said.ours, said.hops
-        transport = path.transport
         length = open_bytes(len(said.hops)) + len(said.frame)
-        # the target's answer may be longer, and at either end nobody hands it on
-        last = said.to in (0, len(said.hops) + 1)
-        answer_ms = transport.airtime_ms(min(200, path.frame_bytes)) if last else transport.airtime_ms(length)
-        sent = _Sent(path, said, answer_ms + 3 * transport.access_ms + 50.0)
-        if path.shared:
-            self._sent[key] = sent
-            if len(self._sent) > REPEATING_MAX:
-                self._end(next(iter(self._sent)))
+        self._sent[key] = sent = _Sent(path, said, _word_ms(path, length, last=said.to in (0, len(said.hops) + 1)))
+        if len(self._sent) > REPEATING_MAX:
+            self._end(next(iter(self._sent)))
         self._send(key, sent)
 
     def _send(self, key: tuple[object, ...], sent: _Sent) -> None:
@@ -205,9 +230,8 @@ class Opening:
         length = open_bytes(len(sent.said.hops)) + len(sent.said.frame)
         sent_ms = link.sent_ms(length, Priority.CONTROL)
         self._ground.say(sent.path, sent.said, len(sent.said.frame))
-        if sent.path.shared:
-            due_ms = self._ground.now_ms() + sent_ms + sent.wait_ms * (1 + 0.5 * (sent.tries - 1))
-            self._ground.set(("open", key), due_ms)
+        due_ms = self._ground.now_ms() + sent_ms + sent.wait_ms * (1 + GROWTH * (sent.tries - 1))
+        self._ground.set(("open", key), due_ms)
 
     def _on_gone_on(self, said: Open) -> None:
         """The next one hands it on, or what comes back tells that it got through."""
@@ -235,3 +259,17 @@ class Opening:
 
     def _before(self, said: Open) -> bytes:
         return self._place_of(said.to + 1 if said.opened else said.to - 1, said)
+
+
+def _word_ms(path: Path, length: int, *, last: bool) -> float:
+    """How long word of an OPEN or OPENED may take. `last`: the next one is an end, whose answer may be longer, and who
+    hands nothing on."""
+    transport = path.transport
+    answer_ms = transport.airtime_ms(min(200, path.frame_bytes) if last else length)
+    wait_ms = answer_ms + 3 * transport.access_ms + 50.0
+    return wait_ms if path.shared else max(wait_ms, WORD_MS)
+
+
+def _key(circuit: Circuit) -> tuple[object, ...]:
+    """As OPEN and OPENED name it."""
+    return circuit.source, circuit.target, circuit.ours, circuit.hops

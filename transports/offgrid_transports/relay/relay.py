@@ -61,7 +61,7 @@ class Relay:
         self._ground = Ground(name_of(public), psk, now_ms, rng)
         self.counts = self._ground.counts
         self._circuits = Circuits(self._new_label, self._on_dropped)
-        self._opening = Opening(self._ground, self._circuits, self._arrive)
+        self._opening = Opening(self._ground, self._circuits, self._arrive, self._on_no_way)
         self._switch = Switch(self._ground, self._circuits, self._arrive, self._on_no_way)
         self._seeking = Seeking(self._ground, hands_on=hands_on, found=self._on_route, lost=self._on_no_route)
         self._ends = Ends(
@@ -254,6 +254,10 @@ class Relay:
                     self._seeking.on_timer(key)
                 case ("open", sent):
                     self._opening.on_timer(sent)
+                case ("unopened", circuit):
+                    self._ends.pending.on_unopened(circuit)
+                case ("proceed", name):
+                    self._ends.pending.on_proceed(name)
                 case ("word", circuit):
                     self._switch.on_timer("word", circuit, None)
                 case (what, circuit, way):

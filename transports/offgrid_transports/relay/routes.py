@@ -71,6 +71,7 @@ class Routes:
 
     def __init__(self) -> None:
         self._routes: OrderedDict[bytes, Route] = OrderedDict()
+        self._distrusted: OrderedDict[bytes, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._routes)
@@ -88,8 +89,20 @@ class Routes:
         route = self._routes.get(name)
         return route if route is not None and route.learnt_ms + ROUTE_MS > now_ms else None
 
-    def forget(self, name: bytes) -> None:
+    def distrust(self, name: bytes) -> None:
+        """The way there has broken: only that node itself may say the next one."""
         self._routes.pop(name, None)
+        self._distrusted[name] = None
+        self._distrusted.move_to_end(name)
+        if len(self._distrusted) > ROUTES_MAX:
+            self._distrusted.popitem(last=False)
+
+    def is_distrusted(self, name: bytes) -> bool:
+        return name in self._distrusted
+
+    def trust(self, name: bytes) -> None:
+        """It was found, or nobody is asked for it any more."""
+        self._distrusted.pop(name, None)
 
     def forget_over(self, hop: bytes) -> None:
         """None goes by that neighbour any more."""

@@ -63,6 +63,10 @@ class Seeking:
             for link in ground.up:
                 ground.flood(link, ask)
 
+    def fail(self, name: bytes) -> None:
+        """It was found, and is not reached: it is looked for again later."""
+        self._discovery.fail(self._ground.now_ms(), name)
+
     def on_ask(self, path: Path, link: RelayLink, ask: Ask, length: int) -> None:
         ground, before = self._ground, ask.hops[-1] if ask.hops else hop_of(ask.source)
         now_ms = ground.now_ms()

@@ -1,0 +1,73 @@
+"""Ways and neighbours that are gone before anything was opened there are given up in time, and others are taken."""
+
+from __future__ import annotations
+
+import pytest
+
+from offgrid_tools.emulators.relay_mesh import MemoryMesh, RadioMesh
+from offgrid_transports.calls import End
+from offgrid_transports.memory import Faults
+from offgrid_transports.relay.ground import name_of
+
+Kind = type[MemoryMesh | RadioMesh]
+TIMEOUT_S = {MemoryMesh: 20, RadioMesh: 60}  # of each half is enough
+
+
+def over(mesh: MemoryMesh | RadioMesh, *edges: tuple[int, int]) -> None:
+    """Who hears whom, from now on."""
+    mesh.hears = lambda a, b: (a, b) in edges or (b, a) in edges
+    if isinstance(mesh, RadioMesh):
+        mesh.channel.forget_reach()
+
+
+@pytest.mark.parametrize("kind", [MemoryMesh, RadioMesh])
+def test_a_neighbour_that_moved_before_it_was_called_is_found_where_it_is_now(kind: Kind) -> None:
+    mesh = kind(3)
+    over(mesh, (0, 1), (0, 2), (1, 2))
+    mesh.beacons()
+    over(mesh, (0, 1), (1, 2))
+    reply = mesh.asked(mesh.nodes[0], "n2", b"x", TIMEOUT_S[kind] * 1000)
+    assert reply.end is End.OK, reply
+    assert mesh.now_ms() < 3_000 + TIMEOUT_S[kind] * 500, "well before its time was up"
+
+
+@pytest.mark.parametrize("kind", [MemoryMesh, RadioMesh])
+@pytest.mark.parametrize("gone", ["first", "second"])
+def test_a_way_that_broke_before_it_was_used_is_given_up_for_another(kind: Kind, gone: str) -> None:
+    """n5 has n4 found over n0, which so knows the way; it leads over one of n1 and n3, and n2 or n6 behind."""
+    mesh = kind(7)
+    edges = ((5, 0), (0, 1), (0, 3), (1, 2), (3, 2), (1, 6), (3, 6), (2, 4), (6, 4))
+    over(mesh, *edges)
+    mesh.beacons()
+    assert mesh.asked(mesh.nodes[5], "n4", b"1").end is End.OK
+    hops = mesh.nodes[0].relay.hops_to(mesh.nodes[4].public)
+    assert hops is not None
+    hop = hops[0 if gone == "first" else 1]
+    taken = next(at for at, node in enumerate(mesh.nodes) if name_of(node.public)[:2] == hop)
+    over(mesh, *(edge for edge in edges if taken not in edge))
+    began_ms = mesh.now_ms()
+    reply = mesh.asked(mesh.nodes[0], "n4", b"2", TIMEOUT_S[kind] * 1000)
+    assert reply.end is End.OK, reply
+    assert mesh.now_ms() - began_ms < TIMEOUT_S[kind] * 500
+
+
+def test_opens_to_somebody_who_is_nowhere_end_and_the_caller_learns_of_it() -> None:
+    mesh = RadioMesh(3)
+    over(mesh, (0, 1), (0, 2), (1, 2))
+    mesh.beacons()
+    over(mesh, (0, 1))
+    mesh.nodes[0].call("n2", b"x", 3_600_000)
+    mesh.run(1_800)
+    assert [reply.end for reply in mesh.nodes[0].replies] == [End.UNKNOWN], "it left with the hello"
+    before = mesh.channel.counts.frames  # the last search is in vain, and over
+    mesh.run(3_000)
+    assert mesh.channel.counts.frames == before
+
+
+def test_a_lossy_way_is_not_given_up_while_it_opens_at_all() -> None:
+    """Each hop loses a quarter both ways: an OPEN that is repeated from hop to hop arrives."""
+    mesh = MemoryMesh(6, faults=Faults(loss=0.25, delay_ms=20))
+    for _ in range(5):
+        mesh.beacons()
+    reply = mesh.asked(mesh.nodes[0], "n5", b"x", 60_000)
+    assert reply.end is End.OK, reply
