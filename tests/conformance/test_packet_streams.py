@@ -245,6 +245,34 @@ def test_so_many_streams_of_one_caller_and_no_more() -> None:
     desk.streams.begin("another", WATCH, Stream(), FAR_MS)
 
 
+def test_a_stream_whose_first_batch_is_its_last_leaves_nothing_behind() -> None:
+    desk, stream = Desk(), Stream()
+    stream.push(event(1))
+    stream.end()
+    first = desk.streams.begin("peer", WATCH, stream, FAR_MS).outcome
+    assert isinstance(first, lane_pb2.StreamBatch)
+    assert first.ended
+    assert not len(desk.streams)
+
+
+def test_streams_that_have_ended_make_room_for_others_and_are_asked_for_again_until_then() -> None:
+    desk, streams = Desk(), [Stream() for _ in range(CURSORS_PER_PEER)]
+    for stream in streams:
+        stream.push(event(1))
+        desk.streams.begin("peer", WATCH, stream, FAR_MS)
+    streams[0].end()
+    last = desk.next(2)
+    assert isinstance(last, lane_pb2.StreamBatch)
+    assert last.ended
+    assert desk.next(2) == last
+    desk.streams.begin("peer", WATCH, Stream(), FAR_MS)
+    with pytest.raises(NotFound):
+        desk.next(2)
+    with pytest.raises(Exhausted):
+        desk.streams.begin("peer", WATCH, Stream(), FAR_MS)
+    assert len(desk.streams) == CURSORS_PER_PEER
+
+
 def test_strangers_open_none() -> None:
     world = World()
     assert callers().get("stranger", ANONYMOUS) is ANONYMOUS

@@ -2,7 +2,7 @@
 
 A request for a batch waits until there is something, half of its caller's patience at most. The last batch is kept
 until the next one is asked for, so nothing is lost with a session. A cursor that nobody asks for is closed after a
-while.
+while; one whose stream has ended also where another one wants its place.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ class _Cursor:
     waiting: Ticket | None = None
     rest: deque[Message] = field(default_factory=deque)
 
+    @property
+    def has_ended(self) -> bool:
+        """Its last batch was sent."""
+        return self.last is not None and self.last.ended
+
 
 class PacketStreams:
     """The cursors of all peers. `now_ms` and `later` are the endpoint's."""
@@ -54,10 +59,10 @@ class PacketStreams:
 
     def begin(self, peer: str, method: str, stream: Stream, deadline_ms: float) -> Ticket:
         """Takes the stream over; its first batch. Raises Exhausted, and the stream is cancelled then."""
-        own = sum(cursor.peer == peer for cursor in self._cursors.values())
-        if own >= CURSORS_PER_PEER or len(self._cursors) >= CURSORS_MAX:
+        if not self._has_room(peer):
             stream.cancel()
-            raise Exhausted(f"{own} streams of {peer} are open, {len(self._cursors)} of all", reason="TooManyStreams")
+            text = f"streams of {peer}, or of all, have {CURSORS_PER_PEER} and {CURSORS_MAX} cursors already"
+            raise Exhausted(text, reason="TooManyStreams")
         self._count += 1
         number = self._count & 0xFFFFFFFF
         cursor = self._cursors[number] = _Cursor(peer, method, stream, self._now_ms())
@@ -83,13 +88,24 @@ class PacketStreams:
             return cursor.last
         if asked.number != cursor.number + 1:
             raise InvalidRequest.field("number", f"{asked.number}; {cursor.number} and the one after it are here")
-        if cursor.last is not None and cursor.last.ended:
+        if cursor.has_ended:
             raise NotFound("the stream has ended", reason="NoCursor")
         if cursor.waiting is not None:
             cursor.waiting.resolve(FailedPrecondition("it was asked for again", reason="Superseded"))
         return self._wait(asked.cursor, cursor, deadline_ms)
 
     # ---- inside
+
+    def _has_room(self, peer: str) -> bool:
+        """For one more cursor of that peer; the oldest whose stream has ended goes where there was none."""
+        own = [number for number, cursor in self._cursors.items() if cursor.peer == peer]
+        if len(own) < CURSORS_PER_PEER and len(self._cursors) < CURSORS_MAX:
+            return True
+        crowd = own if len(own) >= CURSORS_PER_PEER else list(self._cursors)
+        over = next((number for number in crowd if self._cursors[number].has_ended), None)
+        if over is not None:
+            self._close(over)
+        return over is not None
 
     def _wait(self, number: int, cursor: _Cursor, deadline_ms: float) -> Ticket:
         ticket = cursor.waiting = Ticket()
@@ -118,6 +134,8 @@ class PacketStreams:
             batch.status = fault_to_bytes(stream.fault) if stream.fault is not None else b""
         cursor.waiting, cursor.number, cursor.last = None, batch.number, batch
         cursor.asked_ms = self._now_ms()
+        if batch.ended and batch.number == 1:  # a first batch is not asked for again
+            self._close(number)
         ticket.resolve(batch)
 
     def _look(self, number: int, cursor: _Cursor) -> None:
