@@ -319,7 +319,9 @@ class Node:
                 )
             ),
             "memory": MemoryMachine(),
-            "mail": MailMachine(MailSettings(parts.signer, salt, parts.mailbox_bytes, parts.mail_keep_us)),
+            "mail": MailMachine(
+                MailSettings(parts.signer, salt, parts.mailbox_bytes, parts.mail_keep_us, self._client.pace)
+            ),
             "sessions": SessionsMachine(
                 parts.store,
                 {each.name: each.version for each in parts.reducers.values()},

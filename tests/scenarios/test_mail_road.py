@@ -177,6 +177,25 @@ def test_a_job_for_a_core_that_is_away_is_run_once_and_its_end_is_the_answer(tow
     assert answer.job.job.job_id == jobs[0].jobs[0].job_id
 
 
+def test_request_ids_of_jobs_for_others_are_apart_from_the_owners(town: MailTown) -> None:
+    town.only("alice", "carol")
+    payload = jobs_pb2.JobPayload(process=jobs_pb2.ProcessTask(command="tool"), input=b"one two")
+    town.cluster.monitor.jobs.expect(payload)
+    own: list[Message | Fault] = []
+    create = jobs_pb2.CreateMissionRequest(title="Carol's", request_id="r-1")
+    town["carol"].admin("offgrid.v1.JobService/CreateMission", create, own.append)
+    town.run_for(1)
+    answers: list[Message | Fault] = []
+    job = mail_pb2.TakeJobRequest(job=jobs_pb2.JobSpec(payload=payload), request_id="r-1").SerializeToString()
+    for _ in range(2):
+        town["carol"].on_request(town["alice"].node_id, "offgrid.v1.MailService/TakeJob", job, answers.append)
+    town.run_for(20)
+    first, again = answers
+    assert isinstance(first, mail_pb2.TakeJobResponse), first
+    assert isinstance(again, mail_pb2.TakeJobResponse), again
+    assert first.job.job_id == again.job.job_id
+
+
 def test_a_core_runs_no_job_of_whom_it_has_not_named() -> None:
     town = MailTown(ALICE, BOX, replace(CAROL, mail_jobs_from=("dora",)))
     payload = jobs_pb2.JobPayload(process=jobs_pb2.ProcessTask(command="tool"))

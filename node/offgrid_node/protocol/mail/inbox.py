@@ -1,11 +1,13 @@
 """The destination's part: a request is taken once, answered once, and its answer kept until its source has it.
 
-What was taken is remembered by source and number until the source's floor has passed it, so no clock decides whether a
-parcel that comes again is new. A source that never raises its floor fills its own window and nobody else's.
+What was taken, and its answer, are remembered by source and number until the source's floor has passed them, or it is
+removed: no clock decides whether a parcel that comes again is new, or an answer still wanted. A source that never
+raises its floor fills its own window and nobody else's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from offgrid.v1 import mail_pb2
@@ -91,8 +93,9 @@ class Inbox:
             return
         self._tries.pop(key, None)
         number = self._sender.next_number(now)
-        floor, expires_us = self._outbox.floor(end.source, number), now.utc_us + self._settings.keep_us
-        head = self._sender.add(end.source, number, floor, expires_us, end.sealed, now)
+        floor = self._outbox.floor(end.source, number)
+        expires_us = now.utc_us + self._settings.keep_us
+        head = self._sender.add(end.source, number, floor, expires_us, end.sealed, now, lasting=True)
         row.ClearField("parcel")
         row.answer, row.size_bytes = number, ROW_BYTES + head.size_bytes
         self._put(key, row)
@@ -105,6 +108,13 @@ class Inbox:
             if row is not None and row.HasField("parcel"):
                 late = read_parcel(row.parcel).expires_us <= now.utc_us
                 self._draft.send(Serve(*key, row.parcel, late))
+
+    def on_removed(self, source: str) -> None:
+        """Nothing of it is taken any more (`services/mail/handlers.py`), so nothing has to be remembered."""
+        window = self._windows.pop(source, None)
+        if window is not None:
+            self._forget(source, list(window.sizes))
+            self._draft.delete(FLOORS, node_id_bytes(source))
 
     # ---- inside
 
@@ -139,11 +149,16 @@ class Inbox:
             return
         window.floor = floor
         self._draft.put_bytes(FLOORS, node_id_bytes(source), number_key(floor))
-        for number in [number for number in window.sizes if number < floor]:
+        over = [number for number in window.sizes if number < floor]
+        self._forget(source, over)
+        for number in over:
+            del window.sizes[number]
+
+    def _forget(self, source: str, numbers: Sequence[int]) -> None:
+        for number in numbers:
             row = self._row((source, number))
             if row is not None and row.answer:
                 self._sender.end(row.answer)
-            del window.sizes[number]
             self._due.cancel((source, number))
             self._tries.pop((source, number), None)
             self._draft.delete(SEEN, parcel_key(source, number))

@@ -134,6 +134,7 @@ class MailMachine:
         self._sender.on_down(event.node_id, now)
         if event.removed:
             self._outbox.on_expired(self._sender.on_removed(event.node_id, now), now)
+            self._inbox.on_removed(event.node_id)
             self._mailbox.on_removed(event.node_id)
 
     def _on_end(self, errand: Errand, reply: object, fault: Fault | None, now: Now) -> None:

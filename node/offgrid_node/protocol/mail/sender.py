@@ -1,7 +1,8 @@
 """This node's own parcels on their way, requests and answers: to their destination where that is up, else to mailboxes.
 
-A parcel is kept until nobody has to be told of it. While its destination has not acked it, it is brought there whenever
-that is up, and MAILBOXES others are to have custody of it.
+A parcel is kept until nobody has to be told of it, whoever has custody of it: a mailbox that loses it costs time. While
+its destination has not acked it, it is brought there whenever that is up, and MAILBOXES others are to have custody of
+it; one is enough where the next would be reached over a slow road alone.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class _Own:
     expires_us: int
     taken: bool
     custody: dict[str, int]  # until when, by mailbox
+    lasting: bool  # no time ends it
     asked: set[str] = field(default_factory=set)  # for custody, in line or under way
     failed: set[str] = field(default_factory=set)  # mailboxes, or the destination, that did not take it so far
 
@@ -59,7 +61,7 @@ class Sender:
             row = mail_pb2.OwnParcelRow.FromString(value)
             head = read_parcel(row.parcel)
             custody = {each.node: each.until_us for each in row.custody}
-            self._own[number_of(key)] = _Own(head.destination, head.expires_us, row.taken, custody)
+            self._own[number_of(key)] = _Own(head.destination, head.expires_us, row.taken, custody, row.lasting)
 
     def __len__(self) -> int:
         return len(self._own)
@@ -70,17 +72,27 @@ class Sender:
         self._draft.put_bytes(META, LAST_NUMBER, number_key(number))
         return number
 
-    def add(self, destination: str, number: int, floor: int, expires_us: int, sealed: bytes, now: Now) -> ParcelHead:
-        """A parcel that sets out; it is durable with this step."""
+    def add(
+        self,
+        destination: str,
+        number: int,
+        floor: int,
+        expires_us: int,
+        sealed: bytes,
+        now: Now,
+        *,
+        lasting: bool = False,
+    ) -> ParcelHead:
+        """A parcel that sets out; it is durable with this step. A `lasting` one is renewed when it would expire."""
         signer, salt = self._settings.signer, self._settings.salt
         head, parcel = make_parcel(signer, salt, destination, number, floor, expires_us, sealed)
-        self._own[number] = _Own(destination, expires_us, taken=False, custody={})
-        self._draft.put(OWN, number_key(number), mail_pb2.OwnParcelRow(parcel=parcel))
+        self._own[number] = _Own(destination, expires_us, taken=False, custody={}, lasting=lasting)
+        self._draft.put(OWN, number_key(number), mail_pb2.OwnParcelRow(parcel=parcel, lasting=lasting))
         self._plan(number, now)
         return head
 
     def again(self, number: int, now: Now) -> None:
-        """Its destination is to get it once more, should it not have expired."""
+        """Its destination is to get it once more, unless it has expired."""
         own = self._own.get(number)
         if own is not None:
             own.taken = False
@@ -100,11 +112,12 @@ class Sender:
 
     def take_expired(self, now: Now) -> list[int]:
         """Ends those whose time is over, and says which."""
-        over = [number for number, own in self._own.items() if own.expires_us <= now.utc_us]
+        over = [number for number, own in self._own.items() if own.expires_us <= now.utc_us and not own.lasting]
         for number in over:
             self.end(number)
         for number, own in self._own.items():
-            if any(until_us <= now.utc_us for until_us in own.custody.values()):
+            ends_us = min([own.expires_us, *own.custody.values()])
+            if ends_us <= now.utc_us:
                 own.custody = {node: until_us for node, until_us in own.custody.items() if until_us > now.utc_us}
                 self._plan(number, now)
         return over
@@ -197,20 +210,36 @@ class Sender:
             row.custody.extend(mail_pb2.Custody(node=node, until_us=us) for node, us in own.custody.items())
             self._draft.put(OWN, number_key(number), row)
 
+    def _renew(self, number: int, own: _Own, now: Now) -> None:
+        row = self._draft.row(OWN, number_key(number), mail_pb2.OwnParcelRow)
+        assert row is not None
+        settings, head, sealed = self._settings, read_parcel(row.parcel), row.parcel.sealed
+        own.expires_us = now.utc_us + settings.keep_us
+        terms = head.destination, number, head.floor, own.expires_us, sealed
+        row.parcel.CopyFrom(make_parcel(settings.signer, settings.salt, *terms)[1])
+        own.failed.clear()  # who refused it as too old
+        self._draft.put(OWN, number_key(number), row)
+
     def _plan(self, number: int, now: Now, among: Set[str] | None = None) -> None:
         """Has done what brings it further; mailboxes are sought `among` these, or all that are up."""
         own, up = self._own[number], self._courier.up
-        if own.taken or own.expires_us <= now.utc_us:
+        if own.taken or (own.expires_us <= now.utc_us and not own.lasting):
             return
+        if own.expires_us <= now.utc_us:
+            self._renew(number, own, now)
         if own.destination in up:
             self._courier.want(Errand(Kind.DELIVER, own.destination, number))
             if own.destination not in own.failed:
                 return
-        wanted = MAILBOXES - len(own.custody) - len(own.asked)
-        if wanted <= 0:
+        if len(own.custody) + len(own.asked) >= MAILBOXES:
             return
         known = {own.destination, *own.custody, *own.asked, *own.failed}
-        for node in sorted((up if among is None else among) - known, key=lambda node: _rank(number, node))[:wanted]:
+        others = (up if among is None else among) - known
+        for slow, _, node in sorted(
+            (not self._settings.paces(node).free, _rank(number, node), node) for node in others
+        ):
+            if len(own.custody) + len(own.asked) >= (1 if slow else MAILBOXES):
+                return
             own.asked.add(node)
             self._courier.want(Errand(Kind.DEPOSIT, node, number))
 

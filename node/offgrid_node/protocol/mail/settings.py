@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from offgrid_node.protocol.effects import Signer
+from offgrid_node.protocol.pace import Paces, all_free
 
 DAY_US = 86_400_000_000
 MAILBOX_MB, MAX_DAYS = 16, 7
@@ -19,6 +20,7 @@ class MailSettings:
     salt: bytes
     mailbox_bytes: int = MAILBOX_MB * 1024 * 1024
     keep_us: int = MAX_DAYS * DAY_US
+    paces: Paces = all_free
 
     @property
     def node_id(self) -> str:

@@ -17,7 +17,7 @@ from offgrid_node.protocol.jobs.table import ENDED
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import ADMIN, Caller
-from offgrid_node.services.checks import check_request_id
+from offgrid_node.services.checks import REQUEST_ID_CHARS_MAX, check_request_id
 from offgrid_node.services.flow import Flow, Step, asked, ticket_of
 from offgrid_node.services.jobs.handlers import JobHandlers
 from offgrid_node.services.shelf import Shelf
@@ -41,6 +41,9 @@ class MailedJobs:
         check_mailed("", request)
         if not check_request_id(request.request_id):
             raise InvalidRequest.field("request_id", "must not be empty: by it one job is made")
+        room = REQUEST_ID_CHARS_MAX - len(_own_request_id(caller.node_id, ""))
+        if len(request.request_id) > room:
+            raise InvalidRequest.field("request_id", f"{len(request.request_id)} characters; {room} are allowed here")
         return ticket_of(self._take(caller.node_id, request))
 
     def _check_sender(self, node_id: str) -> None:
@@ -64,13 +67,14 @@ class MailedJobs:
             jobs.create_task(
                 ADMIN,
                 jobs_pb2.CreateTaskRequest(
-                    mission_id=mission.mission.mission_id, name=kind, kind=kind, request_id=f"mail.{source}.{kind}"
+                    mission_id=mission.mission.mission_id, name=kind, kind=kind, request_id=f"mail.{source}:{kind}"
                 ),
             )
         )
         assert isinstance(task, jobs_pb2.CreateTaskResponse)
+        request_id = _own_request_id(source, request.request_id)
         run = jobs_pb2.RunJobsRequest(
-            task_id=task.task.task_id, jobs=[request.job], mode=request.mode, request_id=request.request_id
+            task_id=task.task.task_id, jobs=[request.job], mode=request.mode, request_id=request_id
         )
         made = yield asked(jobs.run_jobs(ADMIN, run))
         assert isinstance(made, jobs_pb2.RunJobsResponse)
@@ -93,6 +97,11 @@ class MailedJobs:
             look()
 
         return start
+
+
+def _own_request_id(source: str, request_id: str) -> str:
+    """By which this core's jobs are made: apart from its owner's ids, and from other members'."""
+    return f"mail.{source}.{request_id}"
 
 
 def check_mailed(field: str, request: mail_pb2.TakeJobRequest) -> None:

@@ -1,8 +1,8 @@
 """Answers requests that came by mail: opened, handled as if their source had called, the answer sealed for it.
 
-The handler gets a request id made of source and number. A request that is handled again, since this node has gone down
-between its handling and its answer, so finds what came of it the first time: only methods of which that is so may be
-called by mail.
+The handler gets the number as the request's id, by which it tells what one source asks apart. So a request that is
+handled again, since this node has gone down between its handling and its answer, finds what came of it the first time:
+only methods of which that is so may be called by mail.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Serving:
             request = MAILABLE[method].FromString(content.request.body)
         except DecodeError as error:
             raise InvalidRequest(f"{method}: the request is none", reason="MalformedRequest") from error
-        request.request_id = f"mail.{work.source}.{work.number}"
+        request.request_id = str(work.number)
         outcome = self._router().dispatch(caller, method, request)
         if not isinstance(outcome, Ticket | Message):
             raise Internal(f"{method} is a stream")

@@ -20,6 +20,7 @@ from offgrid_node.protocol.mail.errands import Serve, Served
 from offgrid_node.protocol.mail.machine import MailMachine
 from offgrid_node.protocol.mail.parcels import ParcelHead, make_parcel, read_parcel
 from offgrid_node.protocol.mail.settings import MailSettings
+from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.storage.memory import MemoryStore
 from offgrid_node.storage.store import Batch
 
@@ -27,6 +28,7 @@ SALT = bytes(range(16))
 ALICE, BOB, CAROL, DAVE, ERIN = (NodeKey(letter * 32) for letter in (b"a", b"b", b"c", b"d", b"e"))
 HOUR_US = 3_600_000_000
 START_US = 1_790_000_000_000_000
+SLOW = Pace(frame_us=40_000, byte_us=1_500, wait_ms=100)
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Post:
 
     key: NodeKey = ALICE
     mailbox_bytes: int = 1_000_000
+    slow: set[NodeKey] = field(default_factory=set)  # whom a radio channel alone leads to
     store: MemoryStore = field(default_factory=MemoryStore)
     now: Now = field(default_factory=lambda: Now(1_000, START_US))
     calls: list[Call] = field(default_factory=list)
@@ -46,9 +49,13 @@ class Post:
 
     def restart(self) -> None:
         """A new machine over what is committed; nobody is up."""
-        self.machine = MailMachine(MailSettings(self.key, SALT, self.mailbox_bytes, 24 * HOUR_US))
+        settings = MailSettings(self.key, SALT, self.mailbox_bytes, 24 * HOUR_US, paces=self._pace)
+        self.machine = MailMachine(settings)
         self.machine.load(self.store, self.now)
         self.tell()
+
+    def _pace(self, node_id: str) -> Pace:
+        return SLOW if node_id in {key.node_id for key in self.slow} else FREE
 
     def tell(self, *inputs: object) -> list[Effect]:
         effects = self.machine.step(inputs or [Woke()], self.now, random.Random(1))

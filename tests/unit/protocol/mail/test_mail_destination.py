@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from mail_post import ALICE, BOB, CAROL, DAVE, HOUR_US, START_US, Post, parcel
+from mail_post import ALICE, BOB, CAROL, DAVE, HOUR_US, SALT, START_US, Post, parcel
 
 from offgrid.v1 import mail_pb2
+from offgrid_node.keys import verify
 from offgrid_node.protocol.errors import (
     AlreadyExists,
     Exhausted,
@@ -13,6 +14,7 @@ from offgrid_node.protocol.errors import (
     NotFound,
 )
 from offgrid_node.protocol.mail import commands, inbox, messages
+from offgrid_node.protocol.mail.parcels import read_parcel, verify_parcel
 
 DELIVER, DEPOSIT, DROP = "DeliverParcel", "DepositParcel", "DropParcels"
 TAKEN = mail_pb2.DeliverParcelResponse()
@@ -73,6 +75,45 @@ def test_below_a_sources_floor_everything_is_over(post: Post) -> None:
     post.restart()
     assert not isinstance(post.deliver(old), Fault)
     assert [serve.number for serve in post.serves if serve.number == 5] == [5]
+
+
+def test_an_answer_waits_for_its_source_whatever_the_clock_says(post: Post) -> None:
+    post.deliver(parcel(BOB, ALICE, 5)[1])
+    post.served(post.serves[0])
+    for _ in range(3):
+        post.after_ms(400 * 24 * 3_600_000)
+    post.restart()
+    post.up(BOB)
+    ((_, method, request),) = post.take_calls()
+    assert isinstance(request, mail_pb2.DeliverParcelRequest)
+    assert (method, request.parcel.sealed) == (DELIVER, b"sealed answer")
+    assert verify_parcel(request.parcel, [ALICE.public_key], verify, SALT).expires_us > post.now.utc_us
+
+
+def test_an_answer_whose_custody_is_over_is_given_to_mailboxes_again(post: Post) -> None:
+    post.up(CAROL)
+    post.deliver(parcel(BOB, ALICE, 5)[1])
+    post.served(post.serves[0])
+    assert [method for _, method, _ in post.take_calls()] == [DEPOSIT]
+    post.answer(UNTIL)
+    post.after_ms(25 * 3_600_000)
+    ((_, method, request),) = post.take_calls()
+    assert isinstance(request, mail_pb2.DepositParcelRequest)
+    assert (method, read_parcel(request.parcel).expires_us > post.now.utc_us) == (DEPOSIT, True)
+
+
+def test_nothing_is_remembered_of_who_is_removed(post: Post) -> None:
+    post.deliver(parcel(BOB, ALICE, 5)[1])
+    post.served(post.serves[0])
+    post.deliver(parcel(BOB, ALICE, 6, floor=5)[1])
+    post.deliver(parcel(CAROL, ALICE, 7)[1])
+    post.down(BOB, removed=True)
+    post.after_ms(1_000)
+    tables = ("mail_seen", "mail_floors", "mail_own")
+    assert [len(post.rows(table)) for table in tables] == [1, 1, 0]
+    served = len(post.serves)
+    post.restart()
+    assert [serve.source for serve in post.serves[served:]] == [CAROL.node_id]
 
 
 def test_a_number_that_comes_with_something_else_is_refused(post: Post) -> None:

@@ -58,6 +58,47 @@ def test_it_goes_to_mailboxes_too_where_its_destination_seems_up_and_does_not_an
     assert [(node, method) for node, method, _ in post.take_calls()] == [(CAROL.node_id, DELIVER)]
 
 
+def test_one_mailbox_is_enough_where_only_a_slow_road_leads_to_another(post: Post) -> None:
+    post.slow = {BOB, DAVE}
+    post.up(BOB, DAVE)
+    post.send()
+    assert len(post.take_calls()) == 1
+    post.answer(UNTIL)
+    assert post.take_calls() == []
+    post.up(ERIN)
+    assert [node for node, _, _ in post.take_calls()] == [ERIN.node_id]
+
+
+def test_a_mailbox_on_a_free_road_is_asked_before_one_on_a_slow_road(post: Post) -> None:
+    post.slow = {BOB, DAVE}
+    post.up(BOB, DAVE, ERIN)
+    for text in (b"1", b"2", b"3", b"4"):
+        post.send(text=text)
+    assert {node for node, _, _ in post.take_calls()} == {ERIN.node_id}
+
+
+def test_another_slow_mailbox_is_asked_where_the_first_has_no_room(post: Post) -> None:
+    post.slow = {BOB, DAVE}
+    post.up(BOB, DAVE)
+    post.send()
+    ((full, *_),) = post.take_calls()
+    post.answer(Exhausted("full", retry_ms=600_000))
+    assert {node for node, _, _ in post.take_calls()} == {BOB.node_id, DAVE.node_id} - {full}
+
+
+def test_a_mailbox_that_loses_what_it_has_acked_costs_time_and_no_more(post: Post) -> None:
+    post.up(BOB, DAVE)
+    number = post.send()
+    post.take_calls()
+    post.answer(UNTIL, 0), post.answer(UNTIL, 1)  # and both forget it
+    post.restart()
+    post.up(CAROL)
+    assert [(node, method) for node, method, _ in post.take_calls()] == [(CAROL.node_id, DELIVER)]
+    post.answer(TAKEN)
+    post.deliver_answer(CAROL, number)
+    assert post.state(number) == "ANSWERED"
+
+
 def test_another_mailbox_is_asked_where_one_is_full(post: Post) -> None:
     post.up(BOB, DAVE)
     post.send()
