@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from offgrid_transports.gathering import Contradiction, Gathering, MessageTooLarge
+from offgrid_transports.headway import Headway
 from offgrid_transports.messages import Message, cut, read_response, request
 from offgrid_transports.outgoing import Outgoing
 from offgrid_transports.packing import PackingError
@@ -19,7 +20,8 @@ from offgrid_transports.transport import Priority, TransportError
 CALLS_MAX = 1024  # in flight from one session
 REQUEST_BYTES_MAX = 64 * 1024 * 1024  # pinned by all calls in flight
 TIMEOUT_MS_MAX = 24 * 3600 * 1000
-COMING_WAITS = 8  # a call whose answer is coming in parts ends when none has come for so many waits
+COMING_WAITS = 8  # a call whose answer is coming in parts goes on while so many waits bring
+HEADWAY_BYTES = 160  # of it, or a frame's worth where that is less
 PROBE_MS_MIN, PROBE_MS_MAX = 250.0, 60_000.0
 
 
@@ -59,14 +61,14 @@ class _Open:
     """A call in flight. `probes` counts questions since the request arrived or a part of its answer came."""
 
     request: Outgoing
-    deadline_ms: float
+    headway: Headway
     done: Done
     probe_ms: float = math.inf
     probes: int = 0
 
     @property
     def due_ms(self) -> float:
-        return min(self.deadline_ms, self.probe_ms)
+        return min(self.headway.deadline_ms, self.probe_ms)
 
 
 class Calls:
@@ -108,7 +110,7 @@ class Calls:
         except MessageTooLarge as error:
             raise CallRefused(str(error)) from error
         self._number += 1
-        opened = self._open[self._number] = _Open(outgoing, now_ms + timeout_ms, done)
+        opened = self._open[self._number] = _Open(outgoing, Headway(now_ms + timeout_ms), done)
         self._pinned_bytes += outgoing.size
         if early:
             self._session.sent_early(now_ms, outgoing)
@@ -128,9 +130,6 @@ class Calls:
             return
         self._session.settle(now_ms, opened.request)
         opened.probes = 0
-        if isinstance(content, Part):
-            patience_ms = COMING_WAITS * self._session.patience_ms(self._session.path.frame_bytes)
-            opened.deadline_ms = max(opened.deadline_ms, now_ms + patience_ms)
         opened.probe_ms = now_ms + self._probe_wait_ms(opened)
         self._set_timer(content.call, opened)
         if isinstance(content, Whole):
@@ -143,6 +142,9 @@ class Calls:
         except (Contradiction, MessageTooLarge) as error:
             self._end(now_ms, content.call, Reply(End.UNKNOWN, detail=f"its answer: {error}"))
             return
+        frame_bytes = self._session.path.frame_bytes
+        wait_ms = COMING_WAITS * self._session.patience_ms(frame_bytes)
+        opened.headway.on_bytes(now_ms, held.come_bytes, min(HEADWAY_BYTES, frame_bytes), wait_ms)
         if held.complete:
             try:
                 message = cut(held.message())
@@ -175,8 +177,9 @@ class Calls:
         opened = self._open.get(call)
         if opened is None:
             return
-        if opened.deadline_ms <= now_ms:
-            self._end(now_ms, call, Reply(End.UNKNOWN, detail="no answer within the time given"))
+        if opened.headway.deadline_ms <= now_ms:
+            come = f"{opened.headway.bytes} bytes of its answer" if opened.headway.bytes else "no answer"
+            self._end(now_ms, call, Reply(End.UNKNOWN, detail=f"{come} within the time given"))
             return
         if opened.probe_ms <= now_ms:
             self._session.signal(Signal.PROBE, call)

@@ -46,6 +46,12 @@ class Gathered:
     def complete(self) -> bool:
         return len(self.beginning) == self.end
 
+    @property
+    def come_bytes(self) -> int:
+        """How much of it has come, as pieces that overlap tell: not more than where the last of them ends."""
+        waiting_bytes = self.cost_bytes - len(self.beginning) - PIECE_COST_BYTES * (1 + len(self._waiting))
+        return min(self._reach, len(self.beginning) + waiting_bytes)
+
     def message(self) -> bytes:
         """The whole message, once complete."""
         return bytes(self.beginning)

@@ -14,6 +14,7 @@ from functools import partial
 
 from offgrid_transports.calls import CallRefused, Done, End, Reply
 from offgrid_transports.endpoint import Endpoint, UnknownPeer
+from offgrid_transports.headway import Headway
 from offgrid_transports.long_messages import (
     ASK_WRITTEN,
     LONG_BYTES_MAX,
@@ -43,12 +44,12 @@ BEGUN_MAX = 64  # requests of which a part may be there already
 
 @dataclass(slots=True)
 class _Call:
-    """One under way. `tries`: in a row, for the same block."""
+    """One under way. `tries`: in a row, for the same block; `headway`: of the request, and then of the answer."""
 
     peer: str
     method: int
     body: bytes
-    deadline_ms: float
+    headway: Headway
     done: Done
     priority: Priority
     digest: bytes = b""
@@ -73,7 +74,7 @@ class LongCalls:
         deadline_ms = self._endpoint.now_ms() + timeout_ms
         if self._sharing.takes(Shared(peer, method, body, deadline_ms, done, priority)):
             return
-        call = _Call(peer, method, body, deadline_ms, done, priority)
+        call = _Call(peer, method, body, Headway(deadline_ms), done, priority)
         if len(body) <= self._room(peer):
             self._endpoint.call(peer, method, body, timeout_ms, partial(self._on_answer, call), priority=priority)
             return
@@ -91,7 +92,8 @@ class LongCalls:
         self._write(call, 0, 0 if began else self._room(peer))
 
     def _alone(self, shared: Shared) -> None:
-        call = _Call(shared.peer, shared.method, shared.body, shared.deadline_ms, shared.done, shared.priority)
+        headway = Headway(shared.deadline_ms)
+        call = _Call(shared.peer, shared.method, shared.body, headway, shared.done, shared.priority)
         self._send(call, call.method, call.body, partial(self._on_answer, call))
 
     def _written(self, length: int, done: Done, reply: Reply) -> None:
@@ -103,9 +105,9 @@ class LongCalls:
     def _write(self, call: _Call, offset: int, length: int) -> None:
         """A block of it; an empty one asks how much is there."""
         asked = Write(call.digest, len(call.body), offset, call.body[offset : offset + length])
-        self._send(call, WRITE, write_write(asked), partial(self._on_wrote, call))
+        self._send(call, WRITE, write_write(asked), partial(self._on_wrote, call, length or self._room(call.peer)))
 
-    def _on_wrote(self, call: _Call, reply: Reply) -> None:
+    def _on_wrote(self, call: _Call, length: int, reply: Reply) -> None:
         there = -1
         if reply.end is End.OK:
             try:
@@ -118,10 +120,12 @@ class LongCalls:
             asked = call.digest + varint(call.method)
             self._send(call, ASK_WRITTEN, asked, partial(self._on_answer, call))
         elif there >= 0:
-            self._comes_on(call)
+            self._comes_on(call, there, length)
             self._write(call, there, self._room(call.peer))
         else:
-            self._again(call, Reply(End.REFUSED, detail=reply.detail), partial(self._write, call, 0, 0))
+            there_words = f"{call.headway.bytes} of {len(call.body)} bytes of its request are there"
+            gave_up = Reply(End.REFUSED, detail=f"{there_words}: {reply.detail}")
+            self._again(call, gave_up, partial(self._write, call, 0, 0))
 
     # ---- the answer
 
@@ -141,7 +145,7 @@ class LongCalls:
         held = self.answers.open(call.peer, answer.digest, answer.total)
         held.add(0, answer.block)
         call.digest = answer.digest
-        self._comes_on(call)
+        self._comes_on(call, len(call.body) + len(held.data), self._room(call.peer))
         self._read(call, held)
 
     def _read(self, call: _Call, held: Held) -> None:
@@ -149,15 +153,15 @@ class LongCalls:
             self._end(call, held)
             return
         asked = Read(call.digest, len(held.data), min(self._room(call.peer), held.total - len(held.data)))
-        self._send(call, READ, write_read(asked), partial(self._on_read, call, held, asked.offset))
+        self._send(call, READ, write_read(asked), partial(self._on_read, call, held, asked))
 
-    def _on_read(self, call: _Call, held: Held, offset: int, reply: Reply) -> None:
+    def _on_read(self, call: _Call, held: Held, asked: Read, reply: Reply) -> None:
         if reply.end is End.ERROR and reply.partial:
             call.done(Reply(End.UNKNOWN, detail=f"the rest of its answer: {_words_of(reply.body)}"))
         elif reply.end is End.OK and reply.body:
-            held.add(offset, reply.body)
+            held.add(asked.offset, reply.body)
             self.answers.get(call.peer, call.digest)
-            self._comes_on(call)
+            self._comes_on(call, len(call.body) + len(held.data), asked.length)
             self._read(call, held)
         else:
             gave_up = Reply(End.UNKNOWN, detail=f"{len(held.data)} of {held.total} bytes of its answer came")
@@ -174,23 +178,26 @@ class LongCalls:
     # ---- blocks
 
     def _send(self, call: _Call, method: int, body: bytes, done: Done) -> None:
-        left_ms = call.deadline_ms - self._endpoint.now_ms()
+        left_ms = call.headway.deadline_ms - self._endpoint.now_ms()
         try:
+            if left_ms <= 0:
+                raise CallRefused("the time given is over")
             self._endpoint.call(call.peer, method, body, left_ms, done, priority=call.priority)
         except (UnknownPeer, CallRefused) as error:
             self._endpoint.later(0, partial(done, Reply(End.REFUSED, detail=str(error))))
 
-    def _comes_on(self, call: _Call) -> None:
-        """A block has come: there is time for the next."""
-        call.tries, session = 0, self._endpoint.session_of(call.peer)
+    def _comes_on(self, call: _Call, total: int, asked: int) -> None:
+        """So many bytes are there in all, of the last block that was asked for so many: there is time for the next."""
+        session, next_ms = self._endpoint.session_of(call.peer), 0.0
         if session is not None:
             next_ms = BLOCK_TIMES * session.path.answered_ms(self._room(call.peer), call.priority)
-            call.deadline_ms = max(call.deadline_ms, self._endpoint.now_ms() + next_ms)
+        if call.headway.on_bytes(self._endpoint.now_ms(), total, asked, next_ms):
+            call.tries = 0
 
     def _again(self, call: _Call, gave_up: Reply, again: Callable[[], None]) -> None:
         wait_ms = min(RETRY_MS << call.tries, RETRY_MS_MAX)
         call.tries += 1
-        if call.tries >= TRIES_MAX or self._endpoint.now_ms() + wait_ms >= call.deadline_ms:
+        if call.tries >= TRIES_MAX or self._endpoint.now_ms() + wait_ms >= call.headway.deadline_ms:
             call.done(gave_up)
         else:
             self._endpoint.later(wait_ms, again)

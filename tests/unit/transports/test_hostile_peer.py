@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_records import FRAMES, write
 from virtual_link import PSK, Node, VirtualTime, key_of, network, public_of
 
+from offgrid_transports.calls import End
 from offgrid_transports.handshake import Hello, Own
 from offgrid_transports.memory import MemoryNetwork
 from offgrid_transports.records import ACK_BITS_MAX, Ack, Part, Poll, Record, Said, Signal, Whole, write_signal
@@ -78,3 +80,34 @@ def test_the_answer_to_its_questions_is_bounded() -> None:
         mallory.says(b"".join(write_signal(Signal.PROBE, call) for call in range(400)))
     world.run(10_000)
     assert net.frames_sent - before <= 100
+
+
+def answered_slowly(piece_bytes: int, apart_ms: int, *, again: bool = False) -> tuple[Node, int]:
+    """A call that is given a second, and its answer in such pieces; when it ended, within two minutes."""
+    world = VirtualTime()
+    net = network(world)
+    node = Node(world, net.attach("node"), "node")
+    node.knows("mallory")
+    mallory = Mallory(net)
+    world.run(100)
+    node.call("mallory", b"well?", timeout_ms=1_000)
+    for number in range(120_000 // apart_ms):
+        world.run(world.now_ms + apart_ms)
+        if node.replies:
+            break
+        offset = 0 if again else number * piece_bytes
+        mallory.says(write(Part(False, 1, offset, False, bytes(piece_bytes))))
+    return node, world.now_ms
+
+
+@pytest.mark.parametrize(("piece_bytes", "again"), [(1, False), (200, True)])
+def test_who_answers_a_byte_at_a_time_or_the_same_again_holds_no_call_up(piece_bytes: int, again: bool) -> None:
+    node, ended_ms = answered_slowly(piece_bytes, 100, again=again)
+    assert [reply.end for reply in node.replies] == [End.UNKNOWN]
+    assert node.replies[0].detail.endswith("bytes of its answer within the time given")
+    assert ended_ms < 4_000
+
+
+def test_an_answer_that_comes_on_is_waited_for_beyond_the_time_given() -> None:
+    node, ended_ms = answered_slowly(200, 200)
+    assert (node.replies, ended_ms) == ([], 120_100)

@@ -88,9 +88,9 @@ class Answering:
 class Wire:
     """Two nodes on a network that loses frames."""
 
-    def __init__(self, handle: Callable[[bytes], bytes]) -> None:
+    def __init__(self, handle: Callable[[bytes], bytes], *, bitrate_bps: int = 0) -> None:
         self.time = VirtualTime()
-        self.net = network(self.time, faults=ROUGH)
+        self.net = network(self.time, faults=ROUGH, bitrate_bps=bitrate_bps)
         self.a, self.b = (Node(self.time, self.net.attach(name), name) for name in "ab")
         self.a.knows("b")
         self.b.knows("a")
@@ -161,6 +161,41 @@ def test_of_a_request_that_is_repeated_only_the_rest_is_sent() -> None:
     wire.run_until(lambda: len(wire.asking.replies) == 2)
     assert wire.asking.replies[1] == Reply(End.OK, b"thanks")
     assert sum(len(block.body) for block in wire.answering.blocks) < len(SHARD) + 1_000
+
+
+@pytest.mark.parametrize("there", [[0], [1, 0], [0, 0, 1]])
+def test_who_never_says_that_more_of_a_request_is_there_ends_the_call(there: list[int]) -> None:
+    wire = Wire(digest_of, bitrate_bps=8_000)
+
+    def says(request: Request) -> None:
+        wire.answering.arrived[WRITE] += 1
+        said = there[wire.answering.arrived[WRITE] % len(there)]
+        wire.time.schedule(1, lambda: wire.b.endpoint.respond(request, varint(said)))
+
+    wire.b.endpoint.on_request = says
+    wire.a.call("b", b"")
+    wire.time.run(5_000)
+    wire.asking.call(SHARD[:100_000], timeout_ms=60_000)
+    wire.time.run(180_000)
+    assert [reply.end for reply in wire.asking.replies] == [End.REFUSED]
+    assert wire.asking.replies[0].detail.startswith(f"{max(there)} of 100000 bytes of its request")
+
+
+def test_who_brings_an_answer_by_the_byte_ends_the_call() -> None:
+    wire = Wire(digest_of, bitrate_bps=8_000)
+
+    def says(request: Request) -> None:
+        partial = request.method == METHOD
+        body = write_partial(Partial(digest_of(SHARD), len(SHARD), b"1")) if partial else b"1"
+        wire.time.schedule(1, lambda: wire.b.endpoint.respond(request, body, partial=partial))
+
+    wire.b.endpoint.on_request = says
+    wire.a.call("b", b"")
+    wire.time.run(5_000)
+    wire.asking.call(b"the shard", timeout_ms=60_000)
+    wire.time.run(180_000)
+    assert [reply.end for reply in wire.asking.replies] == [End.UNKNOWN]
+    assert wire.asking.replies[0].detail.endswith(f"of {len(SHARD)} bytes of its answer came")
 
 
 def test_what_was_written_is_asked_for_once_though_the_blocks_are_gone_meanwhile() -> None:
