@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from offgrid_transports.relay.discovery import BACKOFF_MS_MAX, BACKOFF_MS_MIN, COPIES_MAX, SEEN_MAX, SLOTS, Discovery
 from offgrid_transports.relay.frames import HOPS_MAX, Answer, Ask
+from offgrid_transports.relay.routes import Route
 
 SLOT_MS = 100.0
 LATER_MS = SLOT_MS * SLOTS * 4
@@ -20,8 +21,16 @@ def discovery(*, hands_on: bool = True) -> Discovery:
     return Discovery(OWN, Random(1), hands_on=hands_on)
 
 
-def ask(*hops: bytes, number: int = 1, target: bytes = TARGET, left: int | None = None, fresh: bool = False) -> Ask:
-    return Ask(number, HOPS_MAX - len(hops) if left is None else left, fresh, target, SOURCE, hops)
+def ask(
+    *hops: bytes,
+    number: int = 1,
+    target: bytes = TARGET,
+    left: int | None = None,
+    fresh: bool = False,
+    cost_ms: int = 0,
+    avoided: tuple[bytes, ...] = (),
+) -> Ask:
+    return Ask(number, HOPS_MAX - len(hops) if left is None else left, fresh, target, SOURCE, hops, cost_ms, avoided)
 
 
 def nobody(target: bytes) -> None:
@@ -64,7 +73,7 @@ def test_where_no_hop_is_left_it_ends() -> None:
 
 def test_who_does_not_relay_answers_for_itself_alone() -> None:
     one = discovery(hands_on=False)
-    one.on_ask(0, ask(b"aa"), 0, SLOT_MS, lambda target: ())
+    one.on_ask(0, ask(b"aa"), 0, SLOT_MS, lambda target: Route((), 0, 7))
     one.on_ask(0, ask(b"aa", number=2, target=OWN), 0, SLOT_MS, nobody)
     assert [answer for answer, _ in said(one, LATER_MS)] == [Answer(2, 1, OWN, SOURCE, (b"aa",))]
 
@@ -80,15 +89,15 @@ def test_the_target_answers_once_and_by_the_shortest_way() -> None:
 
 def test_who_knows_a_way_answers_with_it_unless_only_the_target_may() -> None:
     one = discovery()
-    one.on_ask(0, ask(b"aa"), 0, SLOT_MS, lambda target: (b"zz",))
-    one.on_ask(0, ask(b"aa", number=2, fresh=True), 0, SLOT_MS, lambda target: (b"zz",))
+    one.on_ask(0, ask(b"aa"), 0, SLOT_MS, lambda target: Route((b"zz",), 0, 7))
+    one.on_ask(0, ask(b"aa", number=2, fresh=True), 0, SLOT_MS, lambda target: Route((b"zz",), 0, 7))
     told = [each for each, _ in said(one, LATER_MS)]
-    assert told == [Answer(1, 1, TARGET, SOURCE, (b"aa", b"ow", b"zz")), ask(b"aa", b"ow", number=2, fresh=True)]
+    assert told == [Answer(1, 1, TARGET, SOURCE, (b"aa", b"ow", b"zz"), 7), ask(b"aa", b"ow", number=2, fresh=True)]
 
 
 def test_a_way_that_would_come_by_somebody_twice_is_not_told() -> None:
     one = discovery()
-    one.on_ask(0, ask(b"aa"), 0, SLOT_MS, lambda target: (b"aa",))
+    one.on_ask(0, ask(b"aa"), 0, SLOT_MS, lambda target: Route((b"aa",), 0, 7))
     assert said(one, LATER_MS) == [(ask(b"aa", b"ow"), frozenset())], "the question goes on instead"
 
 
@@ -130,3 +139,48 @@ def test_whatever_is_asked_no_more_is_kept_than_may_be(asks: list[tuple[int, byt
         for more in range(10):
             one.on_ask(0, ask(hop, number=number + more, fresh=fresh), 0, SLOT_MS, nobody)
     assert len(said(one, LATER_MS)) <= SEEN_MAX
+
+
+def test_a_cheap_way_is_better_than_a_short_one() -> None:
+    one = discovery()
+    one.on_ask(0, ask(b"aa", target=OWN, cost_ms=500), 0, SLOT_MS, nobody)
+    assert one.on_ask(0, ask(b"bb", b"cc", target=OWN, cost_ms=4), 0, SLOT_MS, nobody), "and so it is to the source"
+    assert [answer.hops for answer, _ in said(one, LATER_MS)] == [(b"bb", b"cc")]
+
+
+def test_a_way_without_those_that_are_avoided_is_better_than_any_with_them() -> None:
+    one, avoided = discovery(), (b"aa", b"bb")
+    for hops, cost_ms in (((b"aa", b"bb"), 1), ((b"aa", b"cc"), 9), ((b"dd", b"bb"), 20)):
+        one.on_ask(0, ask(*hops, target=OWN, cost_ms=cost_ms, avoided=avoided), 0, SLOT_MS, nobody)
+    assert [answer.hops for answer, _ in said(one, LATER_MS)] == [(b"aa", b"cc")], "else the one with fewest of them"
+
+
+def test_who_comes_by_those_that_are_avoided_lets_others_speak_first() -> None:
+    avoided = (b"aa",)
+    late, first, itself = (discovery() for _ in range(3))
+    late.on_ask(0, ask(b"aa", avoided=avoided), 0, SLOT_MS, nobody)
+    first.on_ask(0, ask(b"bb", avoided=avoided), 0, SLOT_MS, nobody)
+    itself.on_ask(0, ask(b"bb", avoided=(b"ow",)), 0, SLOT_MS, nobody)
+    assert first.due_ms <= SLOTS * SLOT_MS < min(late.due_ms, itself.due_ms)
+    assert len(said(late, LATER_MS)) == 1, "where nobody does it still speaks"
+
+
+def test_that_worse_ways_were_handed_on_silences_nobody() -> None:
+    one, avoided = discovery(), (b"aa", b"bb", b"cc")
+    one.on_ask(0, ask(b"dd", avoided=avoided), 0, SLOT_MS, nobody)
+    for hop in avoided:
+        one.on_ask(0, ask(b"dd", hop, avoided=avoided), 0, SLOT_MS, nobody)
+    assert [not_on for _, not_on in said(one, LATER_MS)] == [frozenset()]
+
+
+def test_a_known_way_over_those_that_are_avoided_is_no_answer() -> None:
+    one = discovery()
+    one.on_ask(0, ask(b"aa", avoided=(b"zz",)), 0, SLOT_MS, lambda target: Route((b"zz",), 0, 7))
+    assert [type(each) for each, _ in said(one, LATER_MS)] == [Ask]
+
+
+def test_where_the_target_heard_the_source_itself_in_vain_another_way_is_better() -> None:
+    one = discovery()
+    one.on_ask(0, ask(target=OWN, avoided=(OWN[:2],)), 0, SLOT_MS, nobody)
+    one.on_ask(0, ask(b"aa", target=OWN, cost_ms=99, avoided=(OWN[:2],)), 0, SLOT_MS, nobody)
+    assert [answer.hops for answer, _ in said(one, LATER_MS)] == [(b"aa",)]

@@ -24,17 +24,22 @@ from offgrid_transports.relay.frames import (
 )
 from offgrid_transports.relay.metric import (
     BYTE_NS_MAX,
+    COST_MS_MAX,
     MTU_MAX,
     MTU_MIN,
     TIME_US_MAX,
     Metric,
+    read_cost,
     read_metric,
+    write_cost,
     write_metric,
 )
+from offgrid_transports.relay.shunned import AVOIDED_MAX
 
 PSK = bytes(32)
 WORD = st.integers(0, 0xFFFF)
 NAMES = st.lists(st.binary(min_size=4, max_size=4), min_size=2, max_size=HOPS_MAX + 2, unique_by=hop_of)
+COSTS = st.integers(0, COST_MS_MAX).map(lambda cost_ms: read_cost(write_cost(cost_ms)))
 METRICS = st.builds(Metric, WORD, WORD, WORD, st.integers(MTU_MIN, MTU_MAX), st.booleans())
 
 
@@ -45,9 +50,10 @@ def said(draw: st.DrawFn) -> Ask | Answer | Open | Heard | Short:
     match draw(st.sampled_from(Kind)):
         case Kind.ASK:
             left = draw(st.integers(0, HOPS_MAX - len(hops)))
-            return Ask(draw(WORD), left, draw(st.booleans()), target, source, hops)
+            avoided = tuple(draw(st.lists(st.binary(min_size=2, max_size=2), max_size=AVOIDED_MAX)))
+            return Ask(draw(WORD), left, draw(st.booleans()), target, source, hops, draw(COSTS), avoided)
         case Kind.ANSWER:
-            return Answer(draw(WORD), draw(st.integers(0, len(hops))), target, source, hops)
+            return Answer(draw(WORD), draw(st.integers(0, len(hops))), target, source, hops, draw(COSTS))
         case Kind.OPEN | Kind.OPENED:
             to, turn = draw(st.integers(0, len(hops) + 1)), draw(st.integers(0, TURNS - 1))
             metric, words = read_metric(write_metric(draw(METRICS))), draw(st.tuples(WORD, WORD, WORD))

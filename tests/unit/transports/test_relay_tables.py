@@ -91,10 +91,11 @@ def test_of_neighbours_and_their_places_no_more_are_kept_than_may_be() -> None:
     assert neighbours.path(1, b"aa") is None, "those before were forgotten"
 
 
-def test_a_shorter_way_takes_the_place_of_a_longer_one_and_old_ones_go() -> None:
+def test_a_cheaper_way_takes_the_place_of_another_or_else_a_shorter_one_and_old_ones_go() -> None:
     routes = Routes()
-    routes.learn(0, b"targ", (b"aa", b"bb"))
-    routes.learn(0, b"targ", (b"aa", b"bb", b"cc"))
+    routes.learn(0, b"targ", (b"aa", b"bb"), 1)
+    routes.learn(0, b"targ", (b"aa", b"bb", b"cc"), 1)
+    routes.learn(0, b"targ", (b"ee",), 2)
     route = routes.get(1, b"targ")
     assert route is not None
     assert route.hops == (b"aa", b"bb")
@@ -102,5 +103,5 @@ def test_a_shorter_way_takes_the_place_of_a_longer_one_and_old_ones_go() -> None
     routes.forget_over(b"aa")
     assert len(routes) == 0
     for number in range(2 * ROUTES_MAX):
-        routes.learn(0, number.to_bytes(4), ())
+        routes.learn(0, number.to_bytes(4), (), 1)
     assert len(routes) == ROUTES_MAX

@@ -56,8 +56,9 @@ class Circuit:
     turned: int = -1  # that OPENED was seen of
     used_ms: float = 0.0
     asked_ms: float = -math.inf  # when the source last sent OPEN
-    trip_ms: float = 0.0  # there and back, as OPEN and OPENED took; 0 where that was not seen
+    trip_ms: float | None = None  # there and back, as OPEN and OPENED took; None where that was not seen
     quiet_ms: float = 0.0  # until then this end leaves the medium to the hops
+    proved: bool = False  # word of the other end has come
     silent: int = 0  # questions since a frame came
     silent_ms: float = 0.0
     asked: bytes = b""  # the mark of the last frame that came and asks for word

@@ -3,8 +3,11 @@
 As AODV (RFC 3561) and DSR (RFC 4728) do it, with the hops in the question as in DSR. Who heard a question waits for a
 random time, in slots of what a question takes on the air; who meanwhile heard it COPIES_MAX times does not hand it on,
 for nobody new would hear it (the counter-based scheme of Ni et al., 1999). The target answers once, when it has heard
-the shortest way that is to come. A node that hears the target itself, or was told a way to it lately, answers for it,
+the best way that is to come. A node that hears the target itself, or was told a way to it lately, answers for it,
 unless the question asks for none but the target.
+
+A way is the better the fewer hops on it the source would rather avoid, then the less it takes. What comes by such hops
+is handed on later, so that others have their turn; where there is no other way it still comes through.
 """
 
 from __future__ import annotations
@@ -17,19 +20,23 @@ from random import Random
 from typing import NamedTuple
 
 from offgrid_transports.relay.frames import HOPS_MAX, NUMBER_BYTES, Answer, Ask, hop_of
+from offgrid_transports.relay.routes import Route
 
 SEEN_MAX = 256
 SEEKING_MAX = 64
 COPIES_MAX = 3  # heard on a link before one's own turn: nobody new would hear it there
-SLOTS = 8  # that a node waits at most before it hands a question on
+SLOTS = 8  # that a node waits at most before it hands a question on,
+LATE_MAX = 2  # and so many times as long for hops to be avoided
 TRIES_MAX = 3
 PATIENCE_MS_MIN = 500.0  # with a question, before it is asked again
 SEARCH_MS_MIN = 3_000.0  # however quick the links are
 BACKOFF_MS_MIN, BACKOFF_MS_MAX = 30_000.0, 3_600_000.0  # after a search that found nobody
 BACKOFFS_MAX = 512
 
-Known = Callable[[bytes], tuple[bytes, ...] | None]
-"""The hops that lead to that one from here, if any are known."""
+Known = Callable[[bytes], Route | None]
+"""The way that leads to that one from here, if any is known."""
+Rank = tuple[int, int, int]
+"""Of a way: the lower the better."""
 
 
 class Due(NamedTuple):
@@ -41,14 +48,17 @@ class Due(NamedTuple):
 
 @dataclass(slots=True)
 class _Seen:
-    """A question of somebody. `best`: the shortest way it came; `copies`: how often it was heard, by link."""
+    """A question of somebody. `best`: the best way it came; `copies`: how often it was heard, by link, no worse than
+    this node would say it."""
 
     best: Ask
-    due_ms: float
+    rank: Rank
+    own: int  # hops to be avoided that handing it on adds
+    due_ms: float = 0.0
     copies: dict[int, int] = field(default_factory=dict)
-    answers: tuple[bytes, ...] | None = None  # this node would answer, with that way on
+    answers: Route | None = None  # this node would answer, with that way on
     done: bool = False
-    passed: int = HOPS_MAX + 1  # hops of the shortest answer that went through here
+    passed: Rank | None = None  # of the best answer that went through here
 
 
 @dataclass(slots=True)
@@ -59,6 +69,7 @@ class _Search:
     began_ms: float
     due_ms: float
     fresh: bool
+    avoided: tuple[bytes, ...]
     tries: int = 1
 
 
@@ -78,11 +89,14 @@ class Discovery:
     def may_seek(self, now_ms: float, target: bytes) -> bool:
         return self._failed.get(target, (-math.inf, 0.0))[0] <= now_ms
 
-    def seek(self, now_ms: float, target: bytes, slot_ms: float, *, fresh: bool = False) -> Ask | None:
+    def seek(
+        self, now_ms: float, target: bytes, slot_ms: float, *, fresh: bool = False, avoided: tuple[bytes, ...] = ()
+    ) -> Ask | None:
         """The question to be sent, or None while it is under way already, or was in vain lately."""
         if target in self._searches or len(self._searches) >= SEEKING_MAX or not self.may_seek(now_ms, target):
             return None
-        search = _Search(self._rng.getrandbits(8 * NUMBER_BYTES), now_ms, now_ms + _patience_ms(slot_ms), fresh)
+        number = self._rng.getrandbits(8 * NUMBER_BYTES)
+        search = _Search(number, now_ms, now_ms + _patience_ms(slot_ms), fresh, avoided)
         self._searches[target] = search
         return self._ask(target, search)
 
@@ -101,23 +115,27 @@ class Discovery:
     # ---- what is heard
 
     def on_ask(self, now_ms: float, ask: Ask, link: int, slot_ms: float, known: Known) -> bool:
-        """Whether it is new here."""
+        """Whether it is new here, or tells of a better way than before. Its cost is that of the way to here."""
         own, key = hop_of(self.own), (ask.source, ask.number)
         if ask.source == self.own or own in ask.hops or own == hop_of(ask.source):
             return False
-        seen = self._seen.get(key)
+        rank, seen = _rank(ask.avoided, ask.target, ask.hops, ask.cost_ms), self._seen.get(key)
         if seen is not None:
-            seen.copies[link] = seen.copies.get(link, 0) + 1
-            if len(ask.hops) < len(seen.best.hops) and not seen.done:
-                seen.best = ask
-            return False
-        wait_ms = slot_ms * self._rng.uniform(0.2, SLOTS)
-        seen = self._seen[key] = _Seen(ask, 0.0, {link: 1})
+            if rank[0] <= seen.rank[0] + seen.own:
+                seen.copies[link] = seen.copies.get(link, 0) + 1
+            better = rank < seen.rank and not seen.done
+            if better:
+                seen.best, seen.rank = ask, rank
+            return better
+        seen = self._seen[key] = _Seen(ask, rank, own in ask.avoided, copies={link: 1})
+        late = min(rank[0] + seen.own, LATE_MAX)
+        wait_ms = slot_ms * (self._rng.uniform(0.2, SLOTS) + SLOTS * late)
         if ask.target == self.own:
-            seen.answers, wait_ms = (), slot_ms * SLOTS  # others still say how they heard it
-        elif self._hands_on and not ask.fresh and (on := known(ask.target)) is not None:
-            seen.answers = (own, *on)
-            wait_ms = slot_ms * (self._rng.uniform(0.2, SLOTS / 2) + len(on))
+            seen.answers = Route((), now_ms, 0)
+            wait_ms = slot_ms * SLOTS * (1 + LATE_MAX * bool(ask.avoided))  # others still say how they heard it
+        elif self._hands_on and not ask.fresh and (on := known(ask.target)) is not None and _is_free(ask, on.hops):
+            seen.answers = on._replace(hops=(own, *on.hops))
+            wait_ms = slot_ms * (self._rng.uniform(0.2, SLOTS / 2) + len(on.hops) + SLOTS * late)
         elif not self._hands_on or not ask.left:
             seen.done = True
         seen.due_ms = now_ms + wait_ms
@@ -132,11 +150,14 @@ class Discovery:
             seen.done = True
 
     def may_pass(self, answer: Answer) -> bool:
-        """Of a question that came by here, the first answer, and later ones that name fewer hops."""
+        """Of a question that came by here, the first answer, and later ones that tell of a better way."""
         seen = self._seen.get((answer.source, answer.number))
-        if seen is None or len(answer.hops) >= seen.passed:
+        if seen is None:
             return False
-        seen.passed = len(answer.hops)
+        rank = _rank(seen.best.avoided, answer.target, answer.hops, answer.cost_ms)
+        if seen.passed is not None and rank >= seen.passed:
+            return False
+        seen.passed = rank
         return True
 
     # ---- time
@@ -174,10 +195,11 @@ class Discovery:
     def _turn(self, seen: _Seen) -> Due | None:
         ask, own = seen.best, hop_of(self.own)
         if seen.answers is not None:
-            hops = (*ask.hops, *seen.answers)
+            hops = (*ask.hops, *seen.answers.hops)
             ends = {hop_of(ask.source), hop_of(ask.target)}
             if len(hops) <= HOPS_MAX and len({*hops, *ends}) == len(hops) + 2:
-                return Due(Answer(ask.number, len(ask.hops), ask.target, ask.source, hops))
+                cost_ms = seen.answers.cost_ms
+                return Due(Answer(ask.number, len(ask.hops), ask.target, ask.source, hops, cost_ms))
             if ask.target == self.own:
                 return None
         often = frozenset(link for link, copies in seen.copies.items() if copies >= COPIES_MAX)
@@ -187,7 +209,16 @@ class Discovery:
         return Due(ask._replace(hops=(*ask.hops, own), left=ask.left - 1), often)
 
     def _ask(self, target: bytes, search: _Search) -> Ask:
-        return Ask(search.number, HOPS_MAX, search.fresh, target, self.own, ())
+        return Ask(search.number, HOPS_MAX, search.fresh, target, self.own, (), 0, search.avoided)
+
+
+def _rank(avoided: tuple[bytes, ...], target: bytes, hops: tuple[bytes, ...], cost_ms: int) -> Rank:
+    return sum(hop in avoided for hop in hops or (hop_of(target),)), cost_ms, len(hops)
+
+
+def _is_free(ask: Ask, hops: tuple[bytes, ...]) -> bool:
+    """Of those that the source would rather avoid."""
+    return not {*(hops or (hop_of(ask.target),))} & {*ask.avoided}
 
 
 def _patience_ms(slot_ms: float) -> float:

@@ -28,8 +28,8 @@ OPENING_MS = 500.0  # until a way is open, beside the air
 SEARCH_HOPS = 6  # a search takes as long as so many, as a rule
 SILENT_MAX = 6  # questions in a row without any frame back,
 SILENT_TRIPS = 4.0  # for so many round trips, and the way is given up
-TRIP_MS = 50.0  # at least, and
-TRIP_MS_UNKNOWN = 2_000.0  # beside the air, before it was seen
+TRIP_MS = 250.0  # at least, and
+TRIP_MS_UNKNOWN = 2_000.0  # before it was seen
 
 
 class Ends:
@@ -135,7 +135,7 @@ class Ends:
             return False
         if frame[0] & ASKS and self._is_silent(circuit):
             self._ground.counts["circuits_silent"] += 1
-            self.distrust(circuit)
+            self.distrust(circuit, silent=True)
             if not circuit.hops:
                 self._ground.neighbours.lost(hop_of(name), way.path)
             self._circuits.drop(circuit)
@@ -151,12 +151,13 @@ class Ends:
             circuit.silent_ms = now_ms
         metric = circuit.metric
         air_ms = metric.airtime_ms(min(200, metric.mtu_bytes))
-        trip_ms = max(2 * (air_ms + 2 * metric.access_us / 1000) + TRIP_MS, circuit.trip_ms or TRIP_MS_UNKNOWN)
+        seen_ms = TRIP_MS_UNKNOWN if circuit.trip_ms is None else circuit.trip_ms
+        trip_ms = max(2 * (air_ms + 2 * metric.access_us / 1000), seen_ms, TRIP_MS)
         return circuit.silent > SILENT_MAX and now_ms > circuit.silent_ms + SILENT_TRIPS * trip_ms
 
-    def distrust(self, circuit: Circuit) -> None:
-        """It leads there no more."""
-        self._ground.distrust(self._other(circuit))
+    def distrust(self, circuit: Circuit, *, silent: bool = False) -> None:
+        """It leads there no more; `silent`: though nobody says so."""
+        self._ground.distrust(self._other(circuit), self._hops(circuit), blamed=silent or not circuit.proved)
 
     def on_route(self, name: bytes) -> None:
         self._ground.routes.trust(name)
@@ -172,7 +173,7 @@ class Ends:
             if circuit.theirs:
                 self._bind(circuit, circuit.theirs)
             return
-        if not circuit.trip_ms and circuit.turned == circuit.turn:  # of that OPEN, and no other
+        if circuit.trip_ms is None and circuit.turned == circuit.turn:  # of that OPEN, and no other
             circuit.trip_ms = self._ground.now_ms() - circuit.asked_ms
         for frame in self.pending.take(circuit):
             self._carry(circuit.target, circuit, frame, Priority.JOB)
@@ -195,6 +196,9 @@ class Ends:
             self._ground.counts["relay_sessionless"] += 1
             return
         circuit.silent = 0
+        if not circuit.proved and kind == FRAME_TYPE:  # a hello and its welcome come by whoever drops what follows
+            circuit.proved = True
+            self._ground.prove(name, self._hops(circuit), circuit.metric.cost_ms)
         try:
             path = self.path(name)
         except TransportError:
@@ -222,6 +226,10 @@ class Ends:
 
     def _other(self, circuit: Circuit) -> bytes:
         return circuit.target if circuit.source == self._ground.name else circuit.source
+
+    def _hops(self, circuit: Circuit) -> tuple[bytes, ...]:
+        """As they follow from this end."""
+        return circuit.hops if circuit.source == self._ground.name else circuit.hops[::-1]
 
     def _outward(self, circuit: Circuit) -> Way:
         return circuit.forth if circuit.source == self._ground.name else circuit.back

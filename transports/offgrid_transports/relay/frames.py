@@ -1,7 +1,8 @@
 """What relays say to each other: ways looked for, labels given, and short words about single frames.
 
-    ASK       40 | number 2 | left 1 | target 4 | source 4 | hops 2*n                 who leads to the target? To all
-    ANSWER    41 | number 2 | to 1 | target 4 | source 4 | hops 2*n                   back along the hops
+    ASK       40 | number 2 | left 1 | cost 2 | target 4 | source 4 | avoided 2*m | hops 2*n
+                                                                                      who leads to the target? To all
+    ANSWER    41 | number 2 | to 1 | cost 2 | target 4 | source 4 | hops 2*n          back along the hops
     OPEN      42 | to 1 | n 1 | source 4 | target 4 | number 2 | peer's number 2 | label 2 | metric 8 | hops 2*n
                  | a frame                                                            a circuit, from the source
     OPENED    43 | the same                                                           back, from the target
@@ -14,7 +15,9 @@
 and behind each a MAC of 4 bytes under the mesh's secret: it keeps strangers out, no more. A node is named by the first
 4 bytes of its tag (beacons.py), a hop by the first 2 of these. `to` is the place of who takes the frame: 0 the source,
 1 to n the hops, n + 1 the target; in OPEN and OPENED the byte's upper three bits count how often the source has begun.
-A `label` is the one that frames to the sender of OPEN or OPENED shall bear.
+A `label` is the one that frames to the sender of OPEN or OPENED shall bear. `cost` is what the way takes (metric.py)
+from the source of a question, or to the target of an answer, as far as whoever says it; three bits of `left` are taken:
+the highest for one that only the target may answer, two for m.
 """
 
 from __future__ import annotations
@@ -23,7 +26,17 @@ import hashlib
 from enum import IntEnum
 from typing import NamedTuple
 
-from offgrid_transports.relay.metric import METRIC_BYTES, Metric, read_metric, write_metric
+from offgrid_transports.relay.metric import (
+    COST_BYTES,
+    COST_MS_MAX,
+    METRIC_BYTES,
+    Metric,
+    read_cost,
+    read_metric,
+    write_cost,
+    write_metric,
+)
+from offgrid_transports.relay.shunned import AVOIDED_MAX
 
 RELAYED = 0x40
 NAME_BYTES, HOP_BYTES, NUMBER_BYTES, MAC_BYTES = 4, 2, 2, 4
@@ -33,7 +46,8 @@ END_BYTES = 8  # of a frame, the least of a seal: the counter before it makes th
 TURNS = 8
 _TO_BITS = 5
 FRESH = 0x80  # in `left`: only the target may answer
-_FLOOD_BYTES = 1 + NUMBER_BYTES + 1 + 2 * NAME_BYTES
+_AVOIDED_BIT, _LEFT = 5, 0x1F
+_FLOOD_BYTES = 1 + NUMBER_BYTES + 1 + COST_BYTES + 2 * NAME_BYTES
 _OPEN_BYTES = 3 + 2 * NAME_BYTES + 3 * NUMBER_BYTES + METRIC_BYTES
 
 
@@ -50,7 +64,8 @@ class Kind(IntEnum):
 
 
 class Ask(NamedTuple):
-    """`left`: so many hops may still be added."""
+    """`left`: so many hops may still be added. `cost_ms`: of the way so far. `avoided`: hops that its source would
+    rather not have on the way."""
 
     number: int
     left: int
@@ -58,14 +73,19 @@ class Ask(NamedTuple):
     target: bytes
     source: bytes
     hops: tuple[bytes, ...]
+    cost_ms: int = 0
+    avoided: tuple[bytes, ...] = ()
 
 
 class Answer(NamedTuple):
+    """`cost_ms`: of the way from whoever says it to the target."""
+
     number: int
     to: int
     target: bytes
     source: bytes
     hops: tuple[bytes, ...]
+    cost_ms: int = 0
 
 
 class Open(NamedTuple):
@@ -123,12 +143,12 @@ def open_bytes(hops: int) -> int:
 def write(psk: bytes, said: Said) -> bytes:
     match said:
         case Ask():
-            left = said.left | (FRESH if said.fresh else 0)
-            body = bytes((Kind.ASK,)) + _two(said.number) + bytes((left,)) + said.target + said.source
-            body += b"".join(said.hops)
+            left = said.left | (FRESH if said.fresh else 0) | len(said.avoided) << _AVOIDED_BIT
+            body = bytes((Kind.ASK,)) + _two(said.number) + bytes((left,)) + write_cost(said.cost_ms)
+            body += said.target + said.source + b"".join((*said.avoided, *said.hops))
         case Answer():
-            body = bytes((Kind.ANSWER,)) + _two(said.number) + bytes((said.to,)) + said.target + said.source
-            body += b"".join(said.hops)
+            body = bytes((Kind.ANSWER,)) + _two(said.number) + bytes((said.to,)) + write_cost(said.cost_ms)
+            body += said.target + said.source + b"".join(said.hops)
         case Open():
             kind = Kind.OPENED if said.opened else Kind.OPEN
             numbers = _two(said.ours) + _two(said.theirs) + _two(said.label)
@@ -167,19 +187,23 @@ def read(psk: bytes, frame: bytes) -> Said:
 
 def _read_flood(kind: Kind, body: bytes) -> Ask | Answer:
     rest = len(body) - _FLOOD_BYTES
-    if rest < 0 or rest % HOP_BYTES or rest > HOPS_MAX * HOP_BYTES:
+    if rest < 0 or rest % HOP_BYTES or rest > (AVOIDED_MAX + HOPS_MAX) * HOP_BYTES:
         raise NoWord(f"{len(body)} bytes hold no hops")
-    number, third, hops = int.from_bytes(body[1:3]), body[3], _twos(body[_FLOOD_BYTES:])
-    target, source = body[4:8], body[8:12]
-    _check_hops(hops, source, target)
+    number, third, cost_ms, hops = int.from_bytes(body[1:3]), body[3], read_cost(body[4:6]), _twos(body[_FLOOD_BYTES:])
+    target, source = body[6:10], body[10:14]
+    if cost_ms > COST_MS_MAX:
+        raise NoWord(f"a way that takes {cost_ms} ms")
     if kind is Kind.ASK:
-        left = third & ~FRESH
-        if left > HOPS_MAX or left + len(hops) > HOPS_MAX:
-            raise NoWord(f"{left} hops more")
-        return Ask(number, left, bool(third & FRESH), target, source, hops)
-    if third > len(hops):
+        left, count = third & _LEFT, (third & ~FRESH) >> _AVOIDED_BIT
+        avoided, hops = hops[:count], hops[count:]
+        _check_hops(hops, source, target)
+        if len(avoided) < count or left + len(hops) > HOPS_MAX:
+            raise NoWord(f"{left} hops more, {count} avoided")
+        return Ask(number, left, bool(third & FRESH), target, source, hops, cost_ms, avoided)
+    _check_hops(hops, source, target)
+    if third > len(hops) or len(hops) > HOPS_MAX:
         raise NoWord(f"to place {third} of {len(hops)} hops")
-    return Answer(number, third, target, source, hops)
+    return Answer(number, third, target, source, hops, cost_ms)
 
 
 def _read_open(kind: Kind, body: bytes) -> Open:

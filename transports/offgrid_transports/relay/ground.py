@@ -12,9 +12,15 @@ from offgrid_transports.path import Path
 from offgrid_transports.relay.frames import NAME_BYTES, Said, hop_of, write
 from offgrid_transports.relay.link import RelayLink
 from offgrid_transports.relay.metric import Metric, metric_of
-from offgrid_transports.relay.routes import Neighbours, Routes
+from offgrid_transports.relay.routes import Neighbours, Route, Routes
+from offgrid_transports.relay.shunned import Shunned
 from offgrid_transports.timers import Timers
 from offgrid_transports.transport import BROADCAST, Transport
+
+
+def steps(hops: tuple[bytes, ...], name: bytes) -> tuple[bytes, ...]:
+    """Whom a way there is blamed on: those between, or that very node where it was heard itself."""
+    return hops or (hop_of(name),)
 
 
 def name_of(public: bytes) -> bytes:
@@ -32,7 +38,7 @@ class Ground:
         """What happened, was dropped or refused."""
         self.timers = Timers()
         self.links: list[RelayLink] = []
-        self.neighbours, self.routes = Neighbours(), Routes()
+        self.neighbours, self.routes, self.shunned = Neighbours(), Routes(), Shunned()
 
     def link(self, transport: Transport) -> RelayLink:
         return next(link for link in self.links if link.transport is transport)
@@ -70,18 +76,40 @@ class Ground:
         return self.neighbours.path(self.now_ms(), hop)
 
     def hops_to(self, name: bytes) -> tuple[bytes, ...] | None:
-        """Those between, by the shortest way that is known and whose first hop is heard."""
+        """Those between, by the best way that is known and whose first hop is heard."""
+        route = self.route_to(name)
+        return None if route is None else route.hops
+
+    def route_to(self, name: bytes) -> Route | None:
+        """As `hops_to`. One that only was told, before a hop on it failed, is none."""
         now_ms = self.now_ms()
-        if self.neighbours.is_near(now_ms, name):
-            return ()
+        if self.neighbours.is_near(now_ms, name) and self.shunned.since_ms(now_ms, hop_of(name)) is None:
+            path = self.next_path(hop_of(name))
+            return Route((), now_ms, 1 if path is None else metric_of(path).cost_ms)
         route = self.routes.get(now_ms, name)
         if route is None or self.next_path(route.hops[0] if route.hops else hop_of(name)) is None:
             return None
-        return route.hops
+        failed = (self.shunned.since_ms(now_ms, hop) for hop in steps(route.hops, name))
+        if not route.proved and any(since_ms is not None and since_ms >= route.learnt_ms for since_ms in failed):
+            return None
+        return route
 
-    def distrust(self, name: bytes) -> None:
-        """A way there brought no word."""
+    def learn(self, name: bytes, hops: tuple[bytes, ...], cost_ms: int, *, asked: bool = False) -> None:
+        """A way there, as somebody says; `asked`: to this node, and knowing whom it would rather avoid."""
+        now_ms = self.now_ms()
+        if asked or all(self.shunned.since_ms(now_ms, hop) is None for hop in hops):
+            self.routes.learn(now_ms, name, hops, cost_ms)
+
+    def prove(self, name: bytes, hops: tuple[bytes, ...], cost_ms: int) -> None:
+        """Word came from there over them."""
+        self.routes.prove(self.now_ms(), name, hops, cost_ms)
+        self.shunned.proved(self.now_ms(), steps(hops, name))
+
+    def distrust(self, name: bytes, hops: tuple[bytes, ...], *, blamed: bool) -> None:
+        """That way there leads on no more; `blamed`: perhaps because one on it drops what it should hand on."""
         self.routes.distrust(name)
+        if blamed:
+            self.shunned.failed(self.now_ms(), steps(hops, name))
 
     def guess(self, hops: int) -> Metric | None:
         """Of a way of so many hops, as if all were like this node's own slowest one. None without a link."""

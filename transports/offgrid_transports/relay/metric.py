@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from offgrid_transports.path import Path
 
 METRIC_BYTES = 8
 SHORT_BYTES, LONG_BYTES = 24, 200  # the two lengths whose airtimes give the line between
+USUAL_BYTES = 100
+COST_BYTES, COST_MS_MAX = 2, 0x7FF << 11  # more than an hour
 MTU_MIN, MTU_MAX = 96, 0x7FFF  # a hello has to pass
 TIME_US_MAX, BYTE_NS_MAX = 3_600_000_000, 2_000_000_000  # of all hops together; beyond that a way is none
 _MANTISSA_BITS = 11
@@ -48,6 +51,11 @@ class Metric(NamedTuple):
         """There and back for a frame of `length` bytes and an answer like it, if nothing is lost."""
         return 2 * (self.airtime_ms(length) + self.access_us / 1000) * 2.2
 
+    @property
+    def cost_ms(self) -> int:
+        """By which ways are compared: what a frame of usual length takes, a millisecond at least."""
+        return max(1, math.ceil(self.airtime_ms(USUAL_BYTES) + self.access_us / 1000))
+
     def airtime_ms(self, length: int) -> float:
         return self.base_us / 1000 + length * self.byte_ns / 1_000_000
 
@@ -74,6 +82,16 @@ def read_metric(data: bytes) -> Metric:
     base_us, byte_ns, access_us = (_whole(data[at : at + 2]) for at in (0, 2, 4))
     mtu = int.from_bytes(data[6:8])
     return Metric(base_us, byte_ns, access_us, mtu & MTU_MAX, bool(mtu & _SHARED))
+
+
+def write_cost(cost_ms: int) -> bytes:
+    """Rounded up, as times of a metric are."""
+    return _float(min(cost_ms, COST_MS_MAX))
+
+
+def read_cost(data: bytes) -> int:
+    """Of COST_BYTES bytes; may be more than COST_MS_MAX."""
+    return _whole(data)
 
 
 def _float(value: int) -> bytes:

@@ -136,7 +136,7 @@ class Opening:
             return
         circuit.metric, circuit.turn, circuit.turned = said.metric, said.turn, NO_TURN
         circuit.back.path, circuit.back.out, circuit.back.last = path, said.label, said.to == 1
-        ground.routes.learn(now_ms, said.source, said.hops[: said.to - 1][::-1])
+        ground.learn(said.source, said.hops[: said.to - 1][::-1], said.metric.cost_ms)
         if said.to == len(said.hops) + 1:
             circuit.theirs = circuit.theirs or said.theirs
             circuit.opened = True
@@ -162,7 +162,7 @@ class Opening:
             self._say_held(path, said)
 
     def _on_opened(self, path: Path, said: Open) -> None:
-        ground, now_ms = self._ground, self._ground.now_ms()
+        ground = self._ground
         circuit = self._circuits.find(said.source, said.target, said.ours, said.hops)
         if circuit is None or circuit.forth.path != path:
             return
@@ -171,7 +171,7 @@ class Opening:
         again, circuit.turned = circuit.turned == said.turn, said.turn
         circuit.forth.out, circuit.metric, circuit.opened = said.label, said.metric, True
         circuit.theirs = circuit.theirs or said.theirs
-        ground.routes.learn(now_ms, said.target, said.hops[said.to :])
+        ground.learn(said.target, said.hops[said.to :], said.metric.cost_ms, asked=said.to == 0)
         if said.to == 0:
             ground.counts["opened_twice"] += again
             if again or not path.shared:

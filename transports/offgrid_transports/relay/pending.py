@@ -131,7 +131,7 @@ class Pending:
             self._ground.counts["ways_given_up"] += 1
             if not circuit.hops and circuit.forth.path is not None:
                 self._ground.neighbours.lost(hop_of(circuit.target), circuit.forth.path)
-            self._ground.distrust(circuit.target)
+            self._ground.distrust(circuit.target, circuit.hops, blamed=True)
             self._circuits.drop(circuit)
         else:
             self._say(circuit)

@@ -202,6 +202,7 @@ class Relay:
         if way.path is not None:
             self._ground.neighbours.lost(following, way.path)
         self._ground.routes.forget_over(following)
+        self._ground.shunned.failed(self._now_ms(), (following,))
         if self._ground.name in (circuit.source, circuit.target):
             self._ends.distrust(circuit)
         self._tell_broken(circuit, way)

@@ -16,10 +16,12 @@ ROUTE_MS = 3_600_000.0
 
 
 class Route(NamedTuple):
-    """The hops between, nearest first."""
+    """The hops between, nearest first. `proved`: word came back from there over them."""
 
     hops: tuple[bytes, ...]
     learnt_ms: float
+    cost_ms: int
+    proved: bool = False
 
 
 class Neighbours:
@@ -67,7 +69,7 @@ class Neighbours:
 
 
 class Routes:
-    """By name: the shortest that was heard of, and not found broken since."""
+    """By name: one that was proved, else the cheapest that was heard of; not found broken since."""
 
     def __init__(self) -> None:
         self._routes: OrderedDict[bytes, Route] = OrderedDict()
@@ -76,11 +78,22 @@ class Routes:
     def __len__(self) -> int:
         return len(self._routes)
 
-    def learn(self, now_ms: float, name: bytes, hops: tuple[bytes, ...]) -> None:
+    def learn(self, now_ms: float, name: bytes, hops: tuple[bytes, ...], cost_ms: int) -> None:
+        """Somebody says so."""
         known = self.get(now_ms, name)
-        if len(hops) > HOPS_MAX or (known is not None and len(known.hops) < len(hops)):
+        if len(hops) > HOPS_MAX:
             return
-        self._routes[name] = Route(hops, now_ms)
+        if known is None or (not known.proved and (cost_ms, len(hops)) <= (known.cost_ms, len(known.hops))):
+            self._keep(name, Route(hops, now_ms, cost_ms))
+
+    def prove(self, now_ms: float, name: bytes, hops: tuple[bytes, ...], cost_ms: int) -> None:
+        """It was seen: what anybody says counts less, until it breaks or is old."""
+        known = self.get(now_ms, name)
+        if known is None or not known.proved:
+            self._keep(name, Route(hops, now_ms, cost_ms, proved=True))
+
+    def _keep(self, name: bytes, route: Route) -> None:
+        self._routes[name] = route
         self._routes.move_to_end(name)
         if len(self._routes) > ROUTES_MAX:
             self._routes.popitem(last=False)

@@ -12,6 +12,7 @@ from offgrid_transports.relay.discovery import Discovery
 from offgrid_transports.relay.frames import Answer, Ask, Open, hop_of
 from offgrid_transports.relay.ground import Ground
 from offgrid_transports.relay.link import RelayLink
+from offgrid_transports.relay.metric import metric_of
 
 ASKERS_MAX = 256
 ASKER_SHARE, ASKER_FRAMES = 0.01, 10  # of a link's time, and at once, for what one neighbour asks or hands on
@@ -57,7 +58,9 @@ class Seeking:
 
     def seek(self, name: bytes, *, fresh: bool) -> None:
         ground = self._ground
-        ask = self._discovery.seek(ground.now_ms(), name, ground.slot_ms, fresh=fresh)
+        now_ms = ground.now_ms()
+        avoided = ground.shunned.worst(now_ms)
+        ask = self._discovery.seek(now_ms, name, ground.slot_ms, fresh=fresh, avoided=avoided)
         if ask is not None:
             ground.counts["searches"] += 1
             for link in ground.up:
@@ -73,8 +76,9 @@ class Seeking:
         if before == ground.hop or not self._may_ask(now_ms, before, path, length):
             return
         ground.neighbours.on_heard(now_ms, before, path, None if ask.hops else ask.source)
-        if self._discovery.on_ask(now_ms, ask, link.place, ground.slot_ms, ground.hops_to):
-            ground.routes.learn(now_ms, ask.source, ask.hops[::-1])
+        ask = ask._replace(cost_ms=ask.cost_ms + metric_of(path).cost_ms)
+        if self._discovery.on_ask(now_ms, ask, link.place, ground.slot_ms, ground.route_to):
+            ground.learn(ask.source, ask.hops[::-1], ask.cost_ms)
 
     def on_answer(self, path: Path, answer: Answer) -> None:
         self._discovery.on_answer_heard(answer)
@@ -84,7 +88,8 @@ class Seeking:
         if ends[answer.to] != ground.hop or (answer.to == 0 and answer.source != ground.name):
             return
         ground.neighbours.on_heard(now_ms, ends[answer.to + 1], path)
-        ground.routes.learn(now_ms, answer.target, answer.hops[answer.to :])
+        answer = answer._replace(cost_ms=answer.cost_ms + metric_of(path).cost_ms)
+        ground.learn(answer.target, answer.hops[answer.to :], answer.cost_ms, asked=answer.to == 0)
         if answer.to == 0:
             self._discovery.on_found(answer.target)
             self._found(answer.target)

@@ -1,0 +1,62 @@
+"""Hops on ways that brought no word, passed over for a while: twice as long each time, and forgotten when all is well.
+
+Which hop of a way has dropped what it should hand on its end cannot know, so it suspects them all. None is shut out: of
+two ways the one with fewer of them is taken, and the only one there is is tried again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+SHUNNED_MAX = 256
+SHUN_MS_MIN, SHUN_MS_MAX = 30_000.0, 3_600_000.0
+MEMORY = 4  # times as long as it was passed over the last time is remembered
+AVOIDED_MAX = 3  # that a question names
+
+
+class _Shun(NamedTuple):
+    since_ms: float
+    until_ms: float
+    wait_ms: float
+
+
+class Shunned:
+    """By hop. One too many takes the place of the one that failed longest ago."""
+
+    def __init__(self) -> None:
+        self._hops: OrderedDict[bytes, _Shun] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._hops)
+
+    def failed(self, now_ms: float, hops: tuple[bytes, ...]) -> None:
+        """A way over them did. Several that fail together count once."""
+        for hop in hops:
+            before, wait_ms = self._hops.pop(hop, None), SHUN_MS_MIN
+            if before is not None and now_ms < before.until_ms + MEMORY * before.wait_ms:
+                again = now_ms >= before.until_ms
+                wait_ms = min(2 * before.wait_ms, SHUN_MS_MAX) if again else before.wait_ms
+            self._hops[hop] = _Shun(now_ms, now_ms + wait_ms, wait_ms)
+        while len(self._hops) > SHUNNED_MAX:
+            self._hops.popitem(last=False)
+
+    def proved(self, now_ms: float, hops: tuple[bytes, ...]) -> None:
+        """Word came over them: none of them is passed over any more, and half of what was held against it is gone."""
+        for hop in hops:
+            shun = self._hops.pop(hop, None)
+            if shun is not None and shun.wait_ms > SHUN_MS_MIN:
+                self._hops[hop] = _Shun(shun.since_ms, min(now_ms, shun.until_ms), shun.wait_ms / 2)
+
+    def since_ms(self, now_ms: float, hop: bytes) -> float | None:
+        """When it failed last; None where it is not passed over now."""
+        shun = self._hops.get(hop)
+        return shun.since_ms if shun is not None and now_ms < shun.until_ms else None
+
+    def all(self, now_ms: float) -> frozenset[bytes]:
+        return frozenset(hop for hop, shun in self._hops.items() if now_ms < shun.until_ms)
+
+    def worst(self, now_ms: float) -> tuple[bytes, ...]:
+        """As many as a question names: those that failed most often, and of these the last ones."""
+        shunned = [(shun.wait_ms, shun.since_ms, hop) for hop, shun in self._hops.items() if now_ms < shun.until_ms]
+        return tuple(hop for _, _, hop in sorted(shunned, reverse=True)[:AVOIDED_MAX])
