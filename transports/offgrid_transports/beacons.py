@@ -12,14 +12,16 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
+from offgrid_transports.macs import LONG_BYTES, bears, mac
 from offgrid_transports.stamps import STAMP_BYTES
 
 BEACON = 0x30
-TAG_BYTES, AGAIN_BYTES, MAC_BYTES = 8, 2, 8
+TAG_BYTES, AGAIN_BYTES, MAC_BYTES = 8, 2, LONG_BYTES
 TOLD_BYTES_MAX = 16
 HEAD_BYTES = 1 + TAG_BYTES + STAMP_BYTES + AGAIN_BYTES
 BEACON_BYTES_MAX = HEAD_BYTES + TOLD_BYTES_MAX + MAC_BYTES
 AGAIN_S_MAX = (1 << 8 * AGAIN_BYTES) - 1
+_PERSON = b"og.beacn"
 
 
 class Beacon(NamedTuple):
@@ -37,18 +39,16 @@ def tag_of(public: bytes) -> bytes:
 def write_beacon(psk: bytes, beacon: Beacon) -> bytes:
     head = bytes((BEACON,)) + beacon.tag + beacon.stamp.to_bytes(STAMP_BYTES)
     said = head + min(beacon.again_s, AGAIN_S_MAX).to_bytes(AGAIN_BYTES) + beacon.told
-    return said + _mac(psk, said)
+    return said + mac(psk, _PERSON, said, MAC_BYTES)
 
 
 def read_beacon(psk: bytes, frame: bytes) -> Beacon | None:
     """None for what is none of this mesh."""
-    said, mac = frame[:-MAC_BYTES], frame[-MAC_BYTES:]
-    if not HEAD_BYTES + MAC_BYTES <= len(frame) <= BEACON_BYTES_MAX or frame[0] != BEACON or mac != _mac(psk, said):
+    if not HEAD_BYTES + MAC_BYTES <= len(frame) <= BEACON_BYTES_MAX or frame[0] != BEACON:
         return None
+    if not bears(psk, _PERSON, frame, MAC_BYTES):
+        return None
+    said = frame[:-MAC_BYTES]
     stamp_at, again_at = 1 + TAG_BYTES, 1 + TAG_BYTES + STAMP_BYTES
     stamp, again_s = int.from_bytes(said[stamp_at:again_at]), int.from_bytes(said[again_at:HEAD_BYTES])
     return Beacon(said[1:stamp_at], stamp, again_s, said[HEAD_BYTES:])
-
-
-def _mac(psk: bytes, said: bytes) -> bytes:
-    return hashlib.blake2s(said, key=psk, digest_size=MAC_BYTES, person=b"og.beacn").digest()

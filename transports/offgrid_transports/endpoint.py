@@ -285,7 +285,7 @@ class Endpoint:
                 self._pump.owe(lambda: self.on_beacon(path, frame))
             elif kind == KNOCK:
                 self._pump.owe(lambda: self.on_knock(path, frame))
-            elif kind == CODED:
+            elif kind == CODED and transport.shared:
                 self.on_coded(frame)
             else:
                 self.counts["frames_unknown"] += 1

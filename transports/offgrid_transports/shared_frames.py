@@ -20,12 +20,14 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from offgrid_transports.coding import CodingError, Decoder
 from offgrid_transports.long_messages import DIGEST_BYTES
+from offgrid_transports.macs import SHORT_BYTES, bears, mac
 from offgrid_transports.messages import METHOD_MAX
 from offgrid_transports.records import RecordError, read_varint, varint
 
 CODED = 0x70
 ASK_SHARED = 0x005  # a method of this package's own
-ID_BYTES, MAC_BYTES = 4, 4
+ID_BYTES, MAC_BYTES = 4, SHORT_BYTES  # on a shared medium alone
+_PERSON = b"og.coded"
 HEAD_BYTES = 1 + ID_BYTES + 2 + 2
 SHARED_BYTES_MIN, SHARED_BYTES_MAX = 200, 2_048  # of a body: what is shorter hardly pays, what is longer fills the air
 OVERHEARD_MAX = 32  # payloads of which symbols are kept; the one untouched for longest gives way
@@ -46,13 +48,13 @@ class AskShared(NamedTuple):
 
 def write_coded(psk: bytes, coded: Coded) -> bytes:
     said = bytes((CODED,)) + coded.id + coded.length.to_bytes(2) + coded.number.to_bytes(2) + coded.symbol
-    return said + _mac(psk, said)
+    return said + mac(psk, _PERSON, said, MAC_BYTES)
 
 
 def read_coded(psk: bytes, frame: bytes) -> Coded:
     """Raises RecordError."""
     said = frame[:-MAC_BYTES]
-    if len(said) <= HEAD_BYTES or frame[0] != CODED or frame[-MAC_BYTES:] != _mac(psk, said):
+    if len(said) <= HEAD_BYTES or frame[0] != CODED or not bears(psk, _PERSON, frame, MAC_BYTES):
         raise RecordError("no coded frame of this mesh")
     at = 1 + ID_BYTES
     return Coded(said[1:at], int.from_bytes(said[at : at + 2]), int.from_bytes(said[at + 2 : at + 4]), said[at + 4 :])
@@ -113,7 +115,3 @@ class Overheard:
 
     def drop(self, id_: bytes) -> None:
         self._decoders.pop(id_, None)
-
-
-def _mac(psk: bytes, said: bytes) -> bytes:
-    return hashlib.blake2s(said, key=psk, digest_size=MAC_BYTES, person=b"og.coded").digest()

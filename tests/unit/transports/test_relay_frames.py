@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from offgrid_tools.emulators.relay_mesh import SF7
 from offgrid_transports.relay.frames import (
     HOPS_MAX,
     MISSING_MAX,
@@ -65,40 +66,50 @@ def said(draw: st.DrawFn) -> Ask | Answer | Open | Heard | Short:
             return Short(kind, draw(WORD))
 
 
-@given(said())
-def test_what_is_said_is_read(one: Ask | Answer | Open | Heard | Short) -> None:
-    frame = write(PSK, one)
-    assert read(PSK, frame) == one
+@given(said(), st.booleans())
+def test_what_is_said_is_read(one: Ask | Answer | Open | Heard | Short, shared: bool) -> None:
+    frame = write(PSK, one, shared=shared)
+    assert read(PSK, frame, shared=shared) == one
     if isinstance(one, Open):
-        assert len(frame) == open_bytes(len(one.hops)) + len(one.frame)
+        assert len(frame) == open_bytes(len(one.hops), shared=shared) + len(one.frame)
+
+
+def test_where_a_stranger_may_try_fast_the_mac_is_longer() -> None:
+    """2^32 words take years on a channel, and hours on a network."""
+    word = Short(Kind.BROKEN, 1)
+    on_air, elsewhere = write(PSK, word, shared=True), write(PSK, word, shared=False)
+    assert (len(on_air), len(elsewhere)) == (7, 11)
+    assert SF7.airtime_us(1 + len(on_air)) * 2**32 > 4 * 365 * 86_400_000_000
+    with pytest.raises(NoWord):
+        read(PSK, on_air, shared=False)
 
 
 @given(said(), st.data())
 def test_nothing_that_was_altered_or_is_of_another_mesh_is_taken(one: Ask | Open, data: st.DataObject) -> None:
-    frame = bytearray(write(PSK, one))
+    frame = bytearray(write(PSK, one, shared=True))
     with pytest.raises(NoWord):
-        read(bytes([1]) * 32, bytes(frame))
+        read(bytes([1]) * 32, bytes(frame), shared=True)
     frame[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
     with pytest.raises(NoWord):
-        read(PSK, bytes(frame))
+        read(PSK, bytes(frame), shared=True)
 
 
 @given(st.binary(max_size=80))
 def test_a_member_may_say_anything_and_it_is_read_or_refused(body: bytes) -> None:
     from offgrid_transports.relay import frames
 
-    frame = body + frames.mac_of(PSK, body)
+    frame = body + frames.mac_of(PSK, body, shared=True)
     try:
-        one = read(PSK, frame)
+        one = read(PSK, frame, shared=True)
     except NoWord:
         return
-    assert len(write(PSK, one)) == len(frame)
+    assert len(write(PSK, one, shared=True)) == len(frame)
 
 
 @pytest.mark.parametrize("hops", [(b"aa", b"bb", b"aa"), (b"so", b"aa"), (b"aa", b"ta")])
 def test_a_way_that_comes_by_somebody_twice_is_none(hops: tuple[bytes, ...]) -> None:
     with pytest.raises(NoWord, match="twice"):
-        read(PSK, write(PSK, Ask(1, 0, False, b"targ", b"sour", hops)))
+        read(PSK, write(PSK, Ask(1, 0, False, b"targ", b"sour", hops), shared=True), shared=True)
 
 
 @given(METRICS)
@@ -121,6 +132,6 @@ def test_a_metric_is_said_within_a_thousandth_and_never_below(metric: Metric) ->
 )
 def test_a_way_that_cannot_be_is_not_believed(metric: Metric) -> None:
     """Lengths and timers follow from it: a frame of no bytes, or a wait of months."""
-    said = write(PSK, Open(False, 0, 0, b"from", b"goal", 1, 2, 3, metric, (), b""))
+    said = write(PSK, Open(False, 0, 0, b"from", b"goal", 1, 2, 3, metric, (), b""), shared=True)
     with pytest.raises(NoWord):
-        read(PSK, said)
+        read(PSK, said, shared=True)

@@ -225,12 +225,13 @@ def relay_words(data: bytes) -> None:
     """What relays say to each other, by who knows the mesh's secret: what is read would be written so again, but for
     measures, which are rounded."""
     try:
-        said = relay.read(PSK, data + relay.mac_of(PSK, data))
+        said = relay.read(PSK, data + relay.mac_of(PSK, data, shared=True), shared=True)
     except relay.NoWord:
         return
-    written = relay.write(PSK, said)
-    assert written[: -relay.MAC_BYTES] == data or isinstance(said, relay.Ask | relay.Answer | relay.Open)
-    assert relay.read(PSK, written) == said
+    written = relay.write(PSK, said, shared=True)
+    rounded = isinstance(said, relay.Ask | relay.Answer | relay.Open)
+    assert written[: -relay.mac_bytes(shared=True)] == data or rounded
+    assert relay.read(PSK, written, shared=True) == said
 
 
 def streams(data: bytes) -> None:

@@ -12,20 +12,20 @@
     HELD      47 | label 2                                                            OPEN or OPENED with it came
     LATE      48 | label 2                                                            from an end: is nothing back yet?
 
-and behind each a MAC of 4 bytes under the mesh's secret: it keeps strangers out, no more. A node is named by the first
-4 bytes of its tag (beacons.py), a hop by the first 2 of these. `to` is the place of who takes the frame: 0 the source,
-1 to n the hops, n + 1 the target; in OPEN and OPENED the byte's upper three bits count how often the source has begun.
-A `label` is the one that frames to the sender of OPEN or OPENED shall bear. `cost` is what the way takes (metric.py)
-from the source of a question, or to the target of an answer, as far as whoever says it; three bits of `left` are taken:
-the highest for one that only the target may answer, two for m.
+and behind each a MAC under the mesh's secret, of 4 bytes on a shared medium and of 8 elsewhere (macs.py): it keeps
+strangers out, no more. A node is named by the first 4 bytes of its tag (beacons.py), a hop by the first 2 of these.
+`to` is the place of who takes the frame: 0 the source, 1 to n the hops, n + 1 the target; in OPEN and OPENED the byte's
+upper three bits count how often the source has begun. A `label` is the one that frames to the sender of OPEN or OPENED
+shall bear. `cost` is what the way takes (metric.py) from the source of a question, or to the target of an answer, as
+far as whoever says it; three bits of `left` are taken: the highest for one that only the target may answer, two for m.
 """
 
 from __future__ import annotations
 
-import hashlib
 from enum import IntEnum
 from typing import NamedTuple
 
+from offgrid_transports.macs import LONG_BYTES, SHORT_BYTES, bears, mac
 from offgrid_transports.relay.metric import (
     COST_BYTES,
     COST_MS_MAX,
@@ -39,12 +39,13 @@ from offgrid_transports.relay.metric import (
 from offgrid_transports.relay.shunned import AVOIDED_MAX
 
 RELAYED = 0x40
-NAME_BYTES, HOP_BYTES, NUMBER_BYTES, MAC_BYTES = 4, 2, 2, 4
+NAME_BYTES, HOP_BYTES, NUMBER_BYTES = 4, 2, 2
 HOPS_MAX = 24
 MISSING_MAX = 24
 END_BYTES = 8  # of a frame, the least of a seal: the counter before it makes them unlike those of any other
 TURNS = 8
 _TO_BITS = 5
+_PERSON = b"og.relay"
 FRESH = 0x80  # in `left`: only the target may answer
 _AVOIDED_BIT, _LEFT = 5, 0x1F
 _FLOOD_BYTES = 1 + NUMBER_BYTES + 1 + COST_BYTES + 2 * NAME_BYTES
@@ -135,12 +136,18 @@ def end_of(frame: bytes) -> bytes:
     return frame[3:5] + frame[-END_BYTES:]
 
 
-def open_bytes(hops: int) -> int:
+def mac_bytes(*, shared: bool) -> int:
+    """On such a medium."""
+    return SHORT_BYTES if shared else LONG_BYTES
+
+
+def open_bytes(hops: int, *, shared: bool) -> int:
     """Of OPEN and OPENED without their frame."""
-    return _OPEN_BYTES + hops * HOP_BYTES + MAC_BYTES
+    return _OPEN_BYTES + hops * HOP_BYTES + mac_bytes(shared=shared)
 
 
-def write(psk: bytes, said: Said) -> bytes:
+def write(psk: bytes, said: Said, *, shared: bool) -> bytes:
+    """For a shared medium, or for another one."""
     match said:
         case Ask():
             left = said.left | (FRESH if said.fresh else 0) | len(said.avoided) << _AVOIDED_BIT
@@ -158,13 +165,14 @@ def write(psk: bytes, said: Said) -> bytes:
             body = bytes((Kind.HEARD,)) + _two(said.label) + said.mark + b"".join(said.missing)
         case Short():
             body = bytes((said.kind,)) + _two(said.label)
-    return body + mac_of(psk, body)
+    return body + mac_of(psk, body, shared=shared)
 
 
-def read(psk: bytes, frame: bytes) -> Said:
-    """Raises NoWord."""
-    body, mac = frame[:-MAC_BYTES], frame[-MAC_BYTES:]
-    if len(frame) <= 1 + MAC_BYTES or mac != mac_of(psk, body):
+def read(psk: bytes, frame: bytes, *, shared: bool) -> Said:
+    """As `write` wrote it. Raises NoWord."""
+    length = mac_bytes(shared=shared)
+    body = frame[:-length]
+    if len(body) <= 1 or not bears(psk, _PERSON, frame, length):
         raise NoWord("it is not of this mesh")
     try:
         kind = Kind(body[0])
@@ -236,6 +244,6 @@ def _twos(data: bytes) -> tuple[bytes, ...]:
     return tuple(data[at : at + 2] for at in range(0, len(data), 2))
 
 
-def mac_of(psk: bytes, body: bytes) -> bytes:
+def mac_of(psk: bytes, body: bytes, *, shared: bool) -> bytes:
     """What stands behind it."""
-    return hashlib.blake2s(body, key=psk, digest_size=MAC_BYTES, person=b"og.relay").digest()
+    return mac(psk, _PERSON, body, mac_bytes(shared=shared))

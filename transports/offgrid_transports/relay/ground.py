@@ -56,13 +56,13 @@ class Ground:
 
     def say(self, path: Path, said: Said, carried: int = 0) -> bytes:
         """At once, whatever else is to be said."""
-        frame = write(self.psk, said)
+        frame = write(self.psk, said, shared=path.shared)
         self.link(path.transport).say(self.now_ms(), path.address, frame, carried)
         return frame
 
     def flood(self, link: RelayLink, said: Said) -> None:
         """To all on a link, when its share of the link's time is there."""
-        frame = write(self.psk, said)
+        frame = write(self.psk, said, shared=link.transport.shared)
         wait_ms = link.may_say_ms(self.now_ms(), len(frame))
         if wait_ms is None:
             self.counts["control_dropped"] += 1

@@ -72,7 +72,7 @@ class Opening:
         path, label = circuit.forth.path, circuit.back.label
         assert path is not None
         assert label is not None
-        fits = open_bytes(len(circuit.hops)) + len(frame) <= min(path.frame_bytes, circuit.metric.mtu_bytes)
+        fits = self._fits(circuit, path, frame)
         circuit.turn = (circuit.turn + 1) % TURNS
         said = Open(False, 1, circuit.turn, circuit.source, circuit.target, circuit.ours, circuit.theirs, label,
                     metric_of(path), circuit.hops, frame if fits else b"")  # fmt: skip
@@ -83,7 +83,7 @@ class Opening:
         """The target's answer; as `say_open`."""
         path = circuit.back.path
         assert path is not None
-        fits = open_bytes(len(circuit.hops)) + len(frame) <= min(path.frame_bytes, circuit.metric.mtu_bytes)
+        fits = self._fits(circuit, path, frame)
         label = self._circuits.label(circuit, circuit.forth)
         said = asked._replace(opened=True, to=len(asked.hops), theirs=circuit.theirs, label=label,
                               metric=circuit.metric, frame=frame if fits else b"")  # fmt: skip
@@ -219,7 +219,7 @@ class Opening:
 
     def _say(self, path: Path, said: Open) -> None:
         key = said.opened, said.source, said.target, said.ours, said.hops
-        length = open_bytes(len(said.hops)) + len(said.frame)
+        length = open_bytes(len(said.hops), shared=path.shared) + len(said.frame)
         self._sent[key] = sent = _Sent(path, said, _word_ms(path, length, last=said.to in (0, len(said.hops) + 1)))
         if len(self._sent) > REPEATING_MAX:
             self._end(next(iter(self._sent)))
@@ -227,7 +227,7 @@ class Opening:
 
     def _send(self, key: tuple[object, ...], sent: _Sent) -> None:
         link = self._ground.link(sent.path.transport)
-        length = open_bytes(len(sent.said.hops)) + len(sent.said.frame)
+        length = open_bytes(len(sent.said.hops), shared=sent.path.shared) + len(sent.said.frame)
         sent_ms = link.sent_ms(length, Priority.CONTROL)
         self._ground.say(sent.path, sent.said, len(sent.said.frame))
         due_ms = self._ground.now_ms() + sent_ms + sent.wait_ms * (1 + GROWTH * (sent.tries - 1))
@@ -247,6 +247,11 @@ class Opening:
             self._ground.timers.set(("open", key), None)
 
     # ---- places on the way
+
+    def _fits(self, circuit: Circuit, path: Path, frame: bytes) -> bool:
+        """Into OPEN or OPENED on all hops, whichever media they are."""
+        narrowest = min(path.frame_bytes, circuit.metric.mtu_bytes)
+        return open_bytes(len(circuit.hops), shared=False) + len(frame) <= narrowest
 
     def _place_of(self, to: int, said: Open) -> bytes:
         ends = (hop_of(said.source), *said.hops, hop_of(said.target))

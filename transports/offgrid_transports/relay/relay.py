@@ -170,7 +170,7 @@ class Relay:
 
     def _on_said(self, path: Path, link: RelayLink, frame: bytes) -> None:
         try:
-            said = read(self._psk, frame)
+            said = read(self._psk, frame, shared=path.shared)
         except NoWord:
             self.counts["relay_malformed"] += 1
             return
