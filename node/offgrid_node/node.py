@@ -342,6 +342,7 @@ class Node:
             parts.later,
             parts.data_dir,
             INLINE_BYTES_MAX,
+            self._client.pace,
         )
 
     def _work_for_others(self, parts: Parts) -> Work:

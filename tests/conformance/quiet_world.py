@@ -115,6 +115,10 @@ class Counting:
     def name(self) -> str:
         return self._road.name
 
+    @property
+    def kin(self) -> str:
+        return self._road.kin
+
     def ready(self, node: str) -> bool:
         return self._road.ready(node)
 

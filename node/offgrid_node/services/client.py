@@ -14,7 +14,6 @@ from google.protobuf.message import Message
 from offgrid.v1 import links_pb2
 from offgrid_node.protocol.effects import Answered, Call
 from offgrid_node.protocol.errors import (
-    CONNECTION_REFUSED,
     NO_ROAD,
     Fault,
     Internal,
@@ -27,7 +26,8 @@ from offgrid_node.protocol.errors import (
 from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller, Kind
-from offgrid_node.services.roads.book import RoadBook
+from offgrid_node.services.roads.book import OF_ROADS, RoadBook
+from offgrid_node.services.roads.choice import LATELY_MS, share_ms, size_of, too_slow
 from offgrid_node.services.router import Router
 from offgrid_node.services.stream import Stream
 
@@ -35,11 +35,6 @@ Done = Callable[[Message | Fault], None]
 
 ECHO = "offgrid.v1.LinkService/Echo"
 ECHO_MS = 5_000
-OF_ROADS = frozenset({
-    NO_ROAD, CONNECTION_REFUSED, "NotConnected", "NotSent", "RoadBusy", "TooLargeForLane", "PeerRefused", "Stopping",
-    "CallCancelled", "ConnectionLost", "DeadlineExceeded", "NoAnswer",
-})  # fmt: skip
-"""Reasons with which a road ends a call by itself; whatever else is unavailable, its node has said so."""
 
 
 class Road(Protocol):
@@ -52,6 +47,11 @@ class Road(Protocol):
     @property
     def name(self) -> str:
         """As people call it: "grpc"."""
+        ...
+
+    @property
+    def kin(self) -> str:
+        """Those of one kin fail together, as all that goes over IP."""
         ...
 
     def reaches(self, node: str) -> bool: ...
@@ -118,10 +118,11 @@ class Client:
 
     def request(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         """One call by the best road that reaches `node`; when it brings no answer and there is time left, by the next:
-        calls between nodes may be repeated. A road without a connection gets half of the time where there is another.
+        calls between nodes may be repeated, and no road gets all of the time where others may be tried after it.
 
-        Ends with NotFound (reason NotAMember) for a node that was removed and that nothing reaches any more, with
-        Unavailable (Reloading) while this node has no machines to look it up in.
+        Ends with Unavailable (RoadTooSlow) where only roads are left that it would occupy for too long, with NotFound
+        (NotAMember) for a node that was removed and that nothing reaches any more, with Unavailable (Reloading) while
+        this node has no machines to look it up in.
         """
         if node == self._self_id:
             self._call_self(method, request, done)
@@ -132,7 +133,12 @@ class Client:
             done(fault)
             return
 
-        self._attempt(roads, node, method, request, timeout_ms, done, None)
+        fitting, refused = self._fitting(roads, node, method, request, timeout_ms)
+        if fitting:
+            self._attempt(fitting, node, method, request, timeout_ms, done, refused)
+        else:
+            assert refused is not None
+            done(refused)
         if len(roads) > 1:
             for road in self._book.to_try(node, roads):
                 self.echo(road, node, ECHO_MS)
@@ -163,6 +169,23 @@ class Client:
             raise Unavailable(f"no road to {node}: no address is known", reason=NO_ROAD, retry_ms=1000)
         return self._book.order(node, roads)
 
+    def _fitting(
+        self, roads: Sequence[Road], node: str, method: str, request: Message, timeout_ms: int
+    ) -> tuple[Sequence[Road], Fault | None]:
+        """Those that such a call may take, and why not the others."""
+        paces = {road.name: pace for road in roads if not (pace := road.pace(node)).free}
+        if not paces:
+            return roads, None
+        size = size_of(request)
+        fast = (road.name for road in self._roads if road.name not in paces)
+        hasty = any(self._book.answered_lately(node, name, LATELY_MS) for name in fast)
+        refused = {
+            name: fault
+            for name, pace in paces.items()
+            if (fault := too_slow(name, pace, node, method, size, timeout_ms, hasty=hasty)) is not None
+        }
+        return [road for road in roads if road.name not in refused], next(iter(refused.values()), None)
+
     def _attempt(
         self,
         roads: Sequence[Road],
@@ -176,7 +199,10 @@ class Client:
         """No closure that knows itself: what it held, a piece of a large object perhaps, would stay in memory until the
         collector of cycles looks. `before` is how the roads before these ended."""
         road, others, began_ms = roads[0], roads[1:], self._book.now_ms()
-        share_ms = timeout_ms if not others or road.ready(node) else max(1, timeout_ms // 2)
+        behind = [
+            each.pace(node) for each in others if each.kin != road.kin and not self._book.seen(node, each.name).failing
+        ]
+        mine_ms = share_ms(timeout_ms, ready=road.ready(node), others=behind) if behind else timeout_ms
 
         def ended(outcome: Message | Fault) -> None:
             self._book.ended(node, road.name, outcome)
@@ -188,7 +214,7 @@ class Client:
             else:
                 done(_graver(before, outcome))
 
-        road.call(node, method, request, share_ms, ended)
+        road.call(node, method, request, mine_ms, ended)
 
     def _checked(self, call: Call, outcome: Message | Fault) -> object | Fault:
         if isinstance(outcome, Fault):
@@ -218,5 +244,5 @@ class Client:
 
 
 def _graver(before: Fault | None, fault: Fault) -> Fault:
-    """Of two ends of one call: unknown is graver than surely not carried out; else the first road's says more."""
+    """Of two ends of one call: unknown is graver than surely not carried out; else the first one's says more."""
     return fault if before is None or isinstance(fault, OutcomeUnknown) else before

@@ -208,6 +208,10 @@ class FramedRoad:
     def name(self) -> str:
         return "framed"
 
+    @property
+    def kin(self) -> str:
+        return "ip"
+
     def ready(self, node: str) -> bool:
         """It reaches none that it has no connection to."""
         return True

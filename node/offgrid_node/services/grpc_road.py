@@ -131,6 +131,10 @@ class GrpcRoad:
     def name(self) -> str:
         return "grpc"
 
+    @property
+    def kin(self) -> str:
+        return "ip"
+
     def reaches(self, node: str) -> bool:
         view = self._directory()
         return not self._closed and bool(view.addresses(node)) and view.certificate(node) is not None

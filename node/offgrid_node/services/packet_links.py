@@ -161,6 +161,10 @@ class PacketLinks:
     def name(self) -> str:
         return "links"
 
+    @property
+    def kin(self) -> str:
+        return "links"
+
     def ready(self, node: str) -> bool:
         return self._road is not None and self._road.ready(node)
 

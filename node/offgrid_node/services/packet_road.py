@@ -49,6 +49,10 @@ class PacketRoad:
     def name(self) -> str:
         return "links"
 
+    @property
+    def kin(self) -> str:
+        return "links"
+
     def ready(self, node: str) -> bool:
         return self._endpoint.session_of(node) is not None
 

@@ -8,18 +8,19 @@ import weakref
 import pytest
 from google.protobuf.message import Message
 
-from offgrid.v1 import mesh_pb2
+from offgrid.v1 import mesh_pb2, objects_pb2
 from offgrid_node.protocol.errors import Fault, OutcomeUnknown, PermissionDenied, Unavailable
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.services.client import Client, Done
 from offgrid_node.services.roads.book import AGAIN_FIRST_MS, RoadBook
+from offgrid_node.services.roads.choice import LATELY_MS, TOO_SLOW
 
 
 class BlindRoad:
     """A road that knows of others what the directory says, while there is none."""
 
-    name = "test"
+    name = kin = "test"
 
     def ready(self, node: str) -> bool:
         return True
@@ -51,7 +52,7 @@ class Answering:
     def __init__(self, outcome: Message | Fault) -> None:
         self._outcome = outcome
 
-    name = "test"
+    name = kin = "test"
 
     def ready(self, node: str) -> bool:
         return True
@@ -96,6 +97,7 @@ class Recorded:
 
     def __init__(self, clock: list[int], name: str, *outcomes: Message | Fault, took_ms: int = 0) -> None:
         self.name, self.is_ready, self.paced = name, False, FREE
+        self.kin = "links" if name == "links" else "ip"
         self.asked: list[tuple[str, int]] = []
         self.outcomes = list(outcomes)
         self._clock, self._took_ms = clock, took_ms
@@ -118,19 +120,29 @@ class Recorded:
 ANSWER = mesh_pb2.PingResponse()
 LATE = OutcomeUnknown("late", reason="DeadlineExceeded")
 GONE = Unavailable("gone", reason="NotConnected")
+SLOW = Pace(frame_us=20_000, byte_us=1_500, wait_ms=100, frame_bytes=230)
+WRITE, READ = "offgrid.v1.ObjectService/WriteReplica", "offgrid.v1.ObjectService/ReadReplica"
+PIECE = objects_pb2.WriteReplicaRequest(data=bytes(100_000))
 
 
 class World:
+    """Two carriers, and a call to somebody over them."""
+
     def __init__(self, first: Message | Fault, second: Message | Fault = ANSWER, *, took_ms: int = 0) -> None:
         self.clock = [0]
         self.first = Recorded(self.clock, "grpc", first, took_ms=took_ms)
         self.second = Recorded(self.clock, "links", second)
-        book = RoadBook(lambda: self.clock[0])
-        self._client = Client("me", [self.first, self.second], no_members, book)
+        self.book = RoadBook(lambda: self.clock[0])
+        self._client = Client("me", [self.first, self.second], no_members, self.book)
 
-    def ask(self, timeout_ms: int = 1_000) -> Message | Fault:
+    def ask(
+        self,
+        timeout_ms: int = 1_000,
+        method: str = "offgrid.v1.MeshService/Ping",
+        request: Message = mesh_pb2.PingRequest(),  # noqa: B008 - nobody changes it
+    ) -> Message | Fault:
         ends: list[Message | Fault] = []
-        self._client.request("somebody", "offgrid.v1.MeshService/Ping", mesh_pb2.PingRequest(), timeout_ms, ends.append)
+        self._client.request("somebody", method, request, timeout_ms, ends.append)
         [end] = ends
         return end
 
@@ -141,11 +153,30 @@ def test_a_road_without_a_connection_gets_half_of_the_time_where_there_is_anothe
     assert (world.first.asked, world.second.asked) == ([("Ping", 500)], [("Ping", 500)])
 
 
-def test_one_with_a_connection_gets_all_of_it() -> None:
-    world = World(ANSWER)
+def test_one_with_a_connection_gets_the_most_of_it_and_of_what_a_cut_has_caught_the_other_brings_word() -> None:
+    world = World(LATE, took_ms=10_000)
     world.first.is_ready = True
-    world.ask()
-    assert (world.first.asked, world.second.asked) == ([("Ping", 1_000)], [])
+    assert world.ask(3_000) == ANSWER
+    assert (world.first.asked, world.second.asked) == ([("Ping", 2_000)], [("Ping", 1_000)])
+
+
+def test_a_slow_road_behind_it_is_left_little_for_it_gets_more_time_anyway() -> None:
+    world = World(LATE, took_ms=10_000)
+    world.first.is_ready, world.second.paced = True, SLOW
+    assert world.ask(9_000) == ANSWER
+    assert (world.first.asked, world.second.asked) == ([("Ping", 8_000)], [("Ping", 1_000)])
+
+
+def test_nothing_is_left_for_a_road_that_fails_already_or_with_the_first() -> None:
+    for spoil in ("fails", "is its kin"):
+        world = World(ANSWER)
+        world.first.is_ready = True
+        if spoil == "fails":
+            world.book.ended("somebody", "links", GONE)
+        else:
+            world.second.kin = world.first.kin
+        world.ask()
+        assert (world.first.asked, world.second.asked) == ([("Ping", 1_000)], [])
 
 
 def test_a_call_whose_outcome_is_unknown_goes_on_over_the_next_road_while_there_is_time() -> None:
@@ -154,9 +185,63 @@ def test_a_call_whose_outcome_is_unknown_goes_on_over_the_next_road_while_there_
     assert world.ask() == ANSWER
     assert world.second.asked == [("Ping", 700)]
     late = World(LATE, took_ms=1_000)
-    late.first.is_ready = True
+    late.first.is_ready, late.second.kin = True, late.first.kin
     assert late.ask() is LATE
     assert late.second.asked == []
+
+
+class TestOnASlowRoad:
+    """What is long waits for a faster road that was there a moment ago."""
+
+    @staticmethod
+    def world(first: Message | Fault = ANSWER) -> World:
+        world = World(first)
+        world.second.paced = SLOW
+        world.ask()  # the first one leads there
+        world.first.outcomes = [GONE]
+        world.first.asked.clear()
+        return world
+
+    def test_a_large_piece_is_not_sent_while_a_faster_one_may_come_back(self) -> None:
+        world = self.world()
+        end = world.ask(5_000, WRITE, PIECE)
+        assert isinstance(end, Unavailable)
+        assert (end.reason, world.second.asked) == (TOO_SLOW, [])
+        for said in ("links", "somebody", "100", "60 s are allowed", "WriteReplica"):
+            assert said in end.message
+
+    def test_nor_is_one_asked_for(self) -> None:
+        world = self.world()
+        end = world.ask(5_000, READ, objects_pb2.ReadReplicaRequest(length=100_000))
+        assert (isinstance(end, Unavailable), world.second.asked) == (True, [])
+
+    def test_what_is_short_goes(self) -> None:
+        world = self.world()
+        assert world.ask(5_000, WRITE, objects_pb2.WriteReplicaRequest(data=bytes(2_000))) == ANSWER
+
+    @pytest.mark.parametrize("method", ["offgrid.v1.MeshService/SyncMembers", "offgrid.v1.LedgerService/PushBlocks"])
+    def test_what_is_urgent_goes_however_long_it_is(self, method: str) -> None:
+        world = self.world()
+        assert world.ask(5_000, method, PIECE) == ANSWER
+
+    def test_who_gives_it_the_time_may_send_it(self) -> None:
+        world = self.world()
+        assert world.ask(SLOW.longer_ms(200_000), WRITE, PIECE) == ANSWER
+
+    def test_when_no_faster_one_has_answered_for_long_it_goes_but_not_for_hours(self) -> None:
+        world = self.world()
+        world.clock[0] += LATELY_MS + 1
+        assert world.ask(5_000, WRITE, PIECE) == ANSWER
+        end = world.ask(5_000, WRITE, objects_pb2.WriteReplicaRequest(data=bytes(1 << 20)))
+        assert isinstance(end, Unavailable)
+        assert end.reason == TOO_SLOW
+        assert "3600 s are allowed at most" in end.message
+
+    def test_the_fast_one_takes_it_when_it_answers(self) -> None:
+        world = self.world()
+        world.first.outcomes = [ANSWER]
+        assert world.ask(5_000, WRITE, PIECE) == ANSWER
+        assert [method for method, _ in world.first.asked] == ["WriteReplica"]
 
 
 def test_of_two_ends_the_graver_is_told_and_else_the_first() -> None:

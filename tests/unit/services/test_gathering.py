@@ -28,8 +28,8 @@ class House:
     def now_ms(self) -> int:
         return 0
 
-    def rank(self, host: str) -> tuple[bool, bool]:
-        return False, False
+    def rank(self, host: str) -> tuple[bool, bool, int]:
+        return False, False, 0
 
     def of(self, shard: int) -> list[str]:
         return [HOST]

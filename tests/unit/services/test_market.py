@@ -306,7 +306,7 @@ def test_what_a_broker_answers_is_bounded_as_well(bench: Bench) -> None:
         def __init__(self, clearing: jobs_pb2.Clearing) -> None:
             self.answer = jobs_pb2.SubmitJobsResponse(clearings=[clearing])
 
-        name = "test"
+        name = kin = "test"
 
         def ready(self, node: str) -> bool:
             return True

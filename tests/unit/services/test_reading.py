@@ -15,9 +15,11 @@ from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.objects.manifest import TAG_BYTES
+from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.services.objects.gathering import ASKING_MS_MAX, HEDGE_MS
-from offgrid_node.services.objects.holders import AWAY_MS, LYING_MS
+from offgrid_node.services.objects.holders import AWAY_MS, LYING_MS, Trust
 from offgrid_node.services.objects.room import trust_of
+from offgrid_node.services.roads.choice import TOO_SLOW
 
 DATA = bytes(range(256)) * 2
 Reply = objects_pb2.ReadReplicaResponse
@@ -269,11 +271,24 @@ def test_whom_a_host_names_instead_is_asked_as_well(world: World) -> None:
 def test_an_answer_is_judged_while_machines_are_loaded_anew(world: World) -> None:
     """Else the read that waits for it would never end: a fault of the callback is nobody's."""
     runtime = world.owner.runtime
-    trust, loaded = trust_of(runtime, world.owner.node_id, no_directory), runtime.machines
+    trust, loaded = trust_of(runtime, world.owner.node_id, no_directory, no_pace), runtime.machines
     runtime.machines = {}
     assert trust.why("a host", Unavailable("refused")) == "is not alive"
-    assert trust.rank("a host") == (False, True)
+    assert trust.rank("a host") == (False, True, 0)
     runtime.machines = loaded
+
+
+def test_of_hosts_that_are_alive_and_trusted_those_are_asked_first_to_whom_a_fast_road_leads(world: World) -> None:
+    paces = {"near": FREE, "over lora": Pace(byte_us=1_500), "over ble": Pace(byte_us=20)}
+    trust = Trust(world.owner.runtime, "me", lambda node: node != "dead", paces=lambda node: paces.get(node, FREE))
+    trust.shun("liar", 1_000)
+    hosts = ["liar", "dead", "over lora", "over ble", "near"]
+    assert sorted(hosts, key=trust.rank) == ["near", "over ble", "over lora", "dead", "liar"]
+    assert not trust.may_answer_later("over lora", Unavailable("too large for it", reason=TOO_SLOW))
+
+
+def no_pace(node: str) -> Pace:
+    raise Unavailable("the node is loading what it knows", reason="Reloading")
 
 
 def no_directory() -> Directory:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from offgrid.v1 import links_pb2
-from offgrid_node.protocol.errors import CONNECTION_REFUSED, Exhausted, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.errors import CONNECTION_REFUSED, Exhausted, InvalidRequest, OutcomeUnknown, Unavailable
 from offgrid_node.services.roads.book import AGAIN_FIRST_MS, AGAIN_MAX_MS, KNOWN_MAX, LATE_MAX, RoadBook
 
 
@@ -66,6 +66,17 @@ def test_whatever_its_end_says_itself_shows_that_it_leads_there(answer: object) 
     for _ in range(LATE_MAX):
         clock.book.ended("barn", "grpc", answer)
     assert clock.names()[0] == "grpc"
+
+
+@pytest.mark.parametrize(
+    "refused", [InvalidRequest("no", reason="UnknownMethod"), Exhausted("too long", reason="RequestTooLarge")], ids=str
+)
+def test_what_was_refused_before_it_left_shows_nothing(refused: object) -> None:
+    clock = Clock()
+    clock.book.ended("barn", "grpc", Unavailable("gone", reason="NotConnected"))
+    clock.book.ended("barn", "grpc", refused)
+    assert clock.names()[0] == "links"
+    assert clock.book.seen("barn", "grpc").answered_ms is None
 
 
 def test_one_that_is_passed_over_is_tried_again_ever_more_seldom() -> None:

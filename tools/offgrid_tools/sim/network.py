@@ -302,6 +302,10 @@ class SimRoad:
     def name(self) -> str:
         return "sim"
 
+    @property
+    def kin(self) -> str:
+        return "sim"
+
     def ready(self, node: str) -> bool:
         return True
 

@@ -112,7 +112,7 @@ class Gathering:
         turn = self._span.first % len(candidates) if candidates and self._span.is_copy else 0
         return deque(sorted(candidates[turn:] + candidates[:turn], key=self._order))
 
-    def _order(self, candidate: tuple[int, str]) -> tuple[tuple[bool, bool], bool, int]:
+    def _order(self, candidate: tuple[int, str]) -> tuple[tuple[bool, bool, int], bool, int]:
         shard, host = candidate
         return self._trust.rank(host), shard >= self._span.manifest.k, shard
 

@@ -12,9 +12,11 @@ from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault, NotFound, OutcomeUnknown, PeerFault, Unavailable
 from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MS
 from offgrid_node.protocol.objects.errands import Rebuild, Ship
+from offgrid_node.protocol.pace import Paces, all_free
 from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.flow import Step
+from offgrid_node.services.roads.choice import TOO_SLOW
 
 SERVICE = "offgrid.v1.ObjectService"
 LYING_MS, AWAY_MS = 600_000, 15_000  # for so long a host is asked last
@@ -98,15 +100,21 @@ class Trust:
     """What this node thinks of hosts: members only, so bounded by the mesh."""
 
     def __init__(
-        self, runtime: Runtime, self_id: str, alive: Callable[[str], bool], name_of: Callable[[str], str] = str
+        self,
+        runtime: Runtime,
+        self_id: str,
+        alive: Callable[[str], bool],
+        name_of: Callable[[str], str] = str,
+        paces: Paces = all_free,
     ) -> None:
         """`name_of` is what people call a node."""
         self._runtime, self.self_id, self._alive, self.name_of = runtime, self_id, alive, name_of
+        self._paces = paces
         self._shunned: dict[str, int] = {}  # until when, monotonic
 
-    def rank(self, host: str) -> tuple[bool, bool]:
-        """Who is asked first: trusted and alive before others."""
-        return self._shunned.get(host, 0) > self.now_ms(), not self._alive(host)
+    def rank(self, host: str) -> tuple[bool, bool, int]:
+        """Who is asked first: trusted and alive before others, and of those whom a fast road leads to."""
+        return self._shunned.get(host, 0) > self.now_ms(), not self._alive(host), self._paces(host).byte_us
 
     def on_fault(self, host: str, fault: Fault) -> None:
         self.shun(host, LYING_MS if isinstance(fault, Corrupt | PeerFault) else AWAY_MS)
@@ -116,6 +124,8 @@ class Trust:
 
     def may_answer_later(self, host: str, fault: Fault) -> bool:
         """Whether it is worth more patience."""
+        if fault.reason == TOO_SLOW:
+            return False
         return isinstance(fault, OutcomeUnknown) or (isinstance(fault, Unavailable) and self._alive(host))
 
     def why(self, host: str, fault: Fault) -> str:
@@ -127,6 +137,8 @@ class Trust:
                 return "keeps it no more"
             case Exhausted():
                 return "is busy"
+            case Unavailable() if fault.reason == TOO_SLOW:
+                return "is beyond too slow a road"
             case Unavailable() | OutcomeUnknown():
                 return "did not answer" if self._alive(host) else "is not alive"
         return fault.message

@@ -23,6 +23,7 @@ from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.objects.shards import blob_name
 from offgrid_node.protocol.objects.small import SMALL, small_key
 from offgrid_node.protocol.objects.tables import OBJECTS, REPLICAS, replica_prefix
+from offgrid_node.protocol.pace import FREE, Pace, Paces
 from offgrid_node.protocol.quorum.records import Epoch
 from offgrid_node.protocol.rng import Rng
 from offgrid_node.runtime import Runtime
@@ -63,6 +64,7 @@ class ObjectRoom:
         later: Later,
         data_dir: Path,
         inline_limit_bytes: int,
+        paces: Paces,
     ) -> None:
         """Sweeps what an earlier life left half done, and finds what is gone that should be here. Raises what the disk
         raises."""
@@ -82,7 +84,7 @@ class ObjectRoom:
             later,
             called=lambda node: called(directory(), node),
             salt=self.salt,
-            trust=trust_of(runtime, self_id, directory),
+            trust=trust_of(runtime, self_id, directory, paces),
             kept=RowBlobs(files, runtime.store, self_id, parts.small_bytes),
             keeping=self.keeping,
             pace=self.repair_pace,
@@ -144,13 +146,16 @@ def _clear_up(runtime: Runtime, files: BlobStore) -> None:
         runtime.deliver("objects", lost)
 
 
-def trust_of(runtime: Runtime, self_id: str, directory: Callable[[], Directory]) -> Trust:
+def trust_of(runtime: Runtime, self_id: str, directory: Callable[[], Directory], paces: Paces) -> Trust:
     """Answers come, and are judged, while machines are loaded anew as well: then nobody is known to be alive."""
 
     def is_alive(node: str) -> bool:
         return bool(runtime.machines) and mesh_of(runtime).liveness(node) == ALIVE
 
-    return Trust(runtime, self_id, is_alive, lambda node: name_of(directory(), node))
+    def pace(node: str) -> Pace:
+        return paces(node) if runtime.machines else FREE
+
+    return Trust(runtime, self_id, is_alive, lambda node: name_of(directory(), node), pace)
 
 
 def drains(runtime: Runtime) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from offgrid_node.protocol.errors import CONNECTION_REFUSED, Fault, OutcomeUnknown, Unavailable
+from offgrid_node.protocol.errors import CONNECTION_REFUSED, NO_ROAD, Fault
 
 AGAIN_FIRST_MS, AGAIN_MAX_MS = 1_000, 60_000  # twice as long after each failure in a row
 LATE_MAX = 3  # answers in a row that are missing though it may be the peer that is slow
@@ -19,6 +19,12 @@ UNREACHED = frozenset({"NotConnected", CONNECTION_REFUSED})
 UNANSWERED = frozenset({"DeadlineExceeded", "NoAnswer"})
 """Reasons of faults that tell of the road, not of who is at its end. A connection that was lost tells nothing yet: the
 next call makes another one, or cannot."""
+OF_ROADS = UNREACHED | UNANSWERED | {
+    NO_ROAD, "NotSent", "RoadBusy", "TooLargeForLane", "PeerRefused", "Stopping", "CallCancelled", "ConnectionLost",
+}  # fmt: skip
+"""Reasons with which a road ends a call by itself; whatever else is unavailable, its node has said so."""
+_UNPROVED = OF_ROADS | {"UnknownMethod", "RequestTooLarge", "RoadFailed"}
+"""With the last ones a road refuses what it could never send."""
 
 
 class Named(Protocol):
@@ -63,10 +69,14 @@ class RoadBook:
         """Those first that have not failed lately; else as they were."""
         return sorted(roads, key=lambda road: self.seen(node, road.name).failing)
 
+    def answered_lately(self, node: str, road: str, within_ms: int) -> bool:
+        answered_ms = self.seen(node, road).answered_ms
+        return answered_ms is not None and self.now_ms() - answered_ms <= within_ms
+
     def ended(self, node: str, road: str, outcome: object) -> None:
         """A call, by how it ended."""
         seen, now_ms = self._of(node, road), self.now_ms()
-        if not isinstance(outcome, Fault) or not isinstance(outcome, Unavailable | OutcomeUnknown):
+        if not isinstance(outcome, Fault) or outcome.reason not in _UNPROVED:
             seen.answered_ms, seen.failures, seen.late, seen.try_again_ms = now_ms, 0, 0, 0
             return
         if outcome.reason in UNREACHED:
