@@ -152,8 +152,9 @@ class Dispatch:
         until_ms = link.listens_ms(now_ms)
         found, least, idle = None, math.inf, None
         for session in link.ready.values():
-            if until_ms > now_ms and session.begins(now_ms):
-                self.wake_ms = min(self.wake_ms, until_ms)
+            still_ms = max(until_ms, session.rests_ms)
+            if still_ms > now_ms and session.begins(now_ms):
+                self.wake_ms = min(self.wake_ms, still_ms)
                 continue
             urgency = session.urgency(now_ms)
             if urgency is None:

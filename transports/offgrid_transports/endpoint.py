@@ -306,7 +306,7 @@ class Endpoint:
             count, contents = bound.session.on_frame(now_ms, frame, path)
         finally:
             self._deadlines.renew(now_ms, bound)
-        self._sessions.used(bound)
+        self._sessions.used(now_ms, bound)
         self._steering.heard(now_ms, bound.session.peer, path, proved=path == bound.session.path)
         echoes = [content for content in contents if isinstance(content, Echo)]
         for echo in echoes:

@@ -76,6 +76,8 @@ class Session:
         self._asked_ms = -math.inf  # when the wait that a PROBE began ends
         self.listens_ms = -math.inf
         """Until then the answer to what left last may come; on a shared medium who sends does not hear it."""
+        self.rests_ms = -math.inf
+        """Until then it begins nothing."""
         self._heard_ms = math.inf  # not yet; it has just said hello
         self._bursts = Bursts()
         self.path, self._course = path, Course(path)
@@ -123,9 +125,19 @@ class Session:
         return count == self._opener.newest
 
     def wake(self, now_ms: float) -> None:
-        """The peer may be in reach again: what was silent is asked at once."""
+        """The peer may be in reach again, and has another session: what was silent is asked at once. On a shared
+        medium it is when that is still, and nothing else is said: who waits for an answer asks for it."""
+        asks = not self.path.shared or self._flight.due_ms < math.inf
         self._flight.tries = self.silent = self.silent_here = 0
-        self._ask(list(self._flight.packets.values()))
+        self.rest(now_ms)
+        if asks:
+            self._ask(list(self._flight.packets.values()))
+
+    def rest(self, now_ms: float) -> None:
+        """The session that has replaced it has the medium, where that is shared: nothing is begun here before a
+        question there, and its answer, would have been heard."""
+        if self.path.shared:
+            self.rests_ms = now_ms + self.path.answered_ms(self.path.frame_bytes, Priority.CONTROL)
 
     # ---- what is to be sent
 

@@ -44,9 +44,13 @@ class Sessions:
     def get(self, number: int) -> Bound | None:
         return self._bounds.get(number)
 
-    def used(self, bound: Bound) -> None:
-        """A frame of it has come."""
+    def used(self, now_ms: float, bound: Bound) -> None:
+        """A frame of it has come: on a shared medium those that it has replaced leave that to it for now."""
         self._bounds.move_to_end(bound.session.ours)
+        peer = self._peers.get(bound.session.peer) if bound.session.path.shared else None
+        if peer is not None and peer.bound is bound:
+            for each in self.others(bound):
+                each.session.rest(now_ms)
 
     def touch(self, bound: Bound) -> None:
         """It may have something to send."""

@@ -21,7 +21,7 @@ class Talker:
         self.path, self.ours, self.peer = Path(link, f"to {ours}"), ours, f"peer {ours}"
         self.frames = deque(sorted(frames))
         self.asked = 0
-        self.listens_ms, self.answers = -1.0, False
+        self.listens_ms, self.rests_ms, self.answers = -1.0, -1.0, False
         """Until when an answer to what it sends may come; and whether all it has to send are answers."""
 
     def urgency(self, now_ms: float) -> Priority | None:
@@ -115,6 +115,17 @@ def test_handshakes_go_before_sessions_and_none_is_lost_to_a_full_link() -> None
     send(by)
     assert [frame for _, frame, _ in link.sent] == [b"hello 0", b"hello 1", b"hello 2", b"1 CONTROL"]
     assert {priority for _, _, priority in link.sent} == {Priority.CONTROL}
+
+
+def test_a_session_that_rests_begins_nothing_and_answers_all_the_same() -> None:
+    link = StillLink()
+    by, replaced, other = dispatch(link), Talker(link, 1, Priority.CONTROL), Talker(link, 2, Priority.BULK)
+    replaced.rests_ms = 500.0
+    add(by, replaced, other)
+    assert send(by) == ([2], False)
+    assert (by.wake_ms, [frame for _, frame, _ in link.sent]) == (500.0, [b"2 BULK"])
+    replaced.answers = True
+    assert send(by) == ([1], False)
 
 
 def test_of_too_many_handshakes_the_oldest_give_way() -> None:

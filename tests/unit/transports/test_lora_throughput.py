@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from random import Random
 
 import pytest
 
-from offgrid_tools.bench.lora_pair import SF7, LoraPair
+from offgrid_tools.bench.lora_pair import METHOD, NAMES, SF7, TIMEOUT_MS, LoraPair, end_of
 
 LONG_BYTES = 10_000
 SEEDS = range(15)
@@ -42,3 +43,37 @@ def test_a_handshake_takes_two_frames_of_160_bytes_in_all() -> None:
     counts = pair.channel.counts
     assert (counts.frames, counts.bytes) == (2, 160 + 2), "and a byte of the modem's in each"
     assert counts.airtime_us <= 320_000
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_who_begins_anew_is_not_spoken_to_in_the_session_before(seed: int) -> None:
+    """Its last answer is still unacknowledged there: nobody waits for it any more."""
+    pair = LoraPair(seed, answer_bytes=32)
+    pair.call(bytes(32))
+    pair.ends[0] = end_of(*NAMES, pair.links[0], Random(seed), pair.clock)
+    assert pair.channel.log is not None
+    before = len(pair.channel.log)
+    pair.call(pair.rng.randbytes(3_000))
+    said = [name for name, _, _ in pair.channel.log[before:] if name == NAMES[1]]
+    assert len(said) == 2, "the welcome and the answer"
+
+
+def test_a_session_that_was_replaced_goes_on_when_the_medium_is_still() -> None:
+    """An answer was on its way in pieces when its caller began anew; those that ask for it wait for the burst."""
+    pair = LoraPair(1, answer_bytes=3_000)
+    pair.ends[0].call(NAMES[1], METHOD, b"", TIMEOUT_MS, lambda reply: None)
+    pair.run_until(lambda: pair.answered)
+    pair.links[0].on_frame = lambda address, frame: None
+    pair.run(20)
+    session = pair.ends[1].session_of(NAMES[0])
+    assert session is not None
+    assert session.silent, "it has asked in vain"
+    pair.ends[0] = end_of(*NAMES, pair.links[0], Random(1), pair.clock)
+    assert pair.channel.log is not None
+    before = len(pair.channel.log)
+    pair.ends[0].call(NAMES[1], METHOD, pair.rng.randbytes(3_000), TIMEOUT_MS, lambda reply: None)
+    pair.run_until(lambda: pair.answered == 2)
+    said = [name for name, _, _ in pair.channel.log[before:] if name == NAMES[1]]
+    assert (len(said), session.silent) == (1, 0), "the welcome"
+    pair.run(60)
+    assert session.silent, "it asks again"
