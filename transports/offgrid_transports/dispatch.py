@@ -111,7 +111,11 @@ class Dispatch:
     # ---- inside
 
     def _link(self, transport: Transport) -> _Link:
-        return next(link for link in self._links if link.transport is transport)
+        link = next((link for link in self._links if link.transport is transport), None)
+        if link is None:  # a session goes on over one that had made room
+            self.attach(transport)
+            return self._links[-1]
+        return link
 
     def _send_on(self, now_ms: float, link: _Link, rested: list[Session]) -> bool:
         if link.full or not link.transport.up:

@@ -121,12 +121,13 @@ class Endpoint:
         transport.on_room, transport.on_change = on_room, on_change
 
     def detach(self, transport: Transport) -> None:
-        """One that `uses` does not speak of."""
+        """Nothing is under way there. Sessions that went there may go on there later."""
         self._dispatch.detach(transport)
 
-    def uses(self, transport: Transport) -> bool:
-        """A session or a peer is reached there."""
-        return self._sessions.use(transport) or self._peers.use(transport)
+    @property
+    def busy_links(self) -> set[Transport]:
+        """On which something is under way, or about to be."""
+        return self._sessions.busy_links | self._peers.busy_links
 
     def knows_number(self, number: int) -> bool:
         """Frames that bear it are for a session here, or for one that begins."""

@@ -98,9 +98,10 @@ class Peers:
     def get(self, name: str) -> Peer | None:
         return self._peers.get(name)
 
-    def use(self, transport: Transport) -> bool:
-        """One of them is reached there."""
-        return any(peer.path.transport is transport for peer in self._peers.values())
+    @property
+    def busy_links(self) -> set[Transport]:
+        """On which a session with one of them begins."""
+        return {peer.path.transport for peer in self._peers.values() if peer.hello is not None or peer.waiting}
 
     def saying_hello(self, sid: int) -> bool:
         return sid in self._hellos

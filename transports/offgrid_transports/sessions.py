@@ -61,9 +61,15 @@ class Sessions:
         peer = bound.session.peer
         return [each for each in self._bounds.values() if each.session.peer == peer and each is not bound]
 
-    def use(self, transport: Transport) -> bool:
-        """One of them goes there."""
-        return any(bound.session.path.transport is transport for bound in self._bounds.values())
+    @property
+    def busy_links(self) -> set[Transport]:
+        """On which one of them has something under way."""
+        now_ms, bounds = self._now_ms(), self._bounds.values()
+        return {
+            bound.session.path.transport
+            for bound in bounds
+            if bound.busy or not bound.confirmed or bound.session.urgency(now_ms) is not None
+        }
 
     def number_for(self, is_peer: Callable[[bytes], bool], theirs: int) -> int | None:
         """Of the session to which the peer with such a public key has given that other number."""

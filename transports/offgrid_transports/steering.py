@@ -54,14 +54,15 @@ class Steering:
     ) -> None:
         self._timers, self._rng = timers, rng
         self._queue, self._finish, self._touch = queue, finish, touch
-        self._prices: dict[Transport, float] = {}
+        self._prices: dict[Transport, float] = {}  # that somebody has set
         self._roads: dict[str, Roads] = {}
         self._asked: dict[int, _Asked] = {}
         self._moved_ms: dict[int, float] = {}  # by session
 
     def set_price(self, transport: Transport, price: float | None) -> None:
         """Of a millisecond of its air, in milliseconds; None for what its kind costs as a rule."""
-        self._prices[transport] = price if price is not None else PRICE_SHARED if transport.shared else 0.0
+        if price is not None:
+            self._prices[transport] = price
 
     # ---- what is known
 
@@ -198,7 +199,7 @@ class Steering:
         return roads
 
     def _price(self, transport: Transport) -> float:
-        return self._prices.get(transport, 0.0)
+        return self._prices.get(transport, PRICE_SHARED if transport.shared else 0.0)
 
     def _note(self, peer: str, session: Session | None) -> None:
         """What the session has seen of its path."""

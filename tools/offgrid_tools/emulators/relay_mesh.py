@@ -61,9 +61,9 @@ class RelayNode:
     ) -> None:
         """Over others; the answer goes to `replies` unless `done` takes it."""
         if peer not in self._known:
-            self._known.add(peer)
             public = self.mesh.meet(peer)
             self.endpoint.introduce(peer, public, self.relay.path_to(public))
+            self._known.add(peer)
         self.endpoint.call(peer, 1, body, timeout_ms, done or self.replies.append)
 
     def _on_request(self, request: Request) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.handshake import HELLO, WELCOME
@@ -22,7 +23,7 @@ from offgrid_transports.relay.switch import Switch
 from offgrid_transports.session import ASKS, FRAME_TYPE
 from offgrid_transports.transport import Priority, Transport, TransportError
 
-RELAYED_MAX = 256  # nodes that are talked to over others
+RELAYED_MAX = 256  # nodes that are talked to over others lately
 GUESS_HOPS = 3  # of a way that is not known yet
 OPENING_MS = 500.0  # until a way is open, beside the air
 SEARCH_HOPS = 6  # a search takes as long as so many, as a rule
@@ -48,7 +49,8 @@ class Ends:
         self._ground, self._circuits, self._opening, self._switch = ground, circuits, opening, switch
         self._endpoint, self._seeking, self._hint = endpoint, seeking, hint
         switch.on_room = lambda circuit: self.on_room(self._other(circuit))
-        self._relayed: OrderedDict[bytes, Relayed] = OrderedDict()
+        self._relayed: OrderedDict[bytes, Relayed] = OrderedDict()  # the one used longest ago first
+        self._known = WeakValueDictionary[bytes, Relayed]()  # with those that sessions go on over
         self._bindings = Bindings()
         self.pending = Pending(ground, circuits, self._bindings, opening, seeking, self._on_lost)
         self._refused: set[bytes] = set()
@@ -56,12 +58,15 @@ class Ends:
         """Timers may be others now."""
 
     def path(self, name: bytes) -> Path:
-        """Raises TransportError where too many are talked to so."""
+        """Raises TransportError where too many are talked to so at once."""
         relayed = self._relayed.get(name)
         if relayed is None:
             self._make_room()
-            relayed = self._relayed[name] = Relayed(name, self)
-            self._endpoint.attach(relayed)
+            relayed = self._known.get(name)
+            if relayed is None:
+                relayed = self._known[name] = Relayed(name, self)
+                self._endpoint.attach(relayed)
+            self._relayed[name] = relayed
         self._relayed.move_to_end(name)
         return Path(relayed, relayed.address)
 
@@ -100,6 +105,11 @@ class Ends:
 
     def send(self, name: bytes, frame: bytes, priority: Priority) -> bool:
         """What waits for a way counts as sent."""
+        try:
+            self.path(name)
+        except TransportError:
+            self._ground.counts["relay_too_many"] += 1
+            return True
         try:
             return self._send(name, frame, priority)
         finally:
@@ -237,13 +247,14 @@ class Ends:
     def _make_room(self) -> None:
         if len(self._relayed) < RELAYED_MAX:
             return
-        idle = next((each for each in self._relayed.values() if not self._endpoint.uses(each)), None)
+        busy = self._endpoint.busy_links
+        idle = next((each for each in self._relayed.values() if each not in busy), None)
         if idle is None:
             raise TransportError(f"{RELAYED_MAX} nodes are talked to over others already")
         del self._relayed[idle.name]
+        self._refused.discard(idle.name)
         self.pending.forget_all(idle.name)
         self._endpoint.detach(idle)
-        idle.close()
 
     def _on_lost(self, name: bytes) -> None:
         """Nobody reaches it: who sends there goes over something else, if there is anything."""

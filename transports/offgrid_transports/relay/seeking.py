@@ -18,6 +18,7 @@ ASKERS_MAX = 256
 ASKER_SHARE, ASKER_FRAMES = 0.01, 10  # of a link's time, and at once, for what one neighbour asks or hands on
 ASK_MS_MIN = 5.0  # what a question costs its neighbour at least
 ANSWER_TRIES = 3  # of an answer, until it is heard to go on
+PASSED_MAX = 64  # of which that is waited for
 
 
 class _Passed(NamedTuple):
@@ -147,8 +148,12 @@ class Seeking:
             key = ("answer", answer.source, answer.target, answer.to)
             self._passed[key] = _Passed(answer, hop, tries + 1)
             self._ground.set(key, self._ground.now_ms() + wait_ms)
+            if len(self._passed) > PASSED_MAX:
+                self._end(next(iter(self._passed)))
 
     def _gone_on(self, source: bytes, target: bytes, to: int) -> None:
-        key = ("answer", source, target, to)
+        self._end(("answer", source, target, to))
+
+    def _end(self, key: tuple[object, ...]) -> None:
         self._passed.pop(key, None)
         self._ground.timers.set(key, None)
