@@ -63,6 +63,29 @@ class TestCustody:
         assert custody.due_ms == math.inf
         assert custody.on_time(1_000) is Turn.NOTHING
 
+    def test_what_asks_is_sent_again_though_pieces_of_a_burst_came_behind_it(self) -> None:
+        custody = Custody()
+        custody.hold(0, frame(1, ASKS), asks=True, sent_ms=0, wait_ms=100)
+        custody.hold(10, frame(2, MORE), asks=False, sent_ms=0, wait_ms=100)
+        assert custody.due_ms == 110, "the next hop is busy until then"
+        assert custody.on_time(110) == frame(1, ASKS)
+        assert custody.due_ms > 110
+
+    def test_another_frame_in_the_place_of_one_leaves_the_others_times_as_they_are(self) -> None:
+        custody = Custody()
+        custody.hold(0, frame(1, ASKS), asks=True, sent_ms=0, wait_ms=100)
+        custody.hold(0, frame(2, ASKS), asks=True, sent_ms=0, wait_ms=100)
+        custody.hold(50, frame(2), asks=False, sent_ms=0, wait_ms=math.inf)
+        assert custody.on_time(100) == frame(1, ASKS)
+
+    def test_where_the_link_takes_nothing_the_next_try_waits_as_long(self) -> None:
+        custody, now_ms, tries = Custody(), 0.0, 0
+        custody.hold(0, frame(1, ASKS), asks=True, sent_ms=0, wait_ms=100)
+        while custody.on_time(custody.due_ms if custody.due_ms < math.inf else now_ms) is not Turn.GIVEN_UP:
+            assert custody.due_ms >= now_ms + 100
+            now_ms, tries = custody.due_ms, tries + 1
+        assert tries == TRIES_MAX - 1
+
     def test_that_one_which_asks_went_on_tells_of_all_before_it(self) -> None:
         custody = Custody()
         for number in range(5):

@@ -22,14 +22,21 @@ ANSWER_SHARE = 0.75  # of the wait for word, before which nothing answers what g
 
 @dataclass(slots=True)
 class Held:
-    """`left_ms`: when it has left; `wait_ms`: how long word may take from then on, infinite where none is expected."""
+    """`left_ms`: when it has left; `wait_ms`: how long word may take from then on, infinite where none is expected;
+    `due_ms`: when there should have been some."""
 
     frame: bytes
     asks: bool
     left_ms: float
     wait_ms: float
+    due_ms: float
     tries: int = 1
     passed: bool = False  # a later one was handed on: so was this one, or it is lost
+
+    @property
+    def more(self) -> bool:
+        """One that asks follows: whoever takes that wants this one again, if need be."""
+        return bool(self.frame[0] & MORE)
 
 
 class Turn(Enum):
@@ -46,8 +53,11 @@ class Custody:
     def __init__(self) -> None:
         self._held: OrderedDict[bytes, Held] = OrderedDict()  # in the order they were handed on
         self._word_ms = -math.inf  # when the next hop last showed that it is there
-        self.due_ms = math.inf
+
+    @property
+    def due_ms(self) -> float:
         """When to look whether something has to be sent again; infinite for never."""
+        return min((held.due_ms for held in self._held.values()), default=math.inf)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -56,12 +66,11 @@ class Custody:
         """It will have left in `sent_ms`; from then on word of it may take `wait_ms`, infinite where none comes."""
         mark = mark_of(frame)
         self._held.pop(mark, None)
-        self._held[mark] = Held(frame, asks, now_ms + sent_ms, wait_ms)
+        left_ms = now_ms + sent_ms
+        self._held[mark] = Held(frame, asks, left_ms, wait_ms, math.inf)
+        self._expect(mark, left_ms + wait_ms)
         if len(self._held) > HELD_MAX:
             self._held.popitem(last=False)
-        self._settle()
-        if wait_ms < math.inf:
-            self.due_ms = now_ms + sent_ms + wait_ms
 
     @property
     def backlog(self) -> list[bytes]:
@@ -104,40 +113,53 @@ class Custody:
             answered = held.asks and held.left_ms + ANSWER_SHARE * held.wait_ms <= now_ms
             if answered or (last and held.left_ms <= now_ms):
                 del self._held[mark]
-        self._settle()
 
     def clear(self) -> None:
         self._held.clear()
-        self.due_ms = math.inf
 
     def defer(self, ms: float) -> None:
         """The medium was taken so long."""
-        self.due_ms += ms
+        for held in self._held.values():
+            held.due_ms += ms
 
     def on_time(self, now_ms: float) -> bytes | Turn:
-        """The frame to be sent again: the last one, for word of it tells of all."""
-        if self.due_ms > now_ms:
+        """The frame to be sent again: of those that are due the last one, for word of it tells of all."""
+        due = [(mark, held) for mark, held in self._held.items() if held.due_ms <= now_ms]
+        if due and due[-1][1].more:
+            self._pass(due[-1][0])
+            for _, held in due:
+                held.due_ms = math.inf if held.more else held.due_ms
+        again = [(mark, held) for mark, held in due if not held.more]
+        if not again:
             return Turn.NOTHING
-        mark, held = next((mark, held) for mark, held in reversed(self._held.items()) if held.wait_ms < math.inf)
-        if held.frame[0] & MORE:  # whoever takes the one that asks wants it again, if need be
-            self._pass(mark)
-            self.due_ms = math.inf
-            return Turn.NOTHING
+        mark, held = again[-1]
         if held.tries >= TRIES_MAX:
             del self._held[mark]
-            self.due_ms = now_ms + held.wait_ms
-            self._settle()
+            for _, other in due:
+                other.due_ms = max(other.due_ms, now_ms + other.wait_ms)
             return Turn.GIVEN_UP if self._word_ms < held.left_ms else Turn.NOTHING
         held.tries += 1
+        self.again(now_ms, held.frame, 0.0)
         return held.frame
 
     def again(self, now_ms: float, frame: bytes, sent_ms: float) -> None:
         """It is on its way once more. What is waited for grows, as others may be in the same case."""
         held = self._held.get(mark_of(frame))
         if held is not None:
-            self.due_ms = now_ms + sent_ms + held.wait_ms * (1 + 0.25 * held.tries)
+            self._expect(mark_of(frame), now_ms + sent_ms + held.wait_ms * (1 + 0.25 * held.tries))
 
     # ---- inside
+
+    def _expect(self, mark: bytes, due_ms: float) -> None:
+        """Word of it, by then; and until then none of those before it, for the next hop is listening."""
+        if due_ms == math.inf:
+            return
+        for other, held in self._held.items():
+            if other == mark:
+                held.due_ms = due_ms
+                break
+            if held.due_ms < due_ms:
+                held.due_ms = due_ms
 
     def _pass(self, mark: bytes) -> None:
         for other, held in self._held.items():
@@ -154,11 +176,6 @@ class Custody:
                     break
         else:
             del self._held[mark]
-        self._settle()
-
-    def _settle(self) -> None:
-        if all(held.wait_ms == math.inf for held in self._held.values()):
-            self.due_ms = math.inf
 
 
 def mark_of(frame: bytes) -> bytes:

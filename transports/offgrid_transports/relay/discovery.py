@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from offgrid_transports.relay.frames import HOPS_MAX, NUMBER_BYTES, Answer, Ask, hop_of
 from offgrid_transports.relay.routes import Route
+from offgrid_transports.timers import Timers
 
 SEEN_MAX = 256
 SEEKING_MAX = 64
@@ -54,7 +55,6 @@ class _Seen:
     best: Ask
     rank: Rank
     own: int  # hops to be avoided that handing it on adds
-    due_ms: float = 0.0
     copies: dict[int, int] = field(default_factory=dict)
     answers: Route | None = None  # this node would answer, with that way on
     done: bool = False
@@ -67,7 +67,6 @@ class _Search:
 
     number: int
     began_ms: float
-    due_ms: float
     fresh: bool
     avoided: tuple[bytes, ...]
     tries: int = 1
@@ -80,6 +79,7 @@ class Discovery:
         self.own, self._rng, self._hands_on = own, rng, hands_on
         self._seen: OrderedDict[tuple[bytes, int], _Seen] = OrderedDict()
         self._searches: dict[bytes, _Search] = {}
+        self._timers = Timers()
         self._failed: OrderedDict[bytes, tuple[float, float]] = OrderedDict()  # until when, and how long that was
         self.suppressed = 0
         """Questions that were not handed on, because others had."""
@@ -96,12 +96,13 @@ class Discovery:
         if target in self._searches or len(self._searches) >= SEEKING_MAX or not self.may_seek(now_ms, target):
             return None
         number = self._rng.getrandbits(8 * NUMBER_BYTES)
-        search = _Search(number, now_ms, now_ms + _patience_ms(slot_ms), fresh, avoided)
-        self._searches[target] = search
+        search = self._searches[target] = _Search(number, now_ms, fresh, avoided)
+        self._timers.set(("search", target), now_ms + _patience_ms(slot_ms))
         return self._ask(target, search)
 
     def on_found(self, target: bytes) -> None:
         self._searches.pop(target, None)
+        self._timers.set(("search", target), None)
         self._failed.pop(target, None)
 
     def fail(self, now_ms: float, target: bytes) -> None:
@@ -138,16 +139,19 @@ class Discovery:
             wait_ms = slot_ms * (self._rng.uniform(0.2, SLOTS / 2) + len(on.hops) + SLOTS * late)
         elif not self._hands_on or not ask.left:
             seen.done = True
-        seen.due_ms = now_ms + wait_ms
+        if not seen.done:
+            self._timers.set(("turn", *key), now_ms + wait_ms)
         if len(self._seen) > SEEN_MAX:
-            self._seen.popitem(last=False)
+            self._timers.set(("turn", *self._seen.popitem(last=False)[0]), None)
         return True
 
     def on_answer_heard(self, answer: Answer) -> None:
         """Somebody's, to whomever: the question need not be handed on, nor answered once more."""
-        seen = self._seen.get((answer.source, answer.number))
+        key = answer.source, answer.number
+        seen = self._seen.get(key)
         if seen is not None and seen.best.target != self.own:
             seen.done = True
+            self._timers.set(("turn", *key), None)
 
     def may_pass(self, answer: Answer) -> bool:
         """Of a question that came by here, the first answer, and later ones that tell of a better way."""
@@ -164,35 +168,41 @@ class Discovery:
 
     @property
     def due_ms(self) -> float:
-        waits = [search.due_ms for search in self._searches.values()]
-        return min([*waits, *(seen.due_ms for seen in self._seen.values() if not seen.done)], default=math.inf)
+        due_ms = self._timers.deadline_ms
+        return math.inf if due_ms is None else due_ms
 
     def take_due(self, now_ms: float, slot_ms: float) -> tuple[list[Due], list[bytes]]:
         """What is to be said now, and the targets that nobody has found."""
         said, lost = list[Due](), list[bytes]()
-        for target, search in list(self._searches.items()):
-            if search.due_ms > now_ms:
-                continue
-            if search.tries >= TRIES_MAX and search.began_ms + SEARCH_MS_MIN <= now_ms:
-                del self._searches[target]
-                self.fail(now_ms, target)
-                lost.append(target)
-                continue
-            search.tries += 1
-            search.fresh = search.tries >= TRIES_MAX or search.fresh
-            search.number = self._rng.getrandbits(8 * NUMBER_BYTES)
-            search.due_ms = now_ms + _patience_ms(slot_ms * min(search.tries, TRIES_MAX))
-            said.append(Due(self._ask(target, search)))
-        for seen in self._seen.values():
-            if not seen.done and seen.due_ms <= now_ms:
-                seen.done = True
-                if (due := self._turn(seen)) is not None:
-                    said.append(due)
+        for timer in self._timers.take_due(now_ms):
+            match timer:
+                case ("search", bytes() as target):
+                    due = self._next_try(now_ms, target, slot_ms)
+                    lost += [] if due else [target]
+                case (_, bytes() as source, int() as number):
+                    due = self._turn(self._seen[source, number])
+                case _:
+                    raise AssertionError(timer)
+            said += [due] if due else []
         return said, lost
 
     # ---- inside
 
+    def _next_try(self, now_ms: float, target: bytes, slot_ms: float) -> Due | None:
+        """None after the last one."""
+        search = self._searches[target]
+        if search.tries >= TRIES_MAX and search.began_ms + SEARCH_MS_MIN <= now_ms:
+            del self._searches[target]
+            self.fail(now_ms, target)
+            return None
+        search.tries += 1
+        search.fresh = search.tries >= TRIES_MAX or search.fresh
+        search.number = self._rng.getrandbits(8 * NUMBER_BYTES)
+        self._timers.set(("search", target), now_ms + _patience_ms(slot_ms * min(search.tries, TRIES_MAX)))
+        return Due(self._ask(target, search))
+
     def _turn(self, seen: _Seen) -> Due | None:
+        seen.done = True
         ask, own = seen.best, hop_of(self.own)
         if seen.answers is not None:
             hops = (*ask.hops, *seen.answers.hops)
