@@ -153,15 +153,19 @@ class LocalMesh:
     def founder(self) -> LocalNode:
         return next(iter(self.nodes.values()))
 
-    def start(self, at_once: int | None = None) -> None:
-        """Founds the mesh, runs the founder, lets the others join, so many `at_once` (None: all), and waits until each
-        answers. They found and join in this very process; what a node needs for that, it would import for each."""
+    def found(self) -> None:
+        """Founds the mesh, in this very process, and runs the founder until it answers."""
         from offgrid_node.founding import found
 
         first = self.founder
         found(first.folder, self.name, first.name, first.roles, first.settings)
         first.run("run")
         first.wait_ready()
+
+    def start(self, at_once: int | None = None) -> None:
+        """Founds it, lets the others join, so many `at_once` (None: all), and waits until each answers. They join in
+        this very process as well; what a node needs for that, it would import for each."""
+        self.found()
         others = list(self.nodes.values())[1:]
         step = at_once or max(1, len(others))
         for some in (others[at : at + step] for at in range(0, len(others), step)):

@@ -1,9 +1,13 @@
-"""Real nodes with emulated radios between them and no IP: a job, an object and a payment, over LoRa and over BLE."""
+"""Real nodes with emulated radios between them and no IP: one joins; a job, an object, a payment; over LoRa and BLE."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 
 import pytest
 from live import COMPLETED, eventually, log_of, offgrid
@@ -11,27 +15,48 @@ from live import COMPLETED, eventually, log_of, offgrid
 from offgrid.client import payloads
 from offgrid.v1 import ledger_pb2
 from offgrid_node.executors import programs
+from offgrid_tools.namespaces import IP
 from offgrid_tools.radio_town import RadioTown
 
 FINAL = ledger_pb2.TX_STATE_FINAL
 SPEED = "speed=4"  # of the LoRa channel's time
 
 
+@pytest.fixture(scope="module")
+def towns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Callable[[], RadioTown]]]:
+    """By medium, each once it has started; both start at once, since most of that is waiting."""
+    options = {"lora": [SPEED], "ble": []}
+    with ExitStack() as stack, ThreadPoolExecutor(len(options)) as pool:
+        towns = {
+            medium: stack.enter_context(RadioTown(tmp_path_factory.mktemp(medium), medium, *given))
+            for medium, given in options.items()
+        }
+        starting = {medium: pool.submit(town.start) for medium, town in towns.items()}
+        yield {medium: partial(_started, starting[medium], town) for medium, town in towns.items()}
+
+
+def _started(starting: Future[None], town: RadioTown) -> RadioTown:
+    starting.result()
+    return town
+
+
 @pytest.fixture(scope="module", params=["lora", "ble"])
-def town(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RadioTown]:
-    medium: str = request.param
-    folder = tmp_path_factory.mktemp(medium)
-    with RadioTown(folder, medium, *([SPEED] if medium == "lora" else [])) as town:
-        town.start()
-        yield town
-        for node in town.mesh.nodes.values():
-            log_of(node)
+def town(request: pytest.FixtureRequest, towns: Mapping[str, Callable[[], RadioTown]]) -> Iterator[RadioTown]:
+    town = towns[request.param]()
+    yield town
+    for node in town.mesh.nodes.values():
+        log_of(node)
 
 
-def test_no_road_but_the_radio_leads_from_one_to_the_other(town: RadioTown) -> None:
+def test_it_has_joined_though_no_road_but_the_radio_leads_from_one_to_the_other(town: RadioTown) -> None:
     with town.hut.client() as hut:
         mill = next(peer for peer in hut.mesh.peers() if peer.member.node_id == town.mill.node_id)
+        assert "@" not in hut.mesh.invite().token  # it names no address
     assert list(mill.addresses) == ["192.0.2.1:7440"]
+    if town.apart:
+        for node in town.mesh.nodes.values():
+            devices = subprocess.run([*node.runner, IP, "-brief", "link"], capture_output=True, text=True, check=True)
+            assert [line.split()[0] for line in devices.stdout.splitlines()] == ["lo"]
 
 
 def test_a_job_is_executed_at_the_other(town: RadioTown) -> None:

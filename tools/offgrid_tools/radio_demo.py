@@ -1,7 +1,8 @@
 """`run.py demo --radio`: two nodes with a LoRa channel between them and nothing else, in real time.
 
-A job, an object and a payment pass, and then nothing is asked for; of each the demo says what went over the air. The
-radios are emulated RNodes: airtime, half duplex, medium access and the duty cycle are those of EU868 at SF7.
+One joins over the air, a job, an object and a payment pass, and then nothing is asked for; of each the demo says what
+went over the air. The radios are emulated RNodes: airtime, half duplex, medium access and the duty cycle are those of
+EU868 at SF7.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ class RadioStory:
     def tell(self) -> bool:
         """Whether all went as it should. Raises what the client raises, and Unavailable."""
         show, town = self._show, self._town
-        show.title(
-            "two nodes, a radio each: hut (core, broker) and mill (core, host); no IP leads from one to the other"
-        )
-        with self._chapter("meeting"):
+        apart = "each in a network of its own" if town.apart else "no IP leads from one to the other"
+        show.title(f"two nodes, a radio each: hut (core, broker) and mill (core, host); {apart}")
+        show.line("    mill joins over the air, by the token that hut's owner reads out")
+        with self._chapter("joining, and meeting"):
             town.start()
         with town.hut.client(timeout_s=120) as hut, town.mill.client(timeout_s=120) as mill:
             done = [self._job(hut), self._object(hut), self._payment(hut, mill)]

@@ -324,6 +324,7 @@ def test_a_closed_link_neither_sends_nor_calls_back() -> None:
         ("ble:bluez:0", "ble:hci-socket:0"),
         ("ble:hci-socket:hci0", "ble:hci-socket:0"),
         ("ble:tcp-client:127.0.0.1", "ble:tcp-client:127.0.0.1:6402"),
+        ("ble:unix-client:", "ble:unix-client:/run/hci.sock"),
         ("ble:usb:0?links=9", "from 1 to 8"),
         ("ble:usb:0?channel=l2cap", "auto, gatt"),
         ("ble:usb:0?chanel=gatt", "did you mean 'channel'"),

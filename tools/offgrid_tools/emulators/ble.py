@@ -1,7 +1,10 @@
-"""Virtual Bluetooth controllers for other processes: `python -m offgrid_tools.emulators ble PORT ... [NAME=VALUE ...]`.
+"""Virtual Bluetooth controllers for other processes:
 
-Each PORT (0: any) is one controller, for whoever connects to it: "ble:tcp-client:127.0.0.1:PORT". All are in reach of
-each other. It prints "ready PORT ..." and then takes commands, one a line, until its input ends:
+    python -m offgrid_tools.emulators ble PLACE ... [NAME=VALUE ...]
+
+Each PLACE is one controller, for whoever connects to it: a port (0: any), "ble:tcp-client:127.0.0.1:PORT", or the path
+of a unix socket, "ble:unix-client:PATH". All are in reach of each other. It prints "ready PLACE ..." and then takes
+commands, one a line, until its input ends:
 
     drop A B          the connection of controllers A and B (0, 1, ...) breaks
     cut A B MS        they are out of reach of each other
@@ -84,12 +87,12 @@ class Seat:
         self._air.remove_controller(self.controller)
 
 
-def parse(arguments: Sequence[str]) -> tuple[list[int], AirSettings]:
-    """Ports and settings; raises ValueError with what is allowed."""
-    ports = [int(word) for word in arguments if word.isdecimal()]
-    options = dict(word.split("=", 1) for word in arguments if "=" in word)
-    if not ports or len(ports) + len(options) != len(arguments):
-        raise ValueError(f"usage: ble PORT ... [{OPTIONS}]")
+def parse(arguments: Sequence[str]) -> tuple[list[str], AirSettings]:
+    """Ports and paths, and settings; raises ValueError with what is allowed."""
+    places = [word for word in arguments if word.isdecimal() or "/" in word]
+    options = dict(word.split("=", 1) for word in arguments if "=" in word and "/" not in word)
+    if not places or len(places) + len(options) != len(arguments):
+        raise ValueError(f"usage: ble PORT|/PATH ... [{OPTIONS}]")
     try:
         settings = AirSettings(
             paced=options.pop("paced", "1") != "0",
@@ -103,7 +106,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[int], AirSettings]:
         raise ValueError(f"{error}: allowed: {OPTIONS}") from error
     if options or not (0 <= settings.loss <= 0.9 and 27 <= settings.octets <= 251 and 1 <= settings.buffers <= 64):
         raise ValueError(f"allowed: {OPTIONS}")
-    return ports, settings
+    return places, settings
 
 
 def obey(line: str, air: Air, seats: Sequence[Seat]) -> None:
@@ -126,17 +129,26 @@ def obey(line: str, air: Air, seats: Sequence[Seat]) -> None:
         raise ValueError(verb)
 
 
-async def serve(ports: Sequence[int], settings: AirSettings) -> None:
+async def listen(place: str, seat: Seat) -> asyncio.Server:
+    """At that port of the loopback, or on that unix socket."""
+    loop = asyncio.get_running_loop()
+    if sys.platform == "win32" or place.isdecimal():
+        return await loop.create_server(lambda: Socket(seat), "127.0.0.1", int(place))
+    return await loop.create_unix_server(lambda: Socket(seat), place)
+
+
+def name_of(server: asyncio.Server) -> str:
+    where = server.sockets[0].getsockname()
+    return where if isinstance(where, str) else str(where[1])
+
+
+async def serve(places: Sequence[str], settings: AirSettings) -> None:
     """Until the input ends."""
     loop = asyncio.get_running_loop()
     air = Air(settings)
-    seats = [Seat(air, number) for number in range(len(ports))]
-    servers = [
-        await loop.create_server(lambda seat=seat: Socket(seat), "127.0.0.1", port)  # type: ignore[misc]
-        for seat, port in zip(seats, ports, strict=True)
-    ]
-    bound = [server.sockets[0].getsockname()[1] for server in servers]
-    sys.stdout.write("ready " + " ".join(map(str, bound)) + "\n")
+    seats = [Seat(air, number) for number in range(len(places))]
+    servers = [await listen(place, seat) for seat, place in zip(seats, places, strict=True)]
+    sys.stdout.write("ready " + " ".join(map(name_of, servers)) + "\n")
     sys.stdout.flush()
     over = asyncio.Event()
 
@@ -160,9 +172,9 @@ def main(arguments: Sequence[str]) -> int:
     """Serves until its input ends."""
     logging.getLogger("bumble").setLevel(logging.CRITICAL)  # hosts' oddities are what it is for
     try:
-        ports, settings = parse(arguments)
+        places, settings = parse(arguments)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    asyncio.run(serve(ports, settings))
+    asyncio.run(serve(places, settings))
     return 0

@@ -46,6 +46,7 @@ CONTROLLERS = {
     "hci-socket": ("0", re.compile(r"\d{1,3}")),
     "serial": ("/dev/ttyACM0", re.compile(r".+")),
     "tcp-client": ("127.0.0.1:6402", re.compile(r".+:\d{1,5}")),
+    "unix-client": ("/run/hci.sock", re.compile(r".+")),
 }  # an example, and what there may be
 CHANNELS = ("auto", "gatt")
 
