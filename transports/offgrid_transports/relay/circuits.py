@@ -16,9 +16,12 @@ from offgrid_transports.path import Path
 from offgrid_transports.relay.arrivals import Arrivals
 from offgrid_transports.relay.custody import Custody
 from offgrid_transports.relay.metric import Metric
+from offgrid_transports.session import ASKS, FRAME_TYPE, MORE, POLL_FRAMES
+from offgrid_transports.transport import Priority
 
 CIRCUITS_MAX = 1024
 OF_ONE_MAX = 128  # that come from one neighbour
+SHORT_FRAME_BYTES = 48  # an acknowledgement, a question, a small answer
 IDLE_MS = 3 * 3_600_000.0
 
 
@@ -32,8 +35,28 @@ class Way:
     path: Path | None = None
     out: int | None = None
     last: bool = False
+    priority: Priority = Priority.JOB  # of what left last
+    ending: int = 0  # frames to come that end a burst
+    ends_as: Priority = Priority.JOB  # as urgent as the burst
     arrivals: Arrivals = field(default_factory=Arrivals)
     custody: Custody = field(default_factory=Custody)
+
+    def urgency(self, frame: bytes) -> Priority:
+        """Of one that is handed on, by what a relay can see of it. What is said in many frames is bulk, and what is as
+        short as an acknowledgement holds nothing up, but that which ends a burst is as urgent as the rest of it."""
+        if frame[0] & 0xF0 != FRAME_TYPE:
+            return Priority.CONTROL
+        if not frame[0] & MORE and self.ending:
+            self.ending -= 1
+            return self.ends_as
+        if frame[0] & MORE:
+            self.ending, self.ends_as = POLL_FRAMES, Priority.BULK
+            return Priority.BULK
+        if len(frame) <= SHORT_FRAME_BYTES:
+            return Priority.CONTROL
+        if frame[0] & ASKS:
+            self.ending, self.ends_as = POLL_FRAMES - 1, Priority.JOB
+        return Priority.JOB
 
 
 @dataclass(slots=True, eq=False)

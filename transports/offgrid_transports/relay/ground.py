@@ -9,6 +9,7 @@ from random import Random
 
 from offgrid_transports.beacons import tag_of
 from offgrid_transports.path import Path
+from offgrid_transports.relay.circuits import Circuit, Way
 from offgrid_transports.relay.frames import NAME_BYTES, Said, hop_of, write
 from offgrid_transports.relay.link import RelayLink
 from offgrid_transports.relay.metric import Metric, metric_of
@@ -50,6 +51,12 @@ class Ground:
     @property
     def slot_ms(self) -> float:
         return max((link.slot_ms for link in self.up), default=1.0)
+
+    def hop_before(self, circuit: Circuit, way: Way) -> bytes:
+        """Who sends frames of that way to here."""
+        places = (hop_of(circuit.source), *circuit.hops, hop_of(circuit.target))
+        place = places.index(self.hop)
+        return places[place - 1 if way is circuit.forth else place + 1]
 
     def set(self, key: object, due_ms: float) -> None:
         self.timers.set(key, None if due_ms == math.inf else math.ceil(due_ms))

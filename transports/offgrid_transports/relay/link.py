@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter
+from collections.abc import Callable, Hashable
 
 from offgrid_transports.path import DOWN_MS
 from offgrid_transports.relay.budget import DEPTH_FRAMES, Budget
 from offgrid_transports.relay.frames import NAME_BYTES
+from offgrid_transports.relay.queueing import Queue, Queued
+from offgrid_transports.spending import Spending
 from offgrid_transports.transport import BROADCAST, Priority, Transport
 
-QUEUE_MAX = 64  # frames that wait for room on the link
 DELAY_MS_MAX = 30_000.0  # that a question waits for its share of the link's time
 ASK_BYTES = 16 + 4 * NAME_BYTES  # a question with some hops in it
 SLOT_MS_MIN = 2.0
+WAYS = "ways"  # for whom time is counted that goes to words about ways
 
 
 class RelayLink:
     """`place` tells it from the node's other ones."""
 
-    def __init__(self, transport: Transport, place: int, now_ms: float, counts: Counter[str]) -> None:
+    def __init__(self, transport: Transport, place: int, now_ms: Callable[[], float], counts: Counter[str]) -> None:
         self.transport, self.place, self._counts = transport, place, counts
-        self._queue: deque[tuple[str, bytes, Priority]] = deque()
-        self._budget = Budget(now_ms)
+        self.spending = Spending()
+        """For whom the link's time went to frames of relays."""
+        self._now_ms, self._queue, self._owes_turn = now_ms, Queue(), False
+        self._budget = Budget(now_ms())
 
     @property
     def slot_ms(self) -> float:
@@ -33,26 +38,38 @@ class RelayLink:
     def sent_ms(self, length: int, priority: Priority) -> float:
         """In how long a frame handed over now will have left."""
         wait_ms = self.transport.wait_ms(length, priority)
-        queued_ms = sum(self.transport.airtime_ms(len(frame)) for _, frame, _ in self._queue)
+        ahead = (each for each in self._queue.frames() if each.priority <= priority)
+        queued_ms = sum(self.transport.airtime_ms(len(each.frame)) for each in ahead)
         return (wait_ms if wait_ms < math.inf else DOWN_MS) + queued_ms + self.transport.airtime_ms(length)
 
-    def send(self, address: str, frame: bytes, priority: Priority) -> bool:
-        """False where it was dropped. What is too long for the link is dropped as well."""
-        if not self._queue and self._send(address, frame, priority):
+    def send(self, address: str, frame: bytes, priority: Priority, who: str, flow: Hashable) -> bool:
+        """`who` has its time counted; frames of a `flow` keep their order. False where it was dropped. What is too long
+        for the link is dropped as well."""
+        queued = Queued(flow, address, frame, priority, who)
+        if not len(self._queue) and self._send(queued):
             return True
-        if len(self._queue) >= QUEUE_MAX or not self.transport.up:
+        if not self.transport.up:
             self._counts["relay_queue_full"] += 1
             return False
-        self._queue.append((address, frame, priority))
-        return True
+        before = len(self._queue)
+        taken = self._queue.add(queued)
+        self._counts["relay_queue_full"] += len(self._queue) == before
+        return taken
 
     @property
     def full(self) -> bool:
-        return bool(self._queue)
+        return bool(len(self._queue))
+
+    def goes_first(self) -> bool:
+        """What waits here takes the room that there is now before what this node has to say itself: each in turn, and
+        what is urgent always."""
+        first = self._queue.first()
+        self._owes_turn = not self._owes_turn
+        return first is not None and (self._owes_turn or first.priority <= Priority.PAYMENT)
 
     def on_room(self) -> None:
-        while self._queue and self._send(*self._queue[0]):
-            self._queue.popleft()
+        while (first := self._queue.first()) is not None and self._send(first):
+            self._queue.sent(first)
 
     def clear(self) -> None:
         self._queue.clear()
@@ -73,11 +90,15 @@ class RelayLink:
         self._budget.spend(now_ms, air_ms)
         self._counts["control_frames"] += 1
         self._counts["control_air_us"] += round(air_ms * 1000)
-        self.send(BROADCAST if transport.shared else address, frame, Priority.CONTROL)
+        self.send(BROADCAST if transport.shared else address, frame, Priority.CONTROL, WAYS, frame)
 
-    def _send(self, address: str, frame: bytes, priority: Priority) -> bool:
+    def _send(self, queued: Queued) -> bool:
         try:
-            return self.transport.send(address, frame, priority)
+            sent = self.transport.send(queued.address, queued.frame, queued.priority)
         except ValueError:
             self._counts["relay_too_long"] += 1
             return True
+        if sent:
+            air_ms = self.transport.airtime_ms(len(queued.frame))
+            self.spending.add(self._now_ms(), queued.who, queued.priority, air_ms)
+        return sent

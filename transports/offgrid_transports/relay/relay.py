@@ -36,6 +36,7 @@ from offgrid_transports.relay.opening import Opening
 from offgrid_transports.relay.seeking import Seeking
 from offgrid_transports.relay.switch import Switch
 from offgrid_transports.session import FRAME_TYPE, HEAD_BYTES
+from offgrid_transports.spending import Spending
 from offgrid_transports.transport import Schedule, Transport
 
 UNKNOWN_MS = 1_000.0  # at most that often is somebody told that a label means nothing here
@@ -79,7 +80,7 @@ class Relay:
     def attach(self, transport: Transport, price: float | None = None) -> None:
         """A link, for the endpoint, as that has it, and for others."""
         self._endpoint.attach(transport, price)
-        link = RelayLink(transport, len(self._ground.links), self._now_ms(), self.counts)
+        link = RelayLink(transport, len(self._ground.links), self._now_ms, self.counts)
         self._ground.links.append(link)
         on_frame, on_room, on_change = transport.on_frame, transport.on_room, transport.on_change
 
@@ -89,8 +90,8 @@ class Relay:
             self._arm()
 
         def room() -> None:
-            link.on_room()
-            on_room()
+            for give in (link.on_room, on_room) if link.goes_first() else (on_room, link.on_room):
+                give()
             self._ends.on_room()
             self._arm()
 
@@ -118,6 +119,11 @@ class Relay:
     def hops_to(self, public: bytes) -> tuple[bytes, ...] | None:
         """The hops between on the way that is known, None for none."""
         return self._ground.hops_to(name_of(public))
+
+    def spending(self, transport: Transport) -> Spending:
+        """Who uses that link's time over this node: what is sent over others by the beginning of the tag of whom it is
+        for, in hexadecimal digits; what is handed on by RELAYED_FOR and the hop that it came from."""
+        return self._ground.link(transport).spending
 
     def close(self) -> None:
         self._closed = True
@@ -147,7 +153,7 @@ class Relay:
         found = self._circuits.by_label(label)
         if found is not None and found[1].before == path:
             self._opening.on_used(*found)
-            self._ground.neighbours.on_heard(self._now_ms(), self._hop_before(*found), path)
+            self._ground.neighbours.on_heard(self._now_ms(), self._ground.hop_before(*found), path)
             self._switch.on_frame(*found, path, frame)
             return True
         if path.shared:
@@ -155,12 +161,6 @@ class Relay:
         elif kind == FRAME_TYPE and not self._endpoint.knows_number(label):
             self._say_unknown(path, label)
         return False
-
-    def _hop_before(self, circuit: Circuit, way: Way) -> bytes:
-        """Who sends frames of that way to here."""
-        places = (hop_of(circuit.source), *circuit.hops, hop_of(circuit.target))
-        place = places.index(self._ground.hop)
-        return places[place - 1 if way is circuit.forth else place + 1]
 
     def _say_unknown(self, path: Path, label: int) -> None:
         now_ms = self._now_ms()
@@ -198,7 +198,7 @@ class Relay:
 
     def _on_no_way(self, circuit: Circuit, way: Way) -> None:
         """Nobody takes this way's frames any more: who sends them is told."""
-        following = self._hop_before(circuit, circuit.other(way))
+        following = self._ground.hop_before(circuit, circuit.other(way))
         if way.path is not None:
             self._ground.neighbours.lost(following, way.path)
         self._ground.routes.forget_over(following)

@@ -27,6 +27,7 @@ SLACK_MS = 30.0
 ACCESSES = 3.0  # a wait for the medium may be near twice what it is as a rule, here and at the next hop
 BACKLOG_MAX = 8  # frames that the next hop is known to have yet to hand on, before an end sends more
 LATE_FRAMES = 2  # that are sent again where an end finds that they are late
+RELAYED_FOR = "relayed for "  # begins the name of whose frames are handed on: its hop follows, in hexadecimal digits
 
 
 class Switch:
@@ -55,8 +56,9 @@ class Switch:
         link = ground.link(way.path.transport)
         frame = frame[:1] + way.out.to_bytes(2) + frame[3:]
         sent_ms = link.sent_ms(len(frame), priority)
-        if not link.send(way.path.address, frame, priority):
+        if not link.send(way.path.address, frame, priority, self._who(circuit, way), way):
             return False
+        way.priority = priority
         self._circuits.use(now_ms, circuit)
         ground.set(("word", circuit), math.inf)  # this is word enough
         asks = bool(frame[0] & ASKS) or frame[0] & 0xF0 == HELLO
@@ -114,7 +116,7 @@ class Switch:
                 self._ground.set(("word", circuit), due_ms)
                 circuit.asked = mark_of(frame)
             self._arrive(circuit, frame)
-        elif not self.carry(circuit, way, frame, Priority.JOB):
+        elif not self.carry(circuit, way, frame, way.urgency(frame)):
             self._ground.counts["relay_dropped"] += 1
         else:
             self._ground.counts["relayed_frames"] += 1
@@ -247,10 +249,16 @@ class Switch:
         link, now_ms = self._ground.link(way.path.transport), self._ground.now_ms()
         for frame in frames:
             self._ground.counts["relay_repeated"] += 1
-            sent_ms = link.sent_ms(len(frame), Priority.JOB)
-            if link.send(way.path.address, frame, Priority.JOB):
+            sent_ms = link.sent_ms(len(frame), way.priority)
+            if link.send(way.path.address, frame, way.priority, self._who(circuit, way), way):
                 way.custody.again(now_ms, frame, sent_ms)
                 self._on_air[end_of(frame)] = circuit, way
+
+    def _who(self, circuit: Circuit, way: Way) -> str:
+        """For whom that way takes a link's time."""
+        if way.label is None:
+            return (circuit.target if way is circuit.forth else circuit.source).hex()
+        return RELAYED_FOR + self._ground.hop_before(circuit, way).hex()
 
     def _wait(self, circuit: Circuit, way: Way) -> None:
         self._ground.set(("custody", circuit, way), way.custody.due_ms)
