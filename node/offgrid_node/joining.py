@@ -7,7 +7,6 @@ it, and the grant is checked from the mesh tag in the token upwards, so whoever 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,10 +26,10 @@ from offgrid_node.keys import (
     seal,
     verify,
 )
-from offgrid_node.protocol.errors import Exhausted, Fault, NotFound, OutcomeUnknown, PeerFault, Unavailable
+from offgrid_node.protocol.errors import Fault, NotFound, PeerFault, Unavailable
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.founding import adopt_grant, held_directory, store_not_empty
-from offgrid_node.protocol.mesh.joining import ask_context, grant_context, join_ask
+from offgrid_node.protocol.mesh.joining import ask_context, grant_context, is_worth_asking_again, join_ask
 from offgrid_node.protocol.mesh.records import open_genesis
 from offgrid_node.protocol.mesh.token import InviteToken
 from offgrid_node.services.status import fault_of
@@ -43,7 +42,6 @@ MESH_UNKNOWN = "unknown"  # in the draft of the config, until the grant says whi
 ATTEMPT_TIMEOUT_S = 5.0
 PAUSE_S = 0.5
 LINKS_AFTER_S = 3.0  # of a token that names addresses
-CROWDED_MS_MAX = 1_000  # a door that says so has too many before it at once; one that says more will not have us
 
 
 def join(
@@ -125,7 +123,8 @@ async def _ask_over_links(
         try:
             response = await asyncio.wait_for(joiner.ask(_request(token, key, name)), timeout_s)
         except TimeoutError:
-            text = f"nobody answered on {', '.join(config.links.open)} within {timeout_s:g} s"
+            last = f" (the last try: {joiner.last.message})" if joiner.last is not None else ""
+            text = f"nobody answered on {', '.join(config.links.open)} within {timeout_s:g} s{last}"
             raise Unavailable(text, reason="NoDoor") from None
     return _grant(token, response, "the door on a link")
 
@@ -152,8 +151,8 @@ async def _ask_until(token: InviteToken, key: NodeKey, name: str, timeout_s: flo
         for address in addresses:
             try:
                 return await _ask(address, token, key, name)
-            except (Unavailable, OutcomeUnknown, Exhausted) as fault:
-                if isinstance(fault, Exhausted) and (fault.retry_ms or math.inf) > CROWDED_MS_MAX:
+            except Fault as fault:
+                if not is_worth_asking_again(fault):
                     raise
                 tried[address] = fault.message
         addresses = [*token.addresses, *await _look_around(token, deadline)]

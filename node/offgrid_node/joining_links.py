@@ -1,4 +1,5 @@
 """Joining over packet links: a machine without IP knocks there until the inviter tells how to say hello, and asks it.
+What gets no answer begins with a knock again.
 
 The links are those that the node will have (`links.open`). Nothing of them outlives the asking but the airtime that was
 used, which is noted where the node will look for it.
@@ -18,6 +19,7 @@ from offgrid.v1 import mesh_pb2
 from offgrid_node.keys import NodeKey, open_sealed
 from offgrid_node.node_links import link_host, wall_ms
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, PeerFault
+from offgrid_node.protocol.mesh.joining import is_worth_asking_again
 from offgrid_node.protocol.mesh.token import InviteToken
 from offgrid_node.services.knocking import open_door
 from offgrid_node.services.packet_links import mark_of, secret_of, static_of
@@ -54,7 +56,10 @@ class LinkJoiner:
         self._token, self._key, self._links, self._folder = token, key, links, folder
         self._transports: list[Transport] = []
         self._endpoint: Endpoint | None = None
+        self._road: PacketRoad | None = None
         self._found: asyncio.Future[tuple[Path, str, bytes]] = asyncio.get_running_loop().create_future()
+        self.last: Fault | None = None
+        """How the last try ended."""
 
     async def __aenter__(self) -> LinkJoiner:
         static = static_of(self._key.exchange_secret())
@@ -76,38 +81,62 @@ class LinkJoiner:
         await self._close()
 
     async def ask(self, request: mesh_pb2.JoinRequest) -> mesh_pb2.JoinResponse:
-        """Knocks until somebody opens, and asks; for ever if nobody does. Raises what the door says."""
+        """Knocks until somebody opens, and asks, again and again until the door has said yes or no; for ever if there
+        is none. Raises what the door says."""
+        while True:
+            outcome = await self._ask_once(*await self._find(), request)
+            if not isinstance(outcome, Fault):
+                await asyncio.sleep(LAST_WORD_S)
+                assert isinstance(outcome, mesh_pb2.JoinResponse)
+                return outcome
+            if not is_worth_asking_again(outcome):
+                await asyncio.sleep(LAST_WORD_S)
+                raise outcome
+            self.last = outcome
+
+    async def _find(self) -> tuple[Path, str, bytes]:
+        """Where somebody opens, which mesh it is, and the key there."""
+        self._found = asyncio.get_running_loop().create_future()
         knocking = [asyncio.create_task(self._knock(transport)) for transport in self._transports]
         try:
-            path, mesh_id, public = await self._found
+            return await self._found
         finally:
             for task in knocking:
                 task.cancel()
             await asyncio.gather(*knocking, return_exceptions=True)
-        own = Own(self._static, secret_of(mesh_id))
-        endpoint = self._endpoint = Endpoint(
-            own,
-            lambda public: None,
-            self._host.now_ms,
-            self._host.schedule,
-            self._host.rng,
-            Stamps(wall_ms, self._host.keep),
-        )
-        endpoint.attach(path.transport)
-        endpoint.introduce(INVITER, public, path)
-        answered: asyncio.Future[Message | Fault] = asyncio.get_running_loop().create_future()
-        PacketRoad(endpoint).call(INVITER, JOIN, request, CALL_MS, answered.set_result)
-        outcome = await answered
-        await asyncio.sleep(LAST_WORD_S)
-        if isinstance(outcome, Fault):
-            raise outcome
-        assert isinstance(outcome, mesh_pb2.JoinResponse)
-        return outcome
 
-    def _listener(self, transport: Transport) -> Callable[[str, bytes], None]:
+    async def _ask_once(
+        self, path: Path, mesh_id: str, public: bytes, request: mesh_pb2.JoinRequest
+    ) -> Message | Fault:
+        if self._endpoint is None or self._road is None:
+            self._endpoint = self._opened(mesh_id)
+            self._road = PacketRoad(self._endpoint)
+        self._endpoint.introduce(INVITER, public, path)
+        answered: asyncio.Future[Message | Fault] = asyncio.get_running_loop().create_future()
+        self._road.call(INVITER, JOIN, request, CALL_MS, answered.set_result)
+        return await answered
+
+    def _opened(self, mesh_id: str) -> Endpoint:
+        """With all the links, behind whose frames doors are still looked for."""
+        host, own = self._host, Own(self._static, secret_of(mesh_id))
+        stamps = Stamps(wall_ms, host.keep)
+        endpoint = Endpoint(own, lambda public: None, host.now_ms, host.schedule, host.rng, stamps)
+        for transport in self._transports:
+            endpoint.attach(transport)
+            transport.on_frame = self._listener(transport, transport.on_frame)
+        return endpoint
+
+    def _listener(
+        self, transport: Transport, others: Callable[[str, bytes], None] = lambda address, frame: None
+    ) -> Callable[[str, bytes], None]:
+        """`others` gets what no door has said."""
+
         def hear(address: str, frame: bytes) -> None:
             sealed = read_door(self._token.invite_id, frame)
-            if sealed is None or self._found.done():
+            if sealed is None:
+                others(address, frame)
+                return
+            if self._found.done():
                 return
             try:
                 mesh_id, public = open_door(self._token.secret, self._token.invite_id, sealed, open_sealed)
@@ -118,7 +147,7 @@ class LinkJoiner:
         return hear
 
     async def _knock(self, transport: Transport) -> None:
-        frame = write_knock(self._token.invite_id)
+        frame = write_knock(self._token.invite_id, self._token.secret)
         while True:
             if transport.up:
                 transport.send(BROADCAST, frame)

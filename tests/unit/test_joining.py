@@ -8,10 +8,10 @@ import grpc
 import pytest
 
 from offgrid.v1 import mesh_pb2
-from offgrid_node.joining import CROWDED_MS_MAX, _ask_until
+from offgrid_node.joining import _ask_until
 from offgrid_node.keys import NodeKey, seal
 from offgrid_node.protocol.errors import Exhausted, Fault
-from offgrid_node.protocol.mesh.joining import grant_context
+from offgrid_node.protocol.mesh.joining import CROWDED_MS_MAX, grant_context
 from offgrid_node.protocol.mesh.token import MESH_TAG_BYTES, InviteToken
 from offgrid_node.services.status import to_rpc_status
 

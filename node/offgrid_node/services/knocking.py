@@ -1,22 +1,36 @@
 """The door on links: who knocks with an invite of this node's is told how to say hello, and then calls Join as anybody
 may. What is told is sealed with the invite's secret, so it says nothing to others who listen.
+
+A knock may be a recording. So answers to one invite's are further apart each time, all of them take a part in
+DOOR_SHARE of a link's time at most, and they leave nothing untouched that is kept for what is more urgent.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from offgrid_node.protocol.errors import PeerFault, PermissionDenied
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, unbase32
 from offgrid_node.services.join import Seal
 from offgrid_transports.endpoint import Endpoint
-from offgrid_transports.knocks import read_knock, write_door
+from offgrid_transports.knocks import is_knock_of, read_knock, write_door
 from offgrid_transports.path import Path
+from offgrid_transports.transport import Priority, Transport
 
 PUBLIC_BYTES = 32
-APART_MS = 2_000  # answers to one invite's knocks
+APART_MS, APART_MS_MAX = 2_000, 128_000  # answers to one invite's knocks
+CALM_MS = 600_000  # without a knock that was answered, after which they begin anew
+DOOR_SHARE = 50
 KNOWN_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    at_ms: float
+    apart_ms: int
 
 
 class Door:
@@ -32,19 +46,29 @@ class Door:
     ) -> None:
         self._endpoint, self._mesh_id, self._public = endpoint, mesh_id, public
         self._secret_of, self._seal = secret_of, seal
-        self._answered_ms: OrderedDict[bytes, float] = OrderedDict()
+        self._answered: OrderedDict[bytes, _Answered] = OrderedDict()
+        self._link_ms: WeakKeyDictionary[Transport, float] = WeakKeyDictionary()  # when it may be used for that again
         endpoint.on_knock = self._on_knock
 
     def _on_knock(self, path: Path, frame: bytes) -> None:
         invite, now_ms = read_knock(frame), self._endpoint.now_ms()
         secret = self._secret_of(invite) if invite is not None else None
-        if invite is None or secret is None or now_ms < self._answered_ms.get(invite, now_ms - APART_MS) + APART_MS:
+        if invite is None or secret is None or not is_knock_of(secret, frame):
             return
-        self._answered_ms[invite] = now_ms
-        if len(self._answered_ms) > KNOWN_MAX:
-            self._answered_ms.popitem(last=False)
+        before, apart_ms = self._answered.get(invite), APART_MS
+        if before is not None and now_ms < before.at_ms + CALM_MS:
+            apart_ms = min(APART_MS_MAX, 2 * before.apart_ms)
+        early = before is not None and now_ms < before.at_ms + before.apart_ms
+        if early or now_ms < self._link_ms.get(path.transport, now_ms):
+            return
+        self._answered.pop(invite, None)
+        self._answered[invite] = _Answered(now_ms, apart_ms)
+        if len(self._answered) > KNOWN_MAX:
+            self._answered.popitem(last=False)
         told = unbase32(self._mesh_id()) + self._public
-        self._endpoint.broadcast(path.transport, write_door(invite, self._seal(secret, door_context(invite), told)))
+        door = write_door(invite, self._seal(secret, door_context(invite), told))
+        self._link_ms[path.transport] = now_ms + DOOR_SHARE * path.transport.airtime_ms(len(door))
+        self._endpoint.spread(path.transport, door, Priority.JOB)
 
 
 def door_context(invite: bytes) -> bytes:

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.effects import Signer, Verifier
-from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.ids import NAME, NAME_RULE
 from offgrid_node.protocol.mesh.held import CheckCertificate
 from offgrid_node.protocol.mesh.records import join_proof_digest
+
+CROWDED_MS_MAX = 1_000  # a door that says so has too many before it at once; one that says more will not have us
+
+
+def is_worth_asking_again(fault: Fault) -> bool:
+    """Whether the same door may have another answer soon; asking twice is safe."""
+    if isinstance(fault, Exhausted):
+        return fault.retry_ms is not None and fault.retry_ms <= CROWDED_MS_MAX
+    return isinstance(fault, Unavailable | OutcomeUnknown)
 
 
 def ask_context(invite_id: bytes) -> bytes:
