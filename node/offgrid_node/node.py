@@ -128,6 +128,10 @@ class Node:
         if meters:
             self.runtime.watch(meters.on_events)
 
+    def asks_quickly(self, node_id: str) -> bool:
+        """Whether a member is asked at once, and for next to nothing."""
+        return self._client.asks_quickly(node_id)
+
     # ---- Outlet
 
     def call(self, call: Call) -> None:

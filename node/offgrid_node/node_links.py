@@ -16,10 +16,10 @@ from offgrid_node.protocol.clock import Clock
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
 from offgrid_node.protocol.mesh.commands import BeaconHeard
 from offgrid_node.protocol.mesh.invites import find_invite
+from offgrid_node.services.beaconing import Heard
 from offgrid_node.services.knocking import Door
 from offgrid_node.services.packet_links import PacketLinks
 from offgrid_node.services.packet_server import PacketServer
-from offgrid_transports.beacons import Beacon
 from offgrid_transports.keep import FolderKeep
 from offgrid_transports.registry import TransportRegistry
 from offgrid_transports.stamps import Stamps
@@ -60,7 +60,7 @@ def link_host(data_dir: Path) -> LinkHost:
 def start_links(config: Config, links: PacketLinks, node: Node, clock: Clock) -> None:
     """Raises FailedPrecondition (reason BadLink) for one that cannot be opened."""
     stamps = Stamps(wall_ms, links.keep)
-    endpoint = links.start(stamps, lambda: told_of(node), lambda peer, beacon: hear(node, peer, beacon))
+    endpoint = links.start(stamps, lambda: told_of(node), lambda peer, heard: hear(node, peer, heard))
     PacketServer(endpoint, node.router, node.member_by_id, clock)
     Door(endpoint, lambda: node.directory.mesh_id, links.public, lambda invite: invited(node, invite), seal)
     try:
@@ -84,11 +84,12 @@ def told_of(node: Node) -> bytes:
         return b""
 
 
-def hear(node: Node, peer: str, beacon: Beacon) -> None:
-    """A member's beacon has come."""
-    told = beacon.told.ljust(INCARNATION_BYTES, b"\0")
+def hear(node: Node, peer: str, heard: Heard) -> None:
+    """A member's beacon has come. Whom a call reaches at once is asked, whatever else is heard of it."""
+    told = heard.told.ljust(INCARNATION_BYTES, b"\0")
     incarnation, digest = int.from_bytes(told[:INCARNATION_BYTES]), told[INCARNATION_BYTES:][:DIGEST_BYTES]
-    node.runtime.deliver("mesh", BeaconHeard(peer, incarnation, beacon.again_s * 1_000, digest))
+    lasts_ms = 0 if node.asks_quickly(peer) else heard.lasts_ms
+    node.runtime.deliver("mesh", BeaconHeard(peer, incarnation, lasts_ms, digest))
 
 
 def link_problems(config: Config) -> tuple[str, ...]:

@@ -3,13 +3,17 @@
 A beacon leaves when a link comes up, when it has other neighbours, soon after somebody new is heard, and now and then:
 on a slow link more seldom, so that this node's take a part in NODE_SHARE of its time at most, and those of all who
 share it one in CHANNEL_SHARE. Each says when the next one is due. One whose time does not lie behind that of the last
-is a recording.
+is a recording. That its node is there is believed for some times as long, where the link is too slow to ask; what it
+says of that is believed as far as such a link makes it likely.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
+from offgrid_node.protocol.mesh.quiet import is_quick
+from offgrid_node.services.packet_road import pace_of
 from offgrid_transports.beacons import AGAIN_S_MAX, BEACON_BYTES_MAX, Beacon, read_beacon, write_beacon
 from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.path import Path
@@ -22,10 +26,19 @@ EARLY = 0.1  # at random up to so much sooner, lest those who once met always sp
 GREETING_AFTER = 0.05  # of the time between two, which has to have passed since the last
 GREETING_FRAMES = 10  # as long as so many take: within that a greeting leaves
 MISSED_MAX = 3  # of somebody's next ones, until it counts among those in reach no longer
+AGAIN_FACTOR = 8  # who hears more others than this node does speaks so much more seldom at most
 NEIGHBOURS_MAX = 4096
 
+
+class Heard(NamedTuple):
+    """A member is there: what is believed of that for `lasts_ms`, and what it tells of itself."""
+
+    lasts_ms: int
+    told: bytes
+
+
 NodeOf = Callable[[bytes], str | None]
-OnHeard = Callable[[str, Path, Beacon], None]
+OnHeard = Callable[[str, Path, Heard], None]
 
 
 class Beaconing:
@@ -107,6 +120,7 @@ class Beaconing:
         near = self._near.setdefault(path.transport, {})
         if node not in near:
             self._greet(path.transport)
+        missed_ms = MISSED_MAX * min(1_000 * beacon.again_s, AGAIN_FACTOR * self.again_ms(path.transport))
         if len(near) < NEIGHBOURS_MAX or node in near:
-            near[node] = self._host.now_ms() + MISSED_MAX * beacon.again_s * 1_000
-        self._on_heard(node, path, beacon)
+            near[node] = self._host.now_ms() + missed_ms
+        self._on_heard(node, path, Heard(0 if is_quick(pace_of(path)) else missed_ms, beacon.told))

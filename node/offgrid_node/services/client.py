@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from offgrid.v1 import links_pb2
 from offgrid_node.protocol.effects import Answered, Call
 from offgrid_node.protocol.errors import (
+    CONNECTION_REFUSED,
     NO_ROAD,
     Fault,
     Internal,
@@ -23,6 +24,8 @@ from offgrid_node.protocol.errors import (
     PeerFault,
     Unavailable,
 )
+from offgrid_node.protocol.mesh.commands import RoadRefused
+from offgrid_node.protocol.mesh.quiet import is_quick
 from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller, Kind
@@ -160,6 +163,12 @@ class Client:
         roads = [road for road in self._roads if road.reaches(node)]
         return self._book.order(node, roads)[0].pace(node) if roads else FREE
 
+    def asks_quickly(self, node: str) -> bool:
+        """There is a connection or session there, by which questions cost next to nothing."""
+        roads = [road for road in self._roads if road.reaches(node)]
+        first = self._book.order(node, roads)[0] if roads else None
+        return first is not None and first.ready(node) and is_quick(first.pace(node))
+
     def _roads_to(self, node: str) -> list[Road]:
         """At least one. Raises NotFound (NotAMember), Unavailable (NoRoad, Reloading)."""
         roads = [road for road in self._roads if road.reaches(node)]
@@ -210,11 +219,18 @@ class Client:
             if not isinstance(outcome, Unavailable | OutcomeUnknown) or outcome.reason not in OF_ROADS:
                 done(outcome)
             elif others and left_ms > 0:
+                if outcome.reason == CONNECTION_REFUSED:
+                    self._tell_refused(node)
                 self._attempt(others, node, method, request, left_ms, done, _graver(before, outcome))
             else:
                 done(_graver(before, outcome))
 
         road.call(node, method, request, mine_ms, ended)
+
+    def _tell_refused(self, node: str) -> None:
+        """While the next road is asked, which may be a slow one."""
+        if self._runtime is not None:
+            self._runtime.deliver("mesh", RoadRefused(node))
 
     def _checked(self, call: Call, outcome: Message | Fault) -> object | Fault:
         if isinstance(outcome, Fault):
@@ -244,5 +260,10 @@ class Client:
 
 
 def _graver(before: Fault | None, fault: Fault) -> Fault:
-    """Of two ends of one call: unknown is graver than surely not carried out; else the first one's says more."""
-    return fault if before is None or isinstance(fault, OutcomeUnknown) else before
+    """Of two ends of one call: unknown is graver than surely not carried out; else the first one's says more. That
+    nobody listens there is said in any case."""
+    if before is None:
+        return fault
+    graver, refused = fault if isinstance(fault, OutcomeUnknown) else before, CONNECTION_REFUSED
+    unknown = isinstance(graver, OutcomeUnknown) and refused in (before.reason, fault.reason)
+    return OutcomeUnknown(graver.message, reason=refused) if unknown else graver

@@ -20,10 +20,10 @@ from nacl.exceptions import RuntimeError as SodiumError
 
 from offgrid_node.protocol.errors import NO_ROAD, Unavailable
 from offgrid_node.protocol.pace import FREE, Pace
-from offgrid_node.services.beaconing import Beaconing
+from offgrid_node.services.beaconing import Beaconing, Heard
 from offgrid_node.services.client import Done
 from offgrid_node.services.packet_road import PacketRoad, pace_of
-from offgrid_transports.beacons import Beacon, tag_of
+from offgrid_transports.beacons import tag_of
 from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.handshake import Own
 from offgrid_transports.keep import Keep
@@ -81,7 +81,7 @@ class PacketLinks:
         self,
         stamp: Callable[[], int],
         told: Callable[[], bytes] = bytes,
-        on_heard: Callable[[str, Beacon], None] = lambda node, beacon: None,
+        on_heard: Callable[[str, Heard], None] = lambda node, heard: None,
     ) -> Endpoint:
         """Once the mesh's members are known. `stamp` is a time in milliseconds that only rises, `told` what beacons say
         of this node, TOLD_BYTES_MAX at most; `on_heard` gets what a member's says."""
@@ -251,12 +251,12 @@ class PacketLinks:
         node = self._tags.get(tag)
         return node if node != self._node_id else None
 
-    def _on_heard(self, node: str, path: Path, beacon: Beacon) -> None:
+    def _on_heard(self, node: str, path: Path, heard: Heard) -> None:
         endpoint = self._endpoint
         if endpoint is None:
             return
         endpoint.learn(node, self._publics[node], path)
-        self._tell_of(node, beacon)
+        self._tell_of(node, heard)
 
 
 def static_of(secret: bytes) -> X25519PrivateKey:

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.message import Message
 
 from offgrid.v1 import mesh_pb2, objects_pb2
-from offgrid_node.protocol.errors import Fault, OutcomeUnknown, PermissionDenied, Unavailable
+from offgrid_node.protocol.errors import CONNECTION_REFUSED, Fault, OutcomeUnknown, PermissionDenied, Unavailable
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.services.client import Client, Done
@@ -249,6 +249,24 @@ def test_of_two_ends_the_graver_is_told_and_else_the_first() -> None:
     assert World(GONE, other).ask() is GONE
     assert World(unknown, other).ask() is unknown
     assert World(GONE, unknown).ask() is unknown
+
+
+def test_that_nobody_listens_there_is_said_though_a_slow_road_leaves_it_unknown() -> None:
+    refused, late = Unavailable("nobody listens", reason=CONNECTION_REFUSED), OutcomeUnknown("late", reason="NoAnswer")
+    for end in (World(refused, late).ask(), World(late, refused).ask()):
+        assert isinstance(end, OutcomeUnknown), "it may have been carried out"
+        assert end.reason == CONNECTION_REFUSED
+
+
+def test_a_node_is_asked_quickly_where_its_first_road_has_a_connection_and_is_no_slow_one() -> None:
+    world = World(GONE)
+    client = world._client
+    assert not client.asks_quickly("node")
+    world.first.is_ready = True
+    assert client.asks_quickly("node")
+    world.first.paced = Pace(byte_us=1_500)
+    assert not client.asks_quickly("node")
+    assert not Client("me", [], no_members, RoadBook(lambda: 0)).asks_quickly("node")
 
 
 @pytest.mark.parametrize(

@@ -73,13 +73,20 @@ class RoadLost:
 
 
 @dataclass(frozen=True, slots=True)
+class RoadRefused:
+    """A member's machine says that nobody listens there; a slow road is asked still."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class BeaconHeard:
-    """A member says on a packet link that it lives: in which incarnation, in how long again, and what the first bytes
-    of its directory's digest are."""
+    """A member says on a packet link that it is there, which is believed for `lasts_ms`; with its incarnation and the
+    first bytes of its directory's digest. Whoever knows the mesh may have made it up."""
 
     node_id: str
     incarnation: int
-    again_ms: int
+    lasts_ms: int
     digest: bytes
 
 

@@ -92,7 +92,15 @@ class LivenessCalls:
         if self._swim.liveness(target) not in WATCHED:
             return []
         self._prober.road_lost(target)
+        self._swim.road_lost(target)
         return self._probe(target, digest, now)
+
+    def road_refused(self, target: str, now: Now) -> None:
+        """Nobody listens where it was reached, and a slow road has still to answer. Where the connection there has only
+        just ended its process is gone; else the address may be one of before, and the slow road has the last word."""
+        if self._prober.is_looking(target):
+            self._prober.known(target)
+            self._swim.silent(target, now.mono_ms, refused=True)
 
     def asked_ping(self, caller: str, request: mesh_pb2.PingRequest, digest: bytes, now: Now) -> mesh_pb2.PingResponse:
         """A member probes us, which shows that it lives itself."""

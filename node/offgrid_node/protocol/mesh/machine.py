@@ -37,6 +37,7 @@ from offgrid_node.protocol.mesh.commands import (
     CreateInvite,
     RemoveMember,
     RoadLost,
+    RoadRefused,
     RotateWrappingKey,
     TellOfAlert,
 )
@@ -140,10 +141,13 @@ class MeshMachine:
                     effects.append(self._reach(item))
                 case AddressSeen(node_id, address) if is_address(address):
                     self.directory.add_hint(node_id, address)
-                case BeaconHeard(node_id, incarnation, again_ms, digest) if not self.removed:
-                    effects += self._on_beacon(node_id, incarnation, again_ms, digest, now)
+                case BeaconHeard() if not self.removed and self.directory.is_member(item.node_id):
+                    self._swim.on_beacon(item.node_id, item.incarnation, item.lasts_ms, now.mono_ms)
+                    effects += self._spreader.digest_seen(item.node_id, item.digest, now)
                 case RoadLost(node_id) if not self.removed and self.directory.is_member(node_id):
                     effects += self._liveness.road_lost(node_id, self.directory.digest(), now)
+                case RoadRefused(node_id) if not self.removed:
+                    self._liveness.road_refused(node_id, now)
         if not self.removed and self._liveness.deadline_ms() <= now.mono_ms:
             effects += self._liveness.tick(self.directory.digest(), now, rng) + self._spreader.tick()
         return effects + self._settle(now, rng)
@@ -199,12 +203,6 @@ class MeshMachine:
         event.node_started.version, event.node_started.incarnation = self._settings.version, self._swim.incarnation
         keys = [news for node_id in self.directory.all_ids() for news in self._tell_ledger(node_id)]
         return [Put("meta", BOOT_KEY, self._boot.to_bytes(BOOT_BYTES, "big")), Record(event), *keys]
-
-    def _on_beacon(self, node_id: str, incarnation: int, again_ms: int, digest: bytes, now: Now) -> list[Effect]:
-        if not self.directory.is_member(node_id):
-            return []
-        self._swim.on_beacon(node_id, incarnation, again_ms, now.mono_ms)
-        return self._spreader.digest_seen(node_id, digest, now)
 
     def _reach(self, change: AddressesChanged) -> Put:
         self._addresses = tuple(filter(is_address, change.addresses))[:ADDRESSES_MAX]

@@ -46,6 +46,10 @@ class Prober:
         """The connection to it has broken: until somebody knows more it is looked at again."""
         self._looks[target] = LOOKS
 
+    def is_looking(self, target: str) -> bool:
+        """Its connection has broken, and nobody knows more."""
+        return target in self._looks
+
     def look_now(self, target: str, now_ms: int) -> None:
         """There is other reason to look."""
         if target not in self._looks:

@@ -10,7 +10,7 @@ heard is welcomed with the names of all who are (memberlist's push-pull): what w
 again. Of whom it is told that they live while it holds them dead, it asks first. Who is slow itself is slow to judge
 (Lifeguard, Dadgar et al. 2018): a node that was paused gives its suspects that time back, and one whose ticks come late
 lets probes and suspicions take longer, for its peers may well share its machine. Who is reached over slow roads alone
-is not probed while its beacons are heard (quiet.py).
+is not probed while its beacons are heard (quiet.py): these show that it is there, and raise no incarnation.
 """
 
 from __future__ import annotations
@@ -188,12 +188,20 @@ class Swim:
         if peer.liveness != ALIVE or incarnation > peer.incarnation:
             self._set(node_id, peer, ALIVE, incarnation, now_ms)
 
-    def on_beacon(self, node_id: str, incarnation: int, again_ms: int, now_ms: int) -> None:
-        """The node itself says to all who hear it that it lives, and in how long it will say so again."""
+    def on_beacon(self, node_id: str, incarnation: int, lasts_ms: int, now_ms: int) -> None:
+        """The node is there, which is believed for so long. Of which incarnation it is, only so much is believed as of
+        anybody's word, and nothing where one is known; a slow one that tells of another life is asked."""
         peer = self._peers.get(node_id)
-        if peer is not None:
-            self._quiet.on_beacon(node_id, again_ms, now_ms)
-            self.heard(node_id, max(incarnation, peer.incarnation), now_ms)
+        if peer is None or not self._credible(News(node_id, ALIVE, peer.incarnation or incarnation)):
+            return
+        told, known = incarnation >> BOOT_SHIFT, peer.incarnation >> BOOT_SHIFT
+        doubted = bool(told and known) and told != known
+        self._quiet.on_beacon(node_id, lasts_ms, now_ms, doubted=doubted)
+        self.heard(node_id, peer.incarnation or incarnation, now_ms)
+
+    def road_lost(self, node_id: str) -> None:
+        """The open connection to it has ended."""
+        self._quiet.road_lost(node_id)
 
     def silent(self, node_id: str, now_ms: int, *, refused: bool = False) -> None:
         """It answered neither us nor those who asked for us. `refused`: its machine did, and nobody listens there.

@@ -139,6 +139,20 @@ def test_a_suspect_that_is_refused_later_waits_no_longer_than_that() -> None:
     assert town.dead_after_ms() == 100 + INTERVAL_MS // 2
 
 
+def test_whose_connection_ended_and_is_refused_is_gone_though_a_slow_road_has_still_to_answer() -> None:
+    town = Town()
+    town.swim.on_beacon("it", 1 << 20, 60_000, 5)
+    town.lose_road()
+    town.calls.road_refused("it", Now(10, 0))
+    assert 0 <= town.dead_after_ms() <= INTERVAL_MS
+
+
+def test_who_is_refused_though_no_connection_has_ended_may_be_elsewhere_by_now() -> None:
+    town = Town()
+    town.calls.road_refused("it", Now(10, 0))
+    assert town.swim.liveness("it") == ALIVE
+
+
 def test_a_helper_says_that_it_was_refused() -> None:
     town = Town()
     town.calls.asked_ping_via(7, mesh_pb2.PingViaRequest(target="it", timeout_ms=100), b"", Now(10, 0))
