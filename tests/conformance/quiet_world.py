@@ -6,10 +6,11 @@ They are assembled as the daemon's are; an hour at rest takes seconds. What goes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 from google.protobuf.message import Message
@@ -53,6 +54,7 @@ from offgrid_transports.lora.modulation import Modulation
 from offgrid_transports.lora.radio import RadioLink
 from offgrid_transports.lora.regions import Band
 from offgrid_transports.lora.rnode import RNode
+from offgrid_transports.memory import Faults, MemoryNetwork
 from offgrid_transports.transport import LinkHost, Transport
 
 Attach = Callable[[str, LinkHost], Transport]
@@ -81,6 +83,7 @@ class Air:
 
     def __init__(self, loss: float = 0.0) -> None:
         self._loss = loss
+        self.modems: dict[str, RNodeEmulator] = {}
 
     def __call__(self, engine: Engine) -> Attach:
         self._engine = engine
@@ -97,9 +100,23 @@ class Air:
         return (self.channel.counts.airtime_us - self._air_us) / (self._engine.now_us - self._since_us)
 
     def _attach(self, name: str, host: LinkHost) -> Transport:
-        line = VirtualLine(self._engine)
-        line.plug(RNodeEmulator(name, self.channel, lambda data: None, Firmware()))
+        line, modem = VirtualLine(self._engine), RNodeEmulator(name, self.channel, lambda data: None, Firmware())
+        self.modems[name] = modem
+        line.plug(modem)
         return RadioLink(name, line, RNode(SF7), UNBOUND, host)
+
+
+class Cable:
+    """One network of no radio, which loses and doubles frames; `network.cut` says who is out of reach of whom."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+
+    def __call__(self, engine: Engine) -> Attach:
+        self.network = MemoryNetwork(
+            Random(1), lambda delay_ms, fn: engine.after(delay_ms * MS, fn), faults=self._faults
+        )
+        return lambda name, host: self.network.attach(name)
 
 
 class Counting:
@@ -141,15 +158,23 @@ class Counting:
 
 
 class World:
-    """`nodes`: roles by name, the founder first; `attach` opens the one link of each."""
+    """`nodes`: roles by name, the founder first; `attach` opens the one link of each. `prices` are for a million
+    tokens, of hosts that ask more or less than a credit."""
 
-    def __init__(self, nodes: dict[str, Sequence[int]], attach: Callable[[Engine], Attach], seed: int = 7) -> None:
+    def __init__(
+        self,
+        nodes: Mapping[str, Sequence[int]],
+        attach: Callable[[Engine], Attach],
+        seed: int = 7,
+        prices: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self.engine = Engine(seed)
         self.said = Said()
         self.nodes: dict[str, Node] = {}
         self.links: dict[str, PacketLinks] = {}
         self.stores = {name: MemoryStore() for name in nodes}
         self._turning: set[str] = set()
+        self._prices = prices
         self._roles = {name: frozenset(roles) for name, roles in nodes.items()}
         self._found()
         opened = attach(self.engine)
@@ -215,7 +240,13 @@ class World:
                 on_input=lambda: self._poke(name),
                 facts=lambda: NodeFacts("test", 0, "", 0.0, "virtual"),
                 mesh=MeshSettings(self._roles[name], (), (), "test"),
-                jobs=JobsSettings(signer=key, salt=b"", slots=1, price_micro=1_000_000, executors=("process", "wasm")),
+                jobs=JobsSettings(
+                    signer=key,
+                    salt=b"",
+                    slots=1,
+                    price_micro=self._prices.get(name, 1_000_000),
+                    executors=("process", "wasm"),
+                ),
                 objects=ObjectParts(MemoryBlobs(), Bulk(inline), KeyWraps(key, ()), cuts_journal=True),
                 vault=SessionVault(MemorySessionKeys(), rng.randbytes),
                 data_dir=Path(),

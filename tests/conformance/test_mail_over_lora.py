@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from quiet_world import SF7, UNBOUND, Air, World
+from quiet_world import Air, World
 
 from offgrid.v1 import mail_pb2
 from offgrid_node.protocol.events import CORE
-from offgrid_tools.emulators.rnode import Firmware, RNodeEmulator
-from offgrid_tools.emulators.virtual import VirtualLine
-from offgrid_transports.lora.radio import RadioLink
-from offgrid_transports.lora.rnode import RNode
-from offgrid_transports.transport import LinkHost, Transport
 
 THREE = {"anna": (CORE,), "box": (CORE,), "carl": (CORE,)}
 TEXT = b"come over, the mill turns again."
@@ -24,21 +19,14 @@ class Turns(Air):
 
     def __init__(self, loss: float) -> None:
         super().__init__(loss)
-        self._modems: dict[str, RNodeEmulator] = {}
         self._away: set[str] = set()
-
-    def _attach(self, name: str, host: LinkHost) -> Transport:
-        line, modem = VirtualLine(self._engine), RNodeEmulator(name, self.channel, lambda data: None, Firmware())
-        self._modems[name] = modem
-        line.plug(modem)
-        return RadioLink(name, line, RNode(SF7), UNBOUND, host)
 
     def without(self, away: str) -> None:
         """Who is away now, and nobody else."""
         for name in self._away - {away}:
-            self.channel.join(self._modems[name])
+            self.channel.join(self.modems[name])
         if away not in self._away:
-            self.channel.leave(self._modems[away])
+            self.channel.leave(self.modems[away])
         self._away = {away}
 
 
