@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -18,9 +17,8 @@ from typing import Any, TypeVar
 
 from distributed import Client
 
-START_S_MAX = 30.0
-STOP_S_MAX = 5.0
-POLL_S = 0.05
+from offgrid_tools.bench.peers import START_S_MAX, Processes
+
 SETTINGS = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "inf"}
 
 T = TypeVar("T")
@@ -35,23 +33,22 @@ class DaskCluster:
     """One scheduler, one worker, one client. Use it in a `with` block."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self._folder = folder
+        self._processes = Processes(folder)
         self._file = folder / "scheduler.json"
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dask client", daemon=True)
 
     def __enter__(self) -> DaskCluster:
         try:
             self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(self._file))
-            self._wait_for_scheduler()
-            alone = ("--nthreads", "1", "--nworkers", "1", "--no-nanny", "--local-directory", str(self._folder))
+            self._processes.wait("scheduler", self._file.exists)
+            folder = str(self._processes.folder)
+            alone = ("--nthreads", "1", "--nworkers", "1", "--no-nanny", "--local-directory", folder)
             self._start("worker", "--scheduler-file", str(self._file), "--host", "127.0.0.1", *alone)
             self._thread.start()
             self._client = self._await(self._connect())
         except BaseException:
-            self._stop_processes()
+            self._processes.stop()
             raise
         return self
 
@@ -62,11 +59,11 @@ class DaskCluster:
             self._thread.join()
             self._loop.close()
         finally:
-            self._stop_processes()
+            self._processes.stop()
 
     @property
     def pids(self) -> Mapping[str, int]:
-        return {name: process.pid for name, process in self._processes.items()}
+        return self._processes.pids
 
     def run(self, count: int, in_flight: int) -> float:
         """Seconds for `count` jobs, each awaited with its result by one of `in_flight` that start the next."""
@@ -98,32 +95,8 @@ class DaskCluster:
         await self._client.close()
 
     def _start(self, what: str, *arguments: str) -> None:
-        with (self._folder / f"{what}.log").open("wb") as log:
-            self._processes[what] = subprocess.Popen(
-                [sys.executable, "-m", f"distributed.cli.dask_{what}", "--no-dashboard", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **SETTINGS},
-            )
-
-    def _wait_for_scheduler(self) -> None:
-        deadline = time.monotonic() + START_S_MAX
-        while not self._file.exists():
-            if self._processes["scheduler"].poll() is not None or time.monotonic() > deadline:
-                log = (self._folder / "scheduler.log").read_text(errors="replace")
-                raise RuntimeError(f"Dask's scheduler did not start:\n{log[-2000:]}")
-            time.sleep(POLL_S)
+        argv = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--no-dashboard", *arguments]
+        self._processes.start(what, argv, {**os.environ, **SETTINGS})
 
     def _await(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def _stop_processes(self) -> None:
-        for process in self._processes.values():
-            process.terminate()
-        for process in self._processes.values():
-            try:
-                process.wait(STOP_S_MAX)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()

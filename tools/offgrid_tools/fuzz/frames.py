@@ -51,7 +51,7 @@ def public_of(name: str) -> bytes:
     return key_of(name).public_key().public_bytes_raw()
 
 
-def write(record: Record) -> bytes:
+def write_record(record: Record) -> bytes:
     """As it stands in a frame."""
     match record:
         case Ack():
@@ -76,7 +76,7 @@ def records(data: bytes) -> None:
         found = parse(data)
     except RecordError:
         return
-    assert b"".join(map(write, found)) == data
+    assert b"".join(map(write_record, found)) == data
 
 
 def messages(data: bytes) -> None:

@@ -28,6 +28,9 @@ SALT = bytes(range(16))
 ALICE, BOB, CAROL, DAVE, ERIN = (NodeKey(letter * 32) for letter in (b"a", b"b", b"c", b"d", b"e"))
 HOUR_US = 3_600_000_000
 START_US = 1_790_000_000_000_000
+DELIVER, DEPOSIT, DROP = "DeliverParcel", "DepositParcel", "DropParcels"
+TAKEN = mail_pb2.DeliverParcelResponse()
+UNTIL = mail_pb2.DepositParcelResponse(until_us=START_US + 20 * HOUR_US)
 SLOW = Pace(frame_us=40_000, byte_us=1_500, wait_ms=100)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mail_post import ALICE, BOB, CAROL, DAVE, HOUR_US, SALT, START_US, Post, parcel
+from mail_post import ALICE, BOB, CAROL, DAVE, DELIVER, DEPOSIT, SALT, START_US, TAKEN, UNTIL, Post, parcel
 
 from offgrid.v1 import mail_pb2
 from offgrid_node.keys import verify
@@ -15,15 +15,6 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_node.protocol.mail import commands, inbox, messages
 from offgrid_node.protocol.mail.parcels import read_parcel, verify_parcel
-
-DELIVER, DEPOSIT, DROP = "DeliverParcel", "DepositParcel", "DropParcels"
-TAKEN = mail_pb2.DeliverParcelResponse()
-UNTIL = mail_pb2.DepositParcelResponse(until_us=START_US + 20 * HOUR_US)
-
-
-@pytest.fixture
-def post() -> Post:
-    return Post()
 
 
 def test_a_request_is_served_once_however_often_and_by_whomever_it_comes(post: Post) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mail_post import ALICE, BOB, CAROL, DAVE, HOUR_US, START_US, Post, parcel
+from mail_post import ALICE, BOB, CAROL, DAVE, DELIVER, HOUR_US, START_US, TAKEN, Post, parcel
 
 from offgrid.v1 import mail_pb2
 from offgrid_node.protocol.errors import (
@@ -14,15 +14,6 @@ from offgrid_node.protocol.errors import (
     OutcomeUnknown,
 )
 from offgrid_node.protocol.mail import commands, mailbox
-
-DELIVER, DEPOSIT, DROP = "DeliverParcel", "DepositParcel", "DropParcels"
-TAKEN = mail_pb2.DeliverParcelResponse()
-UNTIL = mail_pb2.DepositParcelResponse(until_us=START_US + 20 * HOUR_US)
-
-
-@pytest.fixture
-def post() -> Post:
-    return Post()
 
 
 def test_a_mailbox_keeps_it_until_it_has_brought_it(post: Post) -> None:

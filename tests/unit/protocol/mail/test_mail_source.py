@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mail_post import BOB, CAROL, DAVE, ERIN, HOUR_US, START_US, Post
+from mail_post import BOB, CAROL, DAVE, DELIVER, DEPOSIT, DROP, ERIN, HOUR_US, TAKEN, UNTIL, Post
 
 from offgrid.v1 import mail_pb2
 from offgrid_node.protocol.errors import (
@@ -15,15 +15,6 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_node.protocol.mail import commands, outbox
 from offgrid_node.protocol.mail.parcels import ParcelHead, read_parcel
-
-DELIVER, DEPOSIT, DROP = "DeliverParcel", "DepositParcel", "DropParcels"
-TAKEN = mail_pb2.DeliverParcelResponse()
-UNTIL = mail_pb2.DepositParcelResponse(until_us=START_US + 20 * HOUR_US)
-
-
-@pytest.fixture
-def post() -> Post:
-    return Post()
 
 
 def test_it_goes_to_its_destination_where_that_is_up(post: Post) -> None:
