@@ -12,7 +12,7 @@ from typing import NamedTuple
 from offgrid_transports.path import Path
 from offgrid_transports.session import Session
 from offgrid_transports.spending import Spending
-from offgrid_transports.transport import Priority, Transport
+from offgrid_transports.transport import Priority, Transport, own_link
 
 SINGLES_MAX = 64  # frames of no session's queue that wait at a link; the oldest give way
 AT_ONCE_MAX = 64  # frames that leave in one go
@@ -35,17 +35,7 @@ class _Link:
         self.singles: deque[_Ready] = deque(maxlen=SINGLES_MAX)
         self.spread: deque[_Ready] = deque(maxlen=SINGLES_MAX)
         self.ready: OrderedDict[int, Session] = OrderedDict()  # the one that was served longest ago first
-
         self.spending = Spending()
-        self.listening: Session | None = None
-
-    def listens_ms(self, now_ms: float) -> float:
-        """Until when nothing new is begun there; in the past for at once. Who asks one and goes on to ask another does
-        not hear the first one's answer, asks again, and so do all, until nobody gets through."""
-        if self.listening is None or self.listening.listens_ms <= now_ms:
-            self.listening = None
-            return -math.inf
-        return self.listening.listens_ms
 
     def send(self, now_ms: float, ready: _Ready) -> bool:
         try:
@@ -64,6 +54,7 @@ class Dispatch:
 
     def __init__(self) -> None:
         self._links: list[_Link] = []
+        self._listening: dict[Transport, Session] = {}  # by the radio on which its answer comes
         self.wake_ms = math.inf
         """When `send` has something to do that waits for nothing but the time."""
 
@@ -110,6 +101,18 @@ class Dispatch:
 
     # ---- inside
 
+    def _listens_ms(self, now_ms: float, link: _Link) -> float:
+        """Until when nothing new is begun there; in the past for at once. Who asks one and goes on to ask another does
+        not hear the first one's answer, asks again, and so do all, until nobody gets through."""
+        if not self._listening:
+            return -math.inf
+        radio = own_link(link.transport)
+        session = self._listening.get(radio)
+        if session is None or session.listens_ms <= now_ms:
+            self._listening.pop(radio, None)
+            return -math.inf
+        return session.listens_ms
+
     def _link(self, transport: Transport) -> _Link:
         link = next((link for link in self._links if link.transport is transport), None)
         if link is None:  # a session goes on over one that had made room
@@ -128,7 +131,7 @@ class Dispatch:
             if not link.send(now_ms, link.singles.popleft()):
                 return False
         while link.spread:
-            if (until_ms := link.listens_ms(now_ms)) > now_ms:
+            if (until_ms := self._listens_ms(now_ms, link)) > now_ms:
                 self.wake_ms = min(self.wake_ms, until_ms)
                 break
             if not link.send(now_ms, link.spread.popleft()):
@@ -145,15 +148,15 @@ class Dispatch:
             link.ready.move_to_end(session.ours)
             priority = Priority.BULK if urgency is None else urgency
             sent = link.send(now_ms, _Ready(session.path.address, frame, priority, session.peer))
-            if link.transport.shared and session.listens_ms > now_ms:
-                link.listening = session
+            if session.listens_ms > now_ms and (radio := own_link(link.transport)).shared:
+                self._listening[radio] = session
             if not sent:
                 return False
         return True
 
     def _next(self, now_ms: float, link: _Link) -> Session | None:
         """The most urgent; of those that would begin something none while an answer may come."""
-        until_ms = link.listens_ms(now_ms)
+        until_ms = self._listens_ms(now_ms, link)
         found, least, idle = None, math.inf, None
         for session in link.ready.values():
             still_ms = max(until_ms, session.rests_ms)

@@ -107,6 +107,12 @@ class Transport(Protocol):
         ...
 
 
+def own_link(transport: Transport) -> Transport:
+    """The link of this node's own that frames for there take first; another one where a way leads over others."""
+    first: Transport | None = getattr(transport, "first_link", None)
+    return transport if first is None else first
+
+
 class Unshared:
     """What holds of a link that nobody else waits for and no bit rate bounds, for adapters of such."""
 

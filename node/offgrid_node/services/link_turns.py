@@ -1,83 +1,158 @@
-"""Calls over a shared channel take turns: what all say at once there, nobody hears.
+"""Calls over a radio take turns: what all say at once there, nobody hears.
 
-Of one node few calls are under way on a channel, bulk apart from the rest, and whatever is more urgent goes first. A
-call that has waited for as long as its caller would ends as one that was not sent. Calls that ask several peers alike
-begin together, whatever is under way: on the air they are said once (offgrid_transports/sharing.py).
+Of one node few calls are under way on a radio, bulk apart from the rest, and whatever is more urgent goes first; where
+that is equal, whoever has fewest calls under way, and of those whoever had a turn longest ago. A call that has waited
+for as long as its caller would ends as one that was not sent. Calls that ask several peers alike begin together,
+whatever is under way: on the air they are said once (offgrid_transports/sharing.py).
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from offgrid_transports.sharing import GATHER_MS
-from offgrid_transports.transport import Priority
+from offgrid_transports.transport import Priority, Schedule, TransportError
 
 URGENT_MAX, BULK_MAX = 2, 1  # calls under way
 WAITING_MAX = 1024
+WAITING_BYTES_MAX = 32 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+class NoTurn(TransportError):
+    """Too much waits already."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Turn:
-    """A call that waits. `begin` sends it; `give_up` says that it was not sent. Those with the same `alike`, unless it
-    is None, ask for the same."""
+    """A call that waits, to a peer, with a body of so many bytes. `begin` sends it; `give_up` says that it was not
+    sent. Those with the same `alike`, unless it is None, ask for the same."""
 
+    peer: str
+    priority: Priority
+    length: int
     until_ms: float
     begin: Callable[[], None]
     give_up: Callable[[], None]
     alike: Hashable = None
 
+    @property
+    def bulk(self) -> bool:
+        return self.priority is Priority.BULK
+
 
 class LinkTurns:
-    """Of one channel."""
+    """Of one radio."""
 
-    def __init__(self, now_ms: Callable[[], float]) -> None:
-        self._now_ms = now_ms
-        self._waiting: dict[Priority, deque[Turn]] = {priority: deque() for priority in Priority}
-        self._under_way = {False: 0, True: 0}  # bulk or not
+    def __init__(self, now_ms: Callable[[], float], later: Schedule) -> None:
+        self._now_ms, self._later = now_ms, later
+        self._waiting: list[Turn] = []  # as they came
+        self._waiting_bytes = 0
+        self._under_way: Counter[tuple[bool, str]] = Counter()  # bulk or not, by peer
         self._begun: tuple[Hashable, float] = (None, 0.0)  # what was asked for last, and when
+        self._served: dict[str, int] = {}  # peers for whom calls wait: when they last had a turn, by this count
+        self._serving = 0
+        self._alarm_ms = math.inf
+        self._going_on = False
 
     def __len__(self) -> int:
         """How many wait."""
-        return sum(map(len, self._waiting.values()))
+        return len(self._waiting)
 
-    def ask(self, priority: Priority, turn: Turn) -> bool:
-        """It begins now, or when its turn has come; False when too many wait. Whoever began calls `end`."""
-        if len(self) >= WAITING_MAX:
-            return False
+    def ask(self, turn: Turn) -> None:
+        """It begins now, or when its turn has come. Whoever began calls `end`. Raises NoTurn."""
         alike, begun_ms = self._begun
         if turn.alike is not None and turn.alike == alike and self._now_ms() < begun_ms + GATHER_MS:
-            self._begin(priority, [turn])
-            return True
-        self._waiting[priority].append(turn)
+            self._begin([turn])
+            return
+        if len(self) >= WAITING_MAX:
+            raise NoTurn(f"{len(self)} calls wait for their turn on this link already")
+        if self._waiting_bytes + turn.length > WAITING_BYTES_MAX:
+            waiting = f"calls that wait for their turn on this link hold {self._waiting_bytes} bytes"
+            raise NoTurn(f"{waiting}, this one has {turn.length}; {WAITING_BYTES_MAX} are allowed")
+        self._waiting.append(turn)
+        self._waiting_bytes += turn.length
         self._go_on()
-        return True
 
-    def end(self, priority: Priority) -> None:
+    def end(self, turn: Turn) -> None:
         """A call that had begun is over."""
-        self._under_way[priority is Priority.BULK] -= 1
+        self._under_way[turn.bulk, turn.peer] -= 1
+        self._under_way = +self._under_way
         self._go_on()
+
+    # ---- inside
 
     def _go_on(self) -> None:
-        now_ms = self._now_ms()
-        for priority, waiting in self._waiting.items():
-            late = [turn for turn in waiting if turn.until_ms <= now_ms]
-            if late:
-                self._waiting[priority] = deque(turn for turn in waiting if turn.until_ms > now_ms)
-                for turn in late:
-                    turn.give_up()
-        for priority in Priority:
-            bulk, waiting = priority is Priority.BULK, self._waiting[priority]
-            while waiting and self._under_way[bulk] < (BULK_MAX if bulk else URGENT_MAX):
-                first = waiting.popleft()
-                along = [] if first.alike is None else [turn for turn in waiting if turn.alike == first.alike]
-                for turn in along:
-                    waiting.remove(turn)
-                self._begun = first.alike, now_ms
-                self._begin(priority, [first, *along])
+        """Calls may end while others begin: whoever is going on already sees to them."""
+        if self._going_on:
+            return
+        self._going_on = True
+        try:
+            while self._give_up_late() or self._begin_next():
+                pass
+        finally:
+            self._going_on = False
+        self._arm()
 
-    def _begin(self, priority: Priority, turns: Sequence[Turn]) -> None:
-        self._under_way[priority is Priority.BULK] += len(turns)
+    def _give_up_late(self) -> bool:
+        now_ms = self._now_ms()
+        late = [turn for turn in self._waiting if turn.until_ms <= now_ms]
+        self._take(late)
+        for turn in late:
+            turn.give_up()
+        return bool(late)
+
+    def _begin_next(self) -> bool:
+        room = {bulk: self._count(bulk=bulk) < most for bulk, most in ((False, URGENT_MAX), (True, BULK_MAX))}
+        ready = [turn for turn in self._waiting if room[turn.bulk]]
+        if not ready:
+            return False
+        first = min(ready, key=self._order)
+        along = [] if first.alike is None else [
+            turn for turn in self._waiting
+            if turn.alike == first.alike and turn.priority is first.priority and turn is not first
+        ]  # fmt: skip
+        self._begun = first.alike, self._now_ms()
+        self._take([first, *along])
+        self._serve(first.peer)
+        self._begin([first, *along])
+        return True
+
+    def _order(self, turn: Turn) -> tuple[Priority, int, int]:
+        return turn.priority, self._under_way[turn.bulk, turn.peer], self._served.get(turn.peer, 0)
+
+    def _serve(self, peer: str) -> None:
+        waiting = {turn.peer for turn in self._waiting}
+        self._serving += 1
+        self._served = {each: at for each, at in self._served.items() if each in waiting}
+        self._served[peer] = self._serving
+
+    def _begin(self, turns: Iterable[Turn]) -> None:
+        for turn in turns:
+            self._under_way[turn.bulk, turn.peer] += 1
         for turn in turns:
             turn.begin()
+
+    def _take(self, turns: list[Turn]) -> None:
+        """They wait no more."""
+        if turns:
+            taken = set(turns)
+            self._waiting = [turn for turn in self._waiting if turn not in taken]
+            self._waiting_bytes -= sum(turn.length for turn in turns)
+
+    def _count(self, *, bulk: bool) -> int:
+        return sum(count for (of_bulk, _), count in self._under_way.items() if of_bulk is bulk)
+
+    def _arm(self) -> None:
+        """For the first one that will have waited for too long."""
+        due_ms = min((turn.until_ms for turn in self._waiting), default=math.inf)
+        if due_ms < self._alarm_ms:
+            self._alarm_ms = due_ms
+            self._later(max(1, math.ceil(due_ms - self._now_ms())), lambda: self._ring(due_ms))
+
+    def _ring(self, due_ms: float) -> None:
+        if self._alarm_ms == due_ms:
+            self._alarm_ms = math.inf
+        self._go_on()

@@ -30,8 +30,10 @@ from offgrid_transports.keep import Keep
 from offgrid_transports.path import Path
 from offgrid_transports.registry import TransportRegistry
 from offgrid_transports.relay.frames import hop_of
+from offgrid_transports.relay.link import WAYS
 from offgrid_transports.relay.relay import Relay
-from offgrid_transports.transport import BROADCAST, LinkHost, Transport, TransportError
+from offgrid_transports.spending import Spent
+from offgrid_transports.transport import BROADCAST, LinkHost, Transport, TransportError, own_link
 
 _log = logging.getLogger(__name__)
 
@@ -155,6 +157,24 @@ class PacketLinks:
         hops = self.hops_to(member)
         return "a link that is gone" if node is None else "over " + ("others" if hops is None else ", ".join(hops))
 
+    def spent(self, transport: Transport, now_ms: float) -> Spent:
+        """Whom that link's time has gone to in the last hour. Frames that were handed on count for the neighbour from
+        whom they came, as `relayed for` and its id."""
+        assert self._endpoint is not None
+        assert self._relay is not None
+        self._learn()
+        found: Spent = dict(self._endpoint.spending(transport).last_hour(now_ms))
+        for (who, priority), air_ms in self._relay.spending(transport).last_hour(now_ms).items():
+            key = self._whose(who), priority
+            found[key] = found.get(key, 0.0) + air_ms
+        return found
+
+    def _whose(self, who: str) -> str:
+        """A member's id in the place of what relays call it."""
+        before, _, name = who.rpartition(" ")
+        known = (member for tag, member in self._tags.items() if tag.hex().startswith(name))
+        return who if who == WAYS else f"{before} {next(known, '?')}".strip()
+
     # ---- as a road
 
     @property
@@ -180,7 +200,9 @@ class PacketLinks:
             return FREE
         path = self._endpoint.path_to(node)
         if path is not None:
-            return replace(pace_of(path), peers=max(1, self._beaconing.near(path.transport)))
+            own = own_link(path.transport)
+            over = self._relay.over(own) if self._relay is not None else 0
+            return replace(pace_of(path), peers=max(1, self._beaconing.near(own) + over))
         if self._over_others(node) is None:
             return FREE
         paces = [pace_of(Path(transport, BROADCAST)) for transport in self._transports if transport.up]

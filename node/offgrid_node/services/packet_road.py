@@ -21,7 +21,7 @@ from offgrid_node.protocol.errors import (
 )
 from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.services.client import Done
-from offgrid_node.services.link_turns import LinkTurns, Turn
+from offgrid_node.services.link_turns import LinkTurns, NoTurn, Turn
 from offgrid_node.services.packet_methods import METHOD_NUMBERS, priority_of
 from offgrid_node.services.packet_status import fault_from_bytes
 from offgrid_node.services.packet_watch import OnEnd, OnMessage, PacketWatch
@@ -32,7 +32,7 @@ from offgrid_transports.long_calls import LongCalls
 from offgrid_transports.long_messages import LONG_BYTES_MAX
 from offgrid_transports.path import SHORT_BYTES, Path
 from offgrid_transports.shared_frames import SHARED_BYTES_MAX, SHARED_BYTES_MIN
-from offgrid_transports.transport import Transport, TransportError
+from offgrid_transports.transport import Transport, TransportError, own_link
 
 RETRY_MS = 1000
 ANSWER_BYTES = 600  # for which a call waits on a slow link at least; one whose answer is coming goes on
@@ -113,13 +113,30 @@ class PacketRoad:
         if path is None or not path.shared:
             begin()
             return
-        turns = self._turns.setdefault(path.transport, LinkTurns(self._endpoint.now_ms))
+        turns = self._turns_on(path.transport)
         busy = Unavailable(f"{method}: the channel to {node} is busy", reason="RoadBusy", retry_ms=RETRY_MS)
         until_ms = self._endpoint.now_ms() + timeout_ms
         alike = (number, body) if SHARED_BYTES_MIN <= len(body) <= SHARED_BYTES_MAX else None
-        turn = Turn(until_ms, lambda: begin(lambda: turns.end(priority)), lambda: done(busy), alike)
-        if not turns.ask(priority, turn):
-            raise busy
+        turn = Turn(
+            node,
+            priority,
+            len(body),
+            until_ms,
+            lambda: begin(lambda: turns.end(turn)),
+            lambda: done(busy),
+            alike,
+        )
+        try:
+            turns.ask(turn)
+        except NoTurn as error:
+            raise Unavailable(f"{method}: {error}", reason="RoadBusy", retry_ms=RETRY_MS) from None
+
+    def _turns_on(self, transport: Transport) -> LinkTurns:
+        """Of the radio that is used first, whoever is reached over it."""
+        own = own_link(transport)
+        if own not in self._turns:
+            self._turns[own] = LinkTurns(self._endpoint.now_ms, self._endpoint.later)
+        return self._turns[own]
 
 
 def pace_of(path: Path) -> Pace:

@@ -1,8 +1,21 @@
-"""Calls over one shared channel: few at a time, the urgent first, and none that waits longer than its caller would."""
+"""Calls over one radio: few at a time, the urgent first, each peer in turn, and none that waits longer than its caller
+would."""
 
 from __future__ import annotations
 
-from offgrid_node.services.link_turns import BULK_MAX, URGENT_MAX, WAITING_MAX, LinkTurns, Turn
+from collections.abc import Callable
+
+import pytest
+
+from offgrid_node.services.link_turns import (
+    BULK_MAX,
+    URGENT_MAX,
+    WAITING_BYTES_MAX,
+    WAITING_MAX,
+    LinkTurns,
+    NoTurn,
+    Turn,
+)
 from offgrid_transports.sharing import GATHER_MS
 from offgrid_transports.transport import Priority
 
@@ -10,23 +23,53 @@ CONTROL, JOB, BULK = Priority.CONTROL, Priority.JOB, Priority.BULK
 
 
 class Bench:
-    def __init__(self) -> None:
+    """`ends_at_once`: calls are over before `begin` returns."""
+
+    def __init__(self, *, ends_at_once: bool = False) -> None:
         self.now_ms = 0.0
-        self.turns = LinkTurns(lambda: self.now_ms)
+        self.timers: list[tuple[float, Callable[[], object]]] = []
+        self.turns = LinkTurns(lambda: self.now_ms, lambda ms, fn: self.timers.append((self.now_ms + ms, fn)))
         self.begun: list[str] = []
         self.given_up: list[str] = []
+        self.asked: dict[str, Turn] = {}
+        self.ends_at_once = ends_at_once
 
-    def ask(self, name: str, priority: Priority = JOB, until_ms: float = 1_000.0, alike: str | None = None) -> bool:
-        turn = Turn(until_ms, lambda: self.begun.append(name), lambda: self.given_up.append(name), alike)
-        return self.turns.ask(priority, turn)
+    def ask(
+        self,
+        name: str,
+        priority: Priority = JOB,
+        until_ms: float = 1_000.0,
+        alike: str | None = None,
+        *,
+        peer: str = "",
+        length: int = 100,
+    ) -> None:
+        def begin() -> None:
+            self.begun.append(name)
+            if self.ends_at_once:
+                self.end(name)
+
+        give_up = lambda: self.given_up.append(name)  # noqa: E731
+        self.asked[name] = Turn(peer or name, priority, length, until_ms, begin, give_up, alike)
+        self.turns.ask(self.asked[name])
+
+    def end(self, name: str) -> None:
+        self.turns.end(self.asked[name])
+
+    def wait_until(self, ms: float) -> None:
+        self.now_ms = ms
+        due = [fn for due_ms, fn in self.timers if due_ms <= ms]
+        self.timers = [timer for timer in self.timers if timer[0] > ms]
+        for fn in due:
+            fn()
 
 
 def test_so_many_are_under_way_and_the_next_begins_when_one_ends() -> None:
     bench = Bench()
     for name in ("a", "b", "c"):
-        assert bench.ask(name)
+        bench.ask(name)
     assert (bench.begun, URGENT_MAX) == (["a", "b"], 2)
-    bench.turns.end(JOB)
+    bench.end("a")
     assert bench.begun == ["a", "b", "c"]
 
 
@@ -35,10 +78,21 @@ def test_what_is_more_urgent_goes_first_and_bulk_has_a_place_of_its_own() -> Non
     for name, priority in (("a", JOB), ("b", JOB), ("job", JOB), ("control", CONTROL), ("x", BULK), ("y", BULK)):
         bench.ask(name, priority)
     assert (bench.begun, BULK_MAX) == (["a", "b", "x"], 1)
-    bench.turns.end(JOB)
-    bench.turns.end(JOB)
-    bench.turns.end(BULK)
+    for name in ("a", "b", "x"):
+        bench.end(name)
     assert bench.begun[3:] == ["control", "job", "y"]
+
+
+@pytest.mark.parametrize("priority", [JOB, BULK])
+def test_who_asks_for_much_does_not_keep_others_from_their_turn(priority: Priority) -> None:
+    bench = Bench()
+    for number in range(4):
+        bench.ask(f"many {number}", priority, peer="many")
+    for peer in ("one", "another"):
+        bench.ask(peer, priority)
+    for number in range(4):
+        bench.end(bench.begun[number])
+    assert set(bench.begun[:4]) >= {"many 0", "many 1", "one", "another"}, "each before the third of the first"
 
 
 def test_who_has_waited_for_too_long_is_told_that_nothing_was_sent() -> None:
@@ -48,16 +102,51 @@ def test_who_has_waited_for_too_long_is_told_that_nothing_was_sent() -> None:
     bench.ask("late", until_ms=500.0)
     bench.ask("patient", until_ms=5_000.0)
     bench.now_ms = 600.0
-    bench.turns.end(JOB)
+    bench.end("a")
     assert (bench.begun, bench.given_up) == (["a", "b", "patient"], ["late"])
+
+
+def test_it_is_told_when_its_time_is_up_though_nothing_ends() -> None:
+    bench = Bench()
+    for name in ("a", "b"):
+        bench.ask(name)
+    bench.ask("patient", until_ms=900.0)
+    bench.ask("late", until_ms=500.0)
+    for ms, given_up in ((499, []), (500, ["late"]), (899, ["late"]), (900, ["late", "patient"])):
+        bench.wait_until(ms)
+        assert bench.given_up == given_up
+    assert (len(bench.turns), bench.begun) == (0, ["a", "b"])
 
 
 def test_so_many_may_wait() -> None:
     bench = Bench()
     for number in range(URGENT_MAX + WAITING_MAX):
-        assert bench.ask(str(number))
-    assert not bench.ask("one too many")
+        bench.ask(str(number))
+    with pytest.raises(NoTurn, match="1024 calls wait for their turn on this link already"):
+        bench.ask("one too many")
     assert len(bench.turns) == WAITING_MAX
+
+
+def test_and_so_many_bytes() -> None:
+    bench = Bench()
+    for number in range(BULK_MAX + 2):
+        bench.ask(str(number), BULK, length=WAITING_BYTES_MAX // 2)
+    with pytest.raises(NoTurn, match=f"hold {WAITING_BYTES_MAX} bytes, this one has 1; {WAITING_BYTES_MAX} are"):
+        bench.ask("a byte too many", length=1)
+    bench.end("0")
+    bench.ask("now there is room", BULK, length=1)
+    assert len(bench.turns) == 2
+
+
+def test_calls_that_end_as_they_begin_are_no_deeper_than_one() -> None:
+    bench = Bench()
+    for name in ("a", "b"):
+        bench.ask(name)
+    for number in range(WAITING_MAX):
+        bench.ask(str(number))
+    bench.ends_at_once = True
+    bench.end("a")
+    assert (len(bench.begun), len(bench.turns)) == (2 + WAITING_MAX, 0)
 
 
 def test_those_who_ask_several_alike_begin_together() -> None:
@@ -70,7 +159,7 @@ def test_those_who_ask_several_alike_begin_together() -> None:
     bench.ask("to u", BULK, alike="the same")
     bench.ask("to v", BULK, alike="something else")
     assert len(bench.begun) == 3, "what began before is gone already"
-    for _ in range(3):
+    for name in ("to x", "to y", "to z"):
         assert len(bench.begun) == 3
-        bench.turns.end(BULK)
+        bench.end(name)
     assert bench.begun[3:] == ["another", "to v"]

@@ -10,8 +10,10 @@ from google.protobuf.message import Message
 from offgrid.v1 import mesh_pb2
 from offgrid_node.keys import NodeKey
 from offgrid_node.protocol.errors import Fault
+from offgrid_node.services.link_turns import URGENT_MAX
 from offgrid_node.services.packet_links import PacketLinks
 from offgrid_node.services.packet_methods import METHOD_NUMBERS
+from offgrid_node.services.roads.link_chart import LinkChart
 from offgrid_tools.emulators.air_link import AirLink
 from offgrid_tools.emulators.channel import USUAL_DBM, Channel
 from offgrid_tools.emulators.clock import VirtualClock, now_ms
@@ -55,9 +57,12 @@ class Row:
     def run(self, seconds: float) -> None:
         self.clock.run(self.clock.now_us + round(seconds * 1_000_000))
 
+    def begin(self, client: int, server: int, ends: list[Message | Fault]) -> None:
+        self.links[client].call(KEYS[server].node_id, PING, mesh_pb2.PingRequest(), 120_000, ends.append)
+
     def ping(self, client: int, server: int) -> Message | Fault:
         ends: list[Message | Fault] = []
-        self.links[client].call(KEYS[server].node_id, PING, mesh_pb2.PingRequest(), 120_000, ends.append)
+        self.begin(client, server, ends)
         self.run(121)
         return ends[0]
 
@@ -91,3 +96,48 @@ def test_who_is_near_is_called_without_others() -> None:
     endpoint = row.links[1].endpoint
     assert endpoint is not None
     assert [row.links[1].via(road.path.transport) for road in endpoint.roads(KEYS[2].node_id)] == ["air:1"]
+
+
+def test_calls_over_one_radio_take_turns_whoever_they_go_over() -> None:
+    row = Row()
+    row.run(600)
+    for server in (1, 2, 3):
+        row.ping(0, server)
+    counts = [0]
+    ends: list[Message | Fault] = []
+    for server in (3, 3, 2, 2, 1):
+        row.begin(0, server, ends)
+    assert row.links[0].endpoint is not None
+    calls = [session.calls for session in row.links[0].endpoint._sessions]
+    while len(ends) < 5:
+        row.run(0.1)
+        counts.append(sum(map(len, calls)))
+    assert max(counts) == URGENT_MAX
+    assert all(isinstance(end, mesh_pb2.PingResponse) for end in ends)
+
+
+def test_who_hands_on_says_for_which_neighbour() -> None:
+    row = Row()
+    row.run(600)
+    row.ping(0, 3)
+    row.ping(0, 3)
+    links = row.links[1]
+    [transport] = links.opened
+    spent = {who for who, _ in links.spent(transport, now_ms(row.clock))}
+    assert f"relayed for {KEYS[0].node_id}" in spent
+    assert f"relayed for {KEYS[2].node_id}" in spent
+    [transport] = row.links[0].opened
+    assert KEYS[3].node_id in {who for who, _ in row.links[0].spent(transport, now_ms(row.clock))}
+    chart = LinkChart(links, lambda: now_ms(row.clock))
+    [link] = chart.links(lambda node: f"<{node[:4]}>")
+    named = {use.who: use.name for use in link.used}
+    assert named[f"relayed for {KEYS[0].node_id}"] == f"relayed for <{KEYS[0].node_id[:4]}>"
+
+
+def test_the_pace_to_whoever_is_reached_over_others_is_of_all_who_share_the_radio() -> None:
+    row = Row()
+    row.run(600)
+    alone = row.links[0].pace(KEYS[1].node_id).peers
+    row.ping(0, 2)
+    row.ping(0, 3)
+    assert [row.links[0].pace(KEYS[at].node_id).peers for at in (1, 2, 3)] == [alone + 2] * 3

@@ -128,6 +128,32 @@ def test_a_session_that_rests_begins_nothing_and_answers_all_the_same() -> None:
     assert send(by) == ([1], False)
 
 
+class WayOver(StillLink):
+    """A way over others, which begins on a link of this node's own."""
+
+    def __init__(self, first_link: StillLink) -> None:
+        super().__init__(shared=True)
+        self.first_link = first_link
+
+
+@pytest.mark.parametrize("asks_over_others", [True, False])
+def test_while_an_answer_may_come_on_a_radio_nothing_is_begun_there_whoever_leads_over_it(
+    asks_over_others: bool,
+) -> None:
+    radio, elsewhere = StillLink(shared=True), StillLink()
+    way, other_way = WayOver(radio), WayOver(radio)
+    by = dispatch(radio, elsewhere, way, other_way)
+    asks = Talker(way if asks_over_others else radio, 1, Priority.JOB)
+    asks.listens_ms = 700.0
+    add(by, asks)
+    assert send(by) == ([1], False)
+    waits = Talker(radio if asks_over_others else way, 2, Priority.JOB), Talker(other_way, 3, Priority.JOB)
+    add(by, *waits, Talker(elsewhere, 4, Priority.JOB))
+    assert send(by) == ([4], False)
+    assert (by.wake_ms, [talker.asked for talker in waits]) == (700.0, [0, 0])
+    assert sorted(session.ours for session in by.send(700)[0]) == [2, 3]
+
+
 def test_of_too_many_handshakes_the_oldest_give_way() -> None:
     link = StillLink()
     by = dispatch(link)

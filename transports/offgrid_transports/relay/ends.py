@@ -101,6 +101,20 @@ class Ends:
         path = ground.next_path(hops[0] if hops else name[:2])
         return OPENING_MS + (path.transport.wait_ms(length, priority) if path is not None else 0.0)
 
+    def first_link(self, name: bytes) -> Transport | None:
+        """Where no way is known, the slowest: whoever is looked for, it is looked for there too."""
+        circuit, ground = self._bindings.newest(name), self._ground
+        if circuit is not None and (path := self._outward(circuit).path) is not None:
+            return path.transport
+        hops = ground.hops_to(name)
+        path = ground.next_path(hops[0] if hops else hop_of(name)) if hops is not None else None
+        slowest = max(ground.up, key=lambda link: link.slot_ms, default=None)
+        return path.transport if path is not None else slowest.transport if slowest is not None else None
+
+    def over(self, transport: Transport) -> int:
+        """How many are talked to over others, by that link first."""
+        return sum(relayed.first_link is transport for relayed in self._relayed.values())
+
     # ---- out
 
     def send(self, name: bytes, frame: bytes, priority: Priority) -> bool:

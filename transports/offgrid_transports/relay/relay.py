@@ -120,6 +120,10 @@ class Relay:
         """The hops between on the way that is known, None for none."""
         return self._ground.hops_to(name_of(public))
 
+    def over(self, transport: Transport) -> int:
+        """How many are talked to over others, by that link first."""
+        return self._ends.over(transport)
+
     def spending(self, transport: Transport) -> Spending:
         """Who uses that link's time over this node: what is sent over others by the beginning of the tag of whom it is
         for, in hexadecimal digits; what is handed on by RELAYED_FOR and the hop that it came from."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from offgrid_transports.relay.metric import Metric
-from offgrid_transports.transport import BROADCAST, OnEvent, OnFrame, Priority, Shown
+from offgrid_transports.transport import BROADCAST, OnEvent, OnFrame, Priority, Shown, Transport
 
 REPAIRS = 2.0  # waits for the media, with those of frames that have to be sent again: hops repair before the ends do
 UNKNOWN = Metric(0, 0, 0, 1200, False)
@@ -21,6 +21,8 @@ class Ways(Protocol):
     def wait_ms(self, name: bytes, length: int, priority: Priority) -> float: ...
 
     def send(self, name: bytes, frame: bytes, priority: Priority) -> bool: ...
+
+    def first_link(self, name: bytes) -> Transport | None: ...
 
 
 class Relayed:
@@ -40,6 +42,11 @@ class Relayed:
     @property
     def up(self) -> bool:
         return not self._closed and self._ways.reaches(self.name)
+
+    @property
+    def first_link(self) -> Transport | None:
+        """The link of this node's own that frames take first."""
+        return self._ways.first_link(self.name)
 
     @property
     def shared(self) -> bool:

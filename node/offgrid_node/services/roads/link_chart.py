@@ -14,6 +14,7 @@ from offgrid_node.services.packet_links import PacketLinks
 from offgrid_node.services.roads.chart import DOWN, FAILING, READY, Pinged, RoadFacts
 from offgrid_transports.endpoint import Endpoint, UnknownPeer
 from offgrid_transports.path import SHORT_BYTES, Path
+from offgrid_transports.relay.switch import RELAYED_FOR
 from offgrid_transports.roads import Road
 from offgrid_transports.transport import Priority, Transport
 
@@ -102,7 +103,7 @@ class LinkChart:
     ) -> links_pb2.Link:
         figures = transport.figures()
         left = {priority: figures.get(f"left_ms_{priority.name.lower()}") for priority in Priority}
-        spent = endpoint.spending(transport).last_hour(self._now_ms())
+        spent = self.road.spent(transport, self._now_ms())
         return links_pb2.Link(
             link=text,
             up=transport.up,
@@ -115,7 +116,13 @@ class LinkChart:
                 if left_ms is not None
             ],
             used=[
-                links_pb2.AirUse(who=who, name=name_of(who), urgency=URGENCIES[priority], air_ms=air_ms)
+                links_pb2.AirUse(who=who, name=_named(who, name_of), urgency=URGENCIES[priority], air_ms=air_ms)
                 for (who, priority), air_ms in sorted(spent.items(), key=lambda each: -each[1])
             ],
         )
+
+
+def _named(who: str, name_of: Callable[[str], str]) -> str:
+    """With a member's name in the place of its id."""
+    for_others = who.startswith(RELAYED_FOR)
+    return RELAYED_FOR + name_of(who.removeprefix(RELAYED_FOR)) if for_others else name_of(who)
