@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_records import FRAMES, write
+from test_records import FRAMES
 from virtual_link import PSK, Node, VirtualTime, key_of, network, public_of
 
+from offgrid_tools.fuzz.frames import write_record
 from offgrid_transports.calls import End
 from offgrid_transports.handshake import Hello, Own
 from offgrid_transports.memory import MemoryNetwork
@@ -23,7 +24,9 @@ PLAUSIBLE: st.SearchStrategy[Record] = st.one_of(
     st.builds(Whole, st.booleans(), CALLS, st.integers(0, 31), st.binary(max_size=4)),
     st.builds(Part, st.booleans(), CALLS, OFFSETS, st.booleans(), st.binary(min_size=1, max_size=20)),
 )
-SAID = st.lists(st.one_of(PLAUSIBLE.map(write), FRAMES.map(lambda f: b"".join(map(write, f))), st.binary(max_size=20)))
+SAID = st.lists(
+    st.one_of(PLAUSIBLE.map(write_record), FRAMES.map(lambda f: b"".join(map(write_record, f))), st.binary(max_size=20))
+)
 
 
 class Mallory:
@@ -96,7 +99,7 @@ def answered_slowly(piece_bytes: int, apart_ms: int, *, again: bool = False) -> 
         if node.replies:
             break
         offset = 0 if again else number * piece_bytes
-        mallory.says(write(Part(False, 1, offset, False, bytes(piece_bytes))))
+        mallory.says(write_record(Part(False, 1, offset, False, bytes(piece_bytes))))
     return node, world.now_ms
 
 
