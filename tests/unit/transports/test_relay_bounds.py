@@ -8,13 +8,14 @@ import itertools
 import pytest
 from still_link import StillLink
 
-from offgrid_tools.emulators.relay_mesh import MemoryMesh
+from offgrid_tools.emulators.relay_mesh import MemoryMesh, RadioMesh
 from offgrid_transports.answers import Request
 from offgrid_transports.calls import End
 from offgrid_transports.path import Path
 from offgrid_transports.relay import ends
 from offgrid_transports.relay.circuits import CIRCUITS_MAX, Circuit, Circuits
-from offgrid_transports.relay.frames import Answer
+from offgrid_transports.relay.frames import Answer, Ask
+from offgrid_transports.relay.ground import FLOODS_MAX
 from offgrid_transports.relay.metric import Metric
 from offgrid_transports.relay.routes import ROUTES_MAX, Routes
 from offgrid_transports.relay.seeking import PASSED_MAX, _Passed
@@ -99,3 +100,14 @@ def test_of_answers_that_were_passed_on_no_more_are_kept_than_may_be() -> None:
         answer = Answer(1, 1, number.to_bytes(4), b"sour", (b"aa", b"bb"))
         seeking._pass(_Passed(answer, b"aa", 0))
     assert len(seeking._passed) == PASSED_MAX
+
+
+def test_of_questions_that_wait_for_their_share_of_a_link_no_more_are_kept_than_may_be() -> None:
+    mesh = RadioMesh(1)
+    ground = mesh.nodes[0].relay._ground
+    for number in range(10 * FLOODS_MAX):
+        ground.flood(ground.links[0], Ask(number, 1, False, b"targ", b"sour", ()))
+    assert mesh.nodes[0].relay.kept["floods"] == FLOODS_MAX
+    mesh.nodes[0].relay._arm()
+    mesh.run(3_600)
+    assert mesh.nodes[0].relay.kept["floods"] == 0

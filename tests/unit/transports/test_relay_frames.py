@@ -56,9 +56,10 @@ def said(draw: st.DrawFn) -> Ask | Answer | Open | Heard | Short:
         case Kind.ANSWER:
             return Answer(draw(WORD), draw(st.integers(0, len(hops))), target, source, hops, draw(COSTS))
         case Kind.OPEN | Kind.OPENED:
-            to, turn = draw(st.integers(0, len(hops) + 1)), draw(st.integers(0, TURNS - 1))
+            opened, turn = draw(st.booleans()), draw(st.integers(0, TURNS - 1))
+            to = draw(st.integers(not opened, len(hops) + (not opened)))
             metric, words = read_metric(write_metric(draw(METRICS))), draw(st.tuples(WORD, WORD, WORD))
-            return Open(draw(st.booleans()), to, turn, source, target, *words, metric, hops, draw(st.binary()))
+            return Open(opened, to, turn, source, target, *words, metric, hops, draw(st.binary()))
         case Kind.HEARD:
             mark = st.binary(min_size=2, max_size=2)
             return Heard(draw(WORD), draw(mark), tuple(draw(st.lists(mark, max_size=MISSING_MAX))))
@@ -134,4 +135,12 @@ def test_a_way_that_cannot_be_is_not_believed(metric: Metric) -> None:
     """Lengths and timers follow from it: a frame of no bytes, or a wait of months."""
     said = write(PSK, Open(False, 0, 0, b"from", b"goal", 1, 2, 3, metric, (), b""), shared=True)
     with pytest.raises(NoWord):
+        read(PSK, said, shared=True)
+
+
+@pytest.mark.parametrize(("opened", "to"), [(False, 0), (True, 3), (False, 4)])
+def test_the_source_takes_no_open_and_the_target_no_opened(opened: bool, to: int) -> None:
+    metric = Metric(0, 0, 0, MTU_MIN, False)
+    said = write(PSK, Open(opened, to, 0, b"from", b"goal", 1, 2, 3, metric, (b"aa", b"bb"), b""), shared=True)
+    with pytest.raises(NoWord, match=f"place {to}"):
         read(PSK, said, shared=True)

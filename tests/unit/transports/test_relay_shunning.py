@@ -28,7 +28,7 @@ class TestShunned:
         for _ in range(12):
             shunned.failed(now_ms, (A,))
             began_ms = now_ms
-            while shunned.since_ms(now_ms, A) is not None:
+            while shunned.has(now_ms, A):
                 now_ms += SHUN_MS_MIN
             spans.append(now_ms - began_ms)
         assert spans[:3] == [SHUN_MS_MIN, 2 * SHUN_MS_MIN, 4 * SHUN_MS_MIN]
@@ -38,14 +38,14 @@ class TestShunned:
         shunned = Shunned()
         for _ in range(10):
             shunned.failed(0, (A,))
-        assert shunned.since_ms(SHUN_MS_MIN - 1, A) == 0
-        assert shunned.since_ms(SHUN_MS_MIN, A) is None
+        assert shunned.has(SHUN_MS_MIN - 1, A)
+        assert not shunned.has(SHUN_MS_MIN, A)
 
     def test_in_time_all_is_forgotten(self) -> None:
         shunned = Shunned()
         for at in (0.0, SHUN_MS_MIN, (MEMORY + 4) * 2 * SHUN_MS_MIN):
             shunned.failed(at, (A,))
-        assert shunned.since_ms((MEMORY + 4) * 2 * SHUN_MS_MIN + SHUN_MS_MIN, A) is None, "as the first time"
+        assert not shunned.has((MEMORY + 4) * 2 * SHUN_MS_MIN + SHUN_MS_MIN, A), "as the first time"
 
     def test_word_over_a_hop_clears_it_and_half_of_what_was_held_against_it(self) -> None:
         shunned = Shunned()
@@ -54,7 +54,7 @@ class TestShunned:
         shunned.proved(SHUN_MS_MIN + 1, (A,))
         assert shunned.all(SHUN_MS_MIN + 1) == {B}
         shunned.failed(SHUN_MS_MIN + 2, (A,))
-        assert shunned.since_ms(3 * SHUN_MS_MIN, A) is not None, "twice as long still"
+        assert shunned.has(3 * SHUN_MS_MIN, A), "twice as long still"
 
     def test_a_question_names_the_worst_and_no_more_are_kept_than_may_be(self) -> None:
         shunned = Shunned()
@@ -80,6 +80,22 @@ def test_what_is_said_of_a_way_takes_no_place_of_what_was_seen() -> None:
     route = routes.get(5, b"targ")
     assert route is not None
     assert route.hops == (C,)
+
+
+def test_ways_over_whom_failed_that_were_only_told_are_forgotten_and_others_may_be_told() -> None:
+    mesh = MemoryMesh(3)
+    mesh.beacons()
+    ground = mesh.nodes[0].relay._ground
+    near = mesh.nodes[1].relay._ground.hop
+    ground.learn(b"told", (near, B), 5)
+    ground.learn(b"seen", (near, B), 5)
+    ground.prove(b"seen", (near, B), 5)
+    ground.shun((B,))
+    assert (ground.hops_to(b"told"), ground.hops_to(b"seen")) == (None, (near, B))
+    ground.learn(b"told", (near, B), 5)
+    assert ground.hops_to(b"told") is None, "which nobody has asked for"
+    ground.learn(b"told", (near, B), 5, asked=True)
+    assert ground.hops_to(b"told") == (near, B), "though it costs no less than the one before"
 
 
 def swallows(node: RelayNode, what: Callable[[bytes], bool]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from offgrid_tools.fuzz import frames, modems, nearby, nodes, texts, words
+from offgrid_tools.fuzz import frames, modems, nearby, nodes, relays, texts, words
 
 
 class Target(NamedTuple):
@@ -42,4 +42,5 @@ TARGETS: dict[str, Target] = {
     "own-regions": Target(texts.own_regions, 180),
     "between": Target(nodes.between, 36),
     "members": Target(nodes.members, 36),
+    "relays": Target(relays.relays, 20),
 }

@@ -105,6 +105,11 @@ class Circuits:
     def __len__(self) -> int:
         return len(self._all)
 
+    @property
+    def labels(self) -> int:
+        """How many mean something here."""
+        return len(self._labels)
+
     def all(self) -> list[Circuit]:
         return list(self._all.values())
 

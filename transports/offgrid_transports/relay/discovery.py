@@ -84,6 +84,11 @@ class Discovery:
         self.suppressed = 0
         """Questions that were not handed on, because others had."""
 
+    @property
+    def under_way(self) -> int:
+        """Searches, and questions whose turn will come."""
+        return len(self._timers)
+
     # ---- one's own searches
 
     def may_seek(self, now_ms: float, target: bytes) -> bool:
@@ -99,6 +104,9 @@ class Discovery:
         search = self._searches[target] = _Search(number, now_ms, fresh, avoided)
         self._timers.set(("search", target), now_ms + _patience_ms(slot_ms))
         return self._ask(target, search)
+
+    def seeks(self, target: bytes) -> bool:
+        return target in self._searches
 
     def on_found(self, target: bytes) -> None:
         self._searches.pop(target, None)

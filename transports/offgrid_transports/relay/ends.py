@@ -52,7 +52,7 @@ class Ends:
         self._relayed: OrderedDict[bytes, Relayed] = OrderedDict()  # the one used longest ago first
         self._known = WeakValueDictionary[bytes, Relayed]()  # with those that sessions go on over
         self._bindings = Bindings()
-        self.pending = Pending(ground, circuits, self._bindings, opening, seeking, self._on_lost)
+        self.pending = Pending(ground, circuits, self._bindings, opening, seeking, self._carry_waited, self._on_lost)
         self._refused: set[bytes] = set()
         self.on_sent: Callable[[], None] = lambda: None
         """Timers may be others now."""
@@ -167,6 +167,9 @@ class Ends:
         self._switch.carry(circuit, way, frame, priority)
         return True
 
+    def _carry_waited(self, name: bytes, circuit: Circuit, frame: bytes) -> None:
+        self._carry(name, circuit, frame, Priority.JOB)
+
     def _is_silent(self, circuit: Circuit) -> bool:
         """It was asked often, and for long, and nothing came back."""
         now_ms = self._ground.now_ms()
@@ -184,6 +187,10 @@ class Ends:
         self._ground.distrust(self._other(circuit), self._hops(circuit), blamed=silent or not circuit.proved)
 
     def on_route(self, name: bytes) -> None:
+        if self._ground.hops_to(name) is None:  # whoever answers tells of no way that is one
+            self._seeking.fail(name)
+            self.on_no_route(name)
+            return
         self._ground.routes.trust(name)
         self.pending.proceed(name)
 
@@ -199,8 +206,7 @@ class Ends:
             return
         if circuit.trip_ms is None and circuit.turned == circuit.turn:  # of that OPEN, and no other
             circuit.trip_ms = self._ground.now_ms() - circuit.asked_ms
-        for frame in self.pending.take(circuit):
-            self._carry(circuit.target, circuit, frame, Priority.JOB)
+        self.pending.on_opened(circuit.target, circuit)
 
     def on_room(self, name: bytes | None = None) -> None:
         """There may be some: to that one, or to all."""
@@ -246,6 +252,7 @@ class Ends:
         """Frames of that session go by this circuit."""
         if circuit.target == self._ground.name:
             circuit.theirs = ours
+            self.pending.on_opened(circuit.source, circuit)
         self._bindings.bind(self._other(circuit), ours, circuit)
 
     def _other(self, circuit: Circuit) -> bytes:

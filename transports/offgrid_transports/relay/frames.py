@@ -219,7 +219,8 @@ def _read_open(kind: Kind, body: bytes) -> Open:
         raise NoWord(f"{len(body)} bytes open nothing")
     to, turn, count = body[1] & (1 << _TO_BITS) - 1, body[1] >> _TO_BITS, body[2]
     end = _OPEN_BYTES + count * HOP_BYTES
-    if count > HOPS_MAX or len(body) < end or not 0 <= to <= count + 1:
+    first = int(kind is Kind.OPEN)  # the source takes no OPEN, the target no OPENED
+    if count > HOPS_MAX or len(body) < end or not first <= to <= count + first:
         raise NoWord(f"to place {to} of {count} hops, in {len(body)} bytes")
     source, target, hops = body[3:7], body[7:11], _twos(body[_OPEN_BYTES:end])
     _check_hops(hops, source, target)

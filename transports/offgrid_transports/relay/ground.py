@@ -18,6 +18,8 @@ from offgrid_transports.relay.shunned import Shunned
 from offgrid_transports.timers import Timers
 from offgrid_transports.transport import BROADCAST, Transport
 
+FLOODS_MAX = 32  # questions that wait for their share of a link's time
+
 
 def steps(hops: tuple[bytes, ...], name: bytes) -> tuple[bytes, ...]:
     """Whom a way there is blamed on: those between, or that very node where it was heard itself."""
@@ -69,15 +71,25 @@ class Ground:
 
     def flood(self, link: RelayLink, said: Said) -> None:
         """To all on a link, when its share of the link's time is there."""
-        frame = write(self.psk, said, shared=link.transport.shared)
-        wait_ms = link.may_say_ms(self.now_ms(), len(frame))
-        if wait_ms is None:
+        if len(link.floods) >= FLOODS_MAX:
             self.counts["control_dropped"] += 1
-        elif wait_ms <= 0:
-            link.say(self.now_ms(), BROADCAST, frame)
-        else:
-            self.counts["control_delayed"] += 1
-            self.set(("flood", link.place, said), self.now_ms() + wait_ms)
+            return
+        link.floods.append(write(self.psk, said, shared=link.transport.shared))
+        self.go_on_flooding(link)
+
+    def go_on_flooding(self, link: RelayLink) -> None:
+        while link.floods:
+            frame = link.floods[0]
+            wait_ms = link.may_say_ms(self.now_ms(), len(frame))
+            if wait_ms is not None and wait_ms > 0:
+                self.counts["control_delayed"] += 1
+                self.set(("flood", link.place), self.now_ms() + wait_ms)
+                return
+            link.floods.popleft()
+            if wait_ms is None:
+                self.counts["control_dropped"] += 1
+            else:
+                link.say(self.now_ms(), BROADCAST, frame)
 
     def next_path(self, hop: bytes) -> Path | None:
         return self.neighbours.path(self.now_ms(), hop)
@@ -88,23 +100,20 @@ class Ground:
         return None if route is None else route.hops
 
     def route_to(self, name: bytes) -> Route | None:
-        """As `hops_to`. One that only was told, before a hop on it failed, is none."""
+        """As `hops_to`."""
         now_ms = self.now_ms()
-        if self.neighbours.is_near(now_ms, name) and self.shunned.since_ms(now_ms, hop_of(name)) is None:
+        if self.neighbours.is_near(now_ms, name) and not self.shunned.has(now_ms, hop_of(name)):
             path = self.next_path(hop_of(name))
             return Route((), now_ms, 1 if path is None else metric_of(path).cost_ms)
         route = self.routes.get(now_ms, name)
-        if route is None or self.next_path(route.hops[0] if route.hops else hop_of(name)) is None:
-            return None
-        failed = (self.shunned.since_ms(now_ms, hop) for hop in steps(route.hops, name))
-        if not route.proved and any(since_ms is not None and since_ms >= route.learnt_ms for since_ms in failed):
+        if route is None or self.next_path(steps(route.hops, name)[0]) is None:
             return None
         return route
 
     def learn(self, name: bytes, hops: tuple[bytes, ...], cost_ms: int, *, asked: bool = False) -> None:
         """A way there, as somebody says; `asked`: to this node, and knowing whom it would rather avoid."""
         now_ms = self.now_ms()
-        if asked or all(self.shunned.since_ms(now_ms, hop) is None for hop in hops):
+        if asked or not any(self.shunned.has(now_ms, hop) for hop in steps(hops, name)):
             self.routes.learn(now_ms, name, hops, cost_ms)
 
     def prove(self, name: bytes, hops: tuple[bytes, ...], cost_ms: int) -> None:
@@ -116,7 +125,12 @@ class Ground:
         """That way there leads on no more; `blamed`: perhaps because one on it drops what it should hand on."""
         self.routes.distrust(name)
         if blamed:
-            self.shunned.failed(self.now_ms(), steps(hops, name))
+            self.shun(steps(hops, name))
+
+    def shun(self, hops: tuple[bytes, ...]) -> None:
+        """One of them drops what it should hand on, perhaps: ways over them that were only told are none."""
+        self.shunned.failed(self.now_ms(), hops)
+        self.routes.forget_told(frozenset(hops))
 
     def guess(self, hops: int) -> Metric | None:
         """Of a way of so many hops, as if all were like this node's own slowest one. None without a link."""

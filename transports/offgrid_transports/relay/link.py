@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 
 from offgrid_transports.path import DOWN_MS
@@ -24,6 +24,8 @@ class RelayLink:
 
     def __init__(self, transport: Transport, place: int, now_ms: Callable[[], float], counts: Counter[str]) -> None:
         self.transport, self.place, self._counts = transport, place, counts
+        self.floods: deque[bytes] = deque()
+        """Questions that wait for their share of the link's time."""
         self.spending = Spending()
         """For whom the link's time went to frames of relays."""
         self._now_ms, self._queue, self._owes_turn = now_ms, Queue(), False
@@ -73,6 +75,7 @@ class RelayLink:
 
     def clear(self) -> None:
         self._queue.clear()
+        self.floods.clear()
 
     def may_say_ms(self, now_ms: float, length: int) -> float | None:
         """How long a question has to wait for its share of the link's time; None where that is too long."""

@@ -52,6 +52,10 @@ class Opening:
         """The circuit whose OPEN is being looked at: what this end says at once goes with OPENED."""
         self.on_opened: Callable[[Circuit], None] = lambda circuit: None
 
+    def __len__(self) -> int:
+        """Words that are repeated until the next hop has them."""
+        return len(self._sent)
+
     # ---- at the source
 
     def begin(self, name: bytes, hops: tuple[bytes, ...], ours: int, theirs: int) -> Circuit | None:

@@ -40,7 +40,8 @@ class _Queue:
 
 
 class Pending:
-    """Of those that this node talks to over others. `lost` learns who cannot be reached."""
+    """Of those that this node talks to over others. `carry` takes what goes by an open circuit, `lost` learns who
+    cannot be reached."""
 
     def __init__(
         self,
@@ -49,11 +50,16 @@ class Pending:
         bindings: Bindings,
         opening: Opening,
         seeking: Seeking,
+        carry: Callable[[bytes, Circuit, bytes], None],
         lost: Callable[[bytes], None],
     ) -> None:
         self._ground, self._circuits, self._bindings = ground, circuits, bindings
-        self._opening, self._seeking, self._lost = opening, seeking, lost
+        self._opening, self._seeking, self._carry, self._lost = opening, seeking, carry, lost
         self._queues: dict[bytes, _Queue] = {}
+
+    def __len__(self) -> int:
+        """Frames that wait."""
+        return sum(len(queue.frames) for queue in self._queues.values())
 
     def wait(self, name: bytes, waiting: Waiting) -> None:
         queue, circuit = self._queues.setdefault(name, _Queue()), self._bindings.get(name, waiting.ours)
@@ -68,26 +74,24 @@ class Pending:
         if queue is None or not queue.frames:
             return
         hops, ground = self._ground.hops_to(name), self._ground
-        if hops is not None:
-            for ours in dict.fromkeys(waiting.ours for waiting in queue.frames):
-                if self._bindings.get(name, ours) is None:
-                    self._begin(name, hops, next(each for each in queue.frames if each.ours == ours))
-        elif self._seeking.may_seek(name):
-            self._seeking.seek(name, fresh=ground.routes.is_distrusted(name))
-        else:
+        homeless = False
+        for ours in dict.fromkeys(waiting.ours for waiting in queue.frames):
+            circuit = self._bindings.get(name, ours)
+            if circuit is not None and circuit.opened:
+                self._carry_all(name, circuit, ours)
+            elif circuit is None and hops is not None:
+                self._begin(name, hops, next(each for each in queue.frames if each.ours == ours))
+            homeless |= circuit is None
+        if homeless and hops is None and not self._seeking.seek(name, fresh=ground.routes.is_distrusted(name)):
             self._drop(name)
 
-    def take(self, circuit: Circuit) -> list[bytes]:
-        """It is open: the frames of its session may leave."""
+    def on_opened(self, name: bytes, circuit: Circuit) -> None:
+        """The frames of its session may leave, when its words have left."""
         self._ground.timers.set(("unopened", circuit), None)
-        circuit.first, queue = b"", self._queues.get(circuit.target)
-        if queue is None:
-            return []
-        queue.failed = 0
-        ready = [each for each in queue.frames if each.ours == circuit.ours]
-        for waiting in ready:
-            queue.frames.remove(waiting)
-        return [waiting.frame for waiting in ready]
+        circuit.first = b""
+        if (queue := self._queues.get(name)) is not None:
+            queue.failed = 0
+            self._ground.set(("proceed", name), self._ground.now_ms())
 
     def on_no_route(self, name: bytes) -> None:
         """Nobody has found it."""
@@ -137,6 +141,12 @@ class Pending:
             self._say(circuit)
 
     # ---- inside
+
+    def _carry_all(self, name: bytes, circuit: Circuit, ours: int) -> None:
+        frames = self._queues[name].frames
+        for waiting in [each for each in frames if each.ours == ours]:
+            frames.remove(waiting)
+            self._carry(name, circuit, waiting.frame)
 
     def _begin(self, name: bytes, hops: tuple[bytes, ...], waiting: Waiting) -> None:
         circuit = self._opening.begin(name, hops, waiting.ours, waiting.theirs)

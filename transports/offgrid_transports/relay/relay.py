@@ -8,7 +8,7 @@ thread nor loop.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 
 from offgrid_transports.beacons import BEACON, read_beacon
@@ -129,6 +129,24 @@ class Relay:
         for, in hexadecimal digits; what is handed on by RELAYED_FOR and the hop that it came from."""
         return self._ground.link(transport).spending
 
+    @property
+    def kept(self) -> Mapping[str, int]:
+        """How much there is of all that is bounded."""
+        ground = self._ground
+        return {
+            "circuits": len(self._circuits),
+            "labels": self._circuits.labels,
+            "neighbours": len(ground.neighbours),
+            "routes": len(ground.routes),
+            "shunned": len(ground.shunned),
+            "timers": len(ground.timers),
+            "opens": len(self._opening),
+            "answers": self._seeking.answers,
+            "searches": self._seeking.under_way,
+            "waiting": len(self._ends.pending),
+            "floods": max((len(link.floods) for link in ground.links), default=0),
+        }
+
     def close(self) -> None:
         self._closed = True
 
@@ -206,7 +224,7 @@ class Relay:
         if way.path is not None:
             self._ground.neighbours.lost(following, way.path)
         self._ground.routes.forget_over(following)
-        self._ground.shunned.failed(self._now_ms(), (following,))
+        self._ground.shun((following,))
         if self._ground.name in (circuit.source, circuit.target):
             self._ends.distrust(circuit)
         self._tell_broken(circuit, way)
@@ -253,8 +271,8 @@ class Relay:
         for key in self._ground.timers.take_due(math.floor(now_ms)):
             assert isinstance(key, tuple)
             match key:
-                case ("flood", place, said):
-                    self._ground.flood(self._ground.links[place], said)
+                case ("flood", place):
+                    self._ground.go_on_flooding(self._ground.links[place])
                 case ("answer", *_):
                     self._seeking.on_timer(key)
                 case ("open", sent):

@@ -117,6 +117,12 @@ class Routes:
         """It was found, or nobody is asked for it any more."""
         self._distrusted.pop(name, None)
 
+    def forget_told(self, hops: frozenset[bytes]) -> None:
+        """Those over any of them that nobody has proved."""
+        for name, route in list(self._routes.items()):
+            if not route.proved and not hops.isdisjoint(route.hops or (hop_of(name),)):
+                del self._routes[name]
+
     def forget_over(self, hop: bytes) -> None:
         """None goes by that neighbour any more."""
         for name in [name for name, route in self._routes.items() if route.hops[:1] == (hop,)]:

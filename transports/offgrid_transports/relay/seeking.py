@@ -54,10 +54,21 @@ class Seeking:
         """Questions that were not handed on, because others had."""
         return self._discovery.suppressed
 
+    @property
+    def answers(self) -> int:
+        """That are said until they are heard to go on."""
+        return len(self._passed)
+
+    @property
+    def under_way(self) -> int:
+        """Searches of this node, and questions whose turn will come."""
+        return self._discovery.under_way
+
     def may_seek(self, name: bytes) -> bool:
         return self._discovery.may_seek(self._ground.now_ms(), name)
 
-    def seek(self, name: bytes, *, fresh: bool) -> None:
+    def seek(self, name: bytes, *, fresh: bool) -> bool:
+        """Whether that is under way."""
         ground = self._ground
         now_ms = ground.now_ms()
         avoided = ground.shunned.worst(now_ms)
@@ -66,6 +77,7 @@ class Seeking:
             ground.counts["searches"] += 1
             for link in ground.up:
                 ground.flood(link, ask)
+        return self._discovery.seeks(name)
 
     def fail(self, name: bytes) -> None:
         """It was found, and is not reached: it is looked for again later."""

@@ -16,7 +16,7 @@ AVOIDED_MAX = 3  # that a question names
 
 
 class _Shun(NamedTuple):
-    since_ms: float
+    failed_ms: float
     until_ms: float
     wait_ms: float
 
@@ -46,17 +46,17 @@ class Shunned:
         for hop in hops:
             shun = self._hops.pop(hop, None)
             if shun is not None and shun.wait_ms > SHUN_MS_MIN:
-                self._hops[hop] = _Shun(shun.since_ms, min(now_ms, shun.until_ms), shun.wait_ms / 2)
+                self._hops[hop] = _Shun(shun.failed_ms, min(now_ms, shun.until_ms), shun.wait_ms / 2)
 
-    def since_ms(self, now_ms: float, hop: bytes) -> float | None:
-        """When it failed last; None where it is not passed over now."""
+    def has(self, now_ms: float, hop: bytes) -> bool:
+        """It is passed over now."""
         shun = self._hops.get(hop)
-        return shun.since_ms if shun is not None and now_ms < shun.until_ms else None
+        return shun is not None and now_ms < shun.until_ms
 
     def all(self, now_ms: float) -> frozenset[bytes]:
         return frozenset(hop for hop, shun in self._hops.items() if now_ms < shun.until_ms)
 
     def worst(self, now_ms: float) -> tuple[bytes, ...]:
         """As many as a question names: those that failed most often, and of these the last ones."""
-        shunned = [(shun.wait_ms, shun.since_ms, hop) for hop, shun in self._hops.items() if now_ms < shun.until_ms]
+        shunned = [(shun.wait_ms, shun.failed_ms, hop) for hop, shun in self._hops.items() if now_ms < shun.until_ms]
         return tuple(hop for _, _, hop in sorted(shunned, reverse=True)[:AVOIDED_MAX])
