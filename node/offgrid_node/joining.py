@@ -96,7 +96,7 @@ async def _ask_by_all(
         return await by_ip
     over_links = asyncio.create_task(_ask_over_links(token, key, name, config, timeout_s))
     pending = {by_ip, over_links}
-    fault: Fault | None = None
+    faults: list[Fault] = []
     try:
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -104,14 +104,15 @@ async def _ask_by_all(
                 try:
                     return task.result()
                 except Fault as failed:
-                    graver = fault is None or (isinstance(fault, Unavailable) and not isinstance(failed, Unavailable))
-                    fault = failed if graver else fault
+                    if failed.reason == "BadLink":  # the node could not run with it, wherever it has joined
+                        raise
+                    faults.append(failed)
     finally:
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-    assert fault is not None
-    raise fault
+    said = [fault for fault in faults if not isinstance(fault, Unavailable)]
+    raise said[0] if said else Unavailable("; ".join(fault.message for fault in faults), reason="NoDoor")
 
 
 async def _ask_over_links(
@@ -124,7 +125,7 @@ async def _ask_over_links(
             response = await asyncio.wait_for(joiner.ask(_request(token, key, name)), timeout_s)
         except TimeoutError:
             last = f" (the last try: {joiner.last.message})" if joiner.last is not None else ""
-            text = f"nobody answered on {', '.join(config.links.open)} within {timeout_s:g} s{last}"
+            text = f"nobody answered within {timeout_s:g} s on {joiner.links}{last}"
             raise Unavailable(text, reason="NoDoor") from None
     return _grant(token, response, "the door on a link")
 

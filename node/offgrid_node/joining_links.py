@@ -80,6 +80,13 @@ class LinkJoiner:
     async def __aexit__(self, *_: object) -> None:
         await self._close()
 
+    @property
+    def links(self) -> str:
+        """Their descriptions, and what is the matter with those that have some trouble."""
+        troubles = [transport.figures().get("trouble", "") for transport in self._transports]
+        pairs = zip(self._links, troubles, strict=True)
+        return ", ".join(f"{text} ({trouble})" if trouble else text for text, trouble in pairs)
+
     async def ask(self, request: mesh_pb2.JoinRequest) -> mesh_pb2.JoinResponse:
         """Knocks until somebody opens, and asks, again and again until the door has said yes or no; for ever if there
         is none. Raises what the door says."""

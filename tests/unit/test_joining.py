@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import grpc
 import pytest
 
 from offgrid.v1 import mesh_pb2
-from offgrid_node.joining import _ask_until
+from offgrid_node.config import Config
+from offgrid_node.joining import _ask_by_all, _ask_until
 from offgrid_node.keys import NodeKey, seal
 from offgrid_node.protocol.errors import Exhausted, Fault
 from offgrid_node.protocol.mesh.joining import CROWDED_MS_MAX, grant_context
@@ -69,6 +73,28 @@ def test_a_door_that_will_not_have_us_is_not(answer: Exhausted) -> None:
     fault, left = asked_at(answer, mesh_pb2.JoinGrant())
     assert isinstance(fault, Exhausted)
     assert (fault.reason, left) == (answer.reason, 0)
+
+
+def asked_by_all(link: str, folder: Path, timeout_s: float) -> Fault:
+    """What `_ask_by_all` ends with where nobody answers by IP."""
+    config = SimpleNamespace(links=SimpleNamespace(open=[link]), node=SimpleNamespace(data_dir=folder))
+    with pytest.raises(Fault) as caught:
+        asyncio.run(
+            _ask_by_all(InviteToken(bytes(MESH_TAG_BYTES), SECRET), KEY, "late", cast("Config", config), timeout_s)
+        )
+    return caught.value
+
+
+def test_a_link_that_is_none_is_said_at_once(tmp_path: Path) -> None:
+    fault = asked_by_all("lora:tcp/127.0.0.1:1?region=EU686", tmp_path, 60)
+    assert (fault.reason, "EU868" in fault.message) == ("BadLink", True)
+
+
+def test_where_nobody_answers_it_says_what_is_the_matter_with_the_links(tmp_path: Path) -> None:
+    link = "lora:tcp/127.0.0.1:1?region=EU868"
+    fault = asked_by_all(link, tmp_path, 0.3)
+    assert (fault.reason, "mDNS" in fault.message) == ("NoDoor", True)
+    assert f"{link} (" in fault.message
 
 
 def test_one_that_stays_crowded_is_named_in_the_end() -> None:
