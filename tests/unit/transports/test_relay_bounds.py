@@ -95,7 +95,7 @@ def test_of_answers_that_were_passed_on_no_more_are_kept_than_may_be() -> None:
     mesh = MemoryMesh(1)
     seeking, link = mesh.nodes[0].relay._seeking, StillLink(shared=True, frame_bytes=254)
     mesh.nodes[0].relay.attach(link)
-    mesh.nodes[0].relay._ground.neighbours.on_heard(0, b"aa", Path(link, "x"), b"aaaa")
+    mesh.nodes[0].relay._ground.neighbours.on_heard(0, b"aaaa", Path(link, "x"))
     for number in range(2 * PASSED_MAX):
         answer = Answer(1, 1, number.to_bytes(4), b"sour", (b"aa", b"bb"))
         seeking._pass(_Passed(answer, b"aa", 0))

@@ -9,15 +9,8 @@ from still_link import StillLink
 from offgrid_transports.path import Path
 from offgrid_transports.relay.circuits import CIRCUITS_MAX, IDLE_MS, OF_ONE_MAX, Circuit, Circuits
 from offgrid_transports.relay.metric import Metric
-from offgrid_transports.relay.routes import (
-    NEIGHBOUR_MS,
-    NEIGHBOURS_MAX,
-    PATHS_MAX,
-    ROUTE_MS,
-    ROUTES_MAX,
-    Neighbours,
-    Routes,
-)
+from offgrid_transports.relay.neighbours import NEIGHBOUR_MS, NEIGHBOURS_MAX, PLACES_MAX, Neighbours
+from offgrid_transports.relay.routes import ROUTE_MS, ROUTES_MAX, Routes
 
 METRIC = Metric(0, 0, 0, 1200, False)
 LINK = StillLink(shared=False, frame_bytes=1200)
@@ -70,7 +63,7 @@ def test_what_is_used_stays_and_what_idles_goes() -> None:
 
 def test_a_neighbour_is_where_it_was_heard_lately() -> None:
     neighbours = Neighbours()
-    neighbours.on_heard(0, b"aa", path("1"), b"aaaa")
+    neighbours.on_heard(0, b"aaaa", path("1"))
     assert neighbours.path(1, b"aa") == path("1")
     assert neighbours.is_near(1, b"aaaa")
     assert not neighbours.is_near(1, b"aabb"), "another one whose name begins so"
@@ -79,16 +72,62 @@ def test_a_neighbour_is_where_it_was_heard_lately() -> None:
     assert len(neighbours) == 0
 
 
+def test_two_who_share_a_hop_are_told_apart_by_their_names() -> None:
+    neighbours = Neighbours()
+    neighbours.on_heard(0, b"aa", path("1"))
+    assert neighbours.path(1, b"aaaa") == path("1"), "perhaps, for it has not said its name"
+    neighbours.on_heard(0, b"aaaa", path("1"))
+    neighbours.on_heard(0, b"aabb", path("2"))
+    assert neighbours.path(1, b"aaaa") == path("1")
+    assert neighbours.path(1, b"aabb") == path("2")
+    neighbours.lost(b"aabb", path("2"))
+    assert neighbours.is_near(1, b"aaaa")
+    assert not neighbours.is_near(1, b"aabb")
+
+
+def test_where_a_neighbour_has_proved_to_be_nothing_else_that_is_said_of_it_counts() -> None:
+    neighbours = Neighbours()
+    neighbours.on_heard(0, b"aaaa", path("proved"), NEIGHBOUR_MS)
+    neighbours.on_heard(1, b"aaaa", path("said"))
+    assert neighbours.path(2, b"aa") == neighbours.path(2, b"aaaa") == path("proved")
+    neighbours.on_heard(3, b"aaaa", path("moved"), NEIGHBOUR_MS)
+    assert neighbours.path(4, b"aa") == path("moved")
+    neighbours.on_again(5, b"aa", path("nowhere"))
+    assert neighbours.path(NEIGHBOUR_MS + 4, b"aa") is None, "what anybody may say makes no place"
+
+
 def test_of_neighbours_and_their_places_no_more_are_kept_than_may_be() -> None:
     neighbours = Neighbours()
     for number in range(2 * NEIGHBOURS_MAX):
         neighbours.on_heard(number, number.to_bytes(2), path("x"))
     assert len(neighbours) == NEIGHBOURS_MAX
-    for number in range(2 * PATHS_MAX):
+    for number in range(2 * PLACES_MAX):
         neighbours.on_heard(0, b"aa", path(str(number)))
-    for number in range(PATHS_MAX, 2 * PATHS_MAX):
+    for number in range(PLACES_MAX, 2 * PLACES_MAX):
         neighbours.lost(b"aa", path(str(number)))
     assert neighbours.path(1, b"aa") is None, "those before were forgotten"
+
+
+def test_who_has_proved_where_it_is_gives_way_to_no_made_up_ones() -> None:
+    neighbours = Neighbours()
+    for number in range(NEIGHBOURS_MAX - 1):
+        neighbours.on_heard(0, number.to_bytes(4)[::-1], path("x"), NEIGHBOUR_MS)
+    for number in range(60_000, 61_000):
+        neighbours.on_heard(1, number.to_bytes(2), path("y"))
+    assert all(neighbours.is_near(2, number.to_bytes(4)[::-1]) for number in range(NEIGHBOURS_MAX - 1))
+    for number in range(NEIGHBOURS_MAX, NEIGHBOURS_MAX + 2):
+        neighbours.on_heard(2, number.to_bytes(4)[::-1], path("z"), NEIGHBOUR_MS)
+        assert neighbours.is_near(3, number.to_bytes(4)[::-1]), "who proves it finds room"
+    assert len(neighbours) == NEIGHBOURS_MAX
+
+
+def test_a_way_that_was_proved_gives_way_to_no_made_up_ones() -> None:
+    routes = Routes()
+    for number in range(ROUTES_MAX):
+        routes.prove(0, number.to_bytes(4), (b"aa",), 1)
+    for number in range(1_000, 2_000):
+        routes.learn(1, number.to_bytes(4), (), 1)
+    assert all(routes.get(2, number.to_bytes(4)) is not None for number in range(ROUTES_MAX))
 
 
 def test_a_cheaper_way_takes_the_place_of_another_or_else_a_shorter_one_and_old_ones_go() -> None:

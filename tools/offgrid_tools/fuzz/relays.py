@@ -18,10 +18,11 @@ from offgrid_transports.relay.discovery import SEEKING_MAX, SEEN_MAX
 from offgrid_transports.relay.ends import RELAYED_MAX
 from offgrid_transports.relay.ground import FLOODS_MAX, name_of
 from offgrid_transports.relay.metric import Metric
+from offgrid_transports.relay.neighbours import NEIGHBOURS_MAX
 from offgrid_transports.relay.opening import REPEATING_MAX
 from offgrid_transports.relay.pending import WAITING_MAX
 from offgrid_transports.relay.relay import LABELLED
-from offgrid_transports.relay.routes import NEIGHBOURS_MAX, ROUTES_MAX
+from offgrid_transports.relay.routes import ROUTES_MAX
 from offgrid_transports.relay.seeking import PASSED_MAX
 from offgrid_transports.relay.shunned import SHUNNED_MAX
 from offgrid_transports.transport import Priority, Transport

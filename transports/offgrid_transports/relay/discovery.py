@@ -65,11 +65,10 @@ class _Seen:
 class _Search:
     """One's own. `fresh`: ways that others were told are not trusted."""
 
-    number: int
+    numbers: list[int]  # of each try
     began_ms: float
     fresh: bool
     avoided: tuple[bytes, ...]
-    tries: int = 1
 
 
 class Discovery:
@@ -80,6 +79,7 @@ class Discovery:
         self._seen: OrderedDict[tuple[bytes, int], _Seen] = OrderedDict()
         self._searches: dict[bytes, _Search] = {}
         self._timers = Timers()
+        self._found: OrderedDict[bytes, tuple[list[int], float]] = OrderedDict()  # numbers, and until when they count
         self._failed: OrderedDict[bytes, tuple[float, float]] = OrderedDict()  # until when, and how long that was
         self.suppressed = 0
         """Questions that were not handed on, because others had."""
@@ -100,18 +100,22 @@ class Discovery:
         """The question to be sent, or None while it is under way already, or was in vain lately."""
         if target in self._searches or len(self._searches) >= SEEKING_MAX or not self.may_seek(now_ms, target):
             return None
-        number = self._rng.getrandbits(8 * NUMBER_BYTES)
-        search = self._searches[target] = _Search(number, now_ms, fresh, avoided)
+        search = self._searches[target] = _Search([self._new_number()], now_ms, fresh, avoided)
         self._timers.set(("search", target), now_ms + _patience_ms(slot_ms))
         return self._ask(target, search)
 
     def seeks(self, target: bytes) -> bool:
         return target in self._searches
 
-    def on_found(self, target: bytes) -> None:
-        self._searches.pop(target, None)
+    def on_found(self, now_ms: float, target: bytes, slot_ms: float) -> None:
+        """Better answers may come for a while."""
+        search = self._searches.pop(target, None)
         self._timers.set(("search", target), None)
         self._failed.pop(target, None)
+        if search is not None:
+            self._found[target] = search.numbers, now_ms + max(SEARCH_MS_MIN, _patience_ms(slot_ms))
+            if len(self._found) > SEEKING_MAX:
+                self._found.popitem(last=False)
 
     def fail(self, now_ms: float, target: bytes) -> None:
         """It is not looked for again for a while, each time twice as long."""
@@ -125,8 +129,8 @@ class Discovery:
 
     def on_ask(self, now_ms: float, ask: Ask, link: int, slot_ms: float, known: Known) -> bool:
         """Whether it is new here, or tells of a better way than before. Its cost is that of the way to here."""
-        own, key = hop_of(self.own), (ask.source, ask.number)
-        if ask.source == self.own or own in ask.hops or own == hop_of(ask.source):
+        key = ask.source, ask.number
+        if ask.source == self.own or (hop_of(self.own) in ask.hops and ask.target != self.own):
             return False
         rank, seen = _rank(ask.avoided, ask.target, ask.hops, ask.cost_ms), self._seen.get(key)
         if seen is not None:
@@ -136,6 +140,7 @@ class Discovery:
             if better:
                 seen.best, seen.rank = ask, rank
             return better
+        own = hop_of(self.own)
         seen = self._seen[key] = _Seen(ask, rank, own in ask.avoided, copies={link: 1})
         late = min(rank[0] + seen.own, LATE_MAX)
         wait_ms = slot_ms * (self._rng.uniform(0.2, SLOTS) + SLOTS * late)
@@ -152,6 +157,11 @@ class Discovery:
         if len(self._seen) > SEEN_MAX:
             self._timers.set(("turn", *self._seen.popitem(last=False)[0]), None)
         return True
+
+    def is_open(self, now_ms: float, answer: Answer) -> bool:
+        """It answers what this node asks now, or has asked just now: it is no recording."""
+        search, (numbers, until_ms) = self._searches.get(answer.target), self._found.get(answer.target, ([], 0.0))
+        return answer.number in (search.numbers if search is not None else numbers if now_ms < until_ms else [])
 
     def on_answer_heard(self, answer: Answer) -> None:
         """Somebody's, to whomever: the question need not be handed on, nor answered once more."""
@@ -199,14 +209,14 @@ class Discovery:
     def _next_try(self, now_ms: float, target: bytes, slot_ms: float) -> Due | None:
         """None after the last one."""
         search = self._searches[target]
-        if search.tries >= TRIES_MAX and search.began_ms + SEARCH_MS_MIN <= now_ms:
+        if len(search.numbers) >= TRIES_MAX and search.began_ms + SEARCH_MS_MIN <= now_ms:
             del self._searches[target]
             self.fail(now_ms, target)
             return None
-        search.tries += 1
-        search.fresh = search.tries >= TRIES_MAX or search.fresh
-        search.number = self._rng.getrandbits(8 * NUMBER_BYTES)
-        self._timers.set(("search", target), now_ms + _patience_ms(slot_ms * min(search.tries, TRIES_MAX)))
+        search.numbers.append(self._new_number())
+        tries = min(len(search.numbers), TRIES_MAX)
+        search.fresh = tries >= TRIES_MAX or search.fresh
+        self._timers.set(("search", target), now_ms + _patience_ms(slot_ms * tries))
         return Due(self._ask(target, search))
 
     def _turn(self, seen: _Seen) -> Due | None:
@@ -214,8 +224,7 @@ class Discovery:
         ask, own = seen.best, hop_of(self.own)
         if seen.answers is not None:
             hops = (*ask.hops, *seen.answers.hops)
-            ends = {hop_of(ask.source), hop_of(ask.target)}
-            if len(hops) <= HOPS_MAX and len({*hops, *ends}) == len(hops) + 2:
+            if len(hops) <= HOPS_MAX and len({*hops}) == len(hops) and hop_of(ask.source) not in seen.answers.hops:
                 cost_ms = seen.answers.cost_ms
                 return Due(Answer(ask.number, len(ask.hops), ask.target, ask.source, hops, cost_ms))
             if ask.target == self.own:
@@ -226,8 +235,11 @@ class Discovery:
             return None
         return Due(ask._replace(hops=(*ask.hops, own), left=ask.left - 1), often)
 
+    def _new_number(self) -> int:
+        return self._rng.getrandbits(8 * NUMBER_BYTES)
+
     def _ask(self, target: bytes, search: _Search) -> Ask:
-        return Ask(search.number, HOPS_MAX, search.fresh, target, self.own, (), 0, search.avoided)
+        return Ask(search.numbers[-1], HOPS_MAX, search.fresh, target, self.own, (), 0, search.avoided)
 
 
 def _rank(avoided: tuple[bytes, ...], target: bytes, hops: tuple[bytes, ...], cost_ms: int) -> Rank:

@@ -12,7 +12,6 @@ from offgrid_transports.path import Path
 from offgrid_transports.relay.bindings import Bindings
 from offgrid_transports.relay.circuits import Circuit, Circuits, Way
 from offgrid_transports.relay.discovery import SLOTS
-from offgrid_transports.relay.frames import hop_of
 from offgrid_transports.relay.ground import Ground, name_of
 from offgrid_transports.relay.metric import Metric
 from offgrid_transports.relay.opening import Opening
@@ -98,7 +97,7 @@ class Ends:
         hops = ground.hops_to(name)
         if hops is None:
             return OPENING_MS + SEARCH_HOPS * ground.slot_ms * (SLOTS / 2 + 1)
-        path = ground.next_path(hops[0] if hops else name[:2])
+        path = ground.next_path(hops[0] if hops else name)
         return OPENING_MS + (path.transport.wait_ms(length, priority) if path is not None else 0.0)
 
     def first_link(self, name: bytes) -> Transport | None:
@@ -107,7 +106,7 @@ class Ends:
         if circuit is not None and (path := self._outward(circuit).path) is not None:
             return path.transport
         hops = ground.hops_to(name)
-        path = ground.next_path(hops[0] if hops else hop_of(name)) if hops is not None else None
+        path = ground.next_path(hops[0] if hops else name) if hops is not None else None
         slowest = max(ground.up, key=lambda link: link.slot_ms, default=None)
         return path.transport if path is not None else slowest.transport if slowest is not None else None
 
@@ -161,7 +160,7 @@ class Ends:
             self._ground.counts["circuits_silent"] += 1
             self.distrust(circuit, silent=True)
             if not circuit.hops:
-                self._ground.neighbours.lost(hop_of(name), way.path)
+                self._ground.neighbours.lost(name, way.path)
             self._circuits.drop(circuit)
             return self._send(name, frame, priority)
         self._switch.carry(circuit, way, frame, priority)

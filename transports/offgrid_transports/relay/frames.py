@@ -131,6 +131,18 @@ def hop_of(name: bytes) -> bytes:
     return name[:HOP_BYTES]
 
 
+def place(said: Answer | Open, to: int) -> bytes:
+    """Who stands there: the name of an end, the hop of another one."""
+    return (said.source, *said.hops, said.target)[to]
+
+
+def is_at(name: bytes, said: Answer | Open) -> bool:
+    """It is for the node of that name. An end is none of the hops between, though one may be called like it."""
+    if name in (said.source, said.target):
+        return place(said, said.to) == name
+    return place(said, said.to) == hop_of(name)
+
+
 def end_of(frame: bytes) -> bytes:
     """Of a labelled one: what tells it from others on each hop."""
     return frame[3:5] + frame[-END_BYTES:]
@@ -232,8 +244,8 @@ def _read_open(kind: Kind, body: bytes) -> Open:
 
 
 def _check_hops(hops: tuple[bytes, ...], source: bytes, target: bytes) -> None:
-    """Nobody twice, and neither end between them: so no frame goes round."""
-    if source == target or len({*hops, hop_of(source), hop_of(target)}) != len(hops) + 2:
+    """Nobody twice: so no frame goes round. An end takes none for a hop between, whatever its name begins with."""
+    if source == target or len({*hops}) != len(hops):
         raise NoWord("a way that comes by somebody twice")
 
 

@@ -13,7 +13,8 @@ from offgrid_transports.relay.circuits import Circuit, Way
 from offgrid_transports.relay.frames import NAME_BYTES, Said, hop_of, write
 from offgrid_transports.relay.link import RelayLink
 from offgrid_transports.relay.metric import Metric, metric_of
-from offgrid_transports.relay.routes import Neighbours, Route, Routes
+from offgrid_transports.relay.neighbours import Neighbours
+from offgrid_transports.relay.routes import Route, Routes
 from offgrid_transports.relay.shunned import Shunned
 from offgrid_transports.timers import Timers
 from offgrid_transports.transport import BROADCAST, Transport
@@ -55,9 +56,9 @@ class Ground:
         return max((link.slot_ms for link in self.up), default=1.0)
 
     def hop_before(self, circuit: Circuit, way: Way) -> bytes:
-        """Who sends frames of that way to here."""
-        places = (hop_of(circuit.source), *circuit.hops, hop_of(circuit.target))
-        place = places.index(self.hop)
+        """Who sends frames of that way to here: the name of an end, the hop of another one."""
+        places = (circuit.source, *circuit.hops, circuit.target)
+        place = places.index(self.name if self.name in (circuit.source, circuit.target) else self.hop)
         return places[place - 1 if way is circuit.forth else place + 1]
 
     def set(self, key: object, due_ms: float) -> None:
@@ -91,8 +92,8 @@ class Ground:
             else:
                 link.say(self.now_ms(), BROADCAST, frame)
 
-    def next_path(self, hop: bytes) -> Path | None:
-        return self.neighbours.path(self.now_ms(), hop)
+    def next_path(self, who: bytes) -> Path | None:
+        return self.neighbours.path(self.now_ms(), who)
 
     def hops_to(self, name: bytes) -> tuple[bytes, ...] | None:
         """Those between, by the best way that is known and whose first hop is heard."""
@@ -103,10 +104,10 @@ class Ground:
         """As `hops_to`."""
         now_ms = self.now_ms()
         if self.neighbours.is_near(now_ms, name) and not self.shunned.has(now_ms, hop_of(name)):
-            path = self.next_path(hop_of(name))
+            path = self.next_path(name)
             return Route((), now_ms, 1 if path is None else metric_of(path).cost_ms)
         route = self.routes.get(now_ms, name)
-        if route is None or self.next_path(steps(route.hops, name)[0]) is None:
+        if route is None or self.next_path(route.hops[0] if route.hops else name) is None:
             return None
         return route
 

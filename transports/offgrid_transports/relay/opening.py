@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from offgrid_transports.path import Path
 from offgrid_transports.relay.circuits import Circuit, Circuits, Way
-from offgrid_transports.relay.frames import TURNS, Kind, Open, Short, hop_of, open_bytes
+from offgrid_transports.relay.frames import TURNS, Kind, Open, Short, is_at, open_bytes, place
 from offgrid_transports.relay.ground import Ground
 from offgrid_transports.relay.metric import metric_of
 from offgrid_transports.transport import Priority
@@ -61,7 +61,7 @@ class Opening:
     def begin(self, name: bytes, hops: tuple[bytes, ...], ours: int, theirs: int) -> Circuit | None:
         """None where the first hop is not heard any more."""
         ground, now_ms = self._ground, self._ground.now_ms()
-        path = ground.next_path(hops[0] if hops else hop_of(name))
+        path = ground.next_path(hops[0] if hops else name)
         if path is None:
             return None
         circuit = Circuit(ground.name, name, hops, ours, theirs, metric_of(path).times(len(hops) + 1))
@@ -111,9 +111,10 @@ class Opening:
     def on_open(self, path: Path, said: Open) -> None:
         """OPEN or OPENED, for this node or heard by the way."""
         self._on_gone_on(said)
-        if self._place_of(said.to, said) != self._ground.hop or self._is_end(said.to, said) is False:
+        if not is_at(self._ground.name, said):
             return
-        self._ground.neighbours.on_heard(self._ground.now_ms(), self._before(said), path)
+        before = place(said, said.to + 1 if said.opened else said.to - 1)
+        self._ground.neighbours.on_heard(self._ground.now_ms(), before, path)
         if said.opened:
             self._on_opened(path, said)
         else:
@@ -151,8 +152,7 @@ class Opening:
             if self.answering is not None:
                 self.say_opened(circuit, said, b"")
             return
-        following = said.hops[said.to] if said.to < len(said.hops) else hop_of(said.target)
-        onward = ground.next_path(following)
+        onward = ground.next_path(place(said, said.to + 1))
         if onward is None:
             self._circuits.drop(circuit)
             ground.say(path, Short(Kind.BROKEN, said.label))
@@ -250,24 +250,12 @@ class Opening:
         if self._sent.pop(key, None) is not None:
             self._ground.timers.set(("open", key), None)
 
-    # ---- places on the way
+    # ---- inside
 
     def _fits(self, circuit: Circuit, path: Path, frame: bytes) -> bool:
         """Into OPEN or OPENED on all hops, whichever media they are."""
         narrowest = min(path.frame_bytes, circuit.metric.mtu_bytes)
         return open_bytes(len(circuit.hops), shared=False) + len(frame) <= narrowest
-
-    def _place_of(self, to: int, said: Open) -> bytes:
-        ends = (hop_of(said.source), *said.hops, hop_of(said.target))
-        return ends[to]
-
-    def _is_end(self, to: int, said: Open) -> bool | None:
-        """False where only the beginning of an end's name is this node's."""
-        whole = {0: said.source, len(said.hops) + 1: said.target}.get(to)
-        return None if whole is None else whole == self._ground.name
-
-    def _before(self, said: Open) -> bytes:
-        return self._place_of(said.to + 1 if said.opened else said.to - 1, said)
 
 
 def _word_ms(path: Path, length: int, *, last: bool) -> float:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from offgrid_transports.relay.bindings import Bindings
 from offgrid_transports.relay.circuits import Circuit, Circuits
-from offgrid_transports.relay.frames import hop_of
 from offgrid_transports.relay.ground import Ground
 from offgrid_transports.relay.opening import Opening
 from offgrid_transports.relay.seeking import Seeking
@@ -134,7 +133,7 @@ class Pending:
         elif circuit.opens >= OPENS_MAX:
             self._ground.counts["ways_given_up"] += 1
             if not circuit.hops and circuit.forth.path is not None:
-                self._ground.neighbours.lost(hop_of(circuit.target), circuit.forth.path)
+                self._ground.neighbours.lost(circuit.target, circuit.forth.path)
             self._ground.distrust(circuit.target, circuit.hops, blamed=True)
             self._circuits.drop(circuit)
         else:

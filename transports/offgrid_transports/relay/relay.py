@@ -32,13 +32,16 @@ from offgrid_transports.relay.frames import (
 )
 from offgrid_transports.relay.ground import Ground, name_of
 from offgrid_transports.relay.link import RelayLink
+from offgrid_transports.relay.neighbours import NEIGHBOUR_MS
 from offgrid_transports.relay.opening import Opening
 from offgrid_transports.relay.seeking import Seeking
 from offgrid_transports.relay.switch import Switch
 from offgrid_transports.session import FRAME_TYPE, HEAD_BYTES
 from offgrid_transports.spending import Spending
+from offgrid_transports.stamps import Newest
 from offgrid_transports.transport import Schedule, Transport
 
+PROOF_BEACONS, PROOF_MS_MAX = 3, 6 * 3_600_000.0  # where a node is, is known until it has missed so many
 UNKNOWN_MS = 1_000.0  # at most that often is somebody told that a label means nothing here
 LABELLED = (FRAME_TYPE, HELLO, WELCOME)
 
@@ -71,6 +74,7 @@ class Relay:
         self._opening.on_opened = self._ends.on_opened
         self._ends.on_sent = self._arm
         self._unknown_ms = -math.inf
+        self._newest = Newest()
         self._alarm_ms = math.inf
         self._closed = False
         endpoint.is_taken = self._circuits.has
@@ -162,9 +166,9 @@ class Relay:
             return True
         if kind == BEACON:
             beacon = read_beacon(self._psk, frame)
-            if beacon is not None:
-                name = beacon.tag[:NAME_BYTES]
-                self._ground.neighbours.on_heard(self._now_ms(), hop_of(name), path, name)
+            if beacon is not None and self._newest.is_new(self._now_ms(), beacon.tag, beacon.stamp):
+                proof_ms = min(max(NEIGHBOUR_MS, PROOF_BEACONS * 1_000.0 * beacon.again_s), PROOF_MS_MAX)
+                self._ground.neighbours.on_heard(self._now_ms(), beacon.tag[:NAME_BYTES], path, proof_ms)
             return False
         if kind not in LABELLED or len(frame) < HEAD_BYTES + 8:
             return False
@@ -175,7 +179,7 @@ class Relay:
         found = self._circuits.by_label(label)
         if found is not None and found[1].before == path:
             self._opening.on_used(*found)
-            self._ground.neighbours.on_heard(self._now_ms(), self._ground.hop_before(*found), path)
+            self._ground.neighbours.on_again(self._now_ms(), self._ground.hop_before(*found), path)
             self._switch.on_frame(*found, path, frame)
             return True
         if path.shared:
@@ -224,7 +228,7 @@ class Relay:
         if way.path is not None:
             self._ground.neighbours.lost(following, way.path)
         self._ground.routes.forget_over(following)
-        self._ground.shun((following,))
+        self._ground.shun((hop_of(following),))
         if self._ground.name in (circuit.source, circuit.target):
             self._ends.distrust(circuit)
         self._tell_broken(circuit, way)

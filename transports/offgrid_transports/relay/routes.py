@@ -1,16 +1,12 @@
-"""Whom a node hears itself, and over whom others are reached, as far as it was told. All of it is forgotten in time."""
+"""Over whom others are reached, as far as a node was told. All of it is forgotten in time."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from typing import NamedTuple
 
-from offgrid_transports.path import Path
 from offgrid_transports.relay.frames import HOPS_MAX, hop_of
 
-NEIGHBOURS_MAX = 256
-PATHS_MAX = 4  # of one neighbour
-NEIGHBOUR_MS = 1_800_000.0
 ROUTES_MAX = 512
 ROUTE_MS = 3_600_000.0
 
@@ -22,50 +18,6 @@ class Route(NamedTuple):
     learnt_ms: float
     cost_ms: int
     proved: bool = False
-
-
-class Neighbours:
-    """By hop: where it was heard, and when."""
-
-    def __init__(self) -> None:
-        self._heard: OrderedDict[bytes, dict[Path, float]] = OrderedDict()
-        self._names: dict[bytes, bytes] = {}  # whole ones, of those that have said theirs
-
-    def __len__(self) -> int:
-        return len(self._heard)
-
-    def on_heard(self, now_ms: float, hop: bytes, path: Path, name: bytes | None = None) -> None:
-        paths = self._heard.setdefault(hop, {})
-        self._heard.move_to_end(hop)
-        paths.pop(path, None)
-        paths[path] = now_ms
-        if len(paths) > PATHS_MAX:
-            del paths[next(iter(paths))]
-        if name is not None:
-            self._names[hop] = name
-        if len(self._heard) > NEIGHBOURS_MAX:
-            self._names.pop(self._heard.popitem(last=False)[0], None)
-
-    def path(self, now_ms: float, hop: bytes) -> Path | None:
-        """The quickest of those where it was heard lately, on links that are up."""
-        paths = [
-            path
-            for path, heard_ms in self._heard.get(hop, {}).items()
-            if heard_ms + NEIGHBOUR_MS > now_ms and path.transport.up
-        ]
-        return min(paths, key=lambda path: path.transport.airtime_ms(min(100, path.frame_bytes)), default=None)
-
-    def lost(self, hop: bytes, path: Path) -> None:
-        """Nobody answers there any more."""
-        paths = self._heard.get(hop, {})
-        paths.pop(path, None)
-        if not paths:
-            self._heard.pop(hop, None)
-            self._names.pop(hop, None)
-
-    def is_near(self, now_ms: float, name: bytes) -> bool:
-        """That very node was heard."""
-        return self._names.get(hop_of(name)) == name and self.path(now_ms, hop_of(name)) is not None
 
 
 class Routes:
@@ -93,10 +45,18 @@ class Routes:
             self._keep(name, Route(hops, now_ms, cost_ms, proved=True))
 
     def _keep(self, name: bytes, route: Route) -> None:
+        if name not in self._routes and len(self._routes) >= ROUTES_MAX and not self._make_room(proved=route.proved):
+            return
         self._routes[name] = route
         self._routes.move_to_end(name)
-        if len(self._routes) > ROUTES_MAX:
-            self._routes.popitem(last=False)
+
+    def _make_room(self, *, proved: bool) -> bool:
+        """In the place of what was learnt longest ago; what was proved gives way to no hearsay."""
+        oldest = next((name for name, route in self._routes.items() if not route.proved), None)
+        if oldest is None and not proved:
+            return False
+        del self._routes[oldest or next(iter(self._routes))]
+        return True
 
     def get(self, now_ms: float, name: bytes) -> Route | None:
         route = self._routes.get(name)
@@ -123,7 +83,7 @@ class Routes:
             if not route.proved and not hops.isdisjoint(route.hops or (hop_of(name),)):
                 del self._routes[name]
 
-    def forget_over(self, hop: bytes) -> None:
-        """None goes by that neighbour any more."""
-        for name in [name for name, route in self._routes.items() if route.hops[:1] == (hop,)]:
+    def forget_over(self, who: bytes) -> None:
+        """None goes by that neighbour any more; `who` is its hop, or its name."""
+        for name in [name for name, route in self._routes.items() if route.hops[:1] == (hop_of(who),)]:
             del self._routes[name]

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from offgrid_transports.path import Path
 from offgrid_transports.relay.budget import Budget
 from offgrid_transports.relay.discovery import Discovery
-from offgrid_transports.relay.frames import Answer, Ask, Open, hop_of
+from offgrid_transports.relay.frames import Answer, Ask, Open, is_at, place
 from offgrid_transports.relay.ground import Ground
 from offgrid_transports.relay.link import RelayLink
 from offgrid_transports.relay.metric import metric_of
+from offgrid_transports.relay.neighbours import NEIGHBOUR_MS
 
 ASKERS_MAX = 256
 ASKER_SHARE, ASKER_FRAMES = 0.01, 10  # of a link's time, and at once, for what one neighbour asks or hands on
@@ -84,11 +85,11 @@ class Seeking:
         self._discovery.fail(self._ground.now_ms(), name)
 
     def on_ask(self, path: Path, link: RelayLink, ask: Ask, length: int) -> None:
-        ground, before = self._ground, ask.hops[-1] if ask.hops else hop_of(ask.source)
+        ground, before = self._ground, ask.hops[-1] if ask.hops else ask.source
         now_ms = ground.now_ms()
-        if before == ground.hop or not self._may_ask(now_ms, before, path, length):
+        if before in (ground.hop, ground.name) or not self._may_ask(now_ms, before, path, length):
             return
-        ground.neighbours.on_heard(now_ms, before, path, None if ask.hops else ask.source)
+        ground.neighbours.on_heard(now_ms, before, path)
         ask = ask._replace(cost_ms=ask.cost_ms + metric_of(path).cost_ms)
         if self._discovery.on_ask(now_ms, ask, link.place, ground.slot_ms, ground.route_to):
             ground.learn(ask.source, ask.hops[::-1], ask.cost_ms)
@@ -97,17 +98,19 @@ class Seeking:
         self._discovery.on_answer_heard(answer)
         now_ms, ground = self._ground.now_ms(), self._ground
         self._gone_on(answer.source, answer.target, answer.to + 1)
-        ends = (hop_of(answer.source), *answer.hops, hop_of(answer.target))
-        if ends[answer.to] != ground.hop or (answer.to == 0 and answer.source != ground.name):
+        if not is_at(ground.name, answer):
             return
-        ground.neighbours.on_heard(now_ms, ends[answer.to + 1], path)
+        if not (self._discovery.is_open(now_ms, answer) if answer.to == 0 else self._discovery.may_pass(answer)):
+            ground.counts["answers_stale"] += 1
+            return
+        ground.neighbours.on_heard(now_ms, place(answer, answer.to + 1), path, NEIGHBOUR_MS)
         answer = answer._replace(cost_ms=answer.cost_ms + metric_of(path).cost_ms)
         ground.learn(answer.target, answer.hops[answer.to :], answer.cost_ms, asked=answer.to == 0)
         if answer.to == 0:
-            self._discovery.on_found(answer.target)
+            self._discovery.on_found(now_ms, answer.target, ground.slot_ms)
             self._found(answer.target)
-        elif self._hands_on and self._discovery.may_pass(answer):
-            self._pass(_Passed(answer._replace(to=answer.to - 1), ends[answer.to - 1], 0))
+        elif self._hands_on:
+            self._pass(_Passed(answer._replace(to=answer.to - 1), place(answer, answer.to - 1), 0))
 
     def on_open(self, said: Open) -> None:
         """Its source has the answer."""
@@ -118,7 +121,7 @@ class Seeking:
         dues, lost = self._discovery.take_due(ground.now_ms(), ground.slot_ms)
         for said, not_on in dues:
             if isinstance(said, Answer):
-                self._pass(_Passed(said, (hop_of(said.source), *said.hops)[said.to], 0))
+                self._pass(_Passed(said, place(said, said.to), 0))
             else:
                 for link in ground.up:
                     if link.place not in not_on:

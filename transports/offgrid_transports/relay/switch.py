@@ -16,7 +16,7 @@ from offgrid_transports.path import Path
 from offgrid_transports.relay.arrivals import Arrival
 from offgrid_transports.relay.circuits import Circuit, Circuits, Way
 from offgrid_transports.relay.custody import TRIES_MAX, Turn, mark_of
-from offgrid_transports.relay.frames import Heard, Kind, Short, end_of
+from offgrid_transports.relay.frames import Heard, Kind, Short, end_of, hop_of
 from offgrid_transports.relay.ground import Ground
 from offgrid_transports.session import ASKS, FRAME_TYPE, MORE
 from offgrid_transports.transport import Priority
@@ -258,7 +258,7 @@ class Switch:
         """For whom that way takes a link's time."""
         if way.label is None:
             return (circuit.target if way is circuit.forth else circuit.source).hex()
-        return RELAYED_FOR + self._ground.hop_before(circuit, way).hex()
+        return RELAYED_FOR + hop_of(self._ground.hop_before(circuit, way)).hex()
 
     def _wait(self, circuit: Circuit, way: Way) -> None:
         self._ground.set(("custody", circuit, way), way.custody.due_ms)
