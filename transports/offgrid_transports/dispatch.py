@@ -14,7 +14,7 @@ from offgrid_transports.session import Session
 from offgrid_transports.spending import Spending
 from offgrid_transports.transport import Priority, Transport, own_link
 
-SINGLES_MAX = 64  # frames of no session's queue that wait at a link; the oldest give way
+SINGLES_MAX = 64  # frames of no session's queue that wait at a link; of those for one the oldest give way
 AT_ONCE_MAX = 64  # frames that leave in one go
 
 
@@ -33,7 +33,7 @@ class _Link:
         self.full = False
         self.stuck: _Ready | None = None  # sealed, and refused by a full link
         self.singles: deque[_Ready] = deque(maxlen=SINGLES_MAX)
-        self.spread: deque[_Ready] = deque(maxlen=SINGLES_MAX)
+        self.spread: deque[_Ready] = deque()
         self.ready: OrderedDict[int, Session] = OrderedDict()  # the one that was served longest ago first
         self.spending = Spending()
 
@@ -79,9 +79,13 @@ class Dispatch:
         """A single frame: of a handshake, a beacon, an echo. `who` has its time counted."""
         self._link(path.transport).singles.append(_Ready(path.address, frame, Priority.CONTROL, who))
 
-    def spread(self, path: Path, frame: bytes, priority: Priority) -> None:
-        """A frame for all, which begins something: it waits as a session would."""
-        self._link(path.transport).spread.append(_Ready(path.address, frame, priority, "all"))
+    def spread(self, path: Path, frame: bytes, priority: Priority) -> bool:
+        """A frame for all, which begins something: it waits as a session would. False where too many wait."""
+        waiting = self._link(path.transport).spread
+        if len(waiting) >= SINGLES_MAX:
+            return False
+        waiting.append(_Ready(path.address, frame, priority, "all"))
+        return True
 
     def add(self, session: Session) -> None:
         """It may have something to send."""

@@ -206,10 +206,12 @@ class Endpoint:
         self._dispatch.queue(Path(transport, BROADCAST), frame, "beacons")
         self._pump.turn()
 
-    def spread(self, transport: Transport, frame: bytes, priority: Priority) -> None:
-        """A frame for all who hear it."""
-        self._dispatch.spread(Path(transport, BROADCAST), frame, priority)
+    def spread(self, transport: Transport, frame: bytes, priority: Priority) -> bool:
+        """A frame for all who hear it. False where it was refused, because too many wait already."""
+        taken = self._dispatch.spread(Path(transport, BROADCAST), frame, priority)
+        self.counts["spread_refused"] += not taken
         self._pump.turn()
+        return taken
 
     def reaches(self, name: str) -> bool:
         """A road is known, and its link is up."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from offgrid_transports.calls import CallRefused, Done, End, Reply
-from offgrid_transports.coding import Encoder
+from offgrid_transports.coding import CodingError, Encoder
 from offgrid_transports.endpoint import Endpoint, UnknownPeer
 from offgrid_transports.long_messages import Trouble, digest_of
 from offgrid_transports.shared_frames import (
@@ -106,18 +106,24 @@ class Sharing:
         clear = b"\0" + body if packed is None else b"\1" + packed
         group.digest, group.id = digest_of(body), endpoint.rng.randbytes(ID_BYTES)
         room = group.transport.mtu_bytes() - HEAD_BYTES - MAC_BYTES
-        group.encoder = Encoder(group.id, crypt(endpoint.own.psk, group.digest, group.id, clear), room)
+        try:
+            group.encoder = Encoder(group.id, crypt(endpoint.own.psk, group.digest, group.id, clear), room)
+        except CodingError:  # the link's frames are too short for it
+            for call in group.calls:
+                self._alone(call)
+            return
         group.lacking = dict.fromkeys(group.calls, group.encoder.count + group.encoder.count // EXTRA)
         self._say(group)
 
     def _say(self, group: _Group) -> None:
-        """As many symbols as somebody lacks, and then the question to all of them."""
+        """As many symbols as somebody lacks and the link has room for, and then the question to all of them."""
         lacking, group.lacking = group.lacking, {}
         assert group.encoder is not None
         priority = min(call.priority for call in lacking)
         for _ in range(max(lacking.values())):
             coded = Coded(group.id, group.encoder.length, group.number, group.encoder.symbol(group.number))
-            self._endpoint.spread(group.transport, write_coded(self._endpoint.own.psk, coded), priority)
+            if not self._endpoint.spread(group.transport, write_coded(self._endpoint.own.psk, coded), priority):
+                break
             group.number += 1
         for call in lacking:
             call.rounds += 1

@@ -114,6 +114,29 @@ def test_one_alone_is_asked_as_ever() -> None:
     assert heard == []
 
 
+def test_where_frames_are_too_short_for_it_each_is_asked_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = Channel()
+    link, heard = channel.nodes["a"].end, list[bytes]()
+    channel.nodes["d"].endpoint.on_coded = heard.append
+    longest = link.mtu_bytes()
+    monkeypatch.setattr(link, "mtu_bytes", lambda address="": longest if address else HEAD_BYTES + 10)
+    channel.ask(BLOCK)
+    assert (channel.asked(), heard) == ([1, 1, 1], [])
+
+
+def test_what_a_link_has_no_room_for_is_counted_and_made_good() -> None:
+    channel, bodies = Channel(), [Random(number).randbytes(1_200) for number in range(20)]
+    replies = list[Reply]()
+    for body in bodies:
+        for name in HEARERS:
+            channel.calls.call(name, METHOD, body, 900_000, replies.append)
+    channel.world.run(900)
+    assert replies == [Reply(End.OK, b"thanks")] * 60
+    assert channel.nodes["a"].endpoint.counts["spread_refused"] > 0
+    for name in HEARERS:
+        assert [channel.answering[name].asked.count(body) for body in bodies] == [1] * 20
+
+
 def test_who_listens_reads_nothing_and_who_forges_is_not_believed() -> None:
     channel = Channel()
     heard = list[bytes]()
