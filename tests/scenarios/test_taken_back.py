@@ -6,8 +6,8 @@ import pytest
 from road_town import Town
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.jobs.heartbeat import LEASE_MS
 from offgrid_node.protocol.jobs.index import JOBS
-from offgrid_node.protocol.jobs.renewals import LEASE_MS
 from offgrid_tools.sim.driver import AFTER_COMMIT, writes_to
 
 RUNNING, CANCELLED = jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_CANCELLED

@@ -8,7 +8,7 @@ from functools import partial
 
 from offgrid_node.protocol.events import BROKER, HOST
 from offgrid_node.protocol.jobs.awards import QUEUE
-from offgrid_node.protocol.jobs.renewals import LEASE_MS
+from offgrid_node.protocol.jobs.heartbeat import LEASE_MS
 from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.engine import MS, SECOND
 from offgrid_tools.sim.process import Process

@@ -185,11 +185,13 @@ class StopHost:
 
 @dataclass(frozen=True, slots=True)
 class RenewLeases:
-    """Attempts that `host` still has: a page, or the digest of one that it has said before."""
+    """Attempts that `host` still has: a page, or the digest of one that it has said before. It says so again in
+    `next_ms`; 0 is a second."""
 
     host: str
     held: tuple[AttemptKey, ...]
     digest: bytes
+    next_ms: int = 0
 
 
 class Report(NamedTuple):
@@ -204,10 +206,12 @@ class Report(NamedTuple):
 
 
 class Started(NamedTuple):
-    """The answer to a StartJobs, with what was over at once."""
+    """The answer to a StartJobs, with what was over at once. Of the others its host speaks again in `next_ms`; 0 is a
+    second."""
 
     outcomes: tuple[jobs_pb2.StartOutcome, ...]
     reports: tuple[Report, ...]
+    next_ms: int = 0
 
 
 class Arriving(NamedTuple):

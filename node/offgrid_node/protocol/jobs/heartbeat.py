@@ -1,14 +1,17 @@
 """A host's heartbeat: once a second, or as often as a slow road allows, it says to each core what it still has of that
 core's, and hears what nobody wants.
 
-Small on the wire: keys go in pages in a fixed order, and a page that the core has heard before is its digest alone.
-What is over within a second is never said. The core's side, and why, is in `renewals.py`.
+Each word says when the next one comes, and that is when it comes, whatever becomes of the road: its ends may see it
+otherwise, and it may change between two words. A word that was not answered may not have been heard, so the one before
+it holds. Small on the wire: keys go in pages in a fixed order, and a page that the core has heard before is its digest
+alone. What is over within a second is never said. The core's side, and why, is in `renewals.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -19,14 +22,15 @@ from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX, CALL_TIMEOUT_MS, Post, Tag, leases_of
 from offgrid_node.protocol.pace import Pace
 
-RENEW_MS = 1_000
+RENEW_MS, NEXT_MS_MAX = 1_000, 3_600_000  # between two words
 RENEW_BYTES, RENEW_SHARE = 60, 100  # of a slow road's time one part is for the heartbeats of one host
+LEASE_MS = 15_000  # fifteen calls may be lost in a row; a host that is dead is known to be so long before
 DIGEST_BYTES = 8
 
 
 def renew_ms(pace: Pace) -> int:
     """How often it is said, by the road between host and core."""
-    return max(RENEW_MS, pace.apart_ms(RENEW_BYTES, RENEW_SHARE))
+    return min(max(RENEW_MS, pace.apart_ms(RENEW_BYTES, RENEW_SHARE)), NEXT_MS_MAX)
 
 
 def digest_of_page(keys: Iterable[AttemptKey]) -> bytes:
@@ -38,6 +42,39 @@ def digest_of_page(keys: Iterable[AttemptKey]) -> bytes:
     return whole.digest()
 
 
+@dataclass(slots=True)
+class _Told:
+    """A core that is told of leases, and has heard something at `heard_ms`. `next_ms`: in how long after that it waits
+    for another word, by the last that it is known to have heard whole. `open` calls are under way, one a page;
+    `missed`: of these, or of those that have ended beside them, one was not heard."""
+
+    said_ms: int
+    heard_ms: int
+    next_ms: int
+    says_next_ms: int = 0
+    open: int = 0
+    missed: bool = False
+
+    def due_ms(self, pace: Pace, now: Now) -> int:
+        """Of the next word: as the road allows now, or as the core was told while it was another one. What is not
+        answered is said again soon then; a core that has heard nothing for long waits no more."""
+        every_ms, patience_ms = renew_ms(pace), 2 * CALL_TIMEOUT_MS + pace.longer_ms(RENEW_BYTES)
+        if now.mono_ms < self.heard_ms + LEASE_MS + self.next_ms:
+            every_ms, patience_ms = min(every_ms, self.next_ms), CALL_TIMEOUT_MS
+        return self.said_ms + (max(every_ms, patience_ms) if self.open else every_ms)
+
+    def says(self, pages: int, next_ms: int, now: Now) -> None:
+        self.missed = self.missed and self.open > 0
+        self.said_ms, self.says_next_ms, self.open = now.mono_ms, next_ms, self.open + pages
+
+    def on_end(self, now: Now, *, heard: bool) -> None:
+        """Of the call with a page."""
+        self.open, self.missed = max(0, self.open - 1), self.missed or not heard
+        self.heard_ms = now.mono_ms if heard else self.heard_ms
+        if not self.open and not self.missed:
+            self.next_ms = self.says_next_ms
+
+
 class Heartbeat:
     """What a host says, and to whom."""
 
@@ -45,8 +82,7 @@ class Heartbeat:
         self._node_id, self._peers, self._post = node_id, peers, post
         self._due_ms: int | None = None
         self._known: dict[str, set[bytes]] = {}  # digests that a core has answered for
-        self._asked_ms: dict[str, int] = {}  # cores with a call under way, since when
-        self._said_ms: dict[str, int] = {}
+        self._told: dict[str, _Told] = {}
 
     def deadline_ms(self) -> int | None:
         return self._due_ms
@@ -56,28 +92,36 @@ class Heartbeat:
         if self._due_ms is None:
             self._due_ms = now.mono_ms + RENEW_MS
 
+    def promise_ms(self, core: str, now: Now) -> int:
+        """A lease of that core's was taken on: in how long it is said at the latest."""
+        next_ms = renew_ms(self._peers.pace(core))
+        told = self._told.setdefault(core, _Told(now.mono_ms, now.mono_ms, next_ms))
+        told.heard_ms, told.next_ms = now.mono_ms, min(told.next_ms, next_ms)
+        return next_ms
+
     def on_wake(self, leases: Mapping[ClaimKey, Lease], now: Now) -> None:
         if self._due_ms is None or now.mono_ms < self._due_ms:
             return
         self._due_ms = now.mono_ms + RENEW_MS if leases else None
         held: dict[str, list[AttemptKey]] = {}
         for key, lease in leases.items():
-            if key[0] != self._node_id and lease.taken_ms + renew_ms(self._peers.pace(key[0])) <= now.mono_ms:
-                held.setdefault(key[0], []).append(key[1:])
+            if key[0] != self._node_id:
+                keys = held.setdefault(key[0], [])
+                if lease.taken_ms + RENEW_MS <= now.mono_ms:
+                    keys.append(key[1:])
         self._known = {core: known for core, known in self._known.items() if core in held}
-        self._said_ms = {core: said_ms for core, said_ms in self._said_ms.items() if core in held}
+        self._told = {core: told for core, told in self._told.items() if core in held}
         for core, keys in held.items():
-            asked_ms, pace = self._asked_ms.get(core), self._peers.pace(core)
-            patience_ms = 2 * CALL_TIMEOUT_MS + pace.longer_ms(RENEW_BYTES)
-            waits = asked_ms is not None and now.mono_ms < asked_ms + patience_ms
-            early = now.mono_ms < self._said_ms.get(core, now.mono_ms - renew_ms(pace)) + renew_ms(pace)
-            if self._peers.is_alive(core) and not waits and not early:
-                self._say(core, sorted(keys), now)
+            told = self._told.setdefault(core, _Told(now.mono_ms - RENEW_MS, now.mono_ms, RENEW_MS))
+            if keys and self._peers.is_alive(core) and told.due_ms(self._peers.pace(core), now) <= now.mono_ms:
+                self._say(core, told, sorted(keys), now)
 
-    def on_answered(self, tag: Tag, answer: Answered) -> list[ClaimKey]:
+    def on_answered(self, tag: Tag, answer: Answered, now: Now) -> list[ClaimKey]:
         """What its core does not want any more."""
-        self._asked_ms.pop(tag.node, None)
         known, digest = self._known.setdefault(tag.node, set()), digest_of_page(tag.keys)
+        heard = isinstance(answer.reply, jobs_pb2.RenewLeasesResponse) and not answer.reply.resend
+        if (told := self._told.get(tag.node)) is not None:
+            told.on_end(now, heard=heard)
         if not isinstance(answer.reply, jobs_pb2.RenewLeasesResponse) or answer.reply.resend:
             known.discard(digest)
             return []
@@ -86,15 +130,21 @@ class Heartbeat:
         unwanted = [(lease.job_id, lease.attempt) for lease in answer.reply.unwanted]
         return [(tag.node, *key) for key in unwanted if key in asked]
 
-    def _say(self, core: str, keys: list[AttemptKey], now: Now) -> None:
-        known, pages = self._known.get(core, set()), set()
-        for start in range(0, len(keys), CALL_ITEMS_MAX):
-            page = tuple(keys[start : start + CALL_ITEMS_MAX])
-            digest = digest_of_page(page)
-            pages.add(digest)
-            request = jobs_pb2.RenewLeasesRequest(digest=digest)
+    # ---- inside
+
+    def _say(self, core: str, told: _Told, keys: list[AttemptKey], now: Now) -> None:
+        known, next_ms = self._known.get(core, set()), renew_ms(self._peers.pace(core))
+        pages = [tuple(keys[start : start + CALL_ITEMS_MAX]) for start in range(0, len(keys), CALL_ITEMS_MAX)]
+        digests = [digest_of_page(page) for page in pages]
+        for page, digest in zip(pages, digests, strict=True):
+            request = jobs_pb2.RenewLeasesRequest(digest=digest, next_ms=unless_usual(next_ms))
             if digest not in known:
                 request.held.extend(leases_of(page))
             self._post.call(core, "RenewLeases", request, Tag("RenewLeases", core, page))
-        self._known[core] = known & pages
-        self._asked_ms[core] = self._said_ms[core] = now.mono_ms
+        self._known[core] = known.intersection(digests)
+        told.says(len(pages), next_ms, now)
+
+
+def unless_usual(next_ms: int) -> int:
+    """As it is said: a second need not be."""
+    return next_ms if next_ms > RENEW_MS else 0

@@ -20,7 +20,7 @@ from offgrid_node.protocol.jobs.commands import CancelStarts, Start, StartJobs, 
 from offgrid_node.protocol.jobs.duty import Duty, describe
 from offgrid_node.protocol.jobs.ended import event_of, not_run, report_of
 from offgrid_node.protocol.jobs.fence import Fence
-from offgrid_node.protocol.jobs.heartbeat import Heartbeat
+from offgrid_node.protocol.jobs.heartbeat import Heartbeat, unless_usual
 from offgrid_node.protocol.jobs.leases import Lease, Unsettled
 from offgrid_node.protocol.jobs.local_reports import LocalReports
 from offgrid_node.protocol.jobs.needs import has_references, leaves_traces
@@ -184,6 +184,8 @@ class Host:
                 taken.append(key)
         if taken:
             self._heartbeat.watch(now)
+        if not own and any(outcome.accepted for outcome in answer.outcomes):
+            answer.next_ms = unless_usual(self._heartbeat.promise_ms(command.core, now))
         if not taken or own:
             self._post.reply(ticket, answer)
         else:
@@ -271,7 +273,7 @@ class Host:
         self.forget(key, now)
 
     def on_renewed(self, tag: Tag, answer: Answered, now: Now) -> None:
-        for key in self._heartbeat.on_answered(tag, answer):
+        for key in self._heartbeat.on_answered(tag, answer, now):
             self.cancel(key, now)
 
     def on_wake(self, now: Now) -> None:

@@ -68,7 +68,7 @@ class Launching:
         left = [key for key in tag.keys if key not in over]
         if left:
             outcomes = {(outcome.job_id, outcome.attempt): outcome for outcome in answer.reply.outcomes}
-            self._settle(tag, left, outcomes, now)
+            self._settle(tag, left, outcomes, now, answer.reply.next_ms)
 
     def on_due(self, entry: Open, now: Now, rng: Rng) -> None:
         """The time of an attempt that has a host is over, be it for an answer or for the work."""
@@ -95,21 +95,26 @@ class Launching:
         return over
 
     def _settle(
-        self, tag: Tag, keys: Sequence[AttemptKey], outcomes: dict[AttemptKey, jobs_pb2.StartOutcome], now: Now
+        self,
+        tag: Tag,
+        keys: Sequence[AttemptKey],
+        outcomes: dict[AttemptKey, jobs_pb2.StartOutcome],
+        now: Now,
+        next_ms: int = 0,
     ) -> None:
         for key in keys:
             entry = self._jobs.current(key)
             if entry is not None and entry.job.host == tag.node and entry.job.state in (AWARDED, RUNNING):
-                self._on_outcome(entry, outcomes.get(key), now)
+                self._on_outcome(entry, outcomes.get(key), now, next_ms)
 
-    def _on_outcome(self, entry: Open, outcome: jobs_pb2.StartOutcome | None, now: Now) -> None:
+    def _on_outcome(self, entry: Open, outcome: jobs_pb2.StartOutcome | None, now: Now, next_ms: int) -> None:
         """None is no answer."""
         if outcome is None:
             if not entry.confirmed:
                 self._jobs.timers.set(entry.job_id, now.mono_ms + START_RETRY_MS)
         elif outcome.accepted:
             self._jobs.confirm(entry, now)
-            self._renewals.begin(entry, now)
+            self._renewals.begin(entry, now, next_ms)
             self._jobs.timers.set(entry.job_id, now.mono_ms + run_ms(entry.job))
         else:
             self._losing.lose_and_wait(entry, f"refused: {outcome.refusal[:REFUSAL_CHARS_MAX]}", now, REFUSED)

@@ -110,7 +110,7 @@ class MarketHandlers:
         held = attempts_of("held", request.held)
         if len(request.digest) != DIGEST_BYTES or (held and digest_of_page(held) != request.digest):
             raise InvalidRequest.field("digest", f"is not the {DIGEST_BYTES} bytes of this page")
-        return self._ask(caller, commands.RenewLeases(caller.node_id, held, request.digest))
+        return self._ask(caller, commands.RenewLeases(caller.node_id, held, request.digest, request.next_ms))
 
     def started(self, host: str, answer: jobs_pb2.StartJobsResponse) -> commands.Started:
         """What a host answers to StartJobs, checked as what it reports by itself. Raises InvalidRequest, PeerFault."""
@@ -121,7 +121,8 @@ class MarketHandlers:
             if blobs_of(report):
                 raise InvalidRequest.field(f"reports[{index}].blob", "what lies at the host is reported by itself")
         receipts = self._receipts(answer.reports, answer.root_signature, host)
-        return commands.Started(tuple(answer.outcomes), self._checked(host, answer.reports, receipts, {}))
+        reports = self._checked(host, answer.reports, receipts, {})
+        return commands.Started(tuple(answer.outcomes), reports, answer.next_ms)
 
     def report_results(self, caller: Caller, request: jobs_pb2.ReportResultsRequest) -> Ticket:
         _items("reports", len(request.reports))

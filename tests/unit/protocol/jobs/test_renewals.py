@@ -13,10 +13,9 @@ from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.events import PeerDown
 from offgrid_node.protocol.jobs import renewals
 from offgrid_node.protocol.jobs.commands import RenewLeases
-from offgrid_node.protocol.jobs.heartbeat import RENEW_MS, digest_of_page
+from offgrid_node.protocol.jobs.heartbeat import LEASE_MS, RENEW_MS, digest_of_page
 from offgrid_node.protocol.jobs.orders import AttemptKey
 from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX, CALL_TIMEOUT_MS, Tag
-from offgrid_node.protocol.jobs.renewals import LEASE_MS
 from offgrid_node.protocol.jobs.table import QUEUED, RUNNING
 
 
