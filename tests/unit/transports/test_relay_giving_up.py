@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from offgrid_tools.emulators.relay_mesh import MemoryMesh, RadioMesh
+from offgrid_tools.emulators.relay_mesh import MemoryMesh, RadioMesh, RelayNode
 from offgrid_transports.calls import End
 from offgrid_transports.memory import Faults
+from offgrid_transports.relay.frames import Kind, hop_of
 from offgrid_transports.relay.ground import name_of
+from offgrid_transports.relay.pending import WAYS_MAX
+from offgrid_transports.transport import Priority
 
-Kind = type[MemoryMesh | RadioMesh]
+Made = type[MemoryMesh | RadioMesh]
 TIMEOUT_S = {MemoryMesh: 20, RadioMesh: 60}  # of each half is enough
 
 
@@ -21,7 +24,7 @@ def over(mesh: MemoryMesh | RadioMesh, *edges: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("kind", [MemoryMesh, RadioMesh])
-def test_a_neighbour_that_moved_before_it_was_called_is_found_where_it_is_now(kind: Kind) -> None:
+def test_a_neighbour_that_moved_before_it_was_called_is_found_where_it_is_now(kind: Made) -> None:
     mesh = kind(3)
     over(mesh, (0, 1), (0, 2), (1, 2))
     mesh.beacons()
@@ -33,7 +36,7 @@ def test_a_neighbour_that_moved_before_it_was_called_is_found_where_it_is_now(ki
 
 @pytest.mark.parametrize("kind", [MemoryMesh, RadioMesh])
 @pytest.mark.parametrize("gone", ["first", "second"])
-def test_a_way_that_broke_before_it_was_used_is_given_up_for_another(kind: Kind, gone: str) -> None:
+def test_a_way_that_broke_before_it_was_used_is_given_up_for_another(kind: Made, gone: str) -> None:
     """n5 has n4 found over n0, which so knows the way; it leads over one of n1 and n3, and n2 or n6 behind."""
     mesh = kind(7)
     edges = ((5, 0), (0, 1), (0, 3), (1, 2), (3, 2), (1, 6), (3, 6), (2, 4), (6, 4))
@@ -71,3 +74,43 @@ def test_a_lossy_way_is_not_given_up_while_it_opens_at_all() -> None:
         mesh.beacons()
     reply = mesh.asked(mesh.nodes[0], "n5", b"x", 60_000)
     assert reply.end is End.OK, reply
+
+
+def swallow_opens(node: RelayNode) -> None:
+    """It says that it has them, hands none on, and says nothing of that."""
+    link = node.links[0]
+    send = link.send
+
+    def some(address: str, frame: bytes, *priority: Priority) -> bool:
+        return frame[0] == Kind.OPEN or send(address, frame, *priority)
+
+    link.send = some  # type: ignore[method-assign, assignment]
+    node.relay._opening._give_up = lambda circuit, way: None
+
+
+def test_a_way_whose_relay_keeps_the_opens_for_itself_is_given_up_by_its_end() -> None:
+    """n0 to n3, over n1, or over n2."""
+    mesh = MemoryMesh(4)
+    over(mesh, (0, 1), (1, 3), (0, 2), (2, 3))
+    mesh.beacons()
+    for node in mesh.nodes[1:3]:
+        mesh.nodes[0].relay._ground.learn(name_of(mesh.nodes[3].public), (hop_of(name_of(node.public)),), 1)
+    hops = mesh.nodes[0].relay.hops_to(mesh.nodes[3].public)
+    taken = next(node for node in mesh.nodes if (hop_of(name_of(node.public)),) == hops)
+    swallow_opens(taken)
+    reply = mesh.asked(mesh.nodes[0], "n3", b"x", 30_000)
+    assert reply.end is End.OK, reply
+    assert mesh.nodes[0].relay.counts["ways_given_up"] == 1
+    assert mesh.now_ms() < 15_000
+
+
+def test_where_no_way_opens_all_is_given_up_in_the_end() -> None:
+    mesh = MemoryMesh(3)
+    mesh.beacons()
+    swallow_opens(mesh.nodes[1])
+    mesh.nodes[0].call("n2", b"x", 3_600_000)
+    mesh.run(7_200)
+    assert mesh.nodes[0].relay.counts["ways_all_failed"] >= 1
+    assert len(mesh.nodes[0].replies) == 1
+    assert mesh.nodes[0].relay.counts["searches"] <= 2 * WAYS_MAX
+    assert mesh.nodes[0].relay.kept["waiting"] == 0

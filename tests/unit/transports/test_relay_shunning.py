@@ -98,6 +98,25 @@ def test_ways_over_whom_failed_that_were_only_told_are_forgotten_and_others_may_
     assert ground.hops_to(b"told") == (near, B), "though it costs no less than the one before"
 
 
+def test_a_way_whose_first_hop_is_heard_no_more_is_in_nobodys_place() -> None:
+    mesh = MemoryMesh(3)
+    mesh.beacons()
+    ground, near = mesh.nodes[0].relay._ground, mesh.nodes[1].relay._ground.hop
+    ground.learn(b"goal", (B,), 1)
+    ground.learn(b"goal", (near, C), 500, asked=True)
+    assert ground.hops_to(b"goal") == (near, C)
+
+
+def test_an_answer_that_tells_of_no_way_is_not_asked_for_again_at_once() -> None:
+    mesh = MemoryMesh(3)
+    mesh.beacons()
+    first = mesh.nodes[0]
+    first.relay._ground.learn = lambda *told, **how: None  # type: ignore[method-assign]
+    first.call("n2", b"x", 600_000)
+    mesh.run(600)
+    assert first.relay.counts["searches"] <= 8
+
+
 def swallows(node: RelayNode, what: Callable[[bytes], bool]) -> None:
     """It hands on no such frame of others."""
     link = node.links[0]

@@ -115,6 +115,8 @@ class Ground:
         """A way there, as somebody says; `asked`: to this node, and knowing whom it would rather avoid."""
         now_ms = self.now_ms()
         if asked or not any(self.shunned.has(now_ms, hop) for hop in steps(hops, name)):
+            if self.route_to(name) is None:
+                self.routes.forget(name)  # whose first hop is not heard any more, however cheap it was
             self.routes.learn(now_ms, name, hops, cost_ms)
 
     def prove(self, name: bytes, hops: tuple[bytes, ...], cost_ms: int) -> None:

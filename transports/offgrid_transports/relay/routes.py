@@ -62,9 +62,12 @@ class Routes:
         route = self._routes.get(name)
         return route if route is not None and route.learnt_ms + ROUTE_MS > now_ms else None
 
+    def forget(self, name: bytes) -> None:
+        self._routes.pop(name, None)
+
     def distrust(self, name: bytes) -> None:
         """The way there has broken: only that node itself may say the next one."""
-        self._routes.pop(name, None)
+        self.forget(name)
         self._distrusted[name] = None
         self._distrusted.move_to_end(name)
         if len(self._distrusted) > ROUTES_MAX:
