@@ -6,24 +6,22 @@ assembled here is the same in both.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Progress
+from offgrid_node.machines import Machines
 from offgrid_node.parts import Parts
-from offgrid_node.protocol.effects import Call, DropBlob, Execute, Executed, Fill, Machine, Stop, Verifier
+from offgrid_node.protocol.effects import Call, DropBlob, Execute, Executed, Fill, Stop, Verifier
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.orders import ClaimKey
-from offgrid_node.protocol.jobs.settings import JobsSettings
 from offgrid_node.protocol.ledger.machine import LedgerMachine
-from offgrid_node.protocol.ledger.settings import LedgerSettings
 from offgrid_node.protocol.mail.errands import Serve
 from offgrid_node.protocol.mail.machine import MailMachine
-from offgrid_node.protocol.mail.settings import MailSettings
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.machine import MeshMachine
 from offgrid_node.protocol.objects.errands import (
@@ -38,12 +36,7 @@ from offgrid_node.protocol.objects.errands import (
     Ship,
 )
 from offgrid_node.protocol.objects.machine import ObjectsMachine
-from offgrid_node.protocol.objects.settings import ObjectsSettings
-from offgrid_node.protocol.quorum.machine import QuorumMachine
-from offgrid_node.protocol.quorum.settings import QuorumSettings
-from offgrid_node.protocol.state.machine import StateMachine, StateSettings
-from offgrid_node.protocol.state.sessions.machine import SessionsMachine
-from offgrid_node.protocol.state.summaries.machine import MemoryMachine
+from offgrid_node.protocol.state.machine import StateMachine
 from offgrid_node.protocol.state.summaries.tables import summarised_upto
 from offgrid_node.protocol.state.tables import Newer
 from offgrid_node.runtime import Runtime
@@ -52,7 +45,6 @@ from offgrid_node.services.backups.making import Making
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.client import Client
 from offgrid_node.services.jobs.adoption import Adoption
-from offgrid_node.services.jobs.cron import CronTimes
 from offgrid_node.services.jobs.explaining import Explaining
 from offgrid_node.services.jobs.filling import Filling
 from offgrid_node.services.jobs.handlers import JobHandlers
@@ -96,8 +88,6 @@ class Node:
             end_noting(parts.store)
         parts = replace(parts, store=self._noting or parts.store)
         self._asked_roles = parts.mesh.roles
-        self._jobs_settings: JobsSettings | None = None
-        self._key_number = 0
         self._work: Work | None = None
         meters = parts.meters
         self._book = RoadBook(lambda: parts.clock.now().mono_ms)
@@ -110,7 +100,7 @@ class Node:
             meters.on_called if meters else None,
         )
         self.runtime = Runtime(
-            lambda: self._machines(parts),
+            Machines(parts, self._client.pace, self._executing, self._noting),
             parts.store,
             parts.clock,
             parts.rng,
@@ -280,59 +270,6 @@ class Node:
         return answer
 
     # ---- put together
-
-    def _machines(self, parts: Parts) -> Mapping[str, Machine]:
-        """Anew for each load; what never changes while it runs is looked up once: the mesh's salt,
-        and how often this node's key was replaced."""
-        mesh = MeshMachine(parts.mesh, parts.signer, parts.verify, parts.check_certificate, self._client.pace)
-        if self._jobs_settings is None:
-            directory = Directory.load(parts.store, parts.verify, parts.check_certificate)
-            self._jobs_settings = replace(parts.jobs, salt=directory.salt, paces=self._client.pace)
-            self._key_number = directory.key_number(parts.signer.node_id)
-        jobs, salt = self._jobs_settings, self._jobs_settings.salt
-        required_milli, interval_ms = parts.required_milli, parts.journal_interval_ms
-        state = StateSettings(
-            parts.signer, parts.verify, salt, required_milli, interval_ms, self._key_number, self._client.pace
-        )
-        return {
-            "mesh": mesh,
-            "jobs": JobsMachine(jobs, self._executing, CronTimes(), parts.at_death),
-            "objects": ObjectsMachine(
-                ObjectsSettings(
-                    parts.signer,
-                    salt,
-                    parts.copies,
-                    parts.required_milli,
-                    parts.repair_after_ms,
-                    placement=parts.placement,
-                    only_chosen=parts.only_chosen_hosts,
-                    audit_days=parts.audit_days,
-                    paces=self._client.pace,
-                )
-            ),
-            "quorum": QuorumMachine(QuorumSettings(parts.signer, salt)),
-            "ledger": LedgerMachine(
-                LedgerSettings(
-                    parts.signer,
-                    salt,
-                    parts.economy,
-                    parts.settlement_interval_ms,
-                    parts.epoch_ms,
-                    parts.keep_ms,
-                    paces=self._client.pace,
-                )
-            ),
-            "memory": MemoryMachine(),
-            "mail": MailMachine(
-                MailSettings(parts.signer, salt, parts.mailbox_bytes, parts.mail_keep_us, self._client.pace)
-            ),
-            "sessions": SessionsMachine(
-                parts.store,
-                {each.name: each.version for each in parts.reducers.values()},
-                pinned_bytes_max=parts.retention.share_bytes("events"),
-            ),
-            **({"state": StateMachine(state, self._noting)} if self._noting is not None else {}),
-        }
 
     def _object_room(self, parts: Parts) -> ObjectRoom:
         return ObjectRoom(
