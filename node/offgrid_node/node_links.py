@@ -18,8 +18,10 @@ from offgrid_node.protocol.mesh.commands import BeaconHeard
 from offgrid_node.protocol.mesh.invites import find_invite
 from offgrid_node.services.beaconing import Heard
 from offgrid_node.services.knocking import Door
+from offgrid_node.services.ledger.heads_on_air import HeadsOnAir
 from offgrid_node.services.packet_links import PacketLinks
 from offgrid_node.services.packet_server import PacketServer
+from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.keep import FolderKeep
 from offgrid_transports.registry import TransportRegistry
 from offgrid_transports.stamps import Stamps
@@ -59,8 +61,7 @@ def link_host(data_dir: Path) -> LinkHost:
 
 def start_links(config: Config, links: PacketLinks, node: Node, clock: Clock) -> None:
     """Raises FailedPrecondition (reason BadLink) for one that cannot be opened."""
-    stamps = Stamps(wall_ms, links.keep)
-    endpoint = links.start(stamps, lambda: told_of(node), lambda peer, heard: hear(node, peer, heard))
+    endpoint = meet(links, node, Stamps(wall_ms, links.host.keep))
     PacketServer(endpoint, node.router, node.member_by_id, clock)
     Door(endpoint, lambda: node.directory.mesh_id, links.public, lambda invite: invited(node, invite), seal)
     try:
@@ -75,21 +76,39 @@ def invited(node: Node, invite_id: bytes) -> bytes | None:
     return invite.secret if invite is not None else None
 
 
-def told_of(node: Node) -> bytes:
-    """What beacons say of a node: its incarnation, and the first bytes of its directory's digest. Nothing while its
-    machines are loaded."""
+def meet(links: PacketLinks, node: Node, stamp: Callable[[], int]) -> Endpoint:
+    """Starts a node's links: members find each other there, and find out where their ledgers differ."""
+    host = links.host
+    heads = HeadsOnAir(
+        lambda: node.ledger,
+        links.tell,
+        lambda heard: node.runtime.deliver("ledger", heard),
+        host.now_ms,
+        host.schedule,
+        host.rng,
+    )
+    links.on_said = heads.on_said
+    return links.start(stamp, lambda: _told_of(node, heads), lambda peer, heard: _hear(node, heads, peer, heard))
+
+
+def _told_of(node: Node, heads: HeadsOnAir) -> bytes:
+    """What beacons say of a node: its incarnation, the first bytes of its directory's digest, and its heads' mark.
+    Nothing while its machines are loaded."""
     try:
-        return node.mesh.incarnation.to_bytes(INCARNATION_BYTES) + node.directory.digest()[:DIGEST_BYTES]
+        mesh = node.mesh.incarnation.to_bytes(INCARNATION_BYTES) + node.directory.digest()[:DIGEST_BYTES]
     except Fault:
         return b""
+    return mesh + heads.mark()
 
 
-def hear(node: Node, peer: str, heard: Heard) -> None:
+def _hear(node: Node, heads: HeadsOnAir, peer: str, heard: Heard) -> None:
     """A member's beacon has come. Whom a call reaches at once is asked, whatever else is heard of it."""
-    told = heard.told.ljust(INCARNATION_BYTES, b"\0")
-    incarnation, digest = int.from_bytes(told[:INCARNATION_BYTES]), told[INCARNATION_BYTES:][:DIGEST_BYTES]
+    told, mark_at = heard.told.ljust(INCARNATION_BYTES, b"\0"), INCARNATION_BYTES + DIGEST_BYTES
+    incarnation, digest = int.from_bytes(told[:INCARNATION_BYTES]), told[INCARNATION_BYTES:mark_at]
     lasts_ms = 0 if node.asks_quickly(peer) else heard.lasts_ms
     node.runtime.deliver("mesh", BeaconHeard(peer, incarnation, lasts_ms, digest))
+    if lasts_ms:
+        heads.on_mark(peer, heard.link, told[mark_at:])
 
 
 def link_problems(config: Config) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from offgrid_node.keys.letters import Letters
 from offgrid_node.keys.store import NodeKey
 from offgrid_node.keys.wraps import KeyWraps
 from offgrid_node.node import Node
-from offgrid_node.node_links import hear, told_of
+from offgrid_node.node_links import meet
 from offgrid_node.parts import Parts
 from offgrid_node.protocol.effects import Execute, Executed
 from offgrid_node.protocol.errors import Fault
@@ -253,9 +253,7 @@ class World:
                 later=lambda delay_ms, step: engine.after(delay_ms * MS, step),
             )
         )
-        endpoint = links.start(
-            lambda: clock.now().utc_us // 1_000, lambda: told_of(node), lambda peer, beacon: hear(node, peer, beacon)
-        )
+        endpoint = meet(links, node, lambda: clock.now().utc_us // 1_000)
         PacketServer(endpoint, node.router, node.member_by_id, clock)
         links.attach(attach(name, host), "lora:virtual")
         self._poke(name)

@@ -9,6 +9,7 @@ from offgrid.v1 import ledger_pb2, objects_pb2
 from offgrid_node.protocol.errors import NotFound
 from offgrid_node.protocol.events import BROKER, CORE, HOST
 from offgrid_node.protocol.jobs.table import COMPLETED
+from offgrid_tools.emulators.channel import USUAL_DBM
 
 DEAD = 3
 FINAL = ledger_pb2.TX_STATE_FINAL
@@ -90,6 +91,32 @@ def test_a_payment_is_final(loss: float) -> None:
             world.run_for(1)
         else:
             pytest.fail(f"not final at {name}")
+
+
+def test_two_whose_ledgers_differ_find_out_by_their_beacons_and_agree_within_two_minutes() -> None:
+    """Without them one that was away while the other spoke waits for a meeting: five minutes and more."""
+    air, away = Air(), set[str]()
+    world = World(TWO, air)
+    air.channel.reach = lambda sender, hearer: None if away else USUAL_DBM
+    world.see_each_other()
+    world.ask("anna", "LedgerService/OpenLedger", ledger_pb2.OpenLedgerRequest())
+    world.run_for(1_200)
+    away.add("bert")
+    air.channel.forget_reach()
+    transfer = ledger_pb2.CreateTransferRequest(dst="bert", amount_micro=5_000_000)
+    world.ask("anna", "LedgerService/CreateTransfer", transfer)
+    world.run_for(60)
+    away.clear()
+    air.channel.forget_reach()
+    air.mark()
+    assert len(heads(world)) == 2, "bert has not heard of the transfer"
+    world.run_for(120)
+    assert len(heads(world)) == 1
+    assert air.share * 120 <= 10, "seconds of air"
+
+
+def heads(world: World) -> set[bytes]:
+    return {node.ledger.heads_summary for node in world.nodes.values()}
 
 
 def test_a_payment_among_five_is_final_though_all_speak_at_once() -> None:

@@ -34,6 +34,7 @@ from offgrid_transports.sessions import Sessions
 from offgrid_transports.shared_frames import CODED
 from offgrid_transports.spending import Spending
 from offgrid_transports.steering import Steering
+from offgrid_transports.tellings import TELLING
 from offgrid_transports.timers import Timers
 from offgrid_transports.transport import BROADCAST, Priority, Schedule, Transport, TransportError
 
@@ -65,6 +66,8 @@ class Endpoint:
         """A frame that says to be one."""
         self.on_knock: Callable[[Path, bytes], None] = lambda path, frame: None
         """Somebody who is invited, perhaps, looks for its inviter."""
+        self.on_telling: Callable[[Path, bytes], None] = lambda path, frame: None
+        """A member, as it says, says something to all."""
         self.on_change: Callable[[Transport], None] = lambda transport: None
         """A link came up or went, or has other neighbours."""
         self.is_taken: Callable[[int], bool] = lambda number: False
@@ -286,6 +289,8 @@ class Endpoint:
                     self.counts["frames_of_others"] += 1
             elif kind == BEACON:
                 self._pump.owe(lambda: self.on_beacon(path, frame))
+            elif kind == TELLING:
+                self._pump.owe(lambda: self.on_telling(path, frame))
             elif kind == KNOCK:
                 self._pump.owe(lambda: self.on_knock(path, frame))
             elif kind == CODED and transport.shared:

@@ -31,10 +31,11 @@ NEIGHBOURS_MAX = 4096
 
 
 class Heard(NamedTuple):
-    """A member is there: what is believed of that for `lasts_ms`, and what it tells of itself."""
+    """A member is there, believed for `lasts_ms` (0: it is to be asked); what it tells of itself, and on which link."""
 
     lasts_ms: int
     told: bytes
+    link: Transport
 
 
 NodeOf = Callable[[bytes], str | None]
@@ -123,4 +124,4 @@ class Beaconing:
         missed_ms = MISSED_MAX * min(1_000 * beacon.again_s, AGAIN_FACTOR * self.again_ms(path.transport))
         if len(near) < NEIGHBOURS_MAX or node in near:
             near[node] = self._host.now_ms() + missed_ms
-        self._on_heard(node, path, Heard(0 if is_quick(pace_of(path)) else missed_ms, beacon.told))
+        self._on_heard(node, path, Heard(0 if is_quick(pace_of(path)) else missed_ms, beacon.told, path.transport))

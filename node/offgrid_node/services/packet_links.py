@@ -26,14 +26,15 @@ from offgrid_node.services.packet_road import PacketRoad, pace_of
 from offgrid_transports.beacons import tag_of
 from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.handshake import Own
-from offgrid_transports.keep import Keep
 from offgrid_transports.path import Path
 from offgrid_transports.registry import TransportRegistry
 from offgrid_transports.relay.frames import hop_of
 from offgrid_transports.relay.link import WAYS
 from offgrid_transports.relay.relay import Relay
 from offgrid_transports.spending import Spent
-from offgrid_transports.transport import BROADCAST, LinkHost, Transport, TransportError, own_link
+from offgrid_transports.stamps import Newest
+from offgrid_transports.tellings import Telling, read_telling, write_telling
+from offgrid_transports.transport import BROADCAST, LinkHost, Priority, Transport, TransportError, own_link
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +79,9 @@ class PacketLinks:
         self._ids: dict[bytes, str] = {}
         self._publics: dict[str, bytes] = {}
         self._tags: dict[bytes, str] = {}
+        self._told = Newest()
+        self.on_said: Callable[[str, Transport, bytes], None] = lambda node, transport, said: None
+        """A member has said something to all who hear that link. It may have been made up by whoever knows the mesh."""
 
     def start(
         self,
@@ -87,7 +91,7 @@ class PacketLinks:
     ) -> Endpoint:
         """Once the mesh's members are known. `stamp` is a time in milliseconds that only rises, `told` what beacons say
         of this node, TOLD_BYTES_MAX at most; `on_heard` gets what a member's says."""
-        self._tell_of = on_heard
+        self._tell_of, self._stamp = on_heard, stamp
         self._psk = secret_of(self._roll().mesh_id)
         host = self._host
         endpoint = Endpoint(Own(self._static, self._psk), self._member_of, host.now_ms, host.schedule, host.rng, stamp)
@@ -95,6 +99,7 @@ class PacketLinks:
         self._relay = Relay(
             endpoint, self._public, self._psk, host.now_ms, host.schedule, host.rng, hands_on=self._relays
         )
+        endpoint.on_telling = self._on_telling
         self._beaconing = Beaconing(
             self._psk, tag_of(self._public), endpoint, host, stamp, told, self._node_of, self._on_heard
         )
@@ -126,6 +131,12 @@ class PacketLinks:
         if endpoint is not None:
             endpoint.close()
 
+    def tell(self, transport: Transport, said: bytes) -> None:
+        """Says so to all who hear that link, when nothing more urgent is to be said; SAID_BYTES_MAX at most."""
+        if self._endpoint is not None:
+            frame = write_telling(self._psk, Telling(tag_of(self._public), self._stamp(), said))
+            self._endpoint.spread(transport, frame, Priority.BULK)
+
     # ---- what there is
 
     @property
@@ -134,9 +145,9 @@ class PacketLinks:
         return self._public
 
     @property
-    def keep(self) -> Keep:
-        """Where its links remember what has to outlive the process."""
-        return self._host.keep
+    def host(self) -> LinkHost:
+        """What its links are given."""
+        return self._host
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -279,6 +290,12 @@ class PacketLinks:
             return
         endpoint.learn(node, self._publics[node], path)
         self._tell_of(node, heard)
+
+    def _on_telling(self, path: Path, frame: bytes) -> None:
+        telling = read_telling(self._psk, frame)
+        node = self._node_of(telling.tag) if telling is not None else None
+        if telling is not None and node is not None and self._told.is_new(self._host.now_ms(), node, telling.stamp):
+            self.on_said(node, path.transport, telling.said)
 
 
 def static_of(secret: bytes) -> X25519PrivateKey:

@@ -35,6 +35,7 @@ from offgrid_transports.records import (
 )
 from offgrid_transports.relay import frames as relay
 from offgrid_transports.sealing import EPOCH_FRAMES, WINDOW_FRAMES, NotOpened, Opener, Sealer, Suite
+from offgrid_transports.tellings import SAID_BYTES_MAX, TELLING, Telling, read_telling, write_telling
 
 PSK = bytes(range(32))
 HEAD = b"\0\0\7"
@@ -219,6 +220,17 @@ def beacons(data: bytes) -> None:
     again = read_beacon(PSK, whole)
     assert again is not None
     assert write_beacon(PSK, again) == whole
+
+
+def tellings(data: bytes) -> None:
+    """As with beacons; and there is no telling of nothing."""
+    script = Script(data)
+    tag, stamp = script.cut(TAG_BYTES).ljust(TAG_BYTES, b"\0"), script.below(1 << 16)
+    whole = write_telling(PSK, Telling(tag, stamp, script.cut(SAID_BYTES_MAX)))
+    frame = script.damaged(whole) if script.below(2) else bytes((TELLING,)) + script.rest()
+    said = read_telling(PSK, frame)
+    assert (said is not None) == (frame == whole and len(whole) > len(write_telling(PSK, Telling(tag, stamp, b""))))
+    assert said is None or write_telling(PSK, said) == whole
 
 
 def relay_words(data: bytes) -> None:

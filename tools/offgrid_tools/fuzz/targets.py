@@ -22,6 +22,7 @@ TARGETS: dict[str, Target] = {
     "handshakes": Target(frames.handshakes, 180),
     "sealed": Target(frames.sealed),
     "beacons": Target(frames.beacons, 900),
+    "tellings": Target(frames.tellings, 900),
     "relay-words": Target(frames.relay_words, 900),
     "streams": Target(frames.streams, 900),
     "probes": Target(frames.probes),

@@ -11,17 +11,19 @@ What is heard proves nothing: a made-up beacon has a listener ask for what is no
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ledger.heads import HEADS_MAX, ID_BYTES, SUMMARY_BYTES, Heads
 from offgrid_node.protocol.reconcile.sessions import Asking, Showing
-from offgrid_node.protocol.reconcile.symbols import CHECK_BYTES, SymbolCode
+from offgrid_node.protocol.reconcile.symbols import CHECK_BYTES, KEY_BYTES, SymbolCode
 from offgrid_node.protocol.reconcile.varints import read_varint, varint
 from offgrid_node.protocol.rng import Rng
 
-KEY_BYTES = 8  # in a beacon; widened with the summary, which nobody knows before the heads stand
+SALT_BYTES = 8  # in a beacon; the key follows from it and the summary, which nobody knows before the heads stand
 SYMBOLS = 12  # in one beacon: with its head some 185 B, which a LoRa frame holds at SF7
+KEY_KIND = b"og.beacon.v1"
 FIRST_MAX = 2 * HEADS_MAX  # symbols; after these the sender begins anew
 
 
@@ -41,17 +43,17 @@ class Beacon:
 
     def __init__(self, heads: Heads, genesis_digest: bytes) -> None:
         self._heads, self._genesis_digest = heads, genesis_digest
-        self._summary, self._key, self._first = b"", b"", 0
+        self._summary, self._salt, self._first = b"", b"", 0
         self._showing: Showing | None = None
 
     def take(self, rng: Rng) -> bytes:
         """The next frame. It goes through all heads where they have moved since the last, some 10 µs each."""
         summary = self._heads.summary(self._genesis_digest)
         if self._showing is None or summary != self._summary or self._first >= FIRST_MAX:
-            self._summary, self._key, self._first = summary, rng.randbytes(KEY_BYTES), 0
-            code = code_of(self._key, summary)
+            self._summary, self._salt, self._first = summary, rng.randbytes(SALT_BYTES), 0
+            code = code_of(self._salt, summary)
             self._showing = Showing(code, self._heads.shortened(code))
-        head = self._summary + self._key + varint(self._first) + varint(self._showing.items)
+        head = self._summary + self._salt + varint(self._first) + varint(self._showing.items)
         self._first += SYMBOLS
         return head + self._showing.take(SYMBOLS)
 
@@ -68,12 +70,12 @@ class Listener:
 
     def on_frame(self, raw: bytes) -> Heard | None:
         """What is known now; None while more must be heard. Raises PeerFault (BadBeacon, BadSymbols, NoEnd)."""
-        summary, key, first, items, symbols = _decode(raw)
+        summary, salt, first, items, symbols = _decode(raw)
         own = self._heads.summary(self._genesis_digest)
         if summary == own:
             self._asking, self._about = None, b""
             return Heard(in_sync=True)
-        code, about = code_of(key, summary), summary + key + own
+        code, about = code_of(salt, summary), summary + salt + own
         if self._asking is None or about != self._about:
             self._about, self._short, self._fed = about, self._heads.shortened(code), 0
             self._asking = Asking(code, self._short)
@@ -88,13 +90,13 @@ class Listener:
         return Heard(in_sync=False, here=here, there=tuple(sorted(asking.there)), code=code)
 
 
-def code_of(key: bytes, summary: bytes) -> SymbolCode:
-    return SymbolCode(key + summary, ID_BYTES)
+def code_of(salt: bytes, summary: bytes) -> SymbolCode:
+    return SymbolCode(hashlib.blake2b(salt + summary, digest_size=KEY_BYTES, person=KEY_KIND).digest(), ID_BYTES)
 
 
 def _decode(raw: bytes) -> tuple[bytes, bytes, int, int, bytes]:
-    """Summary, key, first symbol, items, symbols."""
-    at = SUMMARY_BYTES + KEY_BYTES
+    """Summary, salt, first symbol, items, symbols."""
+    at = SUMMARY_BYTES + SALT_BYTES
     try:
         first, at = read_varint(raw, at)
         items, at = read_varint(raw, at)
@@ -107,4 +109,4 @@ def _decode(raw: bytes) -> tuple[bytes, bytes, int, int, bytes]:
         )
     if len(raw) - at > SYMBOLS * (ID_BYTES + CHECK_BYTES + 1):
         raise PeerFault(f"beacon: {len(raw) - at} bytes of symbols; {SYMBOLS} are allowed", reason="BadBeacon")
-    return raw[:SUMMARY_BYTES], raw[SUMMARY_BYTES : SUMMARY_BYTES + KEY_BYTES], first, items, raw[at:]
+    return raw[:SUMMARY_BYTES], raw[SUMMARY_BYTES : SUMMARY_BYTES + SALT_BYTES], first, items, raw[at:]

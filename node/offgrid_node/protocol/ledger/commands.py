@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from offgrid.v1 import common_pb2, ledger_pb2
+from offgrid_node.protocol.ledger.beacon import Heard
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.checkpoints import Base, Checkpoint
 from offgrid_node.protocol.ledger.items import OrderItem, TxItem
@@ -27,6 +28,14 @@ PUSH_SIGNATURES_MAX = 1_024  # in these, for each costs the receiver time; two o
 WANTED_MAX = 256  # digests in one SyncBlocks call
 CHECKPOINTS_MAX = 64  # in one PushCheckpoints call
 VOUCHERS_MAX = 64  # in one DeliverVouchers call
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsHeard:
+    """A member has said coded symbols to all who hear it, and this node knows from them where its heads differ."""
+
+    node: str
+    heard: Heard
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from offgrid_node.protocol.effects import Answered, Call
 from offgrid_node.protocol.errors import Fault, PeerFault
 from offgrid_node.protocol.ids import base32, node_id_bytes
 from offgrid_node.protocol.ledger.backfill import Ask, Backfill
+from offgrid_node.protocol.ledger.beacon import Heard
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.commands import PUSH_BLOCKS_MAX, WANTED_MAX, PushBlocks, SyncBlocks
@@ -183,6 +184,16 @@ class Gossip:
             response.yours = self._newest_of(command.sender)
         return response
 
+    def on_heads_heard(self, node: str, heard: Heard, now: Now) -> None:
+        """What it has said to all tells where its heads and these differ: it is asked for the names of what it has, and
+        shown what it lacks."""
+        peer = self._links.get(node)
+        if peer is None or node in self._meetings or heard.code is None or not self._may_meet(node, now, found=True):
+            return
+        meeting = self._meetings[node] = Meeting.overheard(self._chains.heads, self._genesis_digest, heard)
+        self._met_ms[node] = now.mono_ms
+        self.call(node, "SyncBlocks", meeting.show(heard), CALL_TIMEOUT_MS)
+
     def on_push(
         self, command: PushBlocks, held: Sequence[tuple[bytes, int]], taken: Sequence[CheckedBlock], now: Now, rng: Rng
     ) -> None:
@@ -332,12 +343,13 @@ class Gossip:
         self._stirred = False
         self._tick_ms = now.mono_ms + self._period_ms
 
-    def _may_meet(self, node: str, now: Now) -> bool:
-        """Behind a slow road a peer is met more seldom: of its own blocks it tells at once, as ever."""
+    def _may_meet(self, node: str, now: Now, *, found: bool = False) -> bool:
+        """Behind a slow road a peer is met more seldom: of its own blocks it tells at once, as ever. `found`: there is
+        something to find."""
         pace, met_ms = self._paces(node), self._met_ms.get(node)
         if pace.free or met_ms is None:
             return True
-        share = MEETINGS_SHARE if node in self._owed or self._stirred else SHARE
+        share = MEETINGS_SHARE if found or node in self._owed or self._stirred else SHARE
         return now.mono_ms >= met_ms + pace.apart_ms(MEETING_BYTES, share)
 
     def _unheard(self) -> list[str]:

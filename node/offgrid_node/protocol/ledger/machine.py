@@ -22,6 +22,7 @@ from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.events import AdminChanged, CostIncurred, KeyReplaced, PeerDown, PeerUp
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import commands
+from offgrid_node.protocol.ledger.beacon import Beacon, Listener
 from offgrid_node.protocol.ledger.beginning import begin_at
 from offgrid_node.protocol.ledger.blocks import seal_block
 from offgrid_node.protocol.ledger.bootstrap import BootTag, served
@@ -109,6 +110,9 @@ class LedgerMachine(Parts):
                     self._holding.on_peer_down(node)
                 case AdminChanged(node, admin):
                     self._turning.orders.on_admin(node, admin)
+                case commands.HeadsHeard(node, heard):
+                    if self._settings.enabled and self.is_open and not enters:
+                        self._gossip.on_heads_heard(node, heard, now)
                 case KeyReplaced(node, number):
                     self._witness.on_key(node, number)
                 case CostIncurred():
@@ -129,6 +133,21 @@ class LedgerMachine(Parts):
     @property
     def is_open(self) -> bool:
         return bool(self._genesis_digest)
+
+    @property
+    def heads_summary(self) -> bytes:
+        """The same at who has the same blocks; empty where there is no ledger, or the economy is off."""
+        if not self._settings.enabled or not self.is_open:
+            return b""
+        return self._chains.heads.summary(self._genesis_digest)
+
+    def beacon(self) -> Beacon:
+        """What says its heads to all, as they are then."""
+        return Beacon(self._chains.heads, self._genesis_digest)
+
+    def listener(self) -> Listener:
+        """What finds out where its heads differ from one other's that says them to all."""
+        return Listener(self._chains.heads, self._genesis_digest)
 
     @property
     def prunes(self) -> bool:

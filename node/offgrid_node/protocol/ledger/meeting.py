@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import PeerFault
+from offgrid_node.protocol.ledger.beacon import Heard
 from offgrid_node.protocol.ledger.heads import (
     HEADS_MAX,
     ID_BYTES,
@@ -56,6 +57,22 @@ class Meeting:
         self._their_summary = b""
         self.greeted = False  # the first answer has come
         self._showing, self._here = False, frozenset[tuple[bytes, int]]()
+
+    @classmethod
+    def overheard(cls, heads: Heads, genesis_digest: bytes, heard: Heard) -> Meeting:
+        """One that has got as far as that by what the other said to all. Raises ValueError where they do not differ."""
+        if heard.code is None:
+            raise ValueError("there is nothing to find out")
+        meeting = cls(heads, genesis_digest, heard.code.key)
+        meeting.greeted = meeting._showing = True
+        meeting._here = frozenset(heard.here)
+        return meeting
+
+    def show(self, heard: Heard) -> ledger_pb2.SyncBlocksRequest:
+        """The question that such a one begins with."""
+        ids = b"".join(id_.to_bytes(ID_BYTES, "big") for id_ in heard.there[:HEADS_MAX])
+        heads = encode_heads(heard.here)
+        return ledger_pb2.SyncBlocksRequest(key=self._code.key, heads=heads, ids=ids, summary=self._summary)
 
     def begin(self) -> ledger_pb2.SyncBlocksRequest:
         return ledger_pb2.SyncBlocksRequest(summary=self._summary, key=self._code.key)
