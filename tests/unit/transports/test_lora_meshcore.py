@@ -11,7 +11,7 @@ from offgrid_transports.lora import meshcore
 from offgrid_transports.lora.kiss import encode
 from offgrid_transports.lora.meshcore import State
 from offgrid_transports.lora.regions import Band, Limit
-from offgrid_transports.transport import BROADCAST
+from offgrid_transports.transport import BROADCAST, Priority
 
 
 def test_it_is_set_up_verified_and_used_both_ways() -> None:
@@ -55,6 +55,24 @@ def test_it_forgets_its_settings_when_it_starts_anew_and_is_set_up_again() -> No
     a.send(BROADCAST, b"again")
     world.run(2)
     assert world.heard["b"] == [b"again"]
+
+
+def test_a_frame_that_is_on_the_air_while_its_modem_starts_anew_counts_until_its_end() -> None:
+    world, slow = World(), replace(FAST, sf=12)
+    a = world.meshcore("a", slow, Band(0, 10**10, 99, (Limit(100_000_000, 20_000_000),)))
+    world.run(1)
+    assert a.send(BROADCAST, bytes(255), Priority.CONTROL)
+    while not world.channel.sending(world.meshcores["a"]):
+        world.run(0.01)
+    began_us = world.clock.now_us
+    world.lines["a"].unplug()
+    world.lines["a"].plug(world.meshcores["a"])
+    world.run(5)
+    assert a.up, "it was started anew"
+    assert world.channel.sending(world.meshcores["a"]), "its radio has not heard of it"
+    air_us = round(a.airtime_ms(255) * 1_000)
+    (entry,) = a.book.duty.settled()
+    assert entry[1] >= began_us + air_us
 
 
 def test_a_frame_that_an_earlier_connection_left_does_not_go_out_under_new_settings() -> None:

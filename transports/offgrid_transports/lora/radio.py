@@ -256,8 +256,8 @@ class RadioLink:
             return
         modem, now_ms = self._modem, self._host.now_ms()
         ends_us = (now_ms + 1) * 1000
-        if modem.take_emptied():
-            self.book.duty.settle_all(ends_us)
+        if modem.take_emptied():  # a modem that has started anew may still have its last frame on the air
+            self.book.duty.settle_all(ends_us + modem.air_us(modem.frame_bytes_max))
         settled = modem.take_settled()
         if settled:
             self.book.duty.settle(settled, ends_us)
