@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from random import Random
 
@@ -228,3 +229,24 @@ def test_no_more_nodes_are_links_over_others_than_may_be_and_idle_ones_make_room
         node.relay.path_to(mesh.meet(f"guest {number}"))
     assert node.relay.path_to(mesh.nodes[2].public) == used, "who is talked to stays"
     assert asked(mesh, node, "n2", b"y") == b"re:y"
+
+
+def test_a_frame_that_was_refused_leaves_when_all_before_it_came_by_word_of_an_answer() -> None:
+    """A calm mesh in which a call of 3 kB stood still for ten minutes: no other word told of room."""
+    assert Trial(20596).run() == []
+
+
+def test_what_was_refused_for_a_circuit_that_broke_leaves_over_the_next_one() -> None:
+    mesh = RadioMesh(4)
+    mesh.beacons()
+    asked(mesh, mesh.nodes[0], "n3", b"x")
+    first = mesh.nodes[0].relay
+    circuit = first._ends._bindings.newest(name_of(mesh.nodes[3].public))
+    assert circuit is not None
+    circuit.quiet_ms = math.inf
+    mesh.nodes[0].call("n3", b"y", 60_000)
+    mesh.run(1)
+    first._circuits.drop(circuit)
+    first._arm()
+    mesh.run(30)
+    assert [reply.end for reply in mesh.nodes[0].replies] == [End.OK]

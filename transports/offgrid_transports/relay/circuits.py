@@ -100,6 +100,7 @@ class Circuits:
     def __init__(self, new_label: Callable[[], int], on_dropped: Callable[[Circuit], None]) -> None:
         self._new_label, self._on_dropped = new_label, on_dropped
         self._labels: dict[int, tuple[Circuit, Way]] = {}
+        self._outs: dict[tuple[Path, int], tuple[Circuit, Way]] = {}
         self._all: OrderedDict[tuple[bytes, bytes, int, tuple[bytes, ...]], Circuit] = OrderedDict()
 
     def __len__(self) -> int:
@@ -143,6 +144,22 @@ class Circuits:
             self._labels[way.label] = circuit, way
         return way.label
 
+    def aim(self, way: Way, path: Path) -> None:
+        """Frames of that direction will go there, once the next hop's label is known."""
+        if way.path != path:
+            self._forget_out(way)
+            way.path, way.out = path, None
+
+    def lead(self, circuit: Circuit, way: Way, path: Path, out: int) -> None:
+        """Frames of that direction go there, under that label of the next hop."""
+        self._forget_out(way)
+        way.path, way.out = path, out
+        self._outs[path, out] = circuit, way
+
+    def by_out(self, path: Path, out: int) -> tuple[Circuit, Way] | None:
+        """Whose frames leave there under that label."""
+        return self._outs.get((path, out))
+
     def use(self, now_ms: float, circuit: Circuit) -> None:
         circuit.used_ms = now_ms
         if _key(circuit) in self._all:
@@ -156,7 +173,14 @@ class Circuits:
             way.custody.clear()
             if way.label is not None:
                 del self._labels[way.label]
+            self._forget_out(way)
         self._on_dropped(circuit)
+
+    def _forget_out(self, way: Way) -> None:
+        if way.path is not None and way.out is not None:
+            found = self._outs.get((way.path, way.out))
+            if found is not None and found[1] is way:
+                del self._outs[way.path, way.out]
 
     def _idle(self, now_ms: float) -> bool:
         return next(iter(self._all.values())).used_ms + IDLE_MS < now_ms

@@ -244,6 +244,8 @@ class Ends:
         number = circuit.ours if circuit.source == self._ground.name else circuit.theirs
         self._bindings.release(name, number, circuit)
         self.pending.forget(circuit)
+        if name in self._refused:
+            self._ground.set(("room", name), self._ground.now_ms())
 
     # ---- inside
 

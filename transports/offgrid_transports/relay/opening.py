@@ -65,7 +65,8 @@ class Opening:
         if path is None:
             return None
         circuit = Circuit(ground.name, name, hops, ours, theirs, metric_of(path).times(len(hops) + 1))
-        circuit.forth.path, circuit.forth.last = path, not hops
+        self._circuits.aim(circuit.forth, path)
+        circuit.forth.last = not hops
         circuit.back.before = path
         self._circuits.add(now_ms, circuit)
         self._circuits.label(circuit, circuit.back)
@@ -140,7 +141,8 @@ class Opening:
         elif said.to <= len(said.hops) and self._is_known(path, circuit, said):
             return
         circuit.metric, circuit.turn, circuit.turned = said.metric, said.turn, NO_TURN
-        circuit.back.path, circuit.back.out, circuit.back.last = path, said.label, said.to == 1
+        circuit.back.last = said.to == 1
+        self._circuits.lead(circuit, circuit.back, path, said.label)
         ground.learn(said.source, said.hops[: said.to - 1][::-1], said.metric.cost_ms)
         if said.to == len(said.hops) + 1:
             circuit.theirs = circuit.theirs or said.theirs
@@ -157,7 +159,8 @@ class Opening:
             self._circuits.drop(circuit)
             ground.say(path, Short(Kind.BROKEN, said.label))
             return
-        circuit.forth.path, circuit.forth.last = onward, said.to == len(said.hops)
+        self._circuits.aim(circuit.forth, onward)
+        circuit.forth.last = said.to == len(said.hops)
         circuit.back.before = onward
         label = self._circuits.label(circuit, circuit.back)
         metric = said.metric.plus(metric_of(onward))
@@ -173,7 +176,8 @@ class Opening:
         if said.to and self._is_known(path, circuit, said):
             return
         again, circuit.turned = circuit.turned == said.turn, said.turn
-        circuit.forth.out, circuit.metric, circuit.opened = said.label, said.metric, True
+        self._circuits.lead(circuit, circuit.forth, path, said.label)
+        circuit.metric, circuit.opened = said.metric, True
         circuit.theirs = circuit.theirs or said.theirs
         ground.learn(said.target, said.hops[said.to :], said.metric.cost_ms, asked=said.to == 0)
         if said.to == 0:

@@ -250,10 +250,9 @@ class Relay:
         self._tell_broken(circuit, circuit.other(way))
 
     def _on_unknown(self, path: Path, label: int) -> None:
-        for circuit in self._circuits.all():
-            for way in circuit.ways:
-                if way.out == label and way.path == path:
-                    self._tell_broken(circuit, way)
+        found = self._circuits.by_out(path, label)
+        if found is not None:
+            self._tell_broken(*found)
 
     def _on_dropped(self, circuit: Circuit) -> None:
         self._switch.forget(circuit)
@@ -283,6 +282,8 @@ class Relay:
                     self._opening.on_timer(sent)
                 case ("unopened", circuit):
                     self._ends.pending.on_unopened(circuit)
+                case ("room", name):
+                    self._ends.on_room(name)
                 case ("proceed", name):
                     self._ends.pending.on_proceed(name)
                 case ("word", circuit):

@@ -140,13 +140,12 @@ class Switch:
                 self._wait(circuit, way)
 
     def on_heard(self, path: Path, heard: Heard) -> None:
-        for circuit in self._circuits.all():
-            for way in circuit.ways:
-                if way.out == heard.label and way.path == path:
-                    self._send_again(
-                        circuit, way, way.custody.on_heard(self._ground.now_ms(), heard.mark, heard.missing)
-                    )
-                    self._wait(circuit, way)
+        found = self._circuits.by_out(path, heard.label)
+        if found is not None:
+            circuit, way = found
+            self._send_again(circuit, way, way.custody.on_heard(self._ground.now_ms(), heard.mark, heard.missing))
+            self._wait(circuit, way)
+            self._make_room(circuit, way)
 
     def on_late(self, path: Path, label: int) -> None:
         """Whoever sends frames with that label waits for some that come back: what left for there last, once more."""
@@ -215,6 +214,12 @@ class Switch:
         if way.custody:
             way.custody.on_word(self._ground.now_ms(), last=way.last)
             self._wait(circuit, way)
+            self._make_room(circuit, way)
+
+    def _make_room(self, circuit: Circuit, way: Way) -> None:
+        """There may be some, once what has just come was read."""
+        if way.label is None:
+            self._ground.set(("quiet", circuit, way), max(self._ground.now_ms(), circuit.quiet_ms))
 
     def _want(self, circuit: Circuit, way: Way, path: Path, frame: bytes) -> None:
         circuit.asked = mark_of(frame)
