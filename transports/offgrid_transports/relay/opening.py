@@ -24,6 +24,7 @@ GROWTH = 0.5  # of a wait, from one to the next
 REPEATS_WAITS = REPEATS_MAX * (1 + GROWTH * (REPEATS_MAX - 1) / 2)  # what all take together
 WORD_MS = 300.0  # for which word of that is waited on a link with addresses
 REPEATING_MAX = 64
+BEGUN_MAX = 1024  # sessions whose OPENs are counted
 OPEN_BYTES = 150  # of one with a hello in it
 NO_TURN = -1
 
@@ -48,6 +49,7 @@ class Opening:
     ) -> None:
         self._ground, self._circuits, self._arrive, self._give_up = ground, circuits, arrive, give_up
         self._sent: OrderedDict[tuple[object, ...], _Sent] = OrderedDict()
+        self._turns: OrderedDict[tuple[bytes, int], int] = OrderedDict()  # of the last OPEN of a session
         self.answering: tuple[Circuit, Open] | None = None
         """The circuit whose OPEN is being looked at: what this end says at once goes with OPENED."""
         self.on_opened: Callable[[Circuit], None] = lambda circuit: None
@@ -78,11 +80,19 @@ class Opening:
         assert path is not None
         assert label is not None
         fits = self._fits(circuit, path, frame)
-        circuit.turn = (circuit.turn + 1) % TURNS
+        circuit.turn = self._next_turn(circuit)
         said = Open(False, 1, circuit.turn, circuit.source, circuit.target, circuit.ours, circuit.theirs, label,
                     metric_of(path), circuit.hops, frame if fits else b"")  # fmt: skip
         self._say(path, said)
         return fits
+
+    def _next_turn(self, circuit: Circuit) -> int:
+        """One after the last, of circuits that were dropped as well: hops that still have those take it for a new one."""
+        key = circuit.target, circuit.ours
+        turn = self._turns[key] = (self._turns.pop(key, 0) + 1) % TURNS
+        if len(self._turns) > BEGUN_MAX:
+            self._turns.popitem(last=False)
+        return turn
 
     def say_opened(self, circuit: Circuit, asked: Open, frame: bytes) -> bool:
         """The target's answer; as `say_open`."""
