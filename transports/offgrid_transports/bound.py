@@ -9,10 +9,14 @@ from offgrid_transports.records import Echo, Said, Signal, Whole
 from offgrid_transports.session import Content, Session
 from offgrid_transports.timers import Timers
 
+UNPROVED_MS = 60_000.0  # longer than anybody goes on saying hello
+
 
 class Bound:
-    def __init__(self, session: Session, gathering: Gathering, timers: Timers, kept: Kept, *, confirmed: bool) -> None:
-        self.session = session
+    def __init__(
+        self, now_ms: float, session: Session, gathering: Gathering, timers: Timers, kept: Kept, *, confirmed: bool
+    ) -> None:
+        self.session, self._born_ms = session, now_ms
         self.calls, self.answers = Calls(session, gathering, timers), Answers(session, gathering, timers, kept)
         self.confirmed = confirmed
         """Its peer is there now: what it sends is no recording."""
@@ -21,6 +25,11 @@ class Bound:
 
         self.used = False
         """A call of this side has gone over it since that was last asked."""
+
+    def carries(self, now_ms: float) -> bool:
+        """This side may make calls there. Its peer, which has begun it, may never have had the welcome; while it still
+        says hello it gets that, and after that it may not know the session."""
+        return self.confirmed or now_ms < self._born_ms + UNPROVED_MS
 
     def take(self, now_ms: float, content: Content) -> Request | None:
         """What a frame has brought. A request that is whole is handed back. Raises NoRoom: it counts as not received

@@ -173,7 +173,7 @@ class Endpoint:
         if peer is None:
             raise UnknownPeer(f"no link is known to lead to {name}")
         call = Waiting(method, body, now_ms, now_ms + timeout_ms, done, priority)
-        if peer.bound is not None:
+        if peer.bound is not None and peer.bound.carries(now_ms):
             peer.bound.used = True
             self._steering.steer(now_ms, peer.bound, len(body), priority)
             self._call(now_ms, peer.bound, call)

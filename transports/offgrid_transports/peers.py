@@ -190,8 +190,7 @@ class Peers:
             self._say(now_ms, peer, peer.hello)
             return
         self._end_hello(peer)
-        if peer.bound is None:
-            self._fail(peer, f"{peer.name} does not answer")
+        self._fail(peer, f"{peer.name} does not answer")
 
     def _end_hello(self, peer: Peer) -> None:
         if peer.hello is not None:
@@ -233,7 +232,7 @@ class Peers:
 
     def _early(self, peer: Peer) -> bytes:
         """The first call that waits, as what leaves with the hello, if it fits: the session's first."""
-        if not peer.waiting or peer.bound is not None:
+        if not peer.waiting:
             return b""
         call = peer.waiting[0]
         body, packed = Words(self._packing).shorten(call.body) if peer.path.shared else (call.body, False)

@@ -85,7 +85,7 @@ class Sessions:
 
     def add(self, now_ms: float, session: Session, *, confirmed: bool) -> Bound:
         """One too many ends the one whose end matters least."""
-        bound = Bound(session, self._gathering, self._timers, self._kept, confirmed=confirmed)
+        bound = Bound(now_ms, session, self._gathering, self._timers, self._kept, confirmed=confirmed)
         self._bounds[session.ours] = bound
         if len(self._bounds) > SESSIONS_MAX:
             others = [each for each in self._bounds.values() if each is not bound]

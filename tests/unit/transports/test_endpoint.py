@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from virtual_link import CLEAN, Node, VirtualTime, key_of, network
 
 from offgrid_transports.answers import Kept
-from offgrid_transports.calls import CALLS_MAX, End
+from offgrid_transports.calls import CALLS_MAX, End, Reply
 from offgrid_transports.deadlines import SILENT_WAITS
 from offgrid_transports.endpoint import UnknownPeer
 from offgrid_transports.gathering import MESSAGE_BYTES_MAX, Gathering, MessageTooLarge
@@ -352,6 +352,35 @@ class TestSessions:
             again.call("server", body)
             world.run(world.now_ms + 3_600_000)
         assert [reply.body for reply in again.replies] == [b"re:first", b"re:an hour later"]
+
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_who_gave_a_welcome_that_may_never_have_come_says_hello_itself(self, shared: bool) -> None:
+        world = VirtualTime()
+        net = network(world, bitrate_bps=5_469 if shared else 0)
+        ends = [Radio(net, name) if shared else net.attach(name) for name in ("client", "server")]
+        client, server = (
+            Node(world, end, name, handle=lambda request: b"re:" + request.body)
+            for end, name in zip(ends, ("client", "server"), strict=True)
+        )
+        client.knows("server")
+        server.knows("client")
+        net.cut = lambda source, target: source == "server"
+        client.call("server", b"in vain")
+        world.run(600_000)
+        net.cut = lambda source, target: False
+        server.call("client", b"well?")
+        world.run(660_000)
+        assert server.replies == [Reply(End.OK, b"re:well?")]
+
+    def test_a_session_that_was_welcomed_and_not_heard_of_since_is_used_for_a_while(self) -> None:
+        world, _, client, server = echo_pair(faults=NEAR)
+        server.knows("client")
+        client.call("server", b"1")
+        world.run(1_000)
+        session = server.endpoint.session_of("client")
+        server.call("client", b"2")
+        world.run(2_000)
+        assert server.endpoint.session_of("client") is session
 
     def test_of_a_peer_that_begins_anew_time_and_again_only_so_many_are_kept(self) -> None:
         world, net, client, server = echo_pair(faults=NEAR)
