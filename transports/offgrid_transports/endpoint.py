@@ -72,6 +72,8 @@ class Endpoint:
         """A link came up or went, or has other neighbours."""
         self.is_taken: Callable[[int], bool] = lambda number: False
         """No session gets such a number: it is a label of this node's."""
+        self.on_opened: Callable[[Path], None] = lambda path: None
+        """A frame of a session came there, and was from its peer."""
         self.on_coded: Callable[[bytes], None] = lambda frame: None
         """A frame that is for all who hear it. May raise RecordError."""
         self.own, self.rng, self.packing = own, rng, Packing()
@@ -315,6 +317,7 @@ class Endpoint:
         finally:
             self._deadlines.renew(now_ms, bound)
         self._sessions.used(now_ms, bound)
+        self.on_opened(path)
         self._steering.heard(now_ms, bound.session.peer, path, proved=path == bound.session.path)
         echoes = [content for content in contents if isinstance(content, Echo)]
         for echo in echoes:

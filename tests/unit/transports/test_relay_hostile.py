@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import count
 
 import pytest
 
 from offgrid_tools.emulators.air_link import AirLink
-from offgrid_tools.emulators.relay_mesh import SF7, MemoryMesh, Mesh, RadioMesh, RelayNode
+from offgrid_tools.emulators.relay_mesh import PSK, SF7, MemoryMesh, Mesh, RadioMesh, RelayNode
 from offgrid_transports.beacons import BEACON
 from offgrid_transports.calls import End
 from offgrid_transports.memory import Faults
-from offgrid_transports.relay.frames import Kind, hop_of
+from offgrid_transports.relay.circuits import Circuit
+from offgrid_transports.relay.custody import TRIES_MAX, Custody
+from offgrid_transports.relay.frames import TURNS, Ask, Kind, Open, hop_of, read, write
 from offgrid_transports.relay.ground import name_of
+from offgrid_transports.relay.link import CARRIED, OPENS, REPLIES
+from offgrid_transports.session import ASKS
 from offgrid_transports.transport import BROADCAST
 
 ONE, OTHER = "n415", "n842"  # whose names begin with the same two bytes
@@ -100,8 +106,12 @@ class TestRecordings:
         for _, _, frame in heard[:3]:
             mesh.network.carry("n7", BROADCAST, frame)
         mesh.run(1)
-        assert_answered(mesh, mesh.nodes[0], "b", seconds=5)
-        assert_answered(mesh, mesh.nodes[0], "c", seconds=5)
+        for node, place in ((mesh.nodes[1], 1), (mesh.nodes[0], 0)):
+            for other in {0, 2} if place else {1}:
+                path = node.relay._ground.next_path(name_of(mesh.nodes[other].public))
+                assert path is not None
+                assert path.address == f"n{other}"
+        assert_answered(mesh, mesh.nodes[0], "c", seconds=10)
 
     def test_a_recorded_answer_makes_no_way(self) -> None:
         mesh = on_network("a", "b", "c")
@@ -118,3 +128,127 @@ class TestRecordings:
         mesh.run(1)
         assert a.relay.hops_to(c) is None
         assert mesh.total("answers_stale") > 0
+
+    def test_a_recorded_open_turns_nothing_back(self) -> None:
+        mesh = on_network("a", "b", "c")
+        heard = recorded(mesh, Kind.OPEN)
+        assert_answered(mesh, mesh.nodes[0], "c")
+        _, _, frame = heard[0]
+        said = read(PSK, frame, shared=False)
+        assert isinstance(said, Open)
+        before = said._replace(turn=(said.turn - 1) % TURNS, label=1)
+        mesh.network.carry("n0", "n1", write(PSK, before, shared=False))
+        mesh.run(1)
+        assert mesh.nodes[1].relay.counts["opens_stale"] == 1
+        assert circuit_at(mesh, 1).back.out == said.label
+        assert_answered(mesh, mesh.nodes[0], "c", b"y", seconds=5)
+
+    def test_recorded_opens_take_a_share_of_the_air_and_no_more(self) -> None:
+        mesh = on_air("a", "b", "c")
+        links = [node.links[0] for node in mesh.nodes]
+        heard = list[bytes]()
+        take = links[1].on_frame
+
+        def listen(address: str, frame: bytes) -> None:
+            heard.append(frame)
+            take(address, frame)
+
+        links[1].on_frame = listen
+        assert_answered(mesh, mesh.nodes[0], "c")
+        opens = [frame for frame in heard if frame[0] == Kind.OPEN]
+        mesh.run(4 * 3_600)
+        mesh.beacons()
+        began_ms, before_ms = mesh.now_ms(), sent_ms(mesh, 1)
+        for number in range(3_000):
+            said = read(PSK, opens[0], shared=True)
+            assert isinstance(said, Open)
+            take(BROADCAST, write(PSK, said._replace(ours=number + 1), shared=True))
+            mesh.run(0.2)
+        took_ms = mesh.now_ms() - began_ms
+        assert mesh.nodes[1].relay.counts["opens_refused"] > 1_000
+        assert sent_ms(mesh, 1) - before_ms < (OPENS[0] * 5 + REPLIES[1]) * took_ms, "each is repeated four times"
+
+
+class TestGarbage:
+    def test_it_is_no_word_of_the_other_end(self) -> None:
+        mesh = on_network("a", "b", "c")
+        assert_answered(mesh, mesh.nodes[0], "c")
+        label = circuit_at(mesh, 0).back.label
+        assert label is not None
+        mesh.hears = lambda one, other: {one, other} == {0, 1}
+        ended = list[End]()
+        mesh.nodes[0].call("c", b"x", 120_000, lambda reply: ended.append(reply.end))
+        for number in count():
+            if ended:
+                break
+            garbage = b"\0" + label.to_bytes(2) + (1_000 + number & 0xFFFF).to_bytes(2) + bytes(20)
+            mesh.network.carry("n1", "n0", garbage)
+            mesh.run(0.2)
+        assert mesh.total("circuits_silent") >= 1, "though something came all the time"
+
+    def test_under_a_label_it_takes_a_share_of_the_air_and_no_more(self) -> None:
+        """However fast it comes: its sender may have a faster radio."""
+        mesh = on_air("a", "b", "c")
+        assert_answered(mesh, mesh.nodes[0], "c")
+        label = circuit_at(mesh, 1).forth.label
+        assert label is not None
+        began_ms, before_ms = mesh.now_ms(), sent_ms(mesh, 1)
+        for number in range(6_000):
+            head = bytes((ASKS,)) + label.to_bytes(2) + (1_000 + number & 0xFFFF).to_bytes(2)
+            mesh.nodes[1].links[0].on_frame(BROADCAST, head + number.to_bytes(200))
+            mesh.run(0.2)
+        took_ms = mesh.now_ms() - began_ms
+        assert mesh.nodes[1].relay.counts["relay_refused"] > 0
+        assert sent_ms(mesh, 1) - before_ms < (CARRIED[0] + REPLIES[1] + 0.2) * took_ms
+        mesh.run(600)
+        assert_answered(mesh, mesh.nodes[0], "c", b"y", seconds=600)
+
+    def test_who_sends_it_keeps_nobody_else_from_hearing_that_a_label_is_unknown(self) -> None:
+        mesh = on_network("a", "b", "c")
+        mesh.network.attach("n7")
+        mesh.hears = lambda one, other: abs(one - other) == 1 or 7 in (one, other)
+        said = recorded(mesh, Kind.UNKNOWN)
+        for number in range(3_000):
+            mesh.network.carry("n7", "n1", b"\0" + number.to_bytes(2) + bytes(30))
+            mesh.run(0.01)
+        assert len(said) < 30 * 20 + 100, "a share"
+        for number in range(100):
+            mesh.network.carry("n7", "n1", b"\0" + number.to_bytes(2) + bytes(30))
+        mesh.run(0.02)
+        said.clear()
+        mesh.network.carry("n0", "n1", b"\0\7\7" + bytes(30))
+        mesh.run(0.1)
+        assert [target for _, target, _ in said] == ["n0"]
+
+    def test_a_frame_that_is_asked_for_again_and_again_is_sent_no_more_often_than_others(self) -> None:
+        custody = Custody()
+        for mark in (b"aa", b"bb"):
+            custody.hold(0, b"\0LL" + mark, asks=False, sent_ms=1, wait_ms=math.inf)
+        assert sum(len(custody.last(2)) for _ in range(100)) == 2 * (TRIES_MAX - 1)
+
+
+class TestMadeUp:
+    def test_neighbours_that_nobody_knows_share_what_one_may_ask(self) -> None:
+        mesh = on_network("a", "b", "c")
+        b = mesh.nodes[1]
+        for number in range(500):
+            hop = (40_000 + number).to_bytes(2)
+            ask = Ask(number, 8, False, b"none", b"from", (hop,), 1, ())
+            mesh.network.carry("n0", "n1", write(PSK, ask, shared=False))
+        mesh.run(0.01)
+        refused = b.relay.counts["asks_refused"]
+        assert refused > 450
+        ask = Ask(1, 8, False, b"none", name_of(mesh.nodes[0].public), (), 1, ())
+        mesh.network.carry("n0", "n1", write(PSK, ask, shared=False))
+        mesh.run(0.01)
+        assert b.relay.counts["asks_refused"] == refused, "who is known has a share of its own"
+
+
+def circuit_at(mesh: Mesh, place: int) -> Circuit:
+    return mesh.nodes[place].relay._circuits.all()[-1]
+
+
+def sent_ms(mesh: RadioMesh, place: int) -> float:
+    link = mesh.nodes[place].links[0]
+    assert isinstance(link, AirLink)
+    return link.sent_us / 1000

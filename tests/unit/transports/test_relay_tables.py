@@ -20,16 +20,14 @@ def path(address: str) -> Path:
     return Path(LINK, address)
 
 
-def circuit(number: int, before: Path | None) -> Circuit:
-    made = Circuit(number.to_bytes(4), b"targ", (b"ow",), 1, 0, METRIC)
-    made.forth.before = before
-    return made
+def circuit(number: int, who: str | None) -> Circuit:
+    return Circuit(number.to_bytes(4), b"targ", (b"ow",), 1, 0, METRIC, who=who)
 
 
 def test_labels_lead_to_a_circuit_and_a_direction_until_it_is_dropped() -> None:
     numbers, dropped = itertools.count(1), list[Circuit]()
     circuits = Circuits(lambda: next(numbers), dropped.append)
-    one = circuit(1, path("a"))
+    one = circuit(1, "a")
     circuits.add(0, one)
     forth, back = circuits.label(one, one.forth), circuits.label(one, one.back)
     assert circuits.label(one, one.forth) == forth, "given once"
@@ -43,20 +41,35 @@ def test_labels_lead_to_a_circuit_and_a_direction_until_it_is_dropped() -> None:
 def test_one_neighbour_takes_no_more_than_its_share_and_all_no_more_than_there_is() -> None:
     circuits = Circuits(lambda: 1, lambda circuit: None)
     for number in range(OF_ONE_MAX + 10):
-        circuits.add(0, circuit(number, path("greedy")))
+        circuits.add(0, circuit(number, "greedy"))
     assert len(circuits) == OF_ONE_MAX
     for number in range(10_000, 10_000 + CIRCUITS_MAX):
-        circuits.add(0, circuit(number, path(str(number))))
+        circuits.add(0, circuit(number, str(number)))
     assert len(circuits) == CIRCUITS_MAX
+
+
+def test_a_circuit_that_serves_somebody_gives_way_to_none_of_others_that_serve_nobody() -> None:
+    circuits = Circuits(lambda: 1, lambda circuit: None)
+    serving = [circuit(number, str(number)) for number in range(CIRCUITS_MAX - 1)]
+    for each in serving:
+        each.proved = True
+        assert circuits.add(0, each)
+    for number in range(CIRCUITS_MAX, CIRCUITS_MAX + 10):
+        assert circuits.add(0, circuit(number, "made up"))
+    circuits.all()[-1].proved = True
+    assert not circuits.add(0, circuit(9_000, "made up")), "there is no room"
+    assert circuits.add(0, circuit(9_001, None)), "but for this node itself"
+    assert len(circuits) == CIRCUITS_MAX
+    assert {*serving[1:]} <= {*circuits.all()}
 
 
 def test_what_is_used_stays_and_what_idles_goes() -> None:
     circuits = Circuits(lambda: 1, lambda circuit: None)
-    used, idle = circuit(1, path("a")), circuit(2, path("b"))
+    used, idle = circuit(1, "a"), circuit(2, "b")
     circuits.add(0, used)
     circuits.add(0, idle)
     circuits.use(IDLE_MS, used)
-    circuits.add(IDLE_MS + 1, circuit(3, path("c")))
+    circuits.add(IDLE_MS + 1, circuit(3, "c"))
     assert used in circuits.all()
     assert idle not in circuits.all()
 

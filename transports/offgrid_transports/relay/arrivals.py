@@ -38,6 +38,11 @@ class Arrivals:
         self._wants = 0
 
     @property
+    def any(self) -> bool:
+        """Something has come."""
+        return bool(self._seen)
+
+    @property
     def keeps(self) -> bool:
         return bool(self._kept)
 

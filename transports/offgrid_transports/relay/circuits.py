@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from offgrid_transports.path import Path
@@ -82,12 +82,18 @@ class Circuit:
     trip_ms: float | None = None  # there and back, as OPEN and OPENED took; None where that was not seen
     quiet_ms: float = 0.0  # until then this end leaves the medium to the hops
     proved: bool = False  # word of the other end has come
+    who: Hashable = None  # for whom it counts; None for this node
     silent: int = 0  # questions since a frame came
     silent_ms: float = 0.0
     asked: bytes = b""  # the mark of the last frame that came and asks for word
 
     def other(self, way: Way) -> Way:
         return self.back if way is self.forth else self.forth
+
+    @property
+    def used(self) -> bool:
+        """Frames have come both ways, or word of the other end has."""
+        return self.proved or (self.forth.arrivals.any and self.back.arrivals.any)
 
     @property
     def ways(self) -> tuple[Way, Way]:
@@ -124,18 +130,24 @@ class Circuits:
         """One that the same words opened."""
         return self._all.get((source, target, ours, hops))
 
-    def add(self, now_ms: float, circuit: Circuit) -> None:
-        """In the place of what was least used lately, where there are too many."""
+    def add(self, now_ms: float, circuit: Circuit) -> bool:
+        """In the place of what was used longest ago, where there are too many; rather of one that has served nobody.
+        False where it is somebody else's and all the others are in use."""
         if (before := self._all.get(_key(circuit))) is not None:
             self.drop(before)
+        while self._all and self._idle(now_ms):
+            self.drop(next(iter(self._all.values())))
+        same = [each for each in self._all.values() if each.who == circuit.who]
+        if circuit.who is not None and len(same) >= OF_ONE_MAX:
+            self.drop(next((each for each in same if not each.used), same[0]))
+        if len(self._all) >= CIRCUITS_MAX:
+            unused = next((each for each in self._all.values() if not each.used), None)
+            if unused is None and circuit.who is not None:
+                return False
+            self.drop(unused or next(iter(self._all.values())))
         circuit.used_ms = now_ms
         self._all[_key(circuit)] = circuit
-        if circuit.forth.before is not None:
-            same = [each for each in self._all.values() if each.forth.before == circuit.forth.before]
-            if len(same) > OF_ONE_MAX:
-                self.drop(same[0])
-        while len(self._all) > CIRCUITS_MAX or self._idle(now_ms):
-            self.drop(next(iter(self._all.values())))
+        return True
 
     def label(self, circuit: Circuit, way: Way) -> int:
         """The one that frames of that direction bear when they come here."""

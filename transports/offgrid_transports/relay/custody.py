@@ -102,8 +102,11 @@ class Custody:
         return [held.frame for held in wanted if held.tries <= TRIES_MAX]
 
     def last(self, count: int) -> list[bytes]:
-        """The frames handed on last, and not known to be there."""
-        return [held.frame for held in list(self._held.values())[-count:]]
+        """The frames handed on last, and not known to be there; to be sent again, as often as others."""
+        last = [held for held in list(self._held.values())[-count:] if held.tries < TRIES_MAX]
+        for held in last:
+            held.tries += 1
+        return [held.frame for held in last]
 
     def on_word(self, now_ms: float, *, last: bool) -> None:
         """Something new comes back: what had left by then has come, if the next hop is the end; else what asked so long

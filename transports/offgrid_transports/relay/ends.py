@@ -53,6 +53,7 @@ class Ends:
         self._bindings = Bindings()
         self.pending = Pending(ground, circuits, self._bindings, opening, seeking, self._carry_waited, self._on_lost)
         self._refused: set[bytes] = set()
+        self._arriving: Circuit | None = None  # whose frame the endpoint reads now
         self.on_sent: Callable[[], None] = lambda: None
         """Timers may be others now."""
 
@@ -224,17 +225,26 @@ class Ends:
         if kind not in (HELLO, WELCOME, FRAME_TYPE) or (kind == FRAME_TYPE and not number):
             self._ground.counts["relay_sessionless"] += 1
             return
-        circuit.silent = 0
-        if not circuit.proved and kind == FRAME_TYPE:  # a hello and its welcome come by whoever drops what follows
-            circuit.proved = True
-            self._ground.prove(name, self._hops(circuit), circuit.metric.cost_ms)
         try:
             path = self.path(name)
         except TransportError:
             self._ground.counts["relay_too_many"] += 1
             return
         restored = frame[:1] + (self._hint if kind == HELLO else number.to_bytes(2)) + frame[3:]
+        self._arriving = circuit
         path.transport.on_frame(path.address, restored)
+        self._arriving = None
+
+    def on_read(self, path: Path) -> None:
+        """A session's frame that came there was its peer's: only that, and nothing that anybody may say, counts as word
+        of the other end. A hello and its welcome come by whoever drops what follows."""
+        circuit = self._arriving
+        if circuit is None or not isinstance(path.transport, Relayed) or path.transport.name != self._other(circuit):
+            return
+        circuit.silent = 0
+        if not circuit.proved:
+            circuit.proved = True
+            self._ground.prove(path.transport.name, self._hops(circuit), circuit.metric.cost_ms)
 
     def forget(self, circuit: Circuit) -> None:
         """It was dropped."""

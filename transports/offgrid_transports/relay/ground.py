@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from random import Random
 
 from offgrid_transports.beacons import tag_of
@@ -69,6 +69,20 @@ class Ground:
         frame = write(self.psk, said, shared=path.shared)
         self.link(path.transport).say(self.now_ms(), path.address, frame, carried)
         return frame
+
+    def reply(self, path: Path, said: Said, who: Hashable) -> None:
+        """Because of a frame that anybody may say, or say again: within the shares of that. `who` as in Shares."""
+        link = self.link(path.transport)
+        air_ms = path.transport.airtime_ms(len(write(self.psk, said, shared=path.shared)))
+        if link.replies.take(self.now_ms(), who, air_ms):
+            self.say(path, said)
+        else:
+            self.counts["replies_refused"] += 1
+
+    def known_as(self, who: bytes, path: Path) -> Hashable:
+        """For whom that counts which somebody says who calls himself so: all of whom that is not known are one."""
+        known = self.neighbours.proved(self.now_ms(), who, path)
+        return hop_of(who) if known else id(path.transport)
 
     def flood(self, link: RelayLink, said: Said) -> None:
         """To all on a link, when its share of the link's time is there."""

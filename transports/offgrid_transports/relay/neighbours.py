@@ -79,6 +79,11 @@ class Neighbours:
         places = self._heard.get(hop_of(who), {})
         return any(where == path and place.proved_ms > now_ms for (where, _), place in places.items())
 
+    def has_proved(self, now_ms: float, path: Path) -> bool:
+        """Somebody is known to be there."""
+        known = (place for places in self._heard.values() for (where, _), place in places.items() if where == path)
+        return any(place.proved_ms > now_ms for place in known)
+
     def lost(self, who: bytes, path: Path) -> None:
         """Nobody answers there any more."""
         places = self._heard.get(hop_of(who), {})

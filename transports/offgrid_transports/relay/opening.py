@@ -24,7 +24,7 @@ GROWTH = 0.5  # of a wait, from one to the next
 REPEATS_WAITS = REPEATS_MAX * (1 + GROWTH * (REPEATS_MAX - 1) / 2)  # what all take together
 WORD_MS = 300.0  # for which word of that is waited on a link with addresses
 REPEATING_MAX = 64
-BEGUN_MAX = 1024  # sessions whose OPENs are counted
+BEGUN_MAX = 1024  # ways whose OPENs are counted
 OPEN_BYTES = 150  # of one with a hello in it
 NO_TURN = -1
 
@@ -49,7 +49,9 @@ class Opening:
     ) -> None:
         self._ground, self._circuits, self._arrive, self._give_up = ground, circuits, arrive, give_up
         self._sent: OrderedDict[tuple[object, ...], _Sent] = OrderedDict()
-        self._turns: OrderedDict[tuple[bytes, int], int] = OrderedDict()  # of the last OPEN of a session
+        self._turns: OrderedDict[tuple[object, ...], int] = (
+            OrderedDict()
+        )  # of the last OPEN of a session over such hops
         self.answering: tuple[Circuit, Open] | None = None
         """The circuit whose OPEN is being looked at: what this end says at once goes with OPENED."""
         self.on_opened: Callable[[Circuit], None] = lambda circuit: None
@@ -87,9 +89,10 @@ class Opening:
         return fits
 
     def _next_turn(self, circuit: Circuit) -> int:
-        """One after the last, of circuits that were dropped as well: hops that still have those take it for a new one."""
-        key = circuit.target, circuit.ours
-        turn = self._turns[key] = (self._turns.pop(key, 0) + 1) % TURNS
+        """One after the last, of circuits that were dropped as well: hops that still have those take it for a new one,
+        and recordings for old ones."""
+        key = _key(circuit)
+        turn = self._turns[key] = (self._turns.pop(key, self._ground.rng.randrange(TURNS)) + 1) % TURNS
         if len(self._turns) > BEGUN_MAX:
             self._turns.popitem(last=False)
         return turn
@@ -139,22 +142,40 @@ class Opening:
         return True
 
     def _say_held(self, path: Path, said: Open) -> None:
-        self._ground.say(path, Short(Kind.HELD, said.label))
+        before = place(said, said.to + 1 if said.opened else said.to - 1)
+        self._ground.reply(path, Short(Kind.HELD, said.label), self._ground.known_as(before, path))
 
     def _on_open(self, path: Path, said: Open) -> None:
         ground, now_ms = self._ground, self._ground.now_ms()
+        ends_here, who = said.to == len(said.hops) + 1, ground.known_as(place(said, said.to - 1), path)
         circuit = self._circuits.find(said.source, said.target, said.ours, said.hops)
-        if circuit is None:
-            circuit = Circuit(said.source, said.target, said.hops, said.ours, said.theirs, said.metric)
-            circuit.forth.before = path
-            self._circuits.add(now_ms, circuit)
-        elif said.to <= len(said.hops) and self._is_known(path, circuit, said):
+        if circuit is not None and (circuit.turn - said.turn) % TURNS in range(1, TURNS // 2):
+            ground.counts["opens_stale"] += 1
             return
+        if circuit is not None and not ends_here and self._is_known(path, circuit, said):
+            return
+        onward = path if ends_here else ground.next_path(place(said, said.to + 1))
+        if onward is None:
+            if circuit is not None:
+                self._circuits.drop(circuit)
+            ground.reply(path, Short(Kind.BROKEN, said.label), who)
+            return
+        length = open_bytes(len(said.hops), shared=onward.shared) + len(said.frame)
+        if not ground.link(onward.transport).opens.take(now_ms, who, onward.transport.airtime_ms(length)):
+            ground.counts["opens_refused"] += 1
+            return
+        if circuit is None:
+            circuit = Circuit(said.source, said.target, said.hops, said.ours, said.theirs, said.metric, who=who)
+            circuit.forth.before = path
+            if not self._circuits.add(now_ms, circuit):
+                ground.counts["circuits_refused"] += 1
+                ground.reply(path, Short(Kind.BROKEN, said.label), who)
+                return
         circuit.metric, circuit.turn, circuit.turned = said.metric, said.turn, NO_TURN
         circuit.back.last = said.to == 1
         self._circuits.lead(circuit, circuit.back, path, said.label)
         ground.learn(said.source, said.hops[: said.to - 1][::-1], said.metric.cost_ms)
-        if said.to == len(said.hops) + 1:
+        if ends_here:
             circuit.theirs = circuit.theirs or said.theirs
             circuit.opened = True
             self.answering = circuit, said
@@ -163,11 +184,6 @@ class Opening:
                 self._arrive(circuit, said.frame)
             if self.answering is not None:
                 self.say_opened(circuit, said, b"")
-            return
-        onward = ground.next_path(place(said, said.to + 1))
-        if onward is None:
-            self._circuits.drop(circuit)
-            ground.say(path, Short(Kind.BROKEN, said.label))
             return
         self._circuits.aim(circuit.forth, onward)
         circuit.forth.last = said.to == len(said.hops)
@@ -182,6 +198,9 @@ class Opening:
         ground = self._ground
         circuit = self._circuits.find(said.source, said.target, said.ours, said.hops)
         if circuit is None or circuit.forth.path != path:
+            return
+        if (circuit.turn - said.turn) % TURNS > 1:
+            ground.counts["opens_stale"] += 1
             return
         if said.to and self._is_known(path, circuit, said):
             return
@@ -255,9 +274,11 @@ class Opening:
         """The next one hands it on, or what comes back tells that it got through."""
         key = said.opened, said.source, said.target, said.ours, said.hops
         sent = self._sent.get(key)
-        if sent is not None and (said.to < sent.said.to if said.opened else said.to > sent.said.to):
+        further = sent is not None and (said.to < sent.said.to if said.opened else said.to > sent.said.to)
+        if sent is not None and further and sent.said.turn == said.turn:
             self._end(key)
-        if said.opened:
+        asked = self._sent.get((False, *key[1:])) if said.opened else None
+        if asked is not None and asked.said.turn == said.turn:
             self._end((False, *key[1:]))
 
     def _end(self, key: tuple[object, ...]) -> None:

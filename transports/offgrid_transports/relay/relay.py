@@ -42,7 +42,6 @@ from offgrid_transports.stamps import Newest
 from offgrid_transports.transport import Schedule, Transport
 
 PROOF_BEACONS, PROOF_MS_MAX = 3, 6 * 3_600_000.0  # where a node is, is known until it has missed so many
-UNKNOWN_MS = 1_000.0  # at most that often is somebody told that a label means nothing here
 LABELLED = (FRAME_TYPE, HELLO, WELCOME)
 
 
@@ -73,11 +72,11 @@ class Relay:
         )
         self._opening.on_opened = self._ends.on_opened
         self._ends.on_sent = self._arm
-        self._unknown_ms = -math.inf
         self._newest = Newest()
         self._alarm_ms = math.inf
         self._closed = False
         endpoint.is_taken = self._circuits.has
+        endpoint.on_opened = self._ends.on_read
 
     # ---- the node's side
 
@@ -189,10 +188,8 @@ class Relay:
         return False
 
     def _say_unknown(self, path: Path, label: int) -> None:
-        now_ms = self._now_ms()
-        if self._unknown_ms + UNKNOWN_MS <= now_ms:
-            self._unknown_ms = now_ms
-            self._ground.say(path, Short(Kind.UNKNOWN, label))
+        known = self._ground.neighbours.has_proved(self._now_ms(), path)
+        self._ground.reply(path, Short(Kind.UNKNOWN, label), path if known else id(path.transport))
 
     def _on_said(self, path: Path, link: RelayLink, frame: bytes) -> None:
         try:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
 from offgrid_transports.path import Path
-from offgrid_transports.relay.budget import Budget
 from offgrid_transports.relay.discovery import Discovery
 from offgrid_transports.relay.frames import Answer, Ask, Open, is_at, place
 from offgrid_transports.relay.ground import Ground
@@ -15,9 +13,6 @@ from offgrid_transports.relay.link import RelayLink
 from offgrid_transports.relay.metric import metric_of
 from offgrid_transports.relay.neighbours import NEIGHBOUR_MS
 
-ASKERS_MAX = 256
-ASKER_SHARE, ASKER_FRAMES = 0.01, 10  # of a link's time, and at once, for what one neighbour asks or hands on
-ASK_MS_MIN = 5.0  # what a question costs its neighbour at least
 ANSWER_TRIES = 3  # of an answer, until it is heard to go on
 PASSED_MAX = 64  # of which that is waited for
 
@@ -43,7 +38,6 @@ class Seeking:
     ) -> None:
         self._ground, self._hands_on, self._found, self._lost = ground, hands_on, found, lost
         self._discovery = Discovery(ground.name, ground.rng, hands_on=hands_on)
-        self._askers: OrderedDict[bytes, Budget] = OrderedDict()
         self._passed: dict[tuple[object, ...], _Passed] = {}
 
     @property
@@ -139,17 +133,10 @@ class Seeking:
 
     def _may_ask(self, now_ms: float, before: bytes, path: Path, length: int) -> bool:
         """No neighbour has this node say more for it than a share."""
-        cost_ms = max(ASK_MS_MIN, path.transport.airtime_ms(length))
-        budget = self._askers.get(before)
-        if budget is None:
-            budget = self._askers[before] = Budget(now_ms, ASKER_SHARE, ASKER_FRAMES * cost_ms)
-            if len(self._askers) > ASKERS_MAX:
-                self._askers.popitem(last=False)
-        if budget.wait_ms(now_ms, cost_ms) > 0:
-            self._ground.counts["asks_refused"] += 1
-            return False
-        budget.spend(now_ms, cost_ms)
-        return True
+        who, air_ms = self._ground.known_as(before, path), path.transport.airtime_ms(length)
+        taken = self._ground.link(path.transport).asks.take(now_ms, who, air_ms)
+        self._ground.counts["asks_refused"] += not taken
+        return taken
 
     def _pass(self, passed: _Passed) -> None:
         answer, hop, tries = passed

@@ -55,6 +55,10 @@ class Switch:
         ground, now_ms = self._ground, self._ground.now_ms()
         link = ground.link(way.path.transport)
         frame = frame[:1] + way.out.to_bytes(2) + frame[3:]
+        from_air = way.before is not None and way.before.shared
+        if from_air and not link.carried.take(now_ms, way, way.path.transport.airtime_ms(len(frame))):
+            ground.counts["relay_refused"] += 1
+            return False
         sent_ms = link.sent_ms(len(frame), priority)
         if not link.send(way.path.address, frame, priority, self._who(circuit, way), way):
             return False
@@ -247,7 +251,7 @@ class Switch:
     def _say_heard(self, way: Way, path: Path, mark: bytes) -> None:
         assert way.label is not None
         self._ground.counts["relay_heard_said"] += 1
-        self._ground.say(path, Heard(way.label, mark, ()))
+        self._ground.reply(path, Heard(way.label, mark, ()), way)
 
     def _send_again(self, circuit: Circuit, way: Way, frames: list[bytes]) -> None:
         assert way.path is not None
