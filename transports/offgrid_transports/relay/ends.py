@@ -141,7 +141,7 @@ class Ends:
             return self._opening.say_opened(circuit, asked, frame) or self._carry(name, circuit, frame, priority)
         if circuit is not None and circuit.opened:
             return self._carry(name, circuit, frame, priority)
-        self.pending.wait(name, Waiting(ours, 0 if frame[0] & 0xF0 == HELLO else theirs, frame))
+        self.pending.wait(name, Waiting(ours, 0 if frame[0] & 0xF0 == HELLO else theirs, frame, priority))
         return True
 
     def _numbers(self, name: bytes, frame: bytes) -> tuple[int | None, int]:
@@ -167,8 +167,8 @@ class Ends:
         self._switch.carry(circuit, way, frame, priority)
         return True
 
-    def _carry_waited(self, name: bytes, circuit: Circuit, frame: bytes) -> None:
-        self._carry(name, circuit, frame, Priority.JOB)
+    def _carry_waited(self, name: bytes, circuit: Circuit, waiting: Waiting) -> None:
+        self._carry(name, circuit, waiting.frame, waiting.priority)
 
     def _is_silent(self, circuit: Circuit) -> bool:
         """It was asked often, and for long, and nothing came back."""

@@ -16,6 +16,7 @@ from offgrid_transports.relay.circuits import Circuit, Circuits
 from offgrid_transports.relay.ground import Ground
 from offgrid_transports.relay.opening import Opening
 from offgrid_transports.relay.seeking import Seeking
+from offgrid_transports.transport import Priority
 
 WAITING_MAX = 16  # frames to one node until there is a way
 OPENS_MAX = 2  # of one way, each of which every hop repeats until the next one has it
@@ -23,11 +24,13 @@ WAYS_MAX = 4  # in a row that do not open
 
 
 class Waiting(NamedTuple):
-    """`ours`, `theirs`: the two ends' numbers of its session; `theirs` 0 for a hello."""
+    """`ours`, `theirs`: the two ends' numbers of its session; `theirs` 0 for a hello. `priority` is for what leaves
+    behind OPEN."""
 
     ours: int
     theirs: int
     frame: bytes
+    priority: Priority = Priority.CONTROL
 
 
 @dataclass(slots=True)
@@ -49,7 +52,7 @@ class Pending:
         bindings: Bindings,
         opening: Opening,
         seeking: Seeking,
-        carry: Callable[[bytes, Circuit, bytes], None],
+        carry: Callable[[bytes, Circuit, Waiting], None],
         lost: Callable[[bytes], None],
     ) -> None:
         self._ground, self._circuits, self._bindings = ground, circuits, bindings
@@ -145,7 +148,7 @@ class Pending:
         frames = self._queues[name].frames
         for waiting in [each for each in frames if each.ours == ours]:
             frames.remove(waiting)
-            self._carry(name, circuit, waiting.frame)
+            self._carry(name, circuit, waiting)
 
     def _begin(self, name: bytes, hops: tuple[bytes, ...], waiting: Waiting) -> None:
         circuit = self._opening.begin(name, hops, waiting.ours, waiting.theirs)
