@@ -65,7 +65,7 @@ class Reception:
         name = self._identify(greeted.public)
         if name is None and self._sessions.strangers >= STRANGERS_MAX:
             raise HandshakeFailed(f"{STRANGERS_MAX} strangers are here already")
-        self._welcome(now_ms, name, greeted, records, path)
+        self._welcome(now_ms, name, greeted, records, path, again=known is not None)
         self._door.keep(frame, greeted)
         self._queue(path, greeted.frame, name or HANDSHAKES)
         return True
@@ -102,7 +102,10 @@ class Reception:
 
     # ---- inside
 
-    def _welcome(self, now_ms: float, known: str | None, greeted: Greeted, records: list[Record], path: Path) -> None:
+    def _welcome(
+        self, now_ms: float, known: str | None, greeted: Greeted, records: list[Record], path: Path, *, again: bool
+    ) -> None:
+        """`again`: it had a session before, which has ended. Its call was carried out there, perhaps, and is not here."""
         name = known or f"{STRANGER}{greeted.public.hex()}"
         peer = self._peers.get(name)
         if peer is None or peer.public != greeted.public:
@@ -111,7 +114,12 @@ class Reception:
         words = Words(self._packing, greeted.dictionary)
         session = Session(name, greeted.ours, greeted.theirs, greeted.suite, greeted.keys, path, words)
         bound = self._sessions.add(now_ms, session, confirmed=False)
-        bound.held = [record for record in records if isinstance(record, Whole) and record.request]
+        calls = [record for record in records if isinstance(record, Whole) and record.request]
+        if again:
+            for record in calls:
+                bound.answers.close(now_ms, record.call)
+        else:
+            bound.held = calls
         trusted = known is not None and greeted.fresh
         if trusted:
             held, bound.held = bound.held, []

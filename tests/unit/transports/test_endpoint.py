@@ -475,3 +475,24 @@ def test_forged_frames_change_nothing(seed: int, forged: list[bytes]) -> None:
     world.run(60_000)
     assert [(reply.end, reply.body) for reply in client.replies] == [(End.OK, b"re:" + bytes(range(200)))]
     assert len(server.requests) == 1
+
+
+def test_a_hello_that_comes_again_after_its_session_has_ended_carries_its_call_out_no_second_time() -> None:
+    world = VirtualTime()
+    net = network(world)
+    client = Node(world, net.attach("client"), "client")
+    server = Node(world, net.attach("server"), "server", handle=lambda request: b"re:" + request.body)
+    client.knows("server")
+    net.cut = lambda source, target: source == "server"
+    client.call("server", b"once")
+    world.run(100)
+    assert [request.body for request in server.requests] == [b"once"]
+    [bound] = server.endpoint._sessions
+    server.endpoint._sessions.end(world.now_ms, bound, "it was silent for long")
+    net.cut = lambda source, target: False
+    world.run(60_000)
+    assert [request.body for request in server.requests] == [b"once"]
+    assert [reply.end for reply in client.replies] == [End.UNKNOWN]
+    client.call("server", b"more")
+    world.run(70_000)
+    assert client.replies[-1].body == b"re:more"
