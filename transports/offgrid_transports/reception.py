@@ -105,7 +105,7 @@ class Reception:
     def _welcome(
         self, now_ms: float, known: str | None, greeted: Greeted, records: list[Record], path: Path, *, again: bool
     ) -> None:
-        """`again`: it had a session before, which has ended. Its call was carried out there, perhaps, and is not here."""
+        """`again`: it had a session before, which has ended; its call was carried out there, perhaps: not here."""
         name = known or f"{STRANGER}{greeted.public.hex()}"
         peer = self._peers.get(name)
         if peer is None or peer.public != greeted.public:
