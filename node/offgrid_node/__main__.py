@@ -267,9 +267,11 @@ def demo(file: Path | None, storage: bool, hosts: int, keep: bool, folder: Path 
 def _run(folder: Path) -> None:
     from offgrid_node.config import CONFIG_NAME
     from offgrid_node.config.apart import ConfigReading
+    from offgrid_node.heap import growing
 
     with ConfigReading(folder / CONFIG_NAME) as reading:  # while this process imports all that a node is made of
-        from offgrid_node.serving import serve
+        with growing():
+            from offgrid_node.serving import serve
 
         serve(folder, reading)
 
