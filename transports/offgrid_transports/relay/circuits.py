@@ -82,6 +82,7 @@ class Circuit:
     trip_ms: float | None = None  # there and back, as OPEN and OPENED took; None where that was not seen
     quiet_ms: float = 0.0  # until then this end leaves the medium to the hops
     proved: bool = False  # word of the other end has come
+    place: int = 0  # of this node on the way: 0 for the source
     who: Hashable = None  # for whom it counts; None for this node
     silent: int = 0  # questions since a frame came
     silent_ms: float = 0.0

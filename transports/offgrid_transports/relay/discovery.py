@@ -75,7 +75,7 @@ class Discovery:
     """`hands_on`: whether this node hands on questions of others."""
 
     def __init__(self, own: bytes, rng: Random, *, hands_on: bool = True) -> None:
-        self.own, self._rng, self._hands_on = own, rng, hands_on
+        self.own, self.hop, self._rng, self._hands_on = own, hop_of(own), rng, hands_on
         self._seen: OrderedDict[tuple[bytes, int], _Seen] = OrderedDict()
         self._searches: dict[bytes, _Search] = {}
         self._timers = Timers()
@@ -130,7 +130,7 @@ class Discovery:
     def on_ask(self, now_ms: float, ask: Ask, link: int, slot_ms: float, known: Known) -> bool:
         """Whether it is new here, or tells of a better way than before. Its cost is that of the way to here."""
         key = ask.source, ask.number
-        if ask.source == self.own or (hop_of(self.own) in ask.hops and ask.target != self.own):
+        if ask.source == self.own or (self.hop in ask.hops and ask.target != self.own):
             return False
         rank, seen = _rank(ask.avoided, ask.target, ask.hops, ask.cost_ms), self._seen.get(key)
         if seen is not None:
@@ -140,7 +140,7 @@ class Discovery:
             if better:
                 seen.best, seen.rank = ask, rank
             return better
-        own = hop_of(self.own)
+        own = self.hop
         seen = self._seen[key] = _Seen(ask, rank, own in ask.avoided, copies={link: 1})
         late = min(rank[0] + seen.own, LATE_MAX)
         wait_ms = slot_ms * (self._rng.uniform(0.2, SLOTS) + SLOTS * late)
@@ -162,6 +162,11 @@ class Discovery:
         """It answers what this node asks now, or has asked just now: it is no recording."""
         search, (numbers, until_ms) = self._searches.get(answer.target), self._found.get(answer.target, ([], 0.0))
         return answer.number in (search.numbers if search is not None else numbers if now_ms < until_ms else [])
+
+    def may_be_mine(self, answer: Answer) -> bool:
+        """It names this node's hop because the answer went through here; and so does one of a question not known."""
+        seen = self._seen.get((answer.source, answer.number))
+        return seen is None or seen.passed is not None
 
     def on_answer_heard(self, answer: Answer) -> None:
         """Somebody's, to whomever: the question need not be handed on, nor answered once more."""
@@ -221,7 +226,7 @@ class Discovery:
 
     def _turn(self, seen: _Seen) -> Due | None:
         seen.done = True
-        ask, own = seen.best, hop_of(self.own)
+        ask, own = seen.best, self.hop
         if seen.answers is not None:
             hops = (*ask.hops, *seen.answers.hops)
             if len(hops) <= HOPS_MAX and len({*hops}) == len(hops) and hop_of(ask.source) not in seen.answers.hops:

@@ -13,9 +13,9 @@
     LATE      48 | label 2                                                            from an end: is nothing back yet?
 
 and behind each a MAC under the mesh's secret, of 4 bytes on a shared medium and of 8 elsewhere (macs.py): it keeps
-strangers out, no more. A node is named by the first 4 bytes of its tag (beacons.py), a hop by the first 2 of these.
-`to` is the place of who takes the frame: 0 the source, 1 to n the hops, n + 1 the target; in OPEN and OPENED the byte's
-upper three bits count how often the source has begun. A `label` is the one that frames to the sender of OPEN or OPENED
+strangers out, no more. A node is named by the first 4 bytes of its tag (beacons.py), a hop by the first 2 of these,
+or any others where somebody near is called so. `to` is the place of who takes the frame: 0 the source, 1 to n the hops,
+n + 1 the target; in OPEN and OPENED the byte's upper three bits count how often the source has begun. A `label` is the one that frames to the sender of OPEN or OPENED
 shall bear. `cost` is what the way takes (metric.py) from the source of a question, or to the target of an answer, as
 far as whoever says it; three bits of `left` are taken: the highest for one that only the target may answer, two for m.
 """
@@ -136,11 +136,11 @@ def place(said: Answer | Open, to: int) -> bytes:
     return (said.source, *said.hops, said.target)[to]
 
 
-def is_at(name: bytes, said: Answer | Open) -> bool:
-    """It is for the node of that name. An end is none of the hops between, though one may be called like it."""
+def is_at(name: bytes, hop: bytes, said: Answer | Open) -> bool:
+    """It is for the node of that name and hop. An end is none of those between, though one may be called like it."""
     if name in (said.source, said.target):
         return place(said, said.to) == name
-    return place(said, said.to) == hop_of(name)
+    return place(said, said.to) == hop
 
 
 def end_of(frame: bytes) -> bytes:

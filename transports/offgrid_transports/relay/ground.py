@@ -10,7 +10,7 @@ from random import Random
 from offgrid_transports.beacons import tag_of
 from offgrid_transports.path import Path
 from offgrid_transports.relay.circuits import Circuit, Way
-from offgrid_transports.relay.frames import NAME_BYTES, Said, hop_of, write
+from offgrid_transports.relay.frames import HOP_BYTES, NAME_BYTES, Said, hop_of, write
 from offgrid_transports.relay.link import RelayLink
 from offgrid_transports.relay.metric import Metric, metric_of
 from offgrid_transports.relay.neighbours import Neighbours
@@ -19,6 +19,7 @@ from offgrid_transports.relay.shunned import Shunned
 from offgrid_transports.timers import Timers
 from offgrid_transports.transport import BROADCAST, Transport
 
+RENAME_MS = 600_000.0
 FLOODS_MAX = 32  # questions that wait for their share of a link's time
 
 
@@ -37,7 +38,7 @@ class Ground:
 
     def __init__(self, name: bytes, psk: bytes, now_ms: Callable[[], float], rng: Random) -> None:
         self.name, self.hop, self.psk, self.rng = name, hop_of(name), psk, rng
-        self.now_ms = now_ms
+        self.now_ms, self._renamed_ms = now_ms, -math.inf
         self.counts: Counter[str] = Counter()
         """What happened, was dropped or refused."""
         self.timers = Timers()
@@ -58,8 +59,14 @@ class Ground:
     def hop_before(self, circuit: Circuit, way: Way) -> bytes:
         """Who sends frames of that way to here: the name of an end, the hop of another one."""
         places = (circuit.source, *circuit.hops, circuit.target)
-        place = places.index(self.name if self.name in (circuit.source, circuit.target) else self.hop)
-        return places[place - 1 if way is circuit.forth else place + 1]
+        return places[circuit.place - 1 if way is circuit.forth else circuit.place + 1]
+
+    def rename(self) -> None:
+        """Another one near is called by this node's hop as well. Who needs to know the new one is told it on the way;
+        what is said to the old one is the other one's from now on."""
+        if self._renamed_ms + RENAME_MS <= self.now_ms():
+            self._renamed_ms, self.hop = self.now_ms(), self.rng.randbytes(HOP_BYTES)
+            self.counts["renamed"] += 1
 
     def set(self, key: object, due_ms: float) -> None:
         self.timers.set(key, None if due_ms == math.inf else math.ceil(due_ms))

@@ -125,7 +125,7 @@ class Opening:
     def on_open(self, path: Path, said: Open) -> None:
         """OPEN or OPENED, for this node or heard by the way."""
         self._on_gone_on(said)
-        if not is_at(self._ground.name, said):
+        if not is_at(self._ground.name, self._ground.hop, said):
             return
         before = place(said, said.to + 1 if said.opened else said.to - 1)
         self._ground.neighbours.on_heard(self._ground.now_ms(), before, path)
@@ -165,7 +165,9 @@ class Opening:
             ground.counts["opens_refused"] += 1
             return
         if circuit is None:
-            circuit = Circuit(said.source, said.target, said.hops, said.ours, said.theirs, said.metric, who=who)
+            circuit = Circuit(
+                said.source, said.target, said.hops, said.ours, said.theirs, said.metric, who=who, place=said.to
+            )
             circuit.forth.before = path
             if not self._circuits.add(now_ms, circuit):
                 ground.counts["circuits_refused"] += 1

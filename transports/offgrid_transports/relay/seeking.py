@@ -92,7 +92,8 @@ class Seeking:
         self._discovery.on_answer_heard(answer)
         now_ms, ground = self._ground.now_ms(), self._ground
         self._gone_on(answer.source, answer.target, answer.to + 1)
-        if not is_at(ground.name, answer):
+        if not is_at(ground.name, ground.hop, answer):
+            self._look_for_namesakes(answer)
             return
         if not (self._discovery.is_open(now_ms, answer) if answer.to == 0 else self._discovery.may_pass(answer)):
             ground.counts["answers_stale"] += 1
@@ -130,6 +131,15 @@ class Seeking:
             self._pass(passed)
 
     # ---- inside
+
+    def _look_for_namesakes(self, answer: Answer) -> None:
+        """An answer of just now names this node's hop, did not go through here, and goes on with one not heard here."""
+        ground = self._ground
+        if ground.hop not in answer.hops or self._discovery.may_be_mine(answer):
+            return
+        if ground.next_path(place(answer, answer.hops.index(ground.hop) + 2)) is None:
+            ground.rename()
+            self._discovery.hop = ground.hop
 
     def _may_ask(self, now_ms: float, before: bytes, path: Path, length: int) -> bool:
         """No neighbour has this node say more for it than a share."""
