@@ -1,6 +1,7 @@
 """When a node says on its links that it is there, and what is taken of what others say.
 
-A beacon leaves when a link comes up, when it has other neighbours, soon after somebody new is heard, and now and then:
+A beacon leaves when a link comes up (on a shared one twice), when it has other neighbours, soon after somebody new is
+heard, and now and then:
 on a slow link more seldom, so that this node's take a part in NODE_SHARE of its time at most, and those of all who
 share it one in CHANNEL_SHARE. Each says when the next one is due. One whose time does not lie behind that of the last
 is a recording. That its node is there is believed for some times as long, where the link is too slow to ask; what it
@@ -25,6 +26,7 @@ NODE_SHARE, CHANNEL_SHARE = 500, 100
 EARLY = 0.1  # at random up to so much sooner, lest those who once met always speak at once
 GREETING_AFTER = 0.05  # of the time between two, which has to have passed since the last
 GREETING_FRAMES = 10  # as long as so many take: within that a greeting leaves
+FIRST_FRAMES = 60  # within as long as so many take the first one comes once more, on a shared link
 MISSED_MAX = 3  # of somebody's next ones, until it counts among those in reach no longer
 AGAIN_FACTOR = 8  # who hears more others than this node does speaks so much more seldom at most
 NEIGHBOURS_MAX = 4096
@@ -60,13 +62,29 @@ class Beaconing:
         self._stamp, self._told, self._node_of, self._on_heard = stamp, told, node_of, on_heard
         self._turns: dict[Transport, int] = {}  # counts beacons: a timer of before the last one is void
         self._said_ms: dict[Transport, int] = {}
+        self._begun_ms: dict[Transport, int] = {}
         self._near: dict[Transport, dict[str, float]] = {}  # who is in reach, and until when
         self._newest = Newest()
         self._ended = False
-        endpoint.on_beacon, endpoint.on_change = self._on_beacon, self.say
+        endpoint.on_beacon, endpoint.on_change = self._on_beacon, self.begin
 
     def close(self) -> None:
         self._ended = True
+
+    def begin(self, transport: Transport) -> None:
+        """It has come up, or others are in reach. On a shared link the first one comes twice, lest those who begin
+        together have all spoken at once."""
+        self._begun_ms[transport] = self._host.now_ms()
+        self.say(transport)
+        if transport.shared and not self._ended:
+            turn, frames = self._turns[transport], FIRST_FRAMES * self._host.rng.uniform(0.2, 1)
+            again_ms = int(frames * transport.airtime_ms(BEACON_BYTES_MAX))
+            self._host.schedule(max(1, again_ms), lambda: self._say_again(transport, turn))
+
+    def begins(self, transport: Transport) -> bool:
+        """Who is in reach there may not have been heard yet."""
+        now_ms, first_ms = self._host.now_ms(), 2 * FIRST_FRAMES * transport.airtime_ms(BEACON_BYTES_MAX)
+        return transport.shared and now_ms < self._begun_ms.get(transport, now_ms) + first_ms
 
     def say(self, transport: Transport) -> None:
         """Now, and from then on in its time."""

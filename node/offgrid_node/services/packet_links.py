@@ -120,7 +120,7 @@ class PacketLinks:
         self._transports.append(transport)
         self._texts[transport] = text
         self._relay.attach(transport, price)
-        self._beaconing.say(transport)
+        self._beaconing.begin(transport)
 
     def close(self) -> None:
         if self._beaconing is not None:
@@ -249,6 +249,8 @@ class PacketLinks:
         roads = self._endpoint.roads(node)
         if self._beaconing.hears(node) or any(road.usable for road in roads):
             return  # a channel on which many speak at once brings no word for a while either
+        if any(self._beaconing.begins(transport) for transport in self._transports if transport.up):
+            return  # it may be in reach
         if (public := self._over_others(node)) is not None:
             with suppress(TransportError):
                 self._endpoint.learn(node, public, self._relay.path_to(public))
