@@ -97,7 +97,14 @@ class PacketLinks:
         endpoint = Endpoint(Own(self._static, self._psk), self._member_of, host.now_ms, host.schedule, host.rng, stamp)
         self._endpoint, self._road = endpoint, PacketRoad(endpoint)
         self._relay = Relay(
-            endpoint, self._public, self._psk, host.now_ms, host.schedule, host.rng, hands_on=self._relays
+            endpoint,
+            self._public,
+            self._psk,
+            host.now_ms,
+            host.schedule,
+            host.rng,
+            hands_on=self._relays,
+            is_member=lambda tag: self._node_of(tag) is not None,
         )
         endpoint.on_telling = self._on_telling
         self._beaconing = Beaconing(

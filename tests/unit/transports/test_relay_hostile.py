@@ -10,7 +10,7 @@ import pytest
 
 from offgrid_tools.emulators.air_link import AirLink
 from offgrid_tools.emulators.relay_mesh import PSK, SF7, MemoryMesh, Mesh, RadioMesh, RelayNode
-from offgrid_transports.beacons import BEACON
+from offgrid_transports.beacons import BEACON, Beacon, write_beacon
 from offgrid_transports.calls import End
 from offgrid_transports.memory import Faults
 from offgrid_transports.relay.circuits import Circuit
@@ -18,6 +18,7 @@ from offgrid_transports.relay.custody import TRIES_MAX, Custody
 from offgrid_transports.relay.frames import TURNS, Ask, Kind, Open, hop_of, read, write
 from offgrid_transports.relay.ground import name_of
 from offgrid_transports.relay.link import CARRIED, OPENS, REPLIES
+from offgrid_transports.relay.neighbours import NEIGHBOURS_MAX
 from offgrid_transports.session import ASKS
 from offgrid_transports.transport import BROADCAST
 
@@ -232,6 +233,13 @@ class TestGarbage:
 
 
 class TestMadeUp:
+    def test_beacons_of_nobody_place_nobody(self) -> None:
+        mesh = on_network("a", "b", "c")
+        for number in range(2 * NEIGHBOURS_MAX):
+            mesh.network.carry("n0", "n1", write_beacon(PSK, Beacon(number.to_bytes(8, "little"), 2**40, 60)))
+        mesh.run(1)
+        assert mesh.nodes[1].relay.kept["neighbours"] == 2
+
     def test_neighbours_that_nobody_knows_share_what_one_may_ask(self) -> None:
         mesh = on_network("a", "b", "c")
         b = mesh.nodes[1]

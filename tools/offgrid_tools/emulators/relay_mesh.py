@@ -41,7 +41,16 @@ class RelayNode:
         self.public = mesh.meet(name)
         self.endpoint = Endpoint(own, mesh.names.get, mesh.now_ms, mesh.schedule, rng, mesh.now_ms)
         self.endpoint.on_request = self._on_request
-        self.relay = Relay(self.endpoint, self.public, PSK, mesh.now_ms, mesh.schedule, rng, hands_on=hands_on)
+        self.relay = Relay(
+            self.endpoint,
+            self.public,
+            PSK,
+            mesh.now_ms,
+            mesh.schedule,
+            rng,
+            hands_on=hands_on,
+            is_member=mesh.tags.__contains__,
+        )
         self.links = list(links)
         for link in self.links:
             self.relay.attach(link)
@@ -78,6 +87,7 @@ class Mesh:
         self.seed, self.clock = seed, VirtualClock()
         self.nodes: list[RelayNode] = []
         self.names: dict[bytes, str] = {}
+        self.tags: set[bytes] = set()
         self.hears: Callable[[int, int], bool] = lambda a, b: abs(a - b) == 1
 
     def now_ms(self) -> int:
@@ -93,6 +103,7 @@ class Mesh:
         """The public key of the node of that name."""
         public = _key_of(name).public_key().public_bytes_raw()
         self.names[public] = name
+        self.tags.add(tag_of(public))
         return public
 
     def total(self, what: str) -> int:

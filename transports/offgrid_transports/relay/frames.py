@@ -15,9 +15,10 @@
 and behind each a MAC under the mesh's secret, of 4 bytes on a shared medium and of 8 elsewhere (macs.py): it keeps
 strangers out, no more. A node is named by the first 4 bytes of its tag (beacons.py), a hop by the first 2 of these,
 or any others where somebody near is called so. `to` is the place of who takes the frame: 0 the source, 1 to n the hops,
-n + 1 the target; in OPEN and OPENED the byte's upper three bits count how often the source has begun. A `label` is the one that frames to the sender of OPEN or OPENED
-shall bear. `cost` is what the way takes (metric.py) from the source of a question, or to the target of an answer, as
-far as whoever says it; three bits of `left` are taken: the highest for one that only the target may answer, two for m.
+n + 1 the target; in OPEN and OPENED the byte's upper three bits count how often the source has begun. A `label` is the
+one that frames to the sender of OPEN or OPENED shall bear. `cost` is what the way takes (metric.py) from the source of
+a question, or to the target of an answer, as far as whoever says it; three bits of `left` are taken: the highest where
+only the target may answer, two for m.
 """
 
 from __future__ import annotations

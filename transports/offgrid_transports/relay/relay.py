@@ -46,7 +46,8 @@ LABELLED = (FRAME_TYPE, HELLO, WELCOME)
 
 
 class Relay:
-    """`hands_on`: whether it relays for others. It takes over the callbacks of links attached here."""
+    """`hands_on`: whether it relays for others. `is_member` says whether a member has that tag: beacons of others place
+    nobody. It takes over the callbacks of links attached here."""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class Relay:
         rng: Random,
         *,
         hands_on: bool = True,
+        is_member: Callable[[bytes], bool] = lambda tag: True,
     ) -> None:
         self._endpoint, self._now_ms, self._schedule = endpoint, now_ms, schedule
         self._hint, self._psk, self._hands_on = hint_of(public), psk, hands_on
@@ -72,7 +74,7 @@ class Relay:
         )
         self._opening.on_opened = self._ends.on_opened
         self._ends.on_sent = self._arm
-        self._newest = Newest()
+        self._newest, self._is_member = Newest(), is_member
         self._alarm_ms = math.inf
         self._closed = False
         endpoint.is_taken = self._circuits.has
@@ -165,7 +167,9 @@ class Relay:
             return True
         if kind == BEACON:
             beacon = read_beacon(self._psk, frame)
-            if beacon is not None and self._newest.is_new(self._now_ms(), beacon.tag, beacon.stamp):
+            if beacon is None or not self._is_member(beacon.tag):
+                return False
+            if self._newest.is_new(self._now_ms(), beacon.tag, beacon.stamp):
                 proof_ms = min(max(NEIGHBOUR_MS, PROOF_BEACONS * 1_000.0 * beacon.again_s), PROOF_MS_MAX)
                 self._ground.neighbours.on_heard(self._now_ms(), beacon.tag[:NAME_BYTES], path, proof_ms)
             return False
