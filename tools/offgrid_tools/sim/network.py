@@ -105,6 +105,8 @@ class Faults:
     reset: float = 0.0
     group_of: dict[str, int] = field(default_factory=dict)
     cuts: dict[tuple[str, str], bool] = field(default_factory=dict)
+    paces: dict[str, Pace] = field(default_factory=dict)
+    """Of all that a node calls, as it sees it; its peers may see it otherwise."""
 
 
 class Network:
@@ -314,7 +316,7 @@ class SimRoad:
         return bool(view.addresses(node)) and view.certificate(node) is not None
 
     def pace(self, node: str) -> Pace:
-        return FREE
+        return self._network.faults.paces.get(self._self_id, FREE)
 
     def call(self, node: str, method: str, request: Message, timeout_ms: int, done: Done) -> None:
         def ended(outcome: Message | Fault) -> None:

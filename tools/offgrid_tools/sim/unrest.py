@@ -1,5 +1,6 @@
 """Misfortunes that it takes a market to feel: brokers that stay away while others take their orders over, that go down
-one after another, nodes that halt for longer than a lease lasts, roads that carry one way only between halves of it."""
+one after another, nodes that halt for longer than a lease lasts, roads that carry one way only between halves of it, or
+that some nodes take for slow ones."""
 
 from __future__ import annotations
 
@@ -9,12 +10,14 @@ from functools import partial
 from offgrid_node.protocol.events import BROKER, HOST
 from offgrid_node.protocol.jobs.awards import QUEUE
 from offgrid_node.protocol.jobs.heartbeat import LEASE_MS
+from offgrid_node.protocol.pace import Pace
 from offgrid_tools.sim.cluster import Cluster
 from offgrid_tools.sim.engine import MS, SECOND
 from offgrid_tools.sim.process import Process
 
 AWAY_US = (10 * SECOND, 16 * SECOND)  # beyond what a core waits for a broker (SUBMIT_RETRY_MS)
 ROUND_GAP_US, ROUND_DOWN_US = (100 * MS, 3 * SECOND), (50 * MS, 2 * SECOND)
+RADIO = Pace(frame_us=20_000, byte_us=1_500, wait_ms=100, frame_bytes=230)  # LoRa at SF7
 FREEZE_US = (200 * MS, (LEASE_MS + 6_000) * MS)
 
 Mend = Callable[[Callable[[], object]], None]
@@ -28,7 +31,10 @@ class Unrest:
 
     @property
     def misfortunes(self) -> tuple[Callable[[], None], ...]:
-        return self.broker_away, self.round_of_brokers, self.half_deaf, self.freeze, self.freeze, self.host_killed
+        return (
+            *(self.broker_away, self.round_of_brokers, self.half_deaf),
+            *(self.freeze, self.freeze, self.host_killed, self.slow_roads),
+        )
 
     def broker_away(self) -> None:
         """The broker with the longest line is gone, for so long that another one has to take it over."""
@@ -67,6 +73,14 @@ class Unrest:
         process = self._engine.rng.choice(list(self._cluster.processes.values()))
         process.freeze()
         self._engine.after(self._engine.rng.randint(*FREEZE_US), process.thaw)
+
+    def slow_roads(self) -> None:
+        """To some, as when their cable is out and a radio is left; whoever calls them may not know."""
+        rng, faults = self._engine.rng, self._cluster.network.faults
+        nodes = [process.node_id for process in self._cluster.processes.values()]
+        for node in rng.sample(nodes, rng.randint(1, len(nodes) // 2)):
+            faults.paces[node] = RADIO
+            self._mend(partial(faults.paces.pop, node, None))
 
     def _down(self, process: Process, down_us: int) -> None:
         if process.up and not self._over():
