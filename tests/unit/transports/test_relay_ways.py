@@ -21,6 +21,8 @@ from offgrid_transports.memory import Faults
 from offgrid_transports.relay.ends import RELAYED_MAX
 from offgrid_transports.relay.frames import Kind
 from offgrid_transports.relay.ground import name_of
+from offgrid_transports.relay.switch import BACKLOG_MAX
+from offgrid_transports.session import ASKS
 from offgrid_transports.transport import BROADCAST
 
 RANDOM = Random(1).randbytes(32)  # what cannot be said in fewer bytes
@@ -231,9 +233,22 @@ def test_no_more_nodes_are_links_over_others_than_may_be_and_idle_ones_make_room
     assert asked(mesh, node, "n2", b"y") == b"re:y"
 
 
-def test_a_frame_that_was_refused_leaves_when_all_before_it_came_by_word_of_an_answer() -> None:
-    """A calm mesh in which a call of 3 kB stood still for ten minutes: no other word told of room."""
-    assert Trial(20596).run() == []
+def test_an_end_that_was_refused_goes_on_when_an_answer_brings_word_of_its_frames() -> None:
+    mesh = RadioMesh(4)
+    mesh.beacons()
+    asked(mesh, mesh.nodes[0], "n3", b"x")
+    mesh.run(60)
+    circuit = mesh.nodes[0].relay._ends._bindings.newest(name_of(mesh.nodes[3].public))
+    assert circuit is not None
+    for number in range(BACKLOG_MAX):  # that left long ago, and of which word may still come
+        frame = bytes((ASKS, 0, 0, 1, number)) + bytes(8)
+        circuit.forth.custody.hold(mesh.now_ms(), frame, asks=True, sent_ms=-1_000_000, wait_ms=1_200_000)
+    mesh.nodes[0].call("n3", b"y", 60_000)
+    mesh.run(1)
+    assert len(mesh.nodes[3].requests) == 1, "it waits"
+    mesh.nodes[3].call("n0", b"z")
+    mesh.run(30)
+    assert [reply.end for reply in mesh.nodes[0].replies] == [End.OK]
 
 
 def test_what_was_refused_for_a_circuit_that_broke_leaves_over_the_next_one() -> None:
