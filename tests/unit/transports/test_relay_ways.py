@@ -237,6 +237,7 @@ def test_an_end_that_was_refused_goes_on_when_an_answer_brings_word_of_its_frame
     mesh = RadioMesh(4)
     mesh.beacons()
     asked(mesh, mesh.nodes[0], "n3", b"x")
+    asked(mesh, mesh.nodes[3], "n0", b"x")
     mesh.run(60)
     circuit = mesh.nodes[0].relay._ends._bindings.newest(name_of(mesh.nodes[3].public))
     assert circuit is not None
