@@ -8,7 +8,15 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offgrid_transports.relay.discovery import BACKOFF_MS_MAX, BACKOFF_MS_MIN, COPIES_MAX, SEEN_MAX, SLOTS, Discovery
+from offgrid_transports.relay.discovery import (
+    BACKOFF_MS_MAX,
+    BACKOFF_MS_MIN,
+    COPIES_MAX,
+    DETOUR_MS,
+    SEEN_MAX,
+    SLOTS,
+    Discovery,
+)
 from offgrid_transports.relay.frames import HOPS_MAX, Answer, Ask
 from offgrid_transports.relay.routes import Route
 
@@ -184,3 +192,13 @@ def test_where_the_target_heard_the_source_itself_in_vain_another_way_is_better(
     one.on_ask(0, ask(target=OWN, avoided=(OWN[:2],)), 0, SLOT_MS, nobody)
     one.on_ask(0, ask(b"aa", target=OWN, cost_ms=99, avoided=(OWN[:2],)), 0, SLOT_MS, nobody)
     assert [answer.hops for answer, _ in said(one, LATER_MS)] == [(b"aa",)]
+
+
+def test_the_target_waits_for_a_way_without_those_that_are_avoided_and_no_longer_than_it_needs() -> None:
+    """Of links with addresses the slot is short, whatever their delay."""
+    one, avoided = discovery(), (b"aa",)
+    one.on_ask(0, ask(b"aa", target=OWN, avoided=avoided), 0, 2.0, nobody)
+    assert one.due_ms == DETOUR_MS
+    one.on_ask(300, ask(b"bb", b"cc", target=OWN, avoided=avoided), 0, 2.0, nobody)
+    assert one.due_ms == 300 + 2.0 * SLOTS
+    assert [answer.hops for answer, _ in said(one, one.due_ms)] == [(b"bb", b"cc")]

@@ -221,6 +221,11 @@ def test_a_trial_of_soak_breaks_no_promise(seed: int) -> None:
     assert Trial(seed).run() == []
 
 
+@pytest.mark.parametrize("seed", [1, 5])  # over a network, and over a channel
+def test_a_trial_with_a_relay_that_hands_on_nothing_breaks_none_either(seed: int) -> None:
+    assert Trial(seed).run_hole() == []
+
+
 def test_no_more_nodes_are_links_over_others_than_may_be_and_idle_ones_make_room() -> None:
     mesh = MemoryMesh(3)
     mesh.beacons()

@@ -4,7 +4,8 @@ A seed draws who hears whom (a row, a grid, or scattered), over which medium, ho
 with how much, and what befalls the mesh meanwhile. In virtual time, on real endpoints and relays. Promised is what
 holds on a single link: each call ends, once; none is carried out twice, unless its server began anew in between; an
 answer is that of its call; what is said to be refused was not carried out; and when all have ended the mesh falls
-silent. Where nothing befalls it, every call of somebody in reach is answered.
+silent. Where nothing befalls it, every call of somebody in reach is answered. Where one relay opens ways and hands on
+nothing of what follows, those whom others connect as well reach each other, at the third call at the latest.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from offgrid_tools.soak.chance import chance
 from offgrid_transports.answers import Request
 from offgrid_transports.calls import End, Reply
 from offgrid_transports.memory import Faults
-from offgrid_transports.transport import Transport
+from offgrid_transports.relay.relay import LABELLED
+from offgrid_transports.transport import Priority, Transport
 
 CALLS = 12
+HOLE = 8  # each so many trials one is of a relay that hands on nothing
+HOLE_PAIRS, HOLE_CALLS, HOLE_BEACONS = 4, 3, 4
 TAG_BYTES = 8
 QUIET_S = 7_200.0  # after the last call's time is up
 STEP = 50
@@ -71,6 +75,27 @@ class Trial:
         mesh.run(3_700)
         return [*self._broken(), *self._unquiet()]
 
+    def run_hole(self) -> list[str]:
+        """As `run`, where one node is such a relay; nothing else befalls the mesh."""
+        mesh, rng, slow = self._mesh, self._rng, 10 if self.radio else 1
+        hole = rng.choice(mesh.nodes)
+        self._swallow(hole.links[0])
+        for _ in range(HOLE_BEACONS):  # some may be lost
+            mesh.beacons()
+        others = [node for node in mesh.nodes if node is not hole]
+        drawn = [rng.sample(others, 2) for _ in range(HOLE_PAIRS)]
+        pairs = [(one, other) for one, other in drawn if self._connected(one.name, other.name, but=hole.name)]
+        last: dict[tuple[str, str], Reply] = {}
+        for number in range(HOLE_CALLS):
+            for one, other in pairs:
+                last[one.name, other.name] = mesh.asked(one, other.name, number.to_bytes(TAG_BYTES), 600_000)
+                mesh.run(5 * slow)
+        return [
+            f"{one} does not reach {other} past {hole.name}: {reply.end.name}, {reply.detail}"
+            for (one, other), reply in last.items()
+            if reply.end is not End.OK
+        ]
+
     # ---- what is looked at
 
     def _broken(self) -> list[str]:
@@ -104,8 +129,9 @@ class Trial:
         mesh = self._mesh
         return mesh.channel.counts.frames if isinstance(mesh, RadioMesh) else mesh.network.frames_sent
 
-    def _connected(self, one: str, other: str) -> bool:
-        places, reached, ahead = range(len(self._places)), {int(one[1:])}, [int(one[1:])]
+    def _connected(self, one: str, other: str, but: str = "") -> bool:
+        places = [place for place in range(len(self._places)) if f"n{place}" != but]
+        reached, ahead = {int(one[1:])}, [int(one[1:])]
         while ahead:
             at = ahead.pop()
             new = {place for place in places if self._hears(at, place)} - reached
@@ -164,6 +190,15 @@ class Trial:
 
         link.send = harmful  # type: ignore[method-assign, assignment]
 
+    def _swallow(self, link: Transport) -> None:
+        """Of what this node sends all labelled frames."""
+        send = link.send
+
+        def some(address: str, frame: bytes, *priority: Priority) -> bool:
+            return frame[0] & 0xF0 in LABELLED or send(address, frame, *priority)
+
+        link.send = some  # type: ignore[method-assign, assignment]
+
     def _serve(self, node: RelayNode) -> None:
         long = self._rng.choice((0, 0, 300, 2_000))
 
@@ -179,7 +214,8 @@ def soak_relays(seed: int, rounds: int, say: Callable[[str], None]) -> list[str]
     """So many trials from that seed on; what was broken, each with its seed."""
     broken: list[str] = []
     for number in range(seed, seed + rounds):
-        broken += [f"trial {number}: {wrong}" for wrong in Trial(number).run()]
+        trial = Trial(number)
+        broken += [f"trial {number}: {wrong}" for wrong in (trial.run_hole() if number % HOLE == 0 else trial.run())]
         if (number - seed + 1) % STEP == 0:
             say(f"   {number - seed + 1:6} trials, {len(broken)} violations")
     return broken

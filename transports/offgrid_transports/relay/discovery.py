@@ -28,6 +28,7 @@ SEEKING_MAX = 64
 COPIES_MAX = 3  # heard on a link before one's own turn: nobody new would hear it there
 SLOTS = 8  # that a node waits at most before it hands a question on,
 LATE_MAX = 2  # and so many times as long for hops to be avoided
+DETOUR_MS = 1_000.0  # for which a way without them is waited at least: links with addresses say nothing of their delay
 TRIES_MAX = 3
 PATIENCE_MS_MIN = 500.0  # with a question, before it is asked again
 SEARCH_MS_MIN = 3_000.0  # however quick the links are
@@ -101,7 +102,7 @@ class Discovery:
         if target in self._searches or len(self._searches) >= SEEKING_MAX or not self.may_seek(now_ms, target):
             return None
         search = self._searches[target] = _Search([self._new_number()], now_ms, fresh, avoided)
-        self._timers.set(("search", target), now_ms + _patience_ms(slot_ms))
+        self._timers.set(("search", target), now_ms + _patience_ms(slot_ms, avoided))
         return self._ask(target, search)
 
     def seeks(self, target: bytes) -> bool:
@@ -113,7 +114,7 @@ class Discovery:
         self._timers.set(("search", target), None)
         self._failed.pop(target, None)
         if search is not None:
-            self._found[target] = search.numbers, now_ms + max(SEARCH_MS_MIN, _patience_ms(slot_ms))
+            self._found[target] = search.numbers, now_ms + max(SEARCH_MS_MIN, _patience_ms(slot_ms, search.avoided))
             if len(self._found) > SEEKING_MAX:
                 self._found.popitem(last=False)
 
@@ -139,6 +140,8 @@ class Discovery:
             better = rank < seen.rank and not seen.done
             if better:
                 seen.best, seen.rank = ask, rank
+                if ask.target == self.own and not rank[0]:
+                    self._timers.set(("turn", *key), now_ms + slot_ms * SLOTS)
             return better
         own = self.hop
         seen = self._seen[key] = _Seen(ask, rank, own in ask.avoided, copies={link: 1})
@@ -146,7 +149,9 @@ class Discovery:
         wait_ms = slot_ms * (self._rng.uniform(0.2, SLOTS) + SLOTS * late)
         if ask.target == self.own:
             seen.answers = Route((), now_ms, 0)
-            wait_ms = slot_ms * SLOTS * (1 + LATE_MAX * bool(ask.avoided))  # others still say how they heard it
+            wait_ms = slot_ms * SLOTS  # others still say how they heard it
+            if rank[0]:
+                wait_ms = max((1 + LATE_MAX) * wait_ms, DETOUR_MS)
         elif self._hands_on and not ask.fresh and (on := known(ask.target)) is not None and _is_free(ask, on.hops):
             seen.answers = on._replace(hops=(own, *on.hops))
             wait_ms = slot_ms * (self._rng.uniform(0.2, SLOTS / 2) + len(on.hops) + SLOTS * late)
@@ -221,7 +226,7 @@ class Discovery:
         search.numbers.append(self._new_number())
         tries = min(len(search.numbers), TRIES_MAX)
         search.fresh = tries >= TRIES_MAX or search.fresh
-        self._timers.set(("search", target), now_ms + _patience_ms(slot_ms * tries))
+        self._timers.set(("search", target), now_ms + _patience_ms(slot_ms * tries, search.avoided))
         return Due(self._ask(target, search))
 
     def _turn(self, seen: _Seen) -> Due | None:
@@ -256,6 +261,7 @@ def _is_free(ask: Ask, hops: tuple[bytes, ...]) -> bool:
     return not {*(hops or (hop_of(ask.target),))} & {*ask.avoided}
 
 
-def _patience_ms(slot_ms: float) -> float:
+def _patience_ms(slot_ms: float, avoided: tuple[bytes, ...]) -> float:
     """For as many hops as there may be, each half of its slots, and as many back; and what nobody knows of links."""
-    return max(PATIENCE_MS_MIN, HOPS_MAX * slot_ms * (SLOTS / 2 + 1))
+    least_ms = PATIENCE_MS_MIN + (3 * DETOUR_MS if avoided else 0.0)
+    return max(least_ms, HOPS_MAX * slot_ms * (SLOTS / 2 + 1))

@@ -28,6 +28,7 @@ OPENING_MS = 500.0  # until a way is open, beside the air
 SEARCH_HOPS = 6  # a search takes as long as so many, as a rule
 SILENT_MAX = 6  # questions in a row without any frame back,
 SILENT_TRIPS = 4.0  # for so many round trips, and the way is given up
+SELDOM_MAX, SELDOM_MS, SELDOM_TRIPS = 2, 20_000.0, 12.0  # so is where they are asked seldom
 TRIP_MS = 250.0  # at least, and
 TRIP_MS_UNKNOWN = 2_000.0  # before it was seen
 
@@ -180,7 +181,10 @@ class Ends:
         air_ms = metric.airtime_ms(min(200, metric.mtu_bytes))
         seen_ms = TRIP_MS_UNKNOWN if circuit.trip_ms is None else circuit.trip_ms
         trip_ms = max(2 * (air_ms + 2 * metric.access_us / 1000), seen_ms, TRIP_MS)
-        return circuit.silent > SILENT_MAX and now_ms > circuit.silent_ms + SILENT_TRIPS * trip_ms
+        silent_ms = now_ms - circuit.silent_ms
+        if circuit.silent > SILENT_MAX:
+            return silent_ms > SILENT_TRIPS * trip_ms
+        return circuit.silent > SELDOM_MAX and silent_ms > SELDOM_MS + SELDOM_TRIPS * trip_ms
 
     def distrust(self, circuit: Circuit, *, silent: bool = False) -> None:
         """It leads there no more; `silent`: though nobody says so."""
