@@ -8,6 +8,7 @@ import pytest
 from virtual_link import Node, VirtualTime
 
 from offgrid_transports.memory import Faults, MemoryNetwork
+from offgrid_transports.steering import FOLLOWED_MAX
 
 AMPLIFIED_MAX = 3
 
@@ -78,6 +79,28 @@ def test_what_came_over_a_path_that_nothing_has_proved_proves_no_road() -> None:
     street.call(b"x")
     proved = {road.path.address for road in street.server.endpoint.roads("client") if road.proved}
     assert proved == {"client"}
+
+
+def test_copies_from_many_places_have_only_so_many_asked_at_once() -> None:
+    street, places = Street(), set[str]()
+    carry = street.net.carry
+
+    def copied(source: str, target: str, frame: bytes) -> None:
+        if source == "client":
+            place = f"place {len(places_seen)}"
+            places_seen.append(place)
+            street.server.end.on_frame(place, frame)
+        elif target.startswith("place"):
+            places.add(target)
+        carry(source, target, frame)
+
+    places_seen: list[str] = []
+    street.net.carry = copied  # type: ignore[method-assign]
+    for number in range(12):
+        street.call(b"%d" % number, ms=50)
+    assert len(places_seen) > FOLLOWED_MAX
+    assert len(places) == FOLLOWED_MAX
+    assert street.client_is_at == "client"
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.2])
