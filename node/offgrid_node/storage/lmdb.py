@@ -2,15 +2,13 @@
 
 One thread at a time commits (any thread); reads may run beside it on others. A gate is held for each short read and
 for whatever replaces the map (growing, reopening), never across an fsync. After a failed write LMDB would go on as if
-nothing had happened, so the environment is closed, opened again and checked before anything is served (the lesson of
-"Can Applications Recover from fsync Failures?", Rebello et al. 2020). Reading, writing and recovering stand in one file
-because they share gate, writer and environment; `lmdb_events.py` walks the journal, `lmdb_tables.py` changes rows.
+nothing had happened, so the environment is opened anew first (`lmdb_held.py`). `lmdb_events.py` walks the journal,
+`lmdb_tables.py` changes rows.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -18,14 +16,12 @@ from pathlib import Path
 
 import lmdb
 
-from offgrid_node.protocol.errors import Corrupt, Exhausted, Fault, InvalidRequest, Unavailable
+from offgrid_node.protocol.errors import Corrupt, Exhausted, InvalidRequest
 from offgrid_node.storage.disk import FolderOwner, make_folder
 from offgrid_node.storage.lmdb_change import Change, change_of
 from offgrid_node.storage.lmdb_env import (
-    DATA_FILE,
     FLOOR_KEY,
     JOURNAL,
-    LOCK_FILE,
     LOG_KEY,
     META,
     SEEN_MAX,
@@ -40,6 +36,7 @@ from offgrid_node.storage.lmdb_env import (
     tail_value,
 )
 from offgrid_node.storage.lmdb_events import events_down, events_up
+from offgrid_node.storage.lmdb_held import HeldEnvironment
 from offgrid_node.storage.lmdb_read import Chunk, Tally, check_above, check_below, check_order, read_down, read_up
 from offgrid_node.storage.lmdb_tables import TableWrites
 from offgrid_node.storage.lmdb_verify import verify_environment
@@ -66,16 +63,9 @@ class LmdbStore:
 
     def __init__(self, path: Path, owner: FolderOwner, opened: Opened, map_bytes: int, limit_bytes: int) -> None:
         self._path = path
-        self._owner = owner
-        self._opened: Opened | None = opened
-        self._synced_txn = opened.synced_txn
-        self._tail = opened.tail
-        self._floor_seq = opened.floor.seq  # at the latest; a drop says it before it is one, see `events_up`
-        self._map_bytes = map_bytes
+        self._held = HeldEnvironment(path, owner, opened, map_bytes)
         self._limit_bytes = limit_bytes
-        self._closed = False
         self._writer = threading.Lock()
-        self._gate = threading.RLock()
         self._seals: dict[str, RowSeal] = {}
 
     @classmethod
@@ -105,8 +95,8 @@ class LmdbStore:
         span = KeyRange(key, key + b"\0")
         around = None
         try:
-            with self._gate:
-                opened = self._usable()
+            with self._held.gate:
+                opened = self._held.usable()
                 db = opened.dbs.get(TABLE + table)
                 if db is None:
                     opened.check_absent(table, key)
@@ -142,8 +132,8 @@ class LmdbStore:
 
     def span(self, table: str, span: KeyRange, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """As `scan`, of the keys in `span`. Rows come before what lies beyond them is looked at."""
-        with self._gate:
-            opened = self._usable()
+        with self._held.gate:
+            opened = self._held.usable()
             opened.check_trusted(table)
         try:
             yield from self._span(table, span, reverse=reverse)
@@ -176,31 +166,31 @@ class LmdbStore:
             tally.check()
 
     def _tally(self, table: str) -> Tally:
-        with self._gate:
-            opened = self._usable()
+        with self._held.gate:
+            opened = self._held.usable()
             return Tally(table, (opened.number, opened.synced_txn), opened.sums.get(table, TableSum()))
 
     @property
     def journal_seq(self) -> int:
-        return self._tail.seq
+        return self._held.tail.seq
 
     @property
     def journal_floor(self) -> int:
-        return self._floor_seq
+        return self._held.floor_seq
 
     def events(self, after_seq: int = 0, *, reverse: bool = False) -> Iterator[tuple[int, bytes]]:
         read = partial(self._chunk, JOURNAL)
         if reverse:
-            return events_down(read, self._tail.seq, lambda: self._floor_seq, after_seq)
-        return events_up(read, lambda: self._tail.seq, lambda: self._floor_seq, after_seq)
+            return events_down(read, self._held.tail.seq, lambda: self._held.floor_seq, after_seq)
+        return events_up(read, lambda: self._held.tail.seq, lambda: self._held.floor_seq, after_seq)
 
     def _chunk(
         self, name: str, span: KeyRange, after: bytes | None, *, reverse: bool = False, rows_max: int = CHUNK_ROWS
     ) -> Chunk:
         """One short read transaction, see `read_up` and `read_down`."""
         try:
-            with self._gate:
-                opened = self._usable()
+            with self._held.gate:
+                opened = self._held.usable()
                 db = opened.dbs.get(name)
                 if db is None:
                     return Chunk()
@@ -217,18 +207,9 @@ class LmdbStore:
         opened.seen += count
         if opened.seen >= SEEN_MAX and self._writer.acquire(blocking=False):
             try:
-                self._lay_map(opened)
+                self._held.lay_map(opened)
             finally:
                 self._writer.release()
-
-    def _lay_map(self, opened: Opened) -> None:
-        """Writer and gate must be held. A map that cannot be laid is made with the next look at the store."""
-        if self._opened is not opened:  # closed, or another one after a failure
-            return
-        try:
-            opened.lay_map()
-        except (lmdb.Error, OSError):
-            self._shut()
 
     def _seal(self, table: str) -> RowSeal:
         seal = self._seals.get(table)
@@ -243,10 +224,9 @@ class LmdbStore:
     def commit(self, batch: Batch) -> int:
         check_batch(batch)
         with self._writer:
-            with self._gate:
-                opened = self._usable()
+            opened = self._held.now()
             if not batch:
-                return self._tail.seq
+                return self._held.tail.seq
             change = self._change_of(opened, batch)
             ceiling = self._limit_bytes + (FREEING_RESERVE_BYTES if batch.only_frees else 0)
             while not self._write(opened, change):
@@ -255,9 +235,9 @@ class LmdbStore:
                 self._give_back_reserve()
             opened.seen += len(change.packs) + len(batch.writes)
             if opened.seen >= SEEN_MAX:
-                with self._gate:
-                    self._lay_map(opened)
-            return self._tail.seq
+                with self._held.gate:
+                    self._held.lay_map(opened)
+            return self._held.tail.seq
 
     def _change_of(self, opened: Opened, batch: Batch) -> Change:
         try:
@@ -269,7 +249,7 @@ class LmdbStore:
         """One try at the transaction; False when the map is full and nothing was written."""
         number = 0
         tables, tail, drop = TableWrites(opened), change.tail, change.drop
-        self._floor_seq = drop.floor.seq
+        self._held.floor_seq = drop.floor.seq
         try:
             with opened.env.begin(write=True, buffers=True) as txn:
                 number = txn.id()
@@ -289,27 +269,27 @@ class LmdbStore:
                 for table, total in tables.sums.items():
                     txn.put(sum_key(table), sum_value(table, total), db=meta)
         except lmdb.MapFullError:
-            self._floor_seq = opened.floor.seq
+            self._held.floor_seq = opened.floor.seq
             return False
         except (lmdb.Error, OSError) as error:
-            self._recover(number, error)
+            self._held.recover(number, error)
             return True
         except BaseException:
-            with self._gate:
-                self._shut()  # whatever it was: look at the disk again before the next step
+            with self._held.gate:
+                self._held.shut()  # whatever it was: look at the disk again before the next step
             raise
         opened.dbs.update(tables.made)
         opened.sums.update(tables.sums)  # before synced_txn: see Tally
-        opened.tail = self._tail = tail
+        opened.tail = self._held.tail = tail
         opened.floor = drop.floor
         opened.log_id = log_id or opened.log_id
         info = opened.env.info()
-        opened.synced_txn = self._synced_txn = info["last_txnid"]
+        opened.synced_txn = self._held.synced_txn = info["last_txnid"]
         opened.runway.keep((info["last_pgno"] + 1) * opened.page_bytes, info["map_size"])
         return True
 
     def _grow(self, opened: Opened, ceiling: int) -> None:
-        with self._gate:
+        with self._held.gate:
             size = opened.env.info()["map_size"]
             if size >= ceiling:
                 raise Exhausted(
@@ -325,52 +305,50 @@ class LmdbStore:
 
         LMDB keeps the snapshot before the last whole, so pages freed by one transaction serve from the second after it.
         """
-        with self._gate:
-            opened = self._usable()
+        opened = self._held.now()
         if opened.env.info()["map_size"] < self._limit_bytes:
             return
         self._write(opened, self._change_of(opened, Batch()))
-        with self._gate:
-            self._usable().env.set_mapsize(self._limit_bytes)
+        with self._held.gate:
+            self._held.usable().env.set_mapsize(self._limit_bytes)
 
     # ---- what the log above it asks (logged.py)
 
     @property
     def txn(self) -> int:
         """The number of the last transaction, which is on the disk; it grows with each commit. Raises as reads do."""
-        with self._gate:
-            return self._usable().synced_txn
+        with self._held.gate:
+            return self._held.usable().synced_txn
 
     @property
     def seal(self) -> bytes:
         """What the store has after this history, and after no other one."""
-        with self._gate:
-            sums = sorted(self._usable().sums.items())
-        parts = [self._tail.digest, *(name.encode() + total.encode() for name, total in sums)]
+        with self._held.gate:
+            sums = sorted(self._held.usable().sums.items())
+        parts = [self._held.tail.digest, *(name.encode() + total.encode() for name, total in sums)]
         return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
 
     @property
     def former_seal(self) -> bytes:
         """What it was before it told of rows."""
-        return self._tail.digest
+        return self._held.tail.digest
 
     @property
     def tables(self) -> frozenset[str]:
-        with self._gate:
-            names = list(self._usable().dbs)
+        with self._held.gate:
+            names = list(self._held.usable().dbs)
         return frozenset(name.removeprefix(TABLE) for name in names if name.startswith(TABLE))
 
     @property
     def log_id(self) -> bytes:
         """Of the log that lies above; empty when there never was one."""
-        with self._gate:
-            return self._usable().log_id
+        with self._held.gate:
+            return self._held.usable().log_id
 
     def move_on(self, log_id: bytes = b"") -> None:
         """A transaction that changes nothing but `txn`, and `log_id` if one is given. Raises as `commit` does."""
         with self._writer:
-            with self._gate:
-                opened = self._usable()
+            opened = self._held.now()
             while not self._write(opened, self._change_of(opened, Batch()), log_id):
                 self._grow(opened, self._limit_bytes + FREEING_RESERVE_BYTES)
 
@@ -379,8 +357,7 @@ class LmdbStore:
     def leave_log(self) -> None:
         """From here on no log lies above. Raises as `commit` does."""
         with self._writer:
-            with self._gate:
-                opened = self._usable()
+            opened = self._held.now()
             try:
                 with opened.env.begin(write=True, db=opened.dbs[META]) as txn:
                     txn.delete(LOG_KEY)
@@ -392,99 +369,38 @@ class LmdbStore:
         """The file `data`, of a store that has all that this one has and is closed, takes the place of this one's,
         which is gone then; the folder is not yet synced. Raises Unavailable where it could not, and nothing has
         changed."""
-        with self._writer, self._gate:
-            self._usable()
-            self._shut()
-            try:
-                (self._path / LOCK_FILE).unlink(missing_ok=True)  # it knows the numbers of the old file's transactions
-                os.replace(data, self._path / DATA_FILE)
-            except OSError as error:
-                raise fault_of(error, f"{data} cannot take the place of the store's file", self._path) from error
-            else:
-                self._synced_txn = -1
-            finally:
-                self._usable()
-
-    # ---- failing and recovering
-
-    def _recover(self, number: int, cause: Exception) -> None:
-        """Reopens after a failed write. Returns only if transaction `number` is on the disk after all."""
-        fault = fault_of(cause, f"the disk under {self._path} refused a write", self._path)
-        with self._gate:
-            self._shut()
-            try:
-                opened = self._usable()
-            except Corrupt as worse:
-                raise worse from cause
-            except Fault as again:
-                raise Unavailable(
-                    f"{fault.message}; {again.message}", reason=fault.reason, retry_ms=fault.retry_ms
-                ) from cause
-            if not number or opened.synced_txn < number:
-                raise fault from cause
-
-    def _usable(self) -> Opened:
-        """The environment, opened again if a failure closed it. The gate must be held."""
-        if self._opened is None:
-            if self._closed:
-                raise Unavailable(f"the store in {self._path} is closed", reason="StoreClosed")
-            self._opened = open_environment(self._path, self._map_bytes, self._synced_txn)
-            self._synced_txn = self._opened.synced_txn
-            self._tail, self._floor_seq = self._opened.tail, self._opened.floor.seq
-        return self._opened
-
-    def _shut(self) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.close()
+        with self._writer:
+            self._held.take_over(data)
 
     # ---- the rest
 
     def verify(self) -> Sequence[str]:
         """As `Store.verify`. Commits wait meanwhile: about a second per 500,000 rows."""
         with self._writer:
-            with self._gate:
-                opened = self._usable()
+            opened = self._held.now()
             return verify_environment(opened, self._path)
 
     def table_bytes(self, table: str) -> int:
-        return self._pages_of(TABLE + table)
+        with self._held.gate:
+            return self._held.usable().bytes_of(TABLE + table)
 
     def journal_bytes(self) -> int:
-        return self._pages_of(JOURNAL)
-
-    def _pages_of(self, name: str) -> int:
-        """In bytes."""
-        with self._gate:
-            opened = self._usable()
-            db = opened.dbs.get(name)
-            if db is None:
-                return 0
-            with opened.env.begin() as txn:
-                stat = txn.stat(db)
-            return (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]) * opened.page_bytes
+        with self._held.gate:
+            return self._held.usable().bytes_of(JOURNAL)
 
     def size_bytes(self) -> int:
-        with self._gate:
-            opened = self._usable()
-            return (opened.env.info()["last_pgno"] + 1) * opened.page_bytes
+        with self._held.gate:
+            return self._held.usable().size_bytes()
 
     def used_bytes(self) -> int:
         """Of `size_bytes` what holds rows and packs; the rest are free pages."""
-        with self._gate:
-            opened = self._usable()
-            known = [*opened.dbs.values()]  # before it is read: a commit in another thread may add a table
-            with opened.env.begin() as txn:
-                stats = [opened.env.stat(), *map(txn.stat, known)]
-        pages = sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
-        return pages * opened.page_bytes
+        with self._held.gate:
+            return self._held.usable().used_bytes()
 
     def limit_bytes(self) -> int:
         return self._limit_bytes
 
     def close(self) -> None:
         """Waits for a running commit, closes the file and gives the folder back; a second call does nothing."""
-        with self._writer, self._gate:
-            self._closed = True
-            self._shut()
-            self._owner.release()
+        with self._writer:
+            self._held.close()

@@ -97,9 +97,32 @@ class Opened:
         if fault.reason in ("OrderBroken", "RowsMissing"):
             self.suspect.add(table)
 
+    def bytes_of(self, name: str) -> int:
+        """The pages of one database; none where there is no such one."""
+        db = self.dbs.get(name)
+        if db is None:
+            return 0
+        with self.env.begin() as txn:
+            return _pages(txn.stat(db)) * self.page_bytes
+
+    def size_bytes(self) -> int:
+        """The file's."""
+        return (self.env.info()["last_pgno"] + 1) * self.page_bytes
+
+    def used_bytes(self) -> int:
+        """Without the file's free pages."""
+        known = [*self.dbs.values()]  # before it is read: a commit in another thread may add a table
+        with self.env.begin() as txn:
+            stats = [self.env.stat(), *map(txn.stat, known)]
+        return sum(map(_pages, stats)) * self.page_bytes
+
     def close(self) -> None:
         self.runway.close()
         self.env.close()
+
+
+def _pages(stat: lmdb._StatDict) -> int:
+    return stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
 
 
 def open_environment(path: Path, map_bytes: int, synced_txn: int = -1) -> Opened:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 
 from offgrid_node.protocol.errors import Corrupt, Exhausted, Unavailable
 from offgrid_node.storage import compacting, copying, redo_log
-from offgrid_node.storage import lmdb as lmdb_store
 from offgrid_node.storage.compacting import compact
 from offgrid_node.storage.copying import copy_place
 from offgrid_node.storage.lmdb import LmdbStore
@@ -27,7 +27,7 @@ def copied(store: LoggedStore) -> tuple[Path, Sequence[str]]:
     place = copy_place(store.path)
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    env: lmdb.Environment = store._below._opened.env  # type: ignore[union-attr]
+    env: lmdb.Environment = store._below._held.now().env
     env.copy(str(place), compact=True)
     return place, ()
 
@@ -130,7 +130,7 @@ class Killed(BaseException):
 STEPS: list[tuple[object, str]] = [
     (LmdbStore, "leave_log"),
     (LmdbStore, "take_over"),
-    (lmdb_store.os, "replace"),
+    (os, "replace"),
     (LoggedStore, "_find_log"),
     (redo_log.RedoLog, "make"),
     (LmdbStore, "move_on"),
@@ -193,7 +193,7 @@ def test_a_disk_that_refuses_the_new_log_refuses_commits_until_it_can(
 def test_a_file_that_cannot_take_its_place_changes_nothing(
     store: LoggedStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace = lmdb_store.os.replace
+    replace = os.replace
 
     def refused(*args: Path) -> None:
         if of_the_data(*args):
@@ -202,7 +202,7 @@ def test_a_file_that_cannot_take_its_place_changes_nothing(
 
     before = contents(store)
     with monkeypatch.context() as patch:
-        patch.setattr(lmdb_store.os, "replace", refused)
+        patch.setattr(os, "replace", refused)
         with pytest.raises(Unavailable, match="cannot take the place"):
             compact(store, lambda: copied(store))
     store.commit(Batch(events=[b"on as ever"]))

@@ -22,8 +22,10 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
-from offgrid_node.storage import disk, lmdb, redo_log
+from offgrid_node.storage import disk, lmdb_held, redo_log
+from offgrid_node.storage.lmdb import LmdbStore
 from offgrid_node.storage.lmdb_env import DATA_FILE
+from offgrid_node.storage.lmdb_held import HeldEnvironment
 
 SECTOR_BYTES = 512
 PASSING = ("lock.mdb", "owner.lock", "owner.pid")  # of a process, and of no use to the next one
@@ -97,12 +99,13 @@ class CutDisk:
             for module in [*sys.modules.values()]:
                 if getattr(module, name, None) is real:
                     yield module, name, synced
-        for module in (redo_log, lmdb, disk):
+        for module in (redo_log, lmdb_held, disk):
             yield module, "os", _Os(self)
         for name in ("replace", "rename", "unlink", "mkdir"):
             yield Path, name, self.changed(getattr(Path, name))
-        for name in ("commit", "move_on", "leave_log", "_usable"):
-            yield lmdb.LmdbStore, name, self._transacted(getattr(lmdb.LmdbStore, name))
+        for name in ("commit", "move_on", "leave_log"):
+            yield LmdbStore, name, self._transacted(getattr(LmdbStore, name))
+        yield HeldEnvironment, "usable", self._transacted(HeldEnvironment.usable)
 
     def changed(self, real: Callable[..., Any], *, through: bool = False) -> Callable[..., Any]:
         """`through`: what it writes is durable when it is done."""
@@ -137,7 +140,7 @@ class CutDisk:
 
     def _transacted(self, real: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(real)
-        def call(store: lmdb.LmdbStore, *rest: Any, **named: Any) -> Any:
+        def call(store: LmdbStore | HeldEnvironment, *rest: Any, **named: Any) -> Any:
             path = Path(store._path)
             if self._looking or not path.is_relative_to(self.live):
                 return real(store, *rest, **named)

@@ -251,7 +251,7 @@ def copied(store: LoggedStore) -> Path:
     place = copy_place(store.path)
     shutil.rmtree(place, ignore_errors=True)
     make_folder(place)
-    env: Any = store._below._opened.env  # type: ignore[union-attr]
+    env: Any = store._below._held.now().env
     env.copy(str(place), compact=True)
     with (place / DATA_FILE).open("r+b") as file:
         sync_file(file.fileno())
