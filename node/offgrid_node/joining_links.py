@@ -37,6 +37,7 @@ INVITER = "inviter"
 JOIN = "offgrid.v1.JoinService/Join"
 KNOCK_MS, KNOCK_SHARE = 2_000, 40  # apart, and of a link's time one part is for knocks at most
 CALL_MS = 10_000  # and what the link needs
+LOOK_S = 0.1
 GIVE_BACK_S = 0.2  # a serial port is closed, and unlocked, some turns of the loop later
 LAST_WORD_S = 3.0  # to say that the answer has come; a modem is left in order once that has gone out
 
@@ -156,8 +157,9 @@ class LinkJoiner:
     async def _knock(self, transport: Transport) -> None:
         frame = write_knock(self._token.invite_id, self._token.secret)
         while True:
-            if transport.up:
-                transport.send(BROADCAST, frame)
+            while not transport.up:  # noqa: ASYNC110 - the endpoint is told of changes, once there is one
+                await asyncio.sleep(LOOK_S)
+            transport.send(BROADCAST, frame)
             await asyncio.sleep(max(KNOCK_MS, KNOCK_SHARE * transport.airtime_ms(len(frame))) / 1_000)
 
     async def _close(self) -> None:

@@ -115,6 +115,13 @@ def test_one_who_is_let_in_asks_once(tmp_path: Path) -> None:
     assert join(tmp_path, [GRANTED]) == (GRANTED, 1, None)
 
 
+def test_it_knocks_as_soon_as_the_link_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = itertools.count()
+    monkeypatch.setattr(udp.UdpTransport, "up", property(lambda link: next(looks) > 5))
+    monkeypatch.setattr(joining_links, "KNOCK_MS", 60_000)
+    assert join(tmp_path, [GRANTED])[0] == GRANTED
+
+
 def test_what_gets_no_answer_or_comes_at_a_bad_time_is_tried_anew(tmp_path: Path) -> None:
     end, asked, _ = join(tmp_path, [LATER, None, Exhausted("crowded", retry_ms=100), GRANTED])
     assert (end, asked) == (GRANTED, 4)
