@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from offgrid_tools.emulators.relay_mesh import MemoryMesh, RadioMesh, RelayNode
 from offgrid_tools.soak.chance import chance
@@ -24,7 +24,7 @@ from offgrid_transports.transport import Priority, Transport
 
 CALLS = 12
 HOLE = 8  # each so many trials one is of a relay that hands on nothing
-HOLE_PAIRS, HOLE_CALLS, HOLE_BEACONS = 4, 3, 4
+HOLE_PAIRS, HOLE_CALLS, HOLE_BEACONS, HOLE_LOSS = 4, 3, 4, 0.05
 TAG_BYTES = 8
 QUIET_S = 7_200.0  # after the last call's time is up
 STEP = 50
@@ -78,6 +78,9 @@ class Trial:
     def run_hole(self) -> list[str]:
         """As `run`, where one node is such a relay; nothing else befalls the mesh."""
         mesh, rng, slow = self._mesh, self._rng, 10 if self.radio else 1
+        if isinstance(mesh, MemoryMesh):  # whose links have no repair but that from end to end
+            faults = mesh.network.faults
+            mesh.network.faults = replace(faults, loss=min(HOLE_LOSS, faults.loss))
         hole = rng.choice(mesh.nodes)
         self._swallow(hole.links[0])
         for _ in range(HOLE_BEACONS):  # some may be lost
