@@ -121,7 +121,12 @@ class LinkJoiner:
             self._road = PacketRoad(self._endpoint)
         self._endpoint.introduce(INVITER, public, path)
         answered: asyncio.Future[Message | Fault] = asyncio.get_running_loop().create_future()
-        self._road.call(INVITER, JOIN, request, CALL_MS, answered.set_result)
+
+        def ended(end: Message | Fault) -> None:
+            if not answered.done():  # nobody waits any more when the time is over
+                answered.set_result(end)
+
+        self._road.call(INVITER, JOIN, request, CALL_MS, ended)
         return await answered
 
     def _opened(self, mesh_id: str) -> Endpoint:

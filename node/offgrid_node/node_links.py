@@ -25,7 +25,7 @@ from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.keep import FolderKeep
 from offgrid_transports.registry import TransportRegistry
 from offgrid_transports.stamps import Stamps
-from offgrid_transports.transport import BadSpec, LinkHost, TransportError
+from offgrid_transports.transport import BadSpec, LinkHost, Transport, TransportError
 
 if TYPE_CHECKING:
     from offgrid_node.config import Config
@@ -87,8 +87,17 @@ def meet(links: PacketLinks, node: Node, stamp: Callable[[], int]) -> Endpoint:
         host.schedule,
         host.rng,
     )
-    links.on_said = heads.on_said
-    return links.start(stamp, lambda: _told_of(node, heads), lambda peer, heard: _hear(node, heads, peer, heard))
+
+    def on_heard(peer: str, heard: Heard) -> None:
+        with suppress(Fault):  # the node loads what it knows: the next one will be heard
+            _hear(node, heads, peer, heard)
+
+    def on_said(peer: str, transport: Transport, said: bytes) -> None:
+        with suppress(Fault):
+            heads.on_said(peer, transport, said)
+
+    links.on_said = on_said
+    return links.start(stamp, lambda: _told_of(node, heads), on_heard)
 
 
 def _told_of(node: Node, heads: HeadsOnAir) -> bytes:

@@ -132,6 +132,11 @@ def test_what_the_door_refuses_is_not(tmp_path: Path) -> None:
     assert (isinstance(end, PermissionDenied), asked) == (True, 1)
 
 
+def test_the_time_may_be_over_while_a_call_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining_links, "CALL_MS", 8_000)
+    assert join(tmp_path, [None], within_s=1) == (None, 1, None)
+
+
 def test_where_the_time_is_over_the_last_try_is_told(tmp_path: Path) -> None:
     end, asked, last = join(tmp_path, [LATER], within_s=1)
     assert end is None

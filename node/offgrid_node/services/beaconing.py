@@ -19,7 +19,7 @@ from offgrid_transports.beacons import AGAIN_S_MAX, BEACON_BYTES_MAX, Beacon, re
 from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.path import Path
 from offgrid_transports.stamps import Newest
-from offgrid_transports.transport import LinkHost, Transport
+from offgrid_transports.transport import LinkHost, Transport, own_link
 
 BEACON_MS = 10_000
 NODE_SHARE, CHANNEL_SHARE = 500, 100
@@ -66,7 +66,7 @@ class Beaconing:
         self._near: dict[Transport, dict[str, float]] = {}  # who is in reach, and until when
         self._newest = Newest()
         self._ended = False
-        endpoint.on_beacon, endpoint.on_change = self._on_beacon, self.begin
+        endpoint.on_beacon, endpoint.on_change = self._on_beacon, self._on_change
 
     def close(self) -> None:
         self._ended = True
@@ -80,6 +80,10 @@ class Beaconing:
             turn, frames = self._turns[transport], FIRST_FRAMES * self._host.rng.uniform(0.2, 1)
             again_ms = int(frames * transport.airtime_ms(BEACON_BYTES_MAX))
             self._host.schedule(max(1, again_ms), lambda: self._say_again(transport, turn))
+
+    def _on_change(self, transport: Transport) -> None:
+        if own_link(transport) is transport:  # whoever is over others hears none
+            self.begin(transport)
 
     def begins(self, transport: Transport) -> bool:
         """Who is in reach there may not have been heard yet."""

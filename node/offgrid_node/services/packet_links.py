@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from nacl.bindings import crypto_sign_ed25519_pk_to_curve25519
 from nacl.exceptions import RuntimeError as SodiumError
 
-from offgrid_node.protocol.errors import NO_ROAD, Unavailable
+from offgrid_node.protocol.errors import NO_ROAD, Fault, Unavailable
 from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.services.beaconing import Beaconing, Heard
 from offgrid_node.services.client import Done
@@ -269,8 +269,12 @@ class PacketLinks:
         return self._ids.get(public)
 
     def _learn(self) -> None:
-        """The keys of all members in the form that handshakes have them in, when there is another one."""
-        roll = self._roll()
+        """The keys of all members in the form that handshakes have them in, when there is another one. While the node
+        loads what it knows they are those of before."""
+        try:
+            roll = self._roll()
+        except Fault:
+            return
         if roll.revision == self._revision:
             return
         before, self._exchange, self._publics = self._exchange, {}, {}

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.keys import NodeKey
-from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.services.link_turns import URGENT_MAX
 from offgrid_node.services.packet_links import PacketLinks
 from offgrid_node.services.packet_methods import METHOD_NUMBERS
@@ -87,6 +87,36 @@ def test_the_ends_of_a_row_call_each_other_over_those_between() -> None:
     road = first.endpoint.roads(KEYS[3].node_id)[0] if first.endpoint is not None else None
     assert road is not None
     assert first.via(road.path.transport) == f"over {KEYS[1].node_id}, {KEYS[2].node_id}"
+
+
+def test_no_beacons_are_said_on_ways_over_others() -> None:
+    row = Row()
+    row.run(600)
+    first = row.links[0]
+    assert isinstance(row.ping(0, 3), mesh_pb2.PingResponse)
+    row.links[3].close()
+    row.links[2].close()
+    ends: list[Message | Fault] = []
+    for _ in range(4):
+        row.begin(0, 3, ends)
+        row.run(400)
+    assert first._beaconing is not None
+    assert [*first._beaconing._turns] == [*first.opened]
+
+
+def test_frames_are_taken_while_a_node_loads_what_it_knows() -> None:
+    row = Row()
+    row.run(600)
+    first, roll = row.links[0], row.links[0]._roll
+
+    def loading() -> Roll:
+        raise Unavailable("the node is loading what it knows", reason="Reloading")
+
+    first._roll = loading
+    assert isinstance(row.ping(1, 0), mesh_pb2.PingResponse)
+    row.run(600)
+    first._roll = roll
+    assert isinstance(row.ping(0, 1), mesh_pb2.PingResponse)
 
 
 def test_who_is_near_is_called_without_others() -> None:
