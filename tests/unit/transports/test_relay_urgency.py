@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_tools.emulators.relay_mesh import RadioMesh
-from offgrid_transports.calls import End
+from offgrid_transports.calls import End, Reply
 from offgrid_transports.relay.circuits import SHORT_FRAME_BYTES, Way
 from offgrid_transports.relay.frames import hop_of
 from offgrid_transports.relay.ground import name_of
@@ -112,3 +115,28 @@ def test_the_air_of_each_link_is_counted_for_whom_it_was() -> None:
         for spent in (node.relay.spending(node.links[0]), node.endpoint.spending(node.links[0]))
     )
     assert counted_ms == pytest.approx(mesh.air_ms, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_calls_to_several_over_one_radio_do_not_talk_into_each_others_answers(seed: int) -> None:
+    """Four in a row, each called four times, all at once. Who listens only for the one that it has just asked takes half
+    as much air again, or more."""
+    mesh = RadioMesh(5, seed)
+    mesh.beacons()
+    first, *others = mesh.nodes
+    for other in others:
+        mesh.asked(first, other.name, b"")
+    mesh.run(30)
+    ends: list[Reply] = []
+    before_ms = mesh.air_ms
+
+    def ended(name: str, left: int, reply: Reply) -> None:
+        ends.append(reply)
+        if left:
+            first.call(name, Random(left).randbytes(60), 300_000, partial(ended, name, left - 1))
+
+    for other in others:
+        first.call(other.name, Random(4).randbytes(60), 300_000, partial(ended, other.name, 3))
+    mesh.run(240)
+    assert [reply.end for reply in ends] == [End.OK] * 16
+    assert mesh.air_ms - before_ms < 22_000
