@@ -119,8 +119,7 @@ def test_the_air_of_each_link_is_counted_for_whom_it_was() -> None:
 
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_calls_to_several_over_one_radio_do_not_talk_into_each_others_answers(seed: int) -> None:
-    """Four in a row, each called four times, all at once. Who listens only for the one that it has just asked takes half
-    as much air again, or more."""
+    """Four in a row, each called four times, all at once. With an ear for each of its own it takes 25 s of air."""
     mesh = RadioMesh(5, seed)
     mesh.beacons()
     first, *others = mesh.nodes
