@@ -1,11 +1,10 @@
 """When a node says on its links that it is there, and what is taken of what others say.
 
 A beacon leaves when a link comes up (on a shared one twice), when it has other neighbours, soon after somebody new is
-heard, and now and then:
-on a slow link more seldom, so that this node's take a part in NODE_SHARE of its time at most, and those of all who
-share it one in CHANNEL_SHARE. Each says when the next one is due. One whose time does not lie behind that of the last
-is a recording. That its node is there is believed for some times as long, where the link is too slow to ask; what it
-says of that is believed as far as such a link makes it likely.
+heard, and now and then: on a slow link more seldom, so that this node's take a part in NODE_SHARE of its time at most,
+and those of all who share it one in CHANNEL_SHARE. Each says when the next one is due. One whose time does not lie
+behind that of the last is a recording. That its node is there is believed for some times as long, where the link is too
+slow to ask; what it says of that is believed as far as such a link makes it likely.
 """
 
 from __future__ import annotations
