@@ -164,13 +164,13 @@ class TestRecordings:
         mesh.run(4 * 3_600)
         mesh.beacons()
         began_ms, before_ms = mesh.now_ms(), sent_ms(mesh, 1)
-        for number in range(3_000):
+        for number in range(1_500):
             said = read(PSK, opens[0], shared=True)
             assert isinstance(said, Open)
             take(BROADCAST, write(PSK, said._replace(ours=number + 1), shared=True))
             mesh.run(0.2)
         took_ms = mesh.now_ms() - began_ms
-        assert mesh.nodes[1].relay.counts["opens_refused"] > 1_000
+        assert mesh.nodes[1].relay.counts["opens_refused"] > 500
         assert sent_ms(mesh, 1) - before_ms < (OPENS[0] * 5 + REPLIES[1]) * took_ms, "each is repeated four times"
 
 
@@ -198,7 +198,7 @@ class TestGarbage:
         label = circuit_at(mesh, 1).forth.label
         assert label is not None
         began_ms, before_ms = mesh.now_ms(), sent_ms(mesh, 1)
-        for number in range(6_000):
+        for number in range(3_000):
             head = bytes((ASKS,)) + label.to_bytes(2) + (1_000 + number & 0xFFFF).to_bytes(2)
             mesh.nodes[1].links[0].on_frame(BROADCAST, head + number.to_bytes(200))
             mesh.run(0.2)
