@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 SHARE = 0.02
 DEPTH_MS = 1_500.0  # of air that may be said at once
 DEPTH_FRAMES = 12  # and at least so many
-AIR_MS_MIN = 5.0  # what a frame costs where it takes no air
 SHARERS_MAX = 256
-WHOLE_DEPTH = 2  # times what one gathers
+WHOLE_DEPTH = 2  # times what one gathers,
+WHOLE_DEPTH_MS = 25.0  # and at least so much
 
 
 class Budget:
@@ -44,28 +46,68 @@ class Budget:
         self._at_ms = now_ms
 
 
-class Shares:
-    """What may be spent for others of a link's time: `whole` for all, and of it `one` for each. Each gathers as much as
-    so many frames take. `who` has to be known for sure: all whom anybody may pretend to be go by one name."""
+class Share(NamedTuple):
+    """Of a link's time for `one`, and for all; so many `frames` of one at once. A frame costs `least_ms` where it takes
+    less air, or none."""
 
-    def __init__(self, now_ms: float, one: float, whole: float, frames: int) -> None:
-        self._one, self._frames = one, frames
-        self._whole = Budget(now_ms, whole, 0.0)
-        self._of: OrderedDict[Hashable, Budget] = OrderedDict()
+    one: float
+    whole: float
+    frames: int
+    least_ms: float = 5.0
+
+
+@dataclass(slots=True)
+class _Sharer:
+    own: Budget
+    taken_ms: float = -math.inf  # when something was
+
+
+class Shares:
+    """What may be spent for others of a link's time: a share for each, and of the whole share what there is. Where that
+    is spent, whoever has waited as long as it takes to gather a frame for each of them is still taken: so the greedy
+    keep nobody out, however many they are. `who` has to be known for sure: all whom anybody may pretend to be go by one
+    name."""
+
+    def __init__(self, now_ms: float, share: Share) -> None:
+        self._share = share
+        self._whole = Budget(now_ms, share.whole, WHOLE_DEPTH_MS)
+        self._of: OrderedDict[Hashable, _Sharer] = OrderedDict()  # who was taken longest ago first
+
+    def __len__(self) -> int:
+        """Who had something lately."""
+        return len(self._of)
 
     def take(self, now_ms: float, who: Hashable, air_ms: float) -> bool:
         """It is spent, if there is so much."""
-        air_ms = max(AIR_MS_MIN, air_ms)
-        own = self._of.get(who)
-        if own is None:
-            own = self._of[who] = Budget(now_ms, self._one, 0.0)
-            if len(self._of) > SHARERS_MAX:
-                self._of.popitem(last=False)
-        self._of.move_to_end(who)
-        own.deepen(self._frames * air_ms)
-        self._whole.deepen(WHOLE_DEPTH * self._frames * air_ms)
-        if own.wait_ms(now_ms, air_ms) > 0 or self._whole.wait_ms(now_ms, air_ms) > 0:
+        share, air_ms = self._share, max(self._share.least_ms, air_ms)
+        self._forget(now_ms, air_ms)
+        sharer = self._of.get(who) or _Sharer(Budget(now_ms, share.one, 0.0))
+        sharer.own.deepen(share.frames * air_ms)
+        self._whole.deepen(WHOLE_DEPTH * share.frames * air_ms)
+        if sharer.own.wait_ms(now_ms, air_ms) > 0:
             return False
-        own.spend(now_ms, air_ms)
+        is_turn = sharer.taken_ms + self._turns_ms(air_ms) <= now_ms and (who in self._of or not self._full)
+        if self._whole.wait_ms(now_ms, air_ms) > 0 and not is_turn:
+            return False
+        if who not in self._of and self._full:
+            self._of.popitem(last=False)
+        sharer.own.spend(now_ms, air_ms)
         self._whole.spend(now_ms, air_ms)
+        sharer.taken_ms = now_ms
+        self._of[who] = sharer
+        self._of.move_to_end(who)
         return True
+
+    @property
+    def _full(self) -> bool:
+        return len(self._of) >= SHARERS_MAX
+
+    def _turns_ms(self, air_ms: float) -> float:
+        """In which all together gather as much as a frame of each."""
+        return len(self._of) * air_ms / self._share.whole
+
+    def _forget(self, now_ms: float, air_ms: float) -> None:
+        """Those who have gathered all that they may again."""
+        gathered_ms = max(self._share.frames * air_ms / self._share.one, self._turns_ms(air_ms))
+        while self._of and next(iter(self._of.values())).taken_ms + gathered_ms <= now_ms:
+            self._of.popitem(last=False)

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable
 
 from offgrid_transports.path import DOWN_MS
-from offgrid_transports.relay.budget import DEPTH_FRAMES, Budget, Shares
+from offgrid_transports.relay.budget import DEPTH_FRAMES, Budget, Share, Shares
 from offgrid_transports.relay.frames import NAME_BYTES
 from offgrid_transports.relay.queueing import Queue, Queued
 from offgrid_transports.spending import Spending
@@ -16,11 +16,11 @@ from offgrid_transports.transport import BROADCAST, Priority, Transport
 DELAY_MS_MAX = 30_000.0  # that a question waits for its share of the link's time
 ASK_BYTES = 16 + 4 * NAME_BYTES  # a question with some hops in it
 SLOT_MS_MIN = 2.0
-# of the link's time for one, and for all; and so many frames at once:
-ASKS = 0.01, 0.05, 10  # questions heard that may go on
-REPLIES = 0.1, 0.2, 20  # short words that a frame brings about which anybody may say, or say again
-OPENS = 0.1, 0.2, 20  # handed on, or answered
-CARRIED = 0.6, 0.9, 200  # of one circuit in one direction, that comes from a shared medium
+# questions heard that may go on: where they take no air, what all their ways cost is little
+ASKS = Share(0.01, 0.05, 10, least_ms=0.1)
+REPLIES = Share(0.1, 0.2, 20)  # short words that a frame brings about which anybody may say, or say again
+OPENS = Share(0.1, 0.2, 20, least_ms=0.5)  # handed on, or answered
+CARRIED = Share(0.6, 0.9, 200)  # of one circuit in one direction, that comes from a shared medium
 WAYS = "ways"  # for whom time is counted that goes to words about ways
 
 
@@ -35,10 +35,10 @@ class RelayLink:
         """For whom the link's time went to frames of relays."""
         self._now_ms, self._queue, self._owes_turn = now_ms, Queue(), False
         self._budget = Budget(now_ms())
-        self.asks = Shares(now_ms(), *ASKS)
-        self.replies = Shares(now_ms(), *REPLIES)
-        self.opens = Shares(now_ms(), *OPENS)
-        self.carried = Shares(now_ms(), *CARRIED)
+        self.asks = Shares(now_ms(), ASKS)
+        self.replies = Shares(now_ms(), REPLIES)
+        self.opens = Shares(now_ms(), OPENS)
+        self.carried = Shares(now_ms(), CARRIED)
 
     @property
     def slot_ms(self) -> float:

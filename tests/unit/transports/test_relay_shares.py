@@ -1,0 +1,64 @@
+"""What a relay does for others is shared among them: nobody is kept out, neither by many who are honest nor by the
+greedy."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from offgrid_tools.emulators.relay_mesh import MemoryMesh
+from offgrid_transports.calls import End, Reply
+from offgrid_transports.memory import Faults
+from offgrid_transports.relay.budget import SHARERS_MAX, Share, Shares
+from offgrid_transports.relay.link import ASKS, OPENS
+
+SPAN_MS = 1_200_000
+
+
+@pytest.mark.parametrize(("share", "air_ms"), [(ASKS, 60.0), (OPENS, 250.0)])
+def test_the_greedy_keep_nobody_out_who_takes_less_than_a_fair_part(share: Share, air_ms: float) -> None:
+    shares, taken = Shares(0, share), Counter[bool]()
+    greedy_ms = 0.0
+    for now_ms in range(0, SPAN_MS, 100):
+        greedy_ms += air_ms * sum(shares.take(now_ms, number, air_ms) for number in range(6))
+        if now_ms % 30_000 == 0:
+            taken[shares.take(now_ms, "modest", air_ms)] += 1
+    assert taken == {True: SPAN_MS // 30_000}
+    spent_ms = greedy_ms + air_ms * taken[True]
+    assert 0.9 * share.whole * SPAN_MS < spent_ms < 1.1 * share.whole * SPAN_MS
+
+
+def test_so_do_more_than_are_remembered_take_the_whole_and_no_more() -> None:
+    share, air_ms = ASKS, 60.0
+    shares, spent_ms = Shares(0, share), 0.0
+    for now_ms in range(0, SPAN_MS, 100):
+        spent_ms += air_ms * shares.take(now_ms, now_ms % (100 * 4 * SHARERS_MAX), air_ms)
+        assert len(shares) <= SHARERS_MAX
+    assert spent_ms < 1.1 * share.whole * SPAN_MS + SHARERS_MAX * air_ms
+
+
+def test_one_alone_takes_its_own_share_and_no_more() -> None:
+    shares = Shares(0, OPENS)
+    spent_ms = sum(250.0 * shares.take(now_ms, "one", 250.0) for now_ms in range(0, SPAN_MS, 100))
+    assert spent_ms == pytest.approx(OPENS.one * SPAN_MS, rel=0.05)
+
+
+def test_the_spokes_of_a_hub_all_call_others_at_once() -> None:
+    spokes, calls = 20, 5
+    mesh = MemoryMesh(spokes + 1, faults=Faults(delay_ms=5))
+    mesh.hears = lambda one, other: 0 in (one, other)
+    for node in mesh.nodes:
+        node.beacon()
+    mesh.run(2)
+    ends = Counter[End]()
+
+    def done(reply: Reply) -> None:
+        ends[reply.end] += 1
+
+    for at in range(1, spokes + 1):
+        for further in range(calls):
+            mesh.nodes[at].call(f"n{(at + further) % spokes + 1}", b"x", 60_000, done)
+    mesh.run(65)
+    assert ends == {End.OK: spokes * calls}
+    assert mesh.total("searches_failed") == 0
