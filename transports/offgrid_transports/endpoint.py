@@ -59,6 +59,7 @@ class Endpoint:
         gathering: Gathering | None = None,
         kept: Kept | None = None,
     ) -> None:
+        self.stamp = stamp
         self.counts: Counter[str] = Counter()
         """What was dropped or refused, by reason."""
         self.on_request: Callable[[Request], None] = lambda request: None

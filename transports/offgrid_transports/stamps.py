@@ -6,6 +6,7 @@ an hour ahead, so that they rise over restarts as well. A clock that is centurie
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import suppress
@@ -18,8 +19,9 @@ CLOCK_MAX = STAMP_MAX // 2  # in the year 6429: behind it there is room for as m
 AHEAD_MS = 3_600_000
 KEPT_AS = "stamps"
 NEWEST_MAX = 4_096
+LIKELY_MS = 4 * AHEAD_MS  # ahead of one's own: clocks differ, and who was started anew is an hour ahead of its own
 FORGOTTEN_MS = 3_600_000
-"""A made-up stamp of the far future keeps the node whose name it bears unheard for so long, and not for ever."""
+"""One that is farther ahead, made up perhaps, keeps the node whose name it bears unheard for so long, not for ever."""
 
 
 class Stamps:
@@ -42,9 +44,10 @@ class Stamps:
 
 
 class Newest:
-    """The newest of each of others; whoever was heard longest ago gives way."""
+    """The newest of each of others; whoever was heard longest ago gives way. `own` is a node's own next one."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Callable[[], int]) -> None:
+        self._own = own
         self._stamps: OrderedDict[Hashable, tuple[int, float]] = OrderedDict()
 
     def is_new(self, now_ms: float, name: Hashable, stamp: int) -> bool:
@@ -52,7 +55,8 @@ class Newest:
         before, until_ms = self._stamps.get(name, (-1, now_ms))
         if stamp <= before and now_ms < until_ms:
             return False
-        self._stamps[name] = stamp, now_ms + FORGOTTEN_MS
+        likely = stamp <= self._own() + LIKELY_MS
+        self._stamps[name] = stamp, math.inf if likely else now_ms + FORGOTTEN_MS
         self._stamps.move_to_end(name)
         if len(self._stamps) > NEWEST_MAX:
             self._stamps.popitem(last=False)

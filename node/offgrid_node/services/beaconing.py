@@ -26,6 +26,7 @@ EARLY = 0.1  # at random up to so much sooner, lest those who once met always sp
 GREETING_AFTER = 0.05  # of the time between two, which has to have passed since the last
 GREETING_FRAMES = 10  # as long as so many take: within that a greeting leaves
 FIRST_FRAMES = 60  # within as long as so many take the first one comes once more, on a shared link
+BEGINS_MS_MAX = 60_000
 MISSED_MAX = 3  # of somebody's next ones, until it counts among those in reach no longer
 AGAIN_FACTOR = 8  # who hears more others than this node does speaks so much more seldom at most
 NEIGHBOURS_MAX = 4096
@@ -63,7 +64,7 @@ class Beaconing:
         self._said_ms: dict[Transport, int] = {}
         self._begun_ms: dict[Transport, int] = {}
         self._near: dict[Transport, dict[str, float]] = {}  # who is in reach, and until when
-        self._newest = Newest()
+        self._newest = Newest(stamp)
         self._ended = False
         endpoint.on_beacon, endpoint.on_change = self._on_beacon, self._on_change
 
@@ -86,7 +87,8 @@ class Beaconing:
 
     def begins(self, transport: Transport) -> bool:
         """Who is in reach there may not have been heard yet."""
-        now_ms, first_ms = self._host.now_ms(), 2 * FIRST_FRAMES * transport.airtime_ms(BEACON_BYTES_MAX)
+        first_ms = min(BEGINS_MS_MAX, 2 * FIRST_FRAMES * transport.airtime_ms(BEACON_BYTES_MAX))
+        now_ms = self._host.now_ms()
         return transport.shared and now_ms < self._begun_ms.get(transport, now_ms) + first_ms
 
     def say(self, transport: Transport) -> None:

@@ -79,7 +79,6 @@ class PacketLinks:
         self._ids: dict[bytes, str] = {}
         self._publics: dict[str, bytes] = {}
         self._tags: dict[bytes, str] = {}
-        self._told = Newest()
         self.on_said: Callable[[str, Transport, bytes], None] = lambda node, transport, said: None
         """A member has said something to all who hear that link. It may have been made up by whoever knows the mesh."""
 
@@ -91,7 +90,7 @@ class PacketLinks:
     ) -> Endpoint:
         """Once the mesh's members are known. `stamp` is a time in milliseconds that only rises, `told` what beacons say
         of this node, TOLD_BYTES_MAX at most; `on_heard` gets what a member's says."""
-        self._tell_of, self._stamp = on_heard, stamp
+        self._tell_of, self._stamp, self._told = on_heard, stamp, Newest(stamp)
         self._psk = secret_of(self._roll().mesh_id)
         host = self._host
         endpoint = Endpoint(Own(self._static, self._psk), self._member_of, host.now_ms, host.schedule, host.rng, stamp)
@@ -256,7 +255,8 @@ class PacketLinks:
         roads = self._endpoint.roads(node)
         if self._beaconing.hears(node) or any(road.usable for road in roads):
             return  # a channel on which many speak at once brings no word for a while either
-        if any(self._beaconing.begins(transport) for transport in self._transports if transport.up):
+        links = [transport for transport in self._transports if transport.up]
+        if links and all(map(self._beaconing.begins, links)):
             return  # it may be in reach
         if (public := self._over_others(node)) is not None:
             with suppress(TransportError):

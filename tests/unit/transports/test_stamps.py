@@ -76,7 +76,7 @@ def test_a_disk_that_takes_nothing_and_a_note_that_is_none_do_no_harm() -> None:
 
 
 def test_what_does_not_lie_behind_the_last_is_a_recording() -> None:
-    newest = Newest()
+    newest = Newest(Clock())
     assert newest.is_new(0, "barn", NOW)
     assert not newest.is_new(1, "barn", NOW)
     assert not newest.is_new(1, "barn", NOW - 1)
@@ -84,8 +84,17 @@ def test_what_does_not_lie_behind_the_last_is_a_recording() -> None:
     assert newest.is_new(2, "barn", NOW + 1)
 
 
-def test_a_made_up_stamp_of_the_far_future_keeps_its_node_out_for_an_hour_at_most() -> None:
-    newest = Newest()
+def test_a_recording_stays_one_however_long_its_node_was_silent() -> None:
+    clock = Clock()
+    newest = Newest(clock)
+    assert newest.is_new(0, "barn", NOW)
+    clock.now_ms += YEAR_MS
+    assert not newest.is_new(YEAR_MS, "barn", NOW)
+    assert newest.is_new(YEAR_MS, "barn", NOW + 1)
+
+
+def test_a_made_up_stamp_of_the_far_future_keeps_its_node_out_for_an_hour() -> None:
+    newest = Newest(Clock())
     assert newest.is_new(0, "barn", STAMP_MAX)
     assert not newest.is_new(FORGOTTEN_MS - 1, "barn", NOW)
     assert newest.is_new(FORGOTTEN_MS, "barn", NOW)
@@ -93,7 +102,7 @@ def test_a_made_up_stamp_of_the_far_future_keeps_its_node_out_for_an_hour_at_mos
 
 
 def test_of_too_many_names_the_one_heard_longest_ago_is_forgotten() -> None:
-    newest, names = Newest(), itertools.count()
+    newest, names = Newest(Clock()), itertools.count()
     for _ in range(NEWEST_MAX):
         newest.is_new(0, next(names), 7)
     newest.is_new(1, 0, 8)

@@ -74,7 +74,7 @@ class Relay:
         )
         self._opening.on_opened = self._ends.on_opened
         self._ends.on_sent = self._arm
-        self._newest, self._is_member = Newest(), is_member
+        self._newest, self._is_member = Newest(endpoint.stamp), is_member
         self._alarm_ms = math.inf
         self._closed = False
         endpoint.is_taken = self._circuits.has

@@ -189,15 +189,18 @@ class Swim:
             self._set(node_id, peer, ALIVE, incarnation, now_ms)
 
     def on_beacon(self, node_id: str, incarnation: int, lasts_ms: int, now_ms: int) -> None:
-        """The node is there, which is believed for so long. Of which incarnation it is, only so much is believed as of
-        anybody's word, and nothing where one is known; a slow one that tells of another life is asked."""
+        """The node is there, which is believed for so long; 0: it is asked. Of which incarnation it is, only so much is
+        believed as of anybody's word, and nothing where one is known; a slow one that tells of another life is asked."""
         peer = self._peers.get(node_id)
         if peer is None or not self._credible(News(node_id, ALIVE, peer.incarnation or incarnation)):
             return
         told, known = incarnation >> BOOT_SHIFT, peer.incarnation >> BOOT_SHIFT
         doubted = bool(told and known) and told != known
         self._quiet.on_beacon(node_id, lasts_ms, now_ms, doubted=doubted)
-        self.heard(node_id, peer.incarnation or incarnation, now_ms)
+        if lasts_ms or not peer.incarnation:
+            self.heard(node_id, peer.incarnation or incarnation, now_ms)
+        elif peer.liveness == DEAD:
+            self._named[node_id] = None
 
     def road_lost(self, node_id: str) -> None:
         """The open connection to it has ended."""

@@ -101,6 +101,9 @@ def test_on_a_quick_link_beacons_keep_nobody_from_being_asked_and_outvote_nothin
     assert swim.liveness("shed") == SUSPECT
     asked(swim, rng, 3_000, 7_000)
     assert swim.liveness("shed") == DEAD, "in the time that anybody has"
+    swim.on_beacon("shed", LIFE, 0, 7_000)
+    assert swim.liveness("shed") == DEAD
+    assert "shed" in {each for _, each in asked(swim, rng, 7_000, 9_000)}, "it is asked soon"
 
 
 def test_when_the_connection_to_it_ends_what_was_heard_before_counts_no_more() -> None:
