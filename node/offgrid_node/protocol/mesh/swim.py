@@ -190,7 +190,7 @@ class Swim:
 
     def on_beacon(self, node_id: str, incarnation: int, lasts_ms: int, now_ms: int) -> None:
         """The node is there, which is believed for so long; 0: it is asked. Of which incarnation it is, only so much is
-        believed as of anybody's word, and nothing where one is known; a slow one that tells of another life is asked."""
+        believed as of anybody's word, nothing where one is known; a slow one that tells of another life is asked."""
         peer = self._peers.get(node_id)
         if peer is None or not self._credible(News(node_id, ALIVE, peer.incarnation or incarnation)):
             return
