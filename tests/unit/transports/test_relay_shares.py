@@ -7,11 +7,13 @@ from collections import Counter
 
 import pytest
 
-from offgrid_tools.emulators.relay_mesh import MemoryMesh
+from offgrid_tools.emulators.relay_mesh import MemoryMesh, RadioMesh
 from offgrid_transports.calls import End, Reply
 from offgrid_transports.memory import Faults
 from offgrid_transports.relay.budget import SHARERS_MAX, Share, Shares
+from offgrid_transports.relay.frames import Kind
 from offgrid_transports.relay.link import ASKS, OPENS
+from offgrid_transports.transport import BROADCAST
 
 SPAN_MS = 1_200_000
 
@@ -62,3 +64,37 @@ def test_the_spokes_of_a_hub_all_call_others_at_once() -> None:
     mesh.run(65)
     assert ends == {End.OK: spokes * calls}
     assert mesh.total("searches_failed") == 0
+
+
+@pytest.mark.parametrize(("kind", "every_s"), [(Kind.ASK, 3.0), (Kind.OPEN, 1.2)])
+def test_a_recording_keeps_nobody_from_looking_for_ways(kind: Kind, every_s: float) -> None:
+    """Neither whose question it is, by the share of whom it seems to come from, nor anybody at the relay, by what that
+    says because of it."""
+    mesh = RadioMesh(6)
+    edges = {(0, 1), (1, 2), (1, 3), (1, 4), (4, 5)}
+    mesh.hears = lambda one, other: (min(one, other), max(one, other)) in edges
+    mesh.beacons()
+    first, relay = mesh.nodes[:2]
+    hear, heard = relay.links[0].on_frame, list[bytes]()
+
+    def listen(address: str, frame: bytes) -> None:
+        if frame[0] == kind:
+            heard.append(frame)
+        hear(address, frame)
+
+    relay.links[0].on_frame = listen
+    assert mesh.asked(first, "n2", b"x").end is End.OK
+    mesh.run(300)
+    mesh.beacons()
+    recording, ended = heard[-1], list[End]()
+    for _ in range(100):
+        hear(BROADCAST, recording)
+        mesh.run(every_s)
+    for node, peer in ((first, "n5"), (relay, "n5"), (first, "n3")):
+        ended.clear()
+        node.call(peer, b"y", 60_000, lambda reply: ended.append(reply.end))
+        while not ended:
+            hear(BROADCAST, recording)
+            mesh.run(every_s)
+        assert ended == [End.OK], (node.name, peer)
+    assert relay.relay.counts["asks_refused"] == relay.relay.counts["control_dropped"] == 0

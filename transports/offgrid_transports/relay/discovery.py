@@ -128,6 +128,10 @@ class Discovery:
 
     # ---- what is heard
 
+    def is_news(self, ask: Ask) -> bool:
+        """It is neither this node's own nor one that came by before, be it as a copy or a recording."""
+        return ask.source != self.own and (ask.source, ask.number) not in self._seen
+
     def on_ask(self, now_ms: float, ask: Ask, link: int, slot_ms: float, known: Known) -> bool:
         """Whether it is new here, or tells of a better way than before. Its cost is that of the way to here."""
         key = ask.source, ask.number

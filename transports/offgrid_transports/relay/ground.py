@@ -79,11 +79,8 @@ class Ground:
 
     def reply(self, path: Path, said: Said, who: Hashable) -> None:
         """Because of a frame that anybody may say, or say again: within the shares of that. `who` as in Shares."""
-        link = self.link(path.transport)
-        air_ms = path.transport.airtime_ms(len(write(self.psk, said, shared=path.shared)))
-        if link.replies.take(self.now_ms(), who, air_ms):
-            self.say(path, said)
-        else:
+        frame = write(self.psk, said, shared=path.shared)
+        if not self.link(path.transport).reply(self.now_ms(), path.address, frame, who):
             self.counts["replies_refused"] += 1
 
     def known_as(self, who: bytes, path: Path) -> Hashable:

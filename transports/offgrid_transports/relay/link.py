@@ -36,7 +36,7 @@ class RelayLink:
         self._now_ms, self._queue, self._owes_turn = now_ms, Queue(), False
         self._budget = Budget(now_ms())
         self.asks = Shares(now_ms(), ASKS)
-        self.replies = Shares(now_ms(), REPLIES)
+        self._replies = Shares(now_ms(), REPLIES)
         self.opens = Shares(now_ms(), OPENS)
         self.carried = Shares(now_ms(), CARRIED)
 
@@ -94,15 +94,26 @@ class RelayLink:
         return wait_ms if wait_ms <= DELAY_MS_MAX else None
 
     def say(self, now_ms: float, address: str, frame: bytes, carried: int = 0) -> None:
-        """A word about ways; `carried` bytes of it are somebody's frame, and not counted. To all where there is no
-        address."""
-        transport = self.transport
-        air_ms = transport.airtime_ms(len(frame)) - (transport.airtime_ms(carried) if carried else 0.0)
+        """A word about ways, out of the share of questions; `carried` bytes of it are somebody's frame, and not
+        counted. To all where there is no address."""
+        air_ms = self.transport.airtime_ms(len(frame)) - (self.transport.airtime_ms(carried) if carried else 0.0)
         self._budget.deepen(DEPTH_FRAMES * air_ms)
         self._budget.spend(now_ms, air_ms)
+        self._say(address, frame, air_ms)
+
+    def reply(self, now_ms: float, address: str, frame: bytes, who: Hashable) -> bool:
+        """A word that a frame brings about which anybody may say, or say again: out of the shares of that alone. False
+        where they are spent."""
+        air_ms = self.transport.airtime_ms(len(frame))
+        taken = self._replies.take(now_ms, who, air_ms)
+        if taken:
+            self._say(address, frame, air_ms)
+        return taken
+
+    def _say(self, address: str, frame: bytes, air_ms: float) -> None:
         self._counts["control_frames"] += 1
         self._counts["control_air_us"] += round(air_ms * 1000)
-        self.send(BROADCAST if transport.shared else address, frame, Priority.CONTROL, WAYS, frame)
+        self.send(BROADCAST if self.transport.shared else address, frame, Priority.CONTROL, WAYS, frame)
 
     def _send(self, queued: Queued) -> bool:
         try:

@@ -81,7 +81,9 @@ class Seeking:
     def on_ask(self, path: Path, link: RelayLink, ask: Ask, length: int) -> None:
         ground, before = self._ground, ask.hops[-1] if ask.hops else ask.source
         now_ms = ground.now_ms()
-        if before in (ground.hop, ground.name) or not self._may_ask(now_ms, before, path, length):
+        if before in (ground.hop, ground.name):
+            return
+        if self._discovery.is_news(ask) and not self._may_ask(now_ms, before, path, length):
             return
         ground.neighbours.on_heard(now_ms, before, path)
         ask = ask._replace(cost_ms=ask.cost_ms + metric_of(path).cost_ms)
