@@ -21,7 +21,7 @@ from offgrid_transports.path import Path
 from offgrid_transports.transport import Priority, Transport
 
 PUBLIC_BYTES = 32
-APART_MS, APART_MS_MAX = 2_000, 128_000  # answers to one invite's knocks
+APART_MS, APART_MS_MAX = 2_000, 16_000  # answers to one invite's knocks
 CALM_MS = 600_000  # without a knock that was answered, after which they begin anew
 DOOR_SHARE = 50
 KNOWN_MAX = 256

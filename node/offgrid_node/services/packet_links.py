@@ -19,6 +19,7 @@ from nacl.bindings import crypto_sign_ed25519_pk_to_curve25519
 from nacl.exceptions import RuntimeError as SodiumError
 
 from offgrid_node.protocol.errors import NO_ROAD, Fault, Unavailable
+from offgrid_node.protocol.mesh.quiet import is_quick
 from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.services.beaconing import Beaconing, Heard
 from offgrid_node.services.client import Done
@@ -305,6 +306,8 @@ class PacketLinks:
         self._tell_of(node, heard)
 
     def _on_telling(self, path: Path, frame: bytes) -> None:
+        if is_quick(pace_of(path)):
+            return  # nobody says such things there, and whoever makes them up could have this node do nothing else
         telling = read_telling(self._psk, frame)
         node = self._node_of(telling.tag) if telling is not None else None
         if telling is not None and node is not None and self._told.is_new(self._host.now_ms(), node, telling.stamp):

@@ -89,6 +89,17 @@ def test_the_ends_of_a_row_call_each_other_over_those_between() -> None:
     assert first.via(road.path.transport) == f"over {KEYS[1].node_id}, {KEYS[2].node_id}"
 
 
+def test_what_one_says_to_all_is_heard_by_those_in_reach() -> None:
+    row, heard = Row(), list[tuple[int, str, bytes]]()
+    for at, links in enumerate(row.links):
+        links.on_said = lambda node, link, said, at=at: heard.append((at, node, said))  # type: ignore[misc]
+    row.run(60)
+    [link] = row.links[1].opened
+    row.links[1].tell(link, b"something")
+    row.run(60)
+    assert sorted(heard) == [(0, KEYS[1].node_id, b"something"), (2, KEYS[1].node_id, b"something")]
+
+
 def test_no_beacons_are_said_on_ways_over_others() -> None:
     row = Row()
     row.run(600)

@@ -118,6 +118,22 @@ def test_members_find_each_other_and_call() -> None:
     asyncio.run(run())
 
 
+def test_what_is_said_to_all_is_not_listened_to_where_each_can_be_asked() -> None:
+    async def run() -> None:
+        with world() as nodes:
+            roll, heard = Roll(A, B), list[bytes]()
+            first, _ = nodes.node(A, roll, "udp:127.0.0.1:0")
+            second, _ = nodes.node(B, roll, f"udp:127.0.0.1:0?peer=127.0.0.1:{port(first)}")
+            first.on_said = lambda node, link, said: heard.append(said)
+            await nodes.until(lambda: first.reaches(B.node_id))
+            [link] = second.opened
+            second.tell(link, b"something")
+            assert isinstance(await nodes.ping(second, A.node_id), mesh_pb2.PingResponse)
+            assert heard == []
+
+    asyncio.run(run())
+
+
 def free_ports(count: int) -> list[int]:
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
     for each in sockets:
