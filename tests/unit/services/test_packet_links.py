@@ -125,7 +125,8 @@ def test_what_is_said_to_all_is_not_listened_to_where_each_can_be_asked() -> Non
             first, _ = nodes.node(A, roll, "udp:127.0.0.1:0")
             second, _ = nodes.node(B, roll, f"udp:127.0.0.1:0?peer=127.0.0.1:{port(first)}")
             first.on_said = lambda node, link, said: heard.append(said)
-            await nodes.until(lambda: first.reaches(B.node_id) and second.reaches(A.node_id))
+            await nodes.until(lambda: first.reaches(B.node_id))
+            assert isinstance(await nodes.ping(first, B.node_id), mesh_pb2.PingResponse)
             [link] = second.opened
             second.tell(link, b"something")
             assert isinstance(await nodes.ping(second, A.node_id), mesh_pb2.PingResponse)
