@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from offgrid_tools.emulators.relay_mesh import MemoryMesh, RadioMesh
+from offgrid_tools.emulators.relay_mesh import MemoryMesh, Mesh, RadioMesh
 from offgrid_transports.calls import End, Reply
 from offgrid_transports.memory import Faults
 from offgrid_transports.relay.budget import SHARERS_MAX, Share, Shares
@@ -98,3 +98,36 @@ def test_a_recording_keeps_nobody_from_looking_for_ways(kind: Kind, every_s: flo
             mesh.run(every_s)
         assert ended == [End.OK], (node.name, peer)
     assert relay.relay.counts["asks_refused"] == relay.relay.counts["control_dropped"] == 0
+
+
+@pytest.mark.parametrize("kind", [MemoryMesh, RadioMesh])
+@pytest.mark.parametrize("refusing", [1, 2, 3])
+class TestLater:
+    """n0 calls n3 over n1 and n2, of which one has no share for OPENs at the moment, or n3 has none."""
+
+    def test_who_waits_for_its_turn_blames_nobody(self, kind: type[MemoryMesh | RadioMesh], refusing: int) -> None:
+        mesh = kind(4)
+        mesh.beacons()
+        refuse_opens(mesh, refusing, seconds=10)
+        assert mesh.asked(mesh.nodes[0], "n3", b"x", 60_000).end is End.OK
+        assert_nobody_is_blamed(mesh)
+
+    def test_nor_who_waits_in_vain(self, kind: type[MemoryMesh | RadioMesh], refusing: int) -> None:
+        mesh = kind(4)
+        mesh.beacons()
+        refuse_opens(mesh, refusing, seconds=3_600)
+        assert mesh.asked(mesh.nodes[0], "n3", b"x", 3_600_000).end is not End.OK
+        assert_nobody_is_blamed(mesh)
+
+
+def refuse_opens(mesh: Mesh, at: int, seconds: float) -> None:
+    relay = mesh.nodes[at].relay
+    opens = relay._ground.links[0].opens
+    take, until_ms = opens.take, mesh.now_ms() + seconds * 1_000
+    opens.take = lambda now_ms, who, air_ms: now_ms > until_ms and take(now_ms, who, air_ms)  # type: ignore[method-assign]
+
+
+def assert_nobody_is_blamed(mesh: Mesh) -> None:
+    assert mesh.total("opens_refused") > 0
+    assert sum(node.relay.kept["shunned"] for node in mesh.nodes) == 0
+    assert mesh.total("opens_given_up") == mesh.total("ways_given_up") == 0

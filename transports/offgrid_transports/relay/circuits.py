@@ -79,6 +79,8 @@ class Circuit:
     turned: int = -1  # that OPENED was seen of
     used_ms: float = 0.0
     asked_ms: float = -math.inf  # when the source last sent OPEN
+    put_off: int = 0  # how often its OPEN was to come later,
+    put_off_ms: float = -math.inf  # and until when
     trip_ms: float | None = None  # there and back, as OPEN and OPENED took; None where that was not seen
     quiet_ms: float = 0.0  # until then this end leaves the medium to the hops
     proved: bool = False  # word of the other end has come

@@ -53,6 +53,7 @@ class Ends:
         self._known = WeakValueDictionary[bytes, Relayed]()  # with those that sessions go on over
         self._bindings = Bindings()
         self.pending = Pending(ground, circuits, self._bindings, opening, seeking, self._carry_waited, self._on_lost)
+        opening.on_put_off = self.pending.on_put_off
         self._refused: set[bytes] = set()
         self._arriving: Circuit | None = None  # whose frame the endpoint reads now
         self.on_sent: Callable[[], None] = lambda: None

@@ -11,6 +11,7 @@
     BROKEN    46 | label 2                                                            back to an end: no way on
     HELD      47 | label 2                                                            OPEN or OPENED with it came
     LATE      48 | label 2                                                            from an end: is nothing back yet?
+    LATER     49 | label 2                                                            OPEN with it is to come later
 
 and behind each a MAC under the mesh's secret, of 4 bytes on a shared medium and of 8 elsewhere (macs.py): it keeps
 strangers out, no more. A node is named by the first 4 bytes of its tag (beacons.py), a hop by the first 2 of these,
@@ -63,6 +64,7 @@ class Kind(IntEnum):
     BROKEN = 0x46
     HELD = 0x47
     LATE = 0x48
+    LATER = 0x49
 
 
 class Ask(NamedTuple):
@@ -115,7 +117,7 @@ class Heard(NamedTuple):
 
 
 class Short(NamedTuple):
-    """UNKNOWN, BROKEN, HELD or LATE."""
+    """UNKNOWN, BROKEN, HELD, LATE or LATER."""
 
     kind: Kind
     label: int

@@ -3,7 +3,8 @@
 Who opens one sends OPEN along the hops, with its first frame if there is room; each hop notes what label the next one
 gets, and the target answers with OPENED. Until then further frames wait. Each hop repeats both until the next one has
 them: on a shared medium that is heard, else it says so. Sent again while the source waits, OPEN finds the circuit as it
-is. A circuit that broke is forgotten by all who hear of it; the session goes on over the next one.
+is. Who has no share of its link for one at the moment says that it is to come later: the source waits, and that is no
+failure. A circuit that broke is forgotten by all who hear of it; the session goes on over the next one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ REPEATS_WAITS = REPEATS_MAX * (1 + GROWTH * (REPEATS_MAX - 1) / 2)  # what all t
 WORD_MS = 300.0  # for which word of that is waited on a link with addresses
 REPEATING_MAX = 64
 BEGUN_MAX = 1024  # ways whose OPENs are counted
+PUT_OFF_MS, PUT_OFF_MAX = 2_000.0, 5  # of an OPEN that is to come later: each time so much longer, and so often
 OPEN_BYTES = 150  # of one with a hello in it
 NO_TURN = -1
 
@@ -55,6 +57,8 @@ class Opening:
         self.answering: tuple[Circuit, Open] | None = None
         """The circuit whose OPEN is being looked at: what this end says at once goes with OPENED."""
         self.on_opened: Callable[[Circuit], None] = lambda circuit: None
+        self.on_put_off: Callable[[Circuit], None] = lambda circuit: None
+        """This end's OPEN is said again at `put_off_ms`, or not any more."""
 
     def __len__(self) -> int:
         """Words that are repeated until the next hop has them."""
@@ -163,6 +167,7 @@ class Opening:
         length = open_bytes(len(said.hops), shared=onward.shared) + len(said.frame)
         if not ground.link(onward.transport).opens.take(now_ms, who, onward.transport.airtime_ms(length)):
             ground.counts["opens_refused"] += 1
+            ground.reply(path, Short(Kind.LATER, said.label), who)
             return
         if circuit is None:
             circuit = Circuit(
@@ -208,7 +213,7 @@ class Opening:
             return
         again, circuit.turned = circuit.turned == said.turn, said.turn
         self._circuits.lead(circuit, circuit.forth, path, said.label)
-        circuit.metric, circuit.opened = said.metric, True
+        circuit.metric, circuit.opened, circuit.put_off = said.metric, True, 0
         circuit.theirs = circuit.theirs or said.theirs
         ground.learn(said.target, said.hops[said.to :], said.metric.cost_ms, asked=said.to == 0)
         if said.to == 0:
@@ -238,6 +243,28 @@ class Opening:
         if found is not None:
             circuit, way = found
             self._end((way is circuit.forth, *_key(circuit)))
+
+    def on_later(self, path: Path, label: int) -> None:
+        """Who should take the OPEN with that label has no share of its link for it now."""
+        found, now_ms = self._circuits.by_label(label), self._ground.now_ms()
+        if found is None or found[1].before != path or now_ms < found[0].put_off_ms:
+            return
+        circuit, back = found
+        if back is not circuit.back or circuit.turned == circuit.turn:
+            return
+        key = False, *_key(circuit)
+        circuit.put_off += 1
+        circuit.put_off_ms = now_ms + PUT_OFF_MS * circuit.put_off
+        if (sent := self._sent.get(key)) is not None:
+            sent.tries = 1
+            self._ground.set(("open", key), circuit.put_off_ms)
+        if back.path is not None and back.out is not None:
+            self._ground.reply(back.path, Short(Kind.LATER, back.out), back)
+        else:
+            self.on_put_off(circuit)
+        if circuit.put_off > PUT_OFF_MAX:
+            self._end(key)
+            self._circuits.drop(circuit)
 
     # ---- repeated until they go on
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from offgrid_transports.relay.bindings import Bindings
 from offgrid_transports.relay.circuits import Circuit, Circuits
 from offgrid_transports.relay.ground import Ground
-from offgrid_transports.relay.opening import Opening
+from offgrid_transports.relay.opening import PUT_OFF_MAX, Opening
 from offgrid_transports.relay.seeking import Seeking
 from offgrid_transports.transport import Priority
 
@@ -141,6 +141,14 @@ class Pending:
             self._circuits.drop(circuit)
         else:
             self._say(circuit)
+
+    def on_put_off(self, circuit: Circuit) -> None:
+        """Somebody on the way takes the OPEN later. Where that is too often another way is looked for, and nobody
+        blamed."""
+        if circuit.put_off > PUT_OFF_MAX:
+            self._ground.distrust(circuit.target, circuit.hops, blamed=False)
+        else:
+            self._ground.set(("unopened", circuit), circuit.put_off_ms + self._opening.opens_ms(circuit))
 
     # ---- inside
 

@@ -214,6 +214,8 @@ class Relay:
                 self._switch.on_heard(path, said)
             case Short(kind=Kind.HELD):
                 self._opening.on_held(said.label)
+            case Short(kind=Kind.LATER):
+                self._opening.on_later(path, said.label)
             case Short(kind=Kind.LATE):
                 self._switch.on_late(path, said.label)
             case Short(kind=Kind.BROKEN):
