@@ -113,6 +113,13 @@ def own_link(transport: Transport) -> Transport:
     return transport if first is None else first
 
 
+def duty_share(transport: Transport) -> float:
+    """What rules of the air leave it of all time, from 0 to 1: a link that is bound by some has a property that is so
+    called."""
+    share: float = getattr(transport, "duty_share", 1.0)
+    return share
+
+
 class Unshared:
     """What holds of a link that nobody else waits for and no bit rate bounds, for adapters of such."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from lora_world import EU, World
 
 from offgrid_tools.soak.duty import fullest_us, soak_duty
 from offgrid_transports.lora.duty import NEVER, SHARES_PERCENT, Duty
 from offgrid_transports.lora.regions import Limit
-from offgrid_transports.transport import Priority
+from offgrid_transports.transport import Priority, duty_share
 
 S = 1_000_000
 HOUR = Limit(3600 * S, 36 * S)
@@ -130,6 +131,12 @@ def test_all_limits_hold_at_once_and_none_means_none() -> None:
     free = Duty([])
     assert free.may_send(0, 10**12, Priority.BULK)
     assert (free.earliest_us(7, 1, Priority.BULK), free.left_us(0, Priority.BULK)) == (7, NEVER)
+
+
+def test_a_link_says_what_the_rules_leave_it_of_all_time() -> None:
+    world = World()
+    assert duty_share(world.rnode("bound", band=EU.bands[1])) == pytest.approx(0.01)
+    assert duty_share(world.rnode("free")) == duty_share(world.rnode("listens", band=None)) == 1.0
 
 
 def test_an_earlier_run_is_recalled() -> None:

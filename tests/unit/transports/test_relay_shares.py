@@ -7,13 +7,16 @@ from collections import Counter
 
 import pytest
 
-from offgrid_tools.emulators.relay_mesh import MemoryMesh, Mesh, RadioMesh
+from offgrid_tools.emulators.air_link import AirLink
+from offgrid_tools.emulators.relay_mesh import SF7, MemoryMesh, Mesh, RadioMesh, RelayNode
 from offgrid_transports.calls import End, Reply
 from offgrid_transports.memory import Faults
 from offgrid_transports.relay.budget import SHARERS_MAX, Share, Shares
-from offgrid_transports.relay.frames import Kind
-from offgrid_transports.relay.link import ASKS, OPENS
-from offgrid_transports.transport import BROADCAST
+from offgrid_transports.relay.frames import Kind, Short
+from offgrid_transports.relay.ground import name_of
+from offgrid_transports.relay.link import ASKS, CARRIED, OPENS, REPLIES
+from offgrid_transports.session import FRAME_TYPE
+from offgrid_transports.transport import BROADCAST, Priority
 
 SPAN_MS = 1_200_000
 
@@ -118,6 +121,80 @@ class TestLater:
         refuse_opens(mesh, refusing, seconds=3_600)
         assert mesh.asked(mesh.nodes[0], "n3", b"x", 3_600_000).end is not End.OK
         assert_nobody_is_blamed(mesh)
+
+
+class Bound(AirLink):
+    """A radio that may use a tenth of the time."""
+
+    duty_share = 0.1
+
+    def __init__(self, name: str, mesh: RadioMesh) -> None:
+        super().__init__(name, mesh.channel, SF7)
+        self.handed = Counter[Priority]()
+        self.refused = set[Priority]()
+
+    def send(self, address: str, frame: bytes, priority: Priority = Priority.JOB) -> bool:
+        if priority in self.refused:
+            return False
+        self.handed[priority] += 1
+        return super().send(address, frame, priority)
+
+
+class TestGarbageOnARadioThatMayNotSendAllTheTime:
+    @pytest.mark.parametrize("length", [12, 200])
+    def test_it_takes_a_share_of_what_may_be_sent_and_none_of_what_is_kept_for_the_relay_itself(
+        self, length: int
+    ) -> None:
+        mesh = RadioMesh(0)
+        mesh.nodes += [RelayNode(mesh, f"n{at}", [Bound(f"n{at}", mesh)]) for at in range(3)]
+        mesh.beacons()
+        assert mesh.asked(mesh.nodes[0], "n2", b"x").end is End.OK
+        relay = mesh.nodes[1]
+        link, label = relay.links[0], relay.relay._circuits.all()[-1].forth.label
+        assert isinstance(link, Bound)
+        assert label is not None
+        link.handed.clear()
+        began_ms, before_us, words = mesh.now_ms(), link.sent_us, relay.relay.counts["control_frames"]
+        for number in range(4 * CARRIED.frames):
+            head = bytes((FRAME_TYPE,)) + label.to_bytes(2) + (1_000 + number & 0xFFFF).to_bytes(2)
+            link.on_frame(BROADCAST, head + number.to_bytes(length))
+            mesh.run(0.5)
+        assert (
+            link.handed[Priority.CONTROL] + link.handed[Priority.PAYMENT]
+            <= relay.relay.counts["control_frames"] - words
+        )
+        assert link.handed[Priority.JOB] > 0
+        at_once_ms = CARRIED.frames * link.airtime_ms(length + 5)
+        share_ms = (CARRIED.one + REPLIES.one) * Bound.duty_share * (mesh.now_ms() - began_ms)
+        assert (link.sent_us - before_us) / 1_000 < 1.1 * (at_once_ms + share_ms)
+
+    def test_where_it_has_used_that_up_what_the_relay_says_itself_leaves(self) -> None:
+        mesh = RadioMesh(0)
+        mesh.nodes += [RelayNode(mesh, f"n{at}", [Bound(f"n{at}", mesh)]) for at in range(3)]
+        mesh.beacons()
+        for peer in ("n0", "n2"):
+            assert mesh.asked(mesh.nodes[1], peer, b"x").end is End.OK
+        assert mesh.asked(mesh.nodes[0], "n2", b"x").end is End.OK
+        relay = mesh.nodes[1]
+        link, label = relay.links[0], relay.relay._circuits.all()[-1].forth.label
+        assert isinstance(link, Bound)
+        assert label is not None
+        link.refused = {Priority.JOB, Priority.BULK}
+        link.on_frame(BROADCAST, bytes((FRAME_TYPE,)) + label.to_bytes(2) + bytes(20))
+        link.handed.clear()
+        ground = relay.relay._ground
+        path = ground.next_path(name_of(mesh.nodes[0].public))
+        assert path is not None
+        ground.say(path, Short(Kind.HELD, 1))
+        assert link.handed[Priority.CONTROL] == 1
+        link.refused = set(Priority)
+        ground.say(path, Short(Kind.HELD, 2))
+        link.refused = {Priority.JOB, Priority.BULK}
+        link.on_room()
+        assert link.handed[Priority.CONTROL] == 2
+        link.refused = set()
+        link.on_room()
+        assert link.handed[Priority.JOB] == 1
 
 
 def refuse_opens(mesh: Mesh, at: int, seconds: float) -> None:

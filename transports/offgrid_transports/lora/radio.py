@@ -80,6 +80,12 @@ class RadioLink:
     def access_ms(self) -> float:
         return self._modem.access_ms + self._crowd.wait_ms(self._host.now_ms())
 
+    @property
+    def duty_share(self) -> float:
+        """As `transport.duty_share` has it."""
+        limits = self.band.limits if self.band else ()
+        return min((limit.used_us / limit.window_us for limit in limits), default=1.0)
+
     def mtu_bytes(self, address: str = BROADCAST) -> int:
         return self._mtu_bytes
 

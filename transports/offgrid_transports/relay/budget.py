@@ -55,6 +55,10 @@ class Share(NamedTuple):
     frames: int
     least_ms: float = 5.0
 
+    def of(self, part: float) -> Share:
+        """Where no more than that part of the time may be used."""
+        return self._replace(one=self.one * part, whole=self.whole * part)
+
 
 @dataclass(slots=True)
 class _Sharer:

@@ -156,7 +156,7 @@ class Ends:
     def _carry(self, name: bytes, circuit: Circuit, frame: bytes, priority: Priority) -> bool:
         way = self._outward(circuit)
         assert way.path is not None
-        if self._ground.link(way.path.transport).full or self._switch.is_full(circuit, way):
+        if self._ground.link(way.path.transport).is_full(priority) or self._switch.is_full(circuit, way):
             self._refused.add(name)
             return False
         if frame[0] & ASKS and self._is_silent(circuit):

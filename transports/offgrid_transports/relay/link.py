@@ -9,9 +9,9 @@ from collections.abc import Callable, Hashable
 from offgrid_transports.path import DOWN_MS
 from offgrid_transports.relay.budget import DEPTH_FRAMES, Budget, Share, Shares
 from offgrid_transports.relay.frames import NAME_BYTES
-from offgrid_transports.relay.queueing import Queue, Queued
+from offgrid_transports.relay.queueing import Queue, Queued, leaves_as
 from offgrid_transports.spending import Spending
-from offgrid_transports.transport import BROADCAST, Priority, Transport
+from offgrid_transports.transport import BROADCAST, Priority, Transport, duty_share
 
 DELAY_MS_MAX = 30_000.0  # that a question waits for its share of the link's time
 ASK_BYTES = 16 + 4 * NAME_BYTES  # a question with some hops in it
@@ -36,9 +36,10 @@ class RelayLink:
         self._now_ms, self._queue, self._owes_turn = now_ms, Queue(), False
         self._budget = Budget(now_ms())
         self.asks = Shares(now_ms(), ASKS)
-        self._replies = Shares(now_ms(), REPLIES)
-        self.opens = Shares(now_ms(), OPENS)
-        self.carried = Shares(now_ms(), CARRIED)
+        duty = duty_share(transport)
+        self._replies = Shares(now_ms(), REPLIES.of(duty))
+        self.opens = Shares(now_ms(), OPENS.of(duty))
+        self.carried = Shares(now_ms(), CARRIED.of(duty))
 
     @property
     def slot_ms(self) -> float:
@@ -46,18 +47,20 @@ class RelayLink:
         transport = self.transport
         return max(SLOT_MS_MIN, transport.airtime_ms(min(ASK_BYTES, transport.mtu_bytes())) + transport.access_ms)
 
-    def sent_ms(self, length: int, priority: Priority) -> float:
+    def sent_ms(self, length: int, priority: Priority, *, handed_on: bool = False) -> float:
         """In how long a frame handed over now will have left."""
-        wait_ms = self.transport.wait_ms(length, priority)
+        wait_ms = self.transport.wait_ms(length, leaves_as(priority, handed_on=handed_on))
         ahead = (each for each in self._queue.frames() if each.priority <= priority)
         queued_ms = sum(self.transport.airtime_ms(len(each.frame)) for each in ahead)
         return (wait_ms if wait_ms < math.inf else DOWN_MS) + queued_ms + self.transport.airtime_ms(length)
 
-    def send(self, address: str, frame: bytes, priority: Priority, who: str, flow: Hashable) -> bool:
+    def send(
+        self, address: str, frame: bytes, priority: Priority, who: str, flow: Hashable, *, handed_on: bool = False
+    ) -> bool:
         """`who` has its time counted; frames of a `flow` keep their order. False where it was dropped. What is too long
         for the link is dropped as well."""
-        queued = Queued(flow, address, frame, priority, who)
-        if not len(self._queue) and self._send(queued):
+        queued = Queued(flow, address, frame, priority, who, handed_on)
+        if not self._queue.holds_up(leaves_as(priority, handed_on=handed_on)) and self._send(queued):
             return True
         if not self.transport.up:
             self._counts["relay_queue_full"] += 1
@@ -67,9 +70,9 @@ class RelayLink:
         self._counts["relay_queue_full"] += len(self._queue) == before
         return taken
 
-    @property
-    def full(self) -> bool:
-        return bool(len(self._queue))
+    def is_full(self, priority: Priority) -> bool:
+        """For a frame of this node's own."""
+        return self._queue.holds_up(priority)
 
     def goes_first(self) -> bool:
         """What waits here takes the room that there is now before what this node has to say itself: each in turn, and
@@ -79,8 +82,9 @@ class RelayLink:
         return first is not None and (self._owes_turn or first.priority <= Priority.PAYMENT)
 
     def on_room(self) -> None:
-        while (first := self._queue.first()) is not None and self._send(first):
-            self._queue.sent(first)
+        for own in (False, True):  # where the rules of the air leave time for what is urgent alone
+            while (first := self._queue.first(own=own)) is not None and self._send(first):
+                self._queue.sent(first)
 
     def clear(self) -> None:
         self._queue.clear()
@@ -117,7 +121,8 @@ class RelayLink:
 
     def _send(self, queued: Queued) -> bool:
         try:
-            sent = self.transport.send(queued.address, queued.frame, queued.priority)
+            leaves = leaves_as(queued.priority, handed_on=queued.handed_on)
+            sent = self.transport.send(queued.address, queued.frame, leaves)
         except ValueError:
             self._counts["relay_too_long"] += 1
             return True

@@ -17,13 +17,20 @@ QUEUE_MAX = 64  # frames
 
 
 class Queued(NamedTuple):
-    """`who` is for whom it takes the link's time."""
+    """`who` is for whom it takes the link's time; `handed_on`: it is of others."""
 
     flow: Hashable
     address: str
     frame: bytes
     priority: Priority
     who: str
+    handed_on: bool = False
+
+
+def leaves_as(priority: Priority, *, handed_on: bool) -> Priority:
+    """What a link keeps for control and payments is this node's own: how urgent a frame of others is, is a guess, and
+    anybody may make it look so."""
+    return max(priority, Priority.JOB) if handed_on else priority
 
 
 class Queue:
@@ -48,11 +55,16 @@ class Queue:
         self._frames.remove(dropped)
         return dropped is not queued
 
-    def first(self) -> Queued | None:
-        """What leaves next; None for nothing."""
+    def holds_up(self, leaves: Priority) -> bool:
+        """One of this node's own that leaves so has to wait for what is here: not for what is handed on, if it is more
+        urgent than that ever leaves."""
+        return any(leaves >= Priority.JOB or not each.handed_on for each in self._frames)
+
+    def first(self, *, own: bool = False) -> Queued | None:
+        """What leaves next; None for nothing. `own`: of what is not handed on."""
         urgency: dict[Hashable, Priority] = {}
         heads: dict[Hashable, Queued] = {}
-        for each in self._frames:
+        for each in (each for each in self._frames if not (own and each.handed_on)):
             heads.setdefault(each.flow, each)
             urgency[each.flow] = min(each.priority, urgency.get(each.flow, each.priority))
         return min(heads.values(), key=lambda each: (urgency[each.flow], self._served.get(each.who, 0)), default=None)

@@ -59,8 +59,9 @@ class Switch:
         if from_air and not link.carried.take(now_ms, way, way.path.transport.airtime_ms(len(frame))):
             ground.counts["relay_refused"] += 1
             return False
-        sent_ms = link.sent_ms(len(frame), priority)
-        if not link.send(way.path.address, frame, priority, self._who(circuit, way), way):
+        others = way.label is not None
+        sent_ms = link.sent_ms(len(frame), priority, handed_on=others)
+        if not link.send(way.path.address, frame, priority, self._who(circuit, way), way, handed_on=others):
             return False
         way.priority = priority
         self._circuits.use(now_ms, circuit)
@@ -258,8 +259,9 @@ class Switch:
         link, now_ms = self._ground.link(way.path.transport), self._ground.now_ms()
         for frame in frames:
             self._ground.counts["relay_repeated"] += 1
-            sent_ms = link.sent_ms(len(frame), way.priority)
-            if link.send(way.path.address, frame, way.priority, self._who(circuit, way), way):
+            others, who = way.label is not None, self._who(circuit, way)
+            sent_ms = link.sent_ms(len(frame), way.priority, handed_on=others)
+            if link.send(way.path.address, frame, way.priority, who, way, handed_on=others):
                 way.custody.again(now_ms, frame, sent_ms)
                 self._on_air[end_of(frame)] = circuit, way
 
