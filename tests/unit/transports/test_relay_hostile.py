@@ -148,6 +148,21 @@ class TestRecordings:
         assert circuit_at(mesh, 1).back.out == said.label
         assert_answered(mesh, mesh.nodes[0], "c", b"y", seconds=5)
 
+    def test_the_last_open_said_again_from_elsewhere_turns_nothing_there(self) -> None:
+        """Whoever forges where a datagram comes from would have the target's answers sent to anybody."""
+        mesh = on_network("a", "b", "c")
+        heard = recorded(mesh, Kind.OPEN)
+        assert_answered(mesh, mesh.nodes[0], "c")
+        frame = next(frame for _, target, frame in reversed(heard) if target == "n2")
+        stranger, got = mesh.network.attach("n7"), list[bytes]()
+        stranger.on_frame = lambda address, frame: got.append(frame)
+        mesh.hears = lambda one, other: abs(one - other) == 1 or 7 in (one, other)
+        for number in range(5):
+            mesh.network.carry("n7", "n2", frame)
+            assert_answered(mesh, mesh.nodes[0], "c", b"%d" % number * 500, seconds=1)
+        assert got == []
+        assert mesh.nodes[2].relay.counts["opens_stale"] == 5
+
     def test_recorded_opens_take_a_share_of_the_air_and_no_more(self) -> None:
         mesh = on_air("a", "b", "c")
         links = [node.links[0] for node in mesh.nodes]

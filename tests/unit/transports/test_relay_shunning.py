@@ -14,6 +14,7 @@ from offgrid_transports.calls import End
 from offgrid_transports.handshake import HELLO, WELCOME
 from offgrid_transports.memory import MemoryNetwork
 from offgrid_transports.relay.frames import Kind
+from offgrid_transports.relay.ground import name_of
 from offgrid_transports.relay.routes import Routes
 from offgrid_transports.relay.shunned import AVOIDED_MAX, MEMORY, SHUN_MS_MAX, SHUN_MS_MIN, SHUNNED_MAX, Shunned
 from offgrid_transports.session import FRAME_TYPE
@@ -117,6 +118,18 @@ def test_an_answer_that_tells_of_no_way_is_not_asked_for_again_at_once() -> None
     assert first.relay.counts["searches"] <= 8
 
 
+def test_a_relay_learns_no_way_from_what_tells_the_cost_of_the_whole_of_it() -> None:
+    mesh = RadioMesh(4)
+    mesh.beacons()
+    assert mesh.asked(mesh.nodes[0], "n3", b"x").end is End.OK
+    target, near = name_of(mesh.nodes[3].public), mesh.nodes[1].relay._ground
+    near.routes.forget(target)
+    for circuit in mesh.nodes[0].relay._circuits.all():
+        mesh.nodes[0].relay._circuits.drop(circuit)
+    assert mesh.asked(mesh.nodes[0], "n3", b"y").end is End.OK
+    assert near.route_to(target) is None, "OPENED came by"
+
+
 def swallows(node: RelayNode, what: Callable[[bytes], bool]) -> None:
     """It hands on no such frame of others."""
     link = node.links[0]
@@ -161,7 +174,10 @@ def test_a_relay_that_drops_what_it_should_hand_on_is_gone_round(kind: str, what
         body = b"%d" % number
         assert mesh.asked(mesh.nodes[0], "n4", body).body == b"re:" + body
         mesh.run(1)
-    assert mesh.now_ms() - began_ms <= 10_000 * (3 if kind == "memory" else 8), "and is not gone back to"
+        hops = mesh.nodes[0].relay.hops_to(mesh.nodes[4].public)
+        assert hops is not None
+        assert mesh.nodes[2].relay._ground.hop not in hops, "and is not gone back to"
+    assert mesh.now_ms() - began_ms <= 10_000 * (1.5 if kind == "memory" else 8)
 
 
 def test_a_relay_that_lies_about_its_cost_is_believed_no_longer_than_it_hands_on() -> None:

@@ -223,8 +223,8 @@ class Ends:
 
     # ---- in
 
-    def arrive(self, circuit: Circuit, frame: bytes) -> None:
-        """The two bytes where labels stood are what they were."""
+    def arrive(self, circuit: Circuit, frame: bytes, *, labelled: bool) -> None:
+        """The two bytes where labels stood are what they were. `labelled`: it did not come inside OPEN or OPENED."""
         name, kind = self._other(circuit), frame[0] & 0xF0
         number = circuit.ours if circuit.source == self._ground.name else circuit.theirs
         if kind not in (HELLO, WELCOME, FRAME_TYPE) or (kind == FRAME_TYPE and not number):
@@ -236,13 +236,13 @@ class Ends:
             self._ground.counts["relay_too_many"] += 1
             return
         restored = frame[:1] + (self._hint if kind == HELLO else number.to_bytes(2)) + frame[3:]
-        self._arriving = circuit
+        self._arriving = circuit if labelled else None
         path.transport.on_frame(path.address, restored)
         self._arriving = None
 
     def on_read(self, path: Path) -> None:
         """A session's frame that came there was its peer's: only that, and nothing that anybody may say, counts as word
-        of the other end. A hello and its welcome come by whoever drops what follows."""
+        of the other end. What comes inside OPEN and OPENED comes by whoever drops all that follows."""
         circuit = self._arriving
         if circuit is None or not isinstance(path.transport, Relayed) or path.transport.name != self._other(circuit):
             return

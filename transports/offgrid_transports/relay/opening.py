@@ -138,6 +138,11 @@ class Opening:
         else:
             self._on_open(path, said)
 
+    def _is_stale(self, path: Path, circuit: Circuit, said: Open, *, ends_here: bool) -> bool:
+        """It may be a recording: of an earlier OPEN; or of the last one, and the answers would go elsewhere."""
+        behind = (circuit.turn - said.turn) % TURNS
+        return behind in range(1, TURNS // 2) or (behind == 0 and ends_here and path != circuit.back.path)
+
     def _is_known(self, path: Path, circuit: Circuit, said: Open) -> bool:
         """The hop before says again what was handed on: it did not hear that."""
         if (circuit.turned if said.opened else circuit.turn) != said.turn:
@@ -153,7 +158,7 @@ class Opening:
         ground, now_ms = self._ground, self._ground.now_ms()
         ends_here, who = said.to == len(said.hops) + 1, ground.known_as(place(said, said.to - 1), path)
         circuit = self._circuits.find(said.source, said.target, said.ours, said.hops)
-        if circuit is not None and (circuit.turn - said.turn) % TURNS in range(1, TURNS // 2):
+        if circuit is not None and self._is_stale(path, circuit, said, ends_here=ends_here):
             ground.counts["opens_stale"] += 1
             return
         if circuit is not None and not ends_here and self._is_known(path, circuit, said):
@@ -215,8 +220,8 @@ class Opening:
         self._circuits.lead(circuit, circuit.forth, path, said.label)
         circuit.metric, circuit.opened, circuit.put_off = said.metric, True, 0
         circuit.theirs = circuit.theirs or said.theirs
-        ground.learn(said.target, said.hops[said.to :], said.metric.cost_ms, asked=said.to == 0)
         if said.to == 0:
+            ground.learn(said.target, said.hops, said.metric.cost_ms)  # the cost is that of all of them
             ground.counts["opened_twice"] += again
             if again or not path.shared:
                 self._say_held(path, said)

@@ -66,7 +66,7 @@ class Relay:
         self._ground = Ground(name_of(public), psk, now_ms, rng)
         self.counts = self._ground.counts
         self._circuits = Circuits(self._new_label, self._on_dropped)
-        self._opening = Opening(self._ground, self._circuits, self._arrive, self._on_no_way)
+        self._opening = Opening(self._ground, self._circuits, self._arrive_inside, self._on_no_way)
         self._switch = Switch(self._ground, self._circuits, self._arrive, self._on_no_way)
         self._seeking = Seeking(self._ground, hands_on=hands_on, found=self._on_route, lost=self._on_no_route)
         self._ends = Ends(
@@ -268,7 +268,10 @@ class Relay:
         self._ends.on_no_route(name)
 
     def _arrive(self, circuit: Circuit, frame: bytes) -> None:
-        self._ends.arrive(circuit, frame)
+        self._ends.arrive(circuit, frame, labelled=True)
+
+    def _arrive_inside(self, circuit: Circuit, frame: bytes) -> None:
+        self._ends.arrive(circuit, frame, labelled=False)
 
     # ---- time
 
