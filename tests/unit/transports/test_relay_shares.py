@@ -11,14 +11,15 @@ from offgrid_tools.emulators.air_link import AirLink
 from offgrid_tools.emulators.relay_mesh import SF7, MemoryMesh, Mesh, RadioMesh, RelayNode
 from offgrid_transports.calls import End, Reply
 from offgrid_transports.memory import Faults
-from offgrid_transports.relay.budget import SHARERS_MAX, Share, Shares
-from offgrid_transports.relay.frames import Kind, Short
+from offgrid_transports.relay.budget import DEPTH_MS, SHARE, SHARERS_MAX, Share, Shares
+from offgrid_transports.relay.frames import Ask, Kind, Short
 from offgrid_transports.relay.ground import name_of
 from offgrid_transports.relay.link import ASKS, CARRIED, OPENS, REPLIES
 from offgrid_transports.session import FRAME_TYPE
 from offgrid_transports.transport import BROADCAST, Priority
 
 SPAN_MS = 1_200_000
+DUTY = 0.1
 
 
 @pytest.mark.parametrize(("share", "air_ms"), [(ASKS, 60.0), (OPENS, 250.0)])
@@ -124,12 +125,11 @@ class TestLater:
 
 
 class Bound(AirLink):
-    """A radio that may use a tenth of the time."""
+    """A radio that may use a tenth of the time, or another part."""
 
-    duty_share = 0.1
-
-    def __init__(self, name: str, mesh: RadioMesh) -> None:
+    def __init__(self, name: str, mesh: RadioMesh, duty_share: float = DUTY) -> None:
         super().__init__(name, mesh.channel, SF7)
+        self.duty_share = duty_share
         self.handed = Counter[Priority]()
         self.refused = set[Priority]()
 
@@ -165,7 +165,7 @@ class TestGarbageOnARadioThatMayNotSendAllTheTime:
         )
         assert link.handed[Priority.JOB] > 0
         at_once_ms = CARRIED.frames * link.airtime_ms(length + 5)
-        share_ms = (CARRIED.one + REPLIES.one) * Bound.duty_share * (mesh.now_ms() - began_ms)
+        share_ms = (CARRIED.one + REPLIES.one) * DUTY * (mesh.now_ms() - began_ms)
         assert (link.sent_us - before_us) / 1_000 < 1.1 * (at_once_ms + share_ms)
 
     def test_where_it_has_used_that_up_what_the_relay_says_itself_leaves(self) -> None:
@@ -195,6 +195,18 @@ class TestGarbageOnARadioThatMayNotSendAllTheTime:
         link.refused = set()
         link.on_room()
         assert link.handed[Priority.JOB] == 1
+
+
+@pytest.mark.parametrize(("duty", "share"), [(1.0, SHARE), (0.1, SHARE), (0.01, 0.002)])
+def test_questions_take_a_fifth_of_what_a_radio_may_send_at_most(duty: float, share: float) -> None:
+    mesh = RadioMesh(0)
+    mesh.nodes.append(RelayNode(mesh, "n0", [link := Bound("n0", mesh, duty)]))
+    ground = mesh.nodes[0].relay._ground
+    for number in range(3_600):
+        ground.flood(ground.links[0], Ask(number, 1, False, b"targ", b"sour", ()))
+        mesh.nodes[0].relay._arm()
+        mesh.run(1)
+    assert 0.5 * share * mesh.now_ms() < link.sent_us / 1_000 < share * mesh.now_ms() + DEPTH_MS
 
 
 def refuse_opens(mesh: Mesh, at: int, seconds: float) -> None:

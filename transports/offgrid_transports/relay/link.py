@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable
 
 from offgrid_transports.path import DOWN_MS
-from offgrid_transports.relay.budget import DEPTH_FRAMES, Budget, Share, Shares
+from offgrid_transports.relay.budget import DEPTH_FRAMES, SHARE, Budget, Share, Shares
 from offgrid_transports.relay.frames import NAME_BYTES
 from offgrid_transports.relay.queueing import Queue, Queued, leaves_as
 from offgrid_transports.spending import Spending
@@ -16,6 +16,7 @@ from offgrid_transports.transport import BROADCAST, Priority, Transport, duty_sh
 DELAY_MS_MAX = 30_000.0  # that a question waits for its share of the link's time
 ASK_BYTES = 16 + 4 * NAME_BYTES  # a question with some hops in it
 SLOT_MS_MIN = 2.0
+DUTY_PART = 0.2  # of what rules allow, that goes to questions at most
 # questions heard that may go on: where they take no air, what all their ways cost is little
 ASKS = Share(0.01, 0.05, 10, least_ms=0.1)
 REPLIES = Share(0.1, 0.2, 20)  # short words that a frame brings about which anybody may say, or say again
@@ -34,9 +35,9 @@ class RelayLink:
         self.spending = Spending()
         """For whom the link's time went to frames of relays."""
         self._now_ms, self._queue, self._owes_turn = now_ms, Queue(), False
-        self._budget = Budget(now_ms())
-        self.asks = Shares(now_ms(), ASKS)
         duty = duty_share(transport)
+        self._budget = Budget(now_ms(), min(SHARE, DUTY_PART * duty))
+        self.asks = Shares(now_ms(), ASKS)
         self._replies = Shares(now_ms(), REPLIES.of(duty))
         self.opens = Shares(now_ms(), OPENS.of(duty))
         self.carried = Shares(now_ms(), CARRIED.of(duty))
