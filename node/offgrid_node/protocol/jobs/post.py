@@ -36,11 +36,12 @@ LATE_MAX = 4_096  # effects
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """What a coalesced call was about, so that its end finds the way back."""
+    """What a coalesced call was about, so that its end finds the way back. Of a heartbeat's, `said_ms` is when."""
 
     what: str
     node: str
     keys: tuple[AttemptKey, ...]
+    said_ms: int = 0
 
 
 class Starting(NamedTuple):

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.jobs.commands import RenewLeases
-from offgrid_node.protocol.jobs.heartbeat import LEASE_MS, NEXT_MS_MAX, RENEW_MS, renew_ms
+from offgrid_node.protocol.jobs.heartbeat import LEASE_MS, NEXT_MS_MAX, RENEW_MS, renew_ms, silence_ms
 from offgrid_node.protocol.jobs.open_job import Open
 from offgrid_node.protocol.jobs.open_jobs import OpenJobs
 from offgrid_node.protocol.jobs.orders import AttemptKey
@@ -21,7 +21,6 @@ from offgrid_node.protocol.jobs.post import Post, leases_of
 from offgrid_node.protocol.jobs.table import AWARDED, RUNNING
 from offgrid_node.protocol.pace import Paces, all_free
 
-SLOW_LEASES = 5  # of words that are far apart so many may be lost
 PAUSED_MS = 3 * RENEW_MS  # a core that looks so much later than it meant to was itself away
 PAGES_MAX = 16  # remembered of a host: more than it can have running, by SLOTS_MAX and CALL_ITEMS_MAX
 PRUNED = 2  # attempts that have ended, dropped for each one that begins
@@ -100,8 +99,7 @@ class Renewals:
 
     def _silence_ms(self, host: str, next_ms: int) -> int:
         """How long it may be silent, by what it says itself, and by the road to it as this node sees it."""
-        every_ms = max(min(next_ms, NEXT_MS_MAX), renew_ms(self._paces(host)))
-        return LEASE_MS + (SLOW_LEASES * every_ms if every_ms > RENEW_MS else 0)
+        return silence_ms(max(min(next_ms, NEXT_MS_MAX), renew_ms(self._paces(host))))
 
     def _due_by_road(self, host: str, heard_ms: int, now: Now) -> int:
         """When one that has promised to speak each second is given up, now that the road to it has become slow; 0 where

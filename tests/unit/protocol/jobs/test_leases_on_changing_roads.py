@@ -6,22 +6,26 @@ import heapq
 import itertools
 from collections.abc import Callable
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 from job_bench import OWNER, WORKER, CoreBench, HostBench
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call
 from offgrid_node.protocol.errors import OutcomeUnknown
 from offgrid_node.protocol.jobs.commands import RenewLeases, Started
-from offgrid_node.protocol.jobs.heartbeat import LEASE_MS, NEXT_MS_MAX, RENEW_MS, renew_ms
-from offgrid_node.protocol.jobs.post import CALL_TIMEOUT_MS, Tag
-from offgrid_node.protocol.jobs.renewals import SLOW_LEASES
+from offgrid_node.protocol.jobs.heartbeat import LEASE_MS, NEXT_MS_MAX, RENEW_MS, SLOW_LEASES, Heartbeat, renew_ms
+from offgrid_node.protocol.jobs.leases import Lease
+from offgrid_node.protocol.jobs.peers import Peers
+from offgrid_node.protocol.jobs.post import CALL_ITEMS_MAX, CALL_TIMEOUT_MS, Tag
 from offgrid_node.protocol.jobs.table import RUNNING
 from offgrid_node.protocol.pace import FREE, Pace
 
 RADIO = Pace(frame_us=20_000, byte_us=1_500, wait_ms=100, frame_bytes=230)
 CROWDED = Pace(frame_us=20_000, byte_us=1_500, wait_ms=100, frame_bytes=230, peers=12)
+SLOWEST = Pace(frame_us=400_000, byte_us=30_000, wait_ms=1_000, frame_bytes=254)
 TICK_MS = 1_000
 HOUR_MS = 3_600_000
 
@@ -36,6 +40,7 @@ class Town:
         self.host.peers.pace = lambda node: self.host_sees
         self.core.core.renewals._paces = lambda node: self.core_sees
         self.cable, self.loss = True, 0.0
+        self.air_ms = (500, 6_000)
         self.works = True
         self.words = 0
         self._heap: list[tuple[int, int, Callable[[], object]]] = []
@@ -97,7 +102,7 @@ class Town:
             self.after(20, lambda: self._arrive(call, answered=True))
             return
         late_ms = CALL_TIMEOUT_MS * 8 // 9 if self.host_sees.free else 0
-        air_ms = self.rng.randint(500, 6_000)
+        air_ms = self.rng.randint(*self.air_ms)
         if self.rng.random() < self.loss:
             if self.rng.random() < 0.5:
                 self.after(late_ms + air_ms, lambda: self._arrive(call, answered=False))
@@ -163,6 +168,22 @@ def test_when_the_cable_is_pulled_the_core_is_told_in_time_how_seldom_words_will
     assert town.words - words <= HOUR_MS // renew_ms(RADIO) + 3, "the channel is not filled with it"
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("slow", [RADIO, CROWDED, SLOWEST], ids=["radio", "crowded", "slowest"])
+def test_so_it_is_where_an_answer_takes_longer_than_a_call(slow: Pace, seed: int) -> None:
+    town = Town(seed)
+    town.air_ms = (5_000, 14_000)
+    job_id = town.begin()
+    town.run(60_000)
+    town.cable, town.host_sees = False, slow
+    words = town.words
+    town.run(HOUR_MS)
+    assert town.words - words <= HOUR_MS // renew_ms(slow) + 4
+    town.core_sees = slow
+    town.run(HOUR_MS)
+    assert town.runs(job_id)
+
+
 def test_a_core_that_is_not_reached_is_not_asked_all_the_time() -> None:
     town = Town()
     town.begin()
@@ -202,3 +223,97 @@ def test_a_pause_of_the_core_is_not_counted_against_who_speaks_seldom() -> None:
     town.core.now_ms = town.host.now_ms = town.host.now_ms + pause_ms
     town.core.core.on_wake(town.core.now, town.core.rng)
     assert town.runs(job_id)
+
+
+class Beats:
+    """A host's heartbeat alone; each page of a word is answered after `rtt_ms`, but not those in `lost`."""
+
+    def __init__(self, sees: Pace, rtt_ms: int) -> None:
+        self.sees, self.rtt_ms, self.now_ms = sees, rtt_ms, 0
+        self.said: list[tuple[int, Tag]] = []
+        self.lost: set[int] = set()  # by when they were said
+        peers, post = Peers(), SimpleNamespace(call=self._call)
+        peers.pace = lambda node: self.sees
+        peers.is_alive = lambda node_id: True  # type: ignore[method-assign]
+        self.heartbeat = Heartbeat(WORKER.node_id, peers, post)  # type: ignore[arg-type]
+        self.leases: dict[tuple[str, str, int], Lease] = {}
+
+    def begin(self, count: int = 1) -> None:
+        self.leases = {
+            (OWNER.node_id, f"{self.now_ms}-{number}", 1): SimpleNamespace(taken_ms=self.now_ms)  # type: ignore[misc]
+            for number in range(count)
+        }
+        self.promised()
+
+    def promised(self) -> None:
+        self.heartbeat.watch(Now(self.now_ms, 0))
+        self.heartbeat.promise_ms(OWNER.node_id, Now(self.now_ms, 0))
+
+    def run(self, ms: int) -> list[int]:
+        """When something was said; each page counts."""
+        end_ms, began = self.now_ms + ms, len(self.said)
+        while self.now_ms < end_ms:
+            self.now_ms += TICK_MS
+            self.heartbeat.on_wake(self.leases, Now(self.now_ms, 0))
+            for at_ms, tag in self.said:
+                if at_ms + self.rtt_ms == self.now_ms:
+                    reply = None if at_ms in self.lost else jobs_pb2.RenewLeasesResponse()
+                    self.heartbeat.on_answered(tag, Answered(tag, OWNER.node_id, reply, None), Now(self.now_ms, 0))
+                    self.lost.discard(at_ms)  # one page of it
+        return [at_ms for at_ms, _ in self.said[began:]]
+
+    def _call(self, core: str, method: str, request: jobs_pb2.RenewLeasesRequest, tag: Tag) -> None:
+        self.said.append((self.now_ms, tag))
+
+
+class TestAWordUnderWay:
+    def test_says_nothing_of_leases_that_begin_when_its_own_have_ended(self) -> None:
+        beats = Beats(SLOWEST, rtt_ms=12_000)
+        beats.begin()
+        beats.run(renew_ms(SLOWEST))
+        assert len(beats.said) == 1
+        beats.leases = {}
+        beats.run(2_000)
+        beats.begin()
+        assert beats.run(renew_ms(SLOWEST) - TICK_MS) == []
+
+    def test_is_no_reason_to_wait_longer_than_was_promised_with_a_lease_since(self) -> None:
+        beats = Beats(RADIO, rtt_ms=3_000)
+        beats.begin()
+        beats.run(renew_ms(RADIO))
+        assert len(beats.said) == 1
+        beats.sees = FREE
+        beats.promised()
+        beats.sees = RADIO
+        assert beats.run(LEASE_MS // 2)
+
+    def test_that_is_lost_is_said_again_in_time_though_the_road_has_become_slower(self) -> None:
+        beats = Beats(RADIO, rtt_ms=1_000)
+        beats.begin()
+        beats.run(3 * renew_ms(RADIO))
+        beats.sees, heard_ms = SLOWEST, beats.said[-1][0]
+        beats.lost = set(range(heard_ms + TICK_MS, heard_ms + 3 * renew_ms(RADIO), TICK_MS))
+        again = beats.run(LEASE_MS + SLOW_LEASES * renew_ms(RADIO))
+        assert [said_ms for said_ms in again if said_ms not in range(heard_ms, heard_ms + 3 * renew_ms(RADIO))]
+
+    @pytest.mark.parametrize("lost", [False, True], ids=["whole", "in part"])
+    def test_counts_when_all_of_it_was_heard(self, lost: bool) -> None:
+        beats = Beats(FREE, rtt_ms=3_000)
+        beats.begin(CALL_ITEMS_MAX + 1)
+        beats.run(10_000)
+        beats.sees = RADIO
+        while not (said := beats.run(TICK_MS)):
+            pass
+        if lost:
+            beats.lost.add(said[0])
+        beats.run(beats.rtt_ms)
+        assert bool(beats.run(2_000)) == lost, "it is said again where its next one was not heard of"
+
+    def test_that_comes_seldom_names_what_has_just_begun_too(self) -> None:
+        beats = Beats(RADIO, rtt_ms=1_000)
+        beats.begin()
+        beats.run(renew_ms(RADIO) // TICK_MS * TICK_MS)
+        assert beats.said == []
+        beats.leases[OWNER.node_id, "young", 1] = SimpleNamespace(taken_ms=beats.now_ms + 1)  # type: ignore[assignment]
+        beats.run(TICK_MS)
+        assert [len(tag.keys) for _, tag in beats.said] == [2]

@@ -70,7 +70,8 @@ class TestAHost:
         answer(bench)
         bench.wait(RENEW_MS)
         if lost:
-            tag = Tag("RenewLeases", OWNER.node_id, (("j-1", 1),))
+            tag = bench.calls("RenewLeases")[-1].tag
+            assert isinstance(tag, Tag)
             fault = Unavailable("away", reason="NotConnected")
             bench.host.on_renewed(tag, Answered(tag, OWNER.node_id, None, fault), bench.now)
         else:
