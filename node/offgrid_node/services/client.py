@@ -16,6 +16,7 @@ from offgrid_node.protocol.effects import Answered, Call
 from offgrid_node.protocol.errors import (
     CONNECTION_REFUSED,
     NO_ROAD,
+    Exhausted,
     Fault,
     Internal,
     InvalidRequest,
@@ -30,7 +31,7 @@ from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.roads.book import OF_ROADS, RoadBook
-from offgrid_node.services.roads.choice import LATELY_MS, share_ms, size_of, too_slow
+from offgrid_node.services.roads.choice import LATELY_MS, share_ms, too_slow
 from offgrid_node.services.router import Router
 from offgrid_node.services.stream import Stream
 
@@ -123,7 +124,7 @@ class Client:
         """One call by the best road that reaches `node`; when it brings no answer and there is time left, by the next:
         calls between nodes may be repeated, and no road gets all of the time where others may be tried after it.
 
-        Ends with Unavailable (RoadTooSlow) where only roads are left that it would occupy for too long, with NotFound
+        Ends with Unavailable (RoadTooSlow) where there are only roads that it would occupy for too long, with NotFound
         (NotAMember) for a node that was removed and that nothing reaches any more, with Unavailable (Reloading) while
         this node has no machines to look it up in.
         """
@@ -138,7 +139,8 @@ class Client:
 
         fitting, refused = self._fitting(roads, node, method, request, timeout_ms)
         if fitting:
-            self._attempt(fitting, node, method, request, timeout_ms, done, refused)
+            told = done if refused is None else _told_with(refused, done)
+            self._attempt(fitting, node, method, request, timeout_ms, told)
         else:
             assert refused is not None
             done(refused)
@@ -185,13 +187,12 @@ class Client:
         paces = {road.name: pace for road in roads if not (pace := road.pace(node)).free}
         if not paces:
             return roads, None
-        size = size_of(request)
         fast = (road.name for road in self._roads if road.name not in paces)
         hasty = any(self._book.answered_lately(node, name, LATELY_MS) for name in fast)
         refused = {
             name: fault
             for name, pace in paces.items()
-            if (fault := too_slow(name, pace, node, method, size, timeout_ms, hasty=hasty)) is not None
+            if (fault := too_slow(name, pace, node, method, request, timeout_ms, hasty=hasty)) is not None
         }
         return [road for road in roads if road.name not in refused], next(iter(refused.values()), None)
 
@@ -203,7 +204,7 @@ class Client:
         request: Message,
         timeout_ms: int,
         done: Done,
-        before: Fault | None,
+        before: Fault | None = None,
     ) -> None:
         """No closure that knows itself: what it held, a piece of a large object perhaps, would stay in memory until the
         collector of cycles looks. `before` is how the roads before these ended."""
@@ -217,7 +218,8 @@ class Client:
             self._book.ended(node, road.name, outcome)
             left_ms = timeout_ms - (self._book.now_ms() - began_ms)
             if not isinstance(outcome, Unavailable | OutcomeUnknown) or outcome.reason not in OF_ROADS:
-                done(outcome)
+                undone = isinstance(outcome, Unavailable | Exhausted)
+                done(before if undone and isinstance(before, OutcomeUnknown) else outcome)
             elif others and left_ms > 0:
                 if outcome.reason == CONNECTION_REFUSED:
                     self._tell_refused(node)
@@ -257,6 +259,18 @@ class Client:
             done(Internal(f"{method} is a stream; nodes do not stream to themselves"))
         else:
             done(outcome)
+
+
+def _told_with(refused: Fault, done: Done) -> Done:
+    """Where the roads that were tried brought no word, why the others were not."""
+
+    def ended(outcome: Message | Fault) -> None:
+        if isinstance(outcome, Unavailable | OutcomeUnknown) and outcome.reason in OF_ROADS:
+            said = f"{outcome.message}; {refused.message}"
+            outcome = type(outcome)(said, reason=outcome.reason, retry_ms=outcome.retry_ms)
+        done(outcome)
+
+    return ended
 
 
 def _graver(before: Fault | None, fault: Fault) -> Fault:

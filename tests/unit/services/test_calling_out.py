@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import gc
 import weakref
+from random import Random
 
 import pytest
 from google.protobuf.message import Message
 
-from offgrid.v1 import mesh_pb2, objects_pb2
-from offgrid_node.protocol.errors import CONNECTION_REFUSED, Fault, OutcomeUnknown, PermissionDenied, Unavailable
+from offgrid.v1 import jobs_pb2, mesh_pb2, objects_pb2
+from offgrid_node.protocol.errors import (
+    CONNECTION_REFUSED,
+    Exhausted,
+    Fault,
+    OutcomeUnknown,
+    PermissionDenied,
+    Unavailable,
+)
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.services.client import Client, Done
+from offgrid_node.services.packet_road import pace_of
 from offgrid_node.services.roads.book import AGAIN_FIRST_MS, RoadBook
 from offgrid_node.services.roads.choice import LATELY_MS, TOO_SLOW
+from offgrid_tools.emulators.air_link import AirLink
+from offgrid_tools.emulators.channel import Channel
+from offgrid_tools.emulators.clock import VirtualClock
+from offgrid_transports.lora.modulation import Modulation
+from offgrid_transports.path import Path
+from offgrid_transports.transport import BROADCAST
 
 
 class BlindRoad:
@@ -121,6 +136,14 @@ ANSWER = mesh_pb2.PingResponse()
 LATE = OutcomeUnknown("late", reason="DeadlineExceeded")
 GONE = Unavailable("gone", reason="NotConnected")
 SLOW = Pace(frame_us=20_000, byte_us=1_500, wait_ms=100, frame_bytes=230)
+
+
+def lora(sf: int) -> Pace:
+    """A channel of 125 kHz that is quiet."""
+    air = AirLink("1", Channel(VirtualClock(), Random(1)), Modulation(869_525_000, 125_000, sf))
+    return pace_of(Path(air, BROADCAST))
+
+
 WRITE, READ = "offgrid.v1.ObjectService/WriteReplica", "offgrid.v1.ObjectService/ReadReplica"
 PIECE = objects_pb2.WriteReplicaRequest(data=bytes(100_000))
 
@@ -206,9 +229,56 @@ class TestOnASlowRoad:
         world = self.world()
         end = world.ask(5_000, WRITE, PIECE)
         assert isinstance(end, Unavailable)
-        assert (end.reason, world.second.asked) == (TOO_SLOW, [])
-        for said in ("links", "somebody", "100", "60 s are allowed", "WriteReplica"):
+        assert world.second.asked == []
+        for said in (
+            "links",
+            "somebody",
+            "100",
+            f"{SLOW.air_ms(100_605) // 1_000 + 1} s;",
+            "60 s are allowed",
+            "Write",
+        ):
             assert said in end.message
+
+    @pytest.mark.parametrize("fault", [GONE, OutcomeUnknown("cut", reason="ConnectionLost")], ids=str)
+    def test_it_ends_as_the_fast_one_did(self, fault: Fault) -> None:
+        world = self.world()
+        world.first.outcomes = [fault]
+        end = world.ask(5_000, WRITE, PIECE)
+        assert (type(end), end.reason) == (type(fault), fault.reason)  # type: ignore[union-attr]
+
+    def test_what_the_fast_one_s_node_says_is_told_as_it_is(self) -> None:
+        world = self.world()
+        world.first.outcomes = [loading := Unavailable("it loads what it knows", reason="Reloading")]
+        assert world.ask(5_000, WRITE, PIECE) is loading
+
+    @pytest.mark.parametrize("lately", [True, False], ids=["there lately", "gone for long"])
+    @pytest.mark.parametrize("sf", [7, 11, 12])
+    def test_what_keeps_jobs_going_goes_at_any_bit_rate(self, sf: int, lately: bool) -> None:
+        world = self.world()
+        world.second.paced = lora(sf)
+        world.clock[0] += 0 if lately else LATELY_MS + 1
+        held = [jobs_pb2.LeaseKey(job_id="j" * 26, attempt=1)]
+        reports = [jobs_pb2.AttemptReport(error_detail="e" * 500)]
+        for method, request in (
+            ("RenewLeases", jobs_pb2.RenewLeasesRequest(digest=bytes(8), next_ms=400_000)),
+            ("RenewLeases", jobs_pb2.RenewLeasesRequest(digest=bytes(8), next_ms=400_000, held=held)),
+            ("CancelStarts", jobs_pb2.CancelStartsRequest(attempts=held)),
+            (
+                "StartJobs",
+                jobs_pb2.StartJobsRequest(root_signature=bytes(64), starts=[jobs_pb2.StartJob(order=bytes(500))]),
+            ),
+            ("ReportResults", jobs_pb2.ReportResultsRequest(root_signature=bytes(64), reports=reports)),
+        ):
+            assert world.ask(5_000, f"offgrid.v1.MarketService/{method}", request) == ANSWER
+
+    def test_what_one_frame_asks_goes_on_the_slowest_of_roads(self) -> None:
+        world = self.world()
+        world.second.paced = Pace(frame_us=2_000_000, byte_us=160_000, frame_bytes=51)
+        renew = jobs_pb2.RenewLeasesRequest(digest=bytes(8), next_ms=3_600_000)
+        assert world.ask(5_000, "offgrid.v1.MarketService/RenewLeases", renew) == ANSWER
+        end = world.ask(5_000, "offgrid.v1.JobService/CreateTask", PIECE)
+        assert isinstance(end, Unavailable)
 
     def test_nor_is_one_asked_for(self) -> None:
         world = self.world()
@@ -234,8 +304,19 @@ class TestOnASlowRoad:
         assert world.ask(5_000, WRITE, PIECE) == ANSWER
         end = world.ask(5_000, WRITE, objects_pb2.WriteReplicaRequest(data=bytes(1 << 20)))
         assert isinstance(end, Unavailable)
-        assert end.reason == TOO_SLOW
-        assert "3600 s are allowed at most" in end.message
+        assert "900 s are allowed at most" in end.message
+
+    def test_where_there_is_no_other_the_reason_is_that_it_is_too_slow(self) -> None:
+        clock = [0]
+        only = Recorded(clock, "links", ANSWER)
+        only.paced = SLOW
+        ends: list[Message | Fault] = []
+        request = objects_pb2.WriteReplicaRequest(data=bytes(1 << 20))
+        Client("me", [only], no_members, RoadBook(lambda: clock[0])).request("node", WRITE, request, 5_000, ends.append)
+        [end] = ends
+        assert isinstance(end, Unavailable)
+        assert (end.reason, only.asked) == (TOO_SLOW, [])
+        assert "900 s are allowed at most" in end.message
 
     def test_the_fast_one_takes_it_when_it_answers(self) -> None:
         world = self.world()
@@ -249,6 +330,17 @@ def test_of_two_ends_the_graver_is_told_and_else_the_first() -> None:
     assert World(GONE, other).ask() is GONE
     assert World(unknown, other).ask() is unknown
     assert World(GONE, unknown).ask() is unknown
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Unavailable("it loads what it knows", reason="Reloading"), Exhausted("too many calls", reason="CallsExhausted")],
+    ids=str,
+)
+def test_what_the_next_road_s_node_refuses_may_have_been_carried_out_by_the_first(fault: Fault) -> None:
+    unknown = OutcomeUnknown("cut", reason="ConnectionLost")
+    assert World(unknown, fault).ask() is unknown
+    assert World(GONE, fault).ask() is fault
 
 
 def test_that_nobody_listens_there_is_said_though_a_slow_road_leaves_it_unknown() -> None:
