@@ -364,13 +364,15 @@ class LedgerRules(Rules):
         return self._unpaid(nodes)
 
     def _unpaid(self, nodes: Sequence[str]) -> str:
-        """A booking that its node could pay; what was paid must be just what was owed."""
+        """A booking that its node could pay; what was paid must be just what was owed. One that does not know any more
+        what it has promised to a payee waits for that one's word, or for the end of its hold: for days, where the payee
+        is no member now."""
         assert self._genesis is not None
         sums: dict[tuple[str, bytes], dict[int, int]] = defaultdict(dict)
         for (node, key), booking in self._booked.items():
             payer, payee = node_id_bytes(node), node_id_bytes(booking.payee)
             room = self._balances.get(payer, 0) - 2 * self._genesis.fee_micro
-            if booking.owed and node in nodes and booking.amount_micro <= room:
+            if booking.owed and {node, booking.payee} <= {*nodes} and booking.amount_micro <= room:
                 return f"{self._evidence.name_of(node)} owes {payee.hex()[:8]} for job {key.decode()}"
             if booking.hold:
                 places = sums[node, booking.hold]
