@@ -67,6 +67,30 @@ def test_opens_to_somebody_who_is_nowhere_end_and_the_caller_learns_of_it() -> N
     assert mesh.channel.counts.frames == before
 
 
+@pytest.mark.parametrize("kind", [MemoryMesh, RadioMesh])
+def test_who_is_switched_off_is_looked_for_ever_more_seldom_and_nobody_else_is_blamed(kind: Made) -> None:
+    """n0 and n5 have called n4 at the end of the row; n1 to n3 know the way, and hand all on."""
+    mesh = kind(6)
+    edges = ((0, 1), (1, 2), (2, 3), (3, 4), (2, 5))
+    over(mesh, *edges)
+    mesh.beacons()
+    for caller in (mesh.nodes[0], mesh.nodes[5]):
+        assert mesh.asked(caller, "n4", b"x").end is End.OK
+    over(mesh, *(edge for edge in edges if edge != (3, 4)))
+    first, target = mesh.nodes[0], mesh.nodes[4].public
+    while mesh.now_ms() < 3_600_000:
+        if first.relay.may_reach(target):
+            mesh.asked(first, "n4", b"z", 20_000)
+        mesh.run(20)
+    assert first.relay.counts["searches_failed"] <= 8, "30 s, 60 s, up to an hour"
+    assert first.relay.counts["searches"] <= 9
+    assert first.relay.kept["shunned"] == 0
+    over(mesh, *edges)
+    mesh.run(3_600)
+    mesh.beacons()
+    assert mesh.asked(first, "n4", b"y").end is End.OK
+
+
 def test_a_lossy_way_is_not_given_up_while_it_opens_at_all() -> None:
     """Each hop loses a quarter both ways: an OPEN that is repeated from hop to hop arrives."""
     mesh = MemoryMesh(6, faults=Faults(loss=0.25, delay_ms=20))

@@ -57,6 +57,16 @@ class TestShunned:
         shunned.failed(SHUN_MS_MIN + 2, (A,))
         assert shunned.has(3 * SHUN_MS_MIN, A), "twice as long still"
 
+    def test_what_failed_for_one_who_is_away_is_held_against_nobody_and_the_rest_is(self) -> None:
+        shunned = Shunned()
+        shunned.failed(0, (A,))
+        for at in range(3):
+            shunned.failed(at * SHUN_MS_MIN, (A, B), b"away")
+        shunned.failed(1, (C,), b"there")
+        shunned.absolve(b"away")
+        assert shunned.all(SHUN_MS_MIN - 1) == {A, C}
+        assert not shunned.has(SHUN_MS_MIN, A), "as before"
+
     def test_a_question_names_the_worst_and_no_more_are_kept_than_may_be(self) -> None:
         shunned = Shunned()
         shunned.failed(0, (A,))

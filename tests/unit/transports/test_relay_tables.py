@@ -9,7 +9,7 @@ from still_link import StillLink
 from offgrid_transports.path import Path
 from offgrid_transports.relay.circuits import CIRCUITS_MAX, IDLE_MS, OF_ONE_MAX, Circuit, Circuits
 from offgrid_transports.relay.metric import Metric
-from offgrid_transports.relay.neighbours import NEIGHBOUR_MS, NEIGHBOURS_MAX, PLACES_MAX, Neighbours
+from offgrid_transports.relay.neighbours import NEIGHBOUR_MS, NEIGHBOURS_MAX, PLACES_MAX, PROVED_MAX, Neighbours
 from offgrid_transports.relay.routes import ROUTE_MS, ROUTES_MAX, Routes
 
 METRIC = Metric(0, 0, 0, 1200, False)
@@ -22,6 +22,20 @@ def path(address: str) -> Path:
 
 def circuit(number: int, who: str | None) -> Circuit:
     return Circuit(number.to_bytes(4), b"targ", (b"ow",), 1, 0, METRIC, who=who)
+
+
+def test_who_is_known_to_be_somewhere_is_found_by_the_place() -> None:
+    neighbours = Neighbours()
+    neighbours.on_heard(0, b"said", path("x"))
+    assert not neighbours.has_proved(1, path("x"))
+    neighbours.on_heard(0, b"seen", path("x"), 1_000)
+    neighbours.on_heard(0, b"here", path("x"), 500)
+    assert (neighbours.has_proved(1, path("x")), neighbours.has_proved(1, path("y"))) == (True, False)
+    neighbours.lost(b"seen", path("x"))
+    assert (neighbours.has_proved(499, path("x")), neighbours.has_proved(500, path("x"))) == (True, False)
+    for number in range(2 * PROVED_MAX):
+        neighbours.on_heard(0, b"seen", path(str(number)), 1_000)
+    assert len(neighbours._proved) == PROVED_MAX
 
 
 def test_labels_lead_to_a_circuit_and_a_direction_until_it_is_dropped() -> None:

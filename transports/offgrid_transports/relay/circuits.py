@@ -93,6 +93,12 @@ class Circuit:
     def other(self, way: Way) -> Way:
         return self.back if way is self.forth else self.forth
 
+    def beyond(self, way: Way) -> tuple[bytes, tuple[bytes, ...]]:
+        """The end that it leads to, and the hops from here to there."""
+        if way is self.forth:
+            return self.target, self.hops[self.place :]
+        return self.source, self.hops[: max(0, self.place - 1)][::-1]
+
     @property
     def used(self) -> bool:
         """Frames have come both ways, or word of the other end has."""

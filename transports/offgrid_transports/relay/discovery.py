@@ -112,11 +112,14 @@ class Discovery:
         """Better answers may come for a while."""
         search = self._searches.pop(target, None)
         self._timers.set(("search", target), None)
-        self._failed.pop(target, None)
         if search is not None:
             self._found[target] = search.numbers, now_ms + max(SEARCH_MS_MIN, _patience_ms(slot_ms, search.avoided))
             if len(self._found) > SEEKING_MAX:
                 self._found.popitem(last=False)
+
+    def reached(self, target: bytes) -> None:
+        """A way there has opened: who only tells of one may tell of one that was."""
+        self._failed.pop(target, None)
 
     def fail(self, now_ms: float, target: bytes) -> None:
         """It is not looked for again for a while, each time twice as long."""

@@ -161,7 +161,7 @@ class Ends:
             return False
         if frame[0] & ASKS and self._is_silent(circuit):
             self._ground.counts["circuits_silent"] += 1
-            self.distrust(circuit, silent=True)
+            self.distrust(circuit, blamed=True)
             if not circuit.hops:
                 self._ground.neighbours.lost(name, way.path)
             self._circuits.drop(circuit)
@@ -187,9 +187,9 @@ class Ends:
             return silent_ms > SILENT_TRIPS * trip_ms
         return circuit.silent > SELDOM_MAX and silent_ms > SELDOM_MS + SELDOM_TRIPS * trip_ms
 
-    def distrust(self, circuit: Circuit, *, silent: bool = False) -> None:
-        """It leads there no more; `silent`: though nobody says so."""
-        self._ground.distrust(self._other(circuit), self._hops(circuit), blamed=silent or not circuit.proved)
+    def distrust(self, circuit: Circuit, *, blamed: bool) -> None:
+        """It leads there no more; `blamed`: as in Ground."""
+        self._ground.distrust(self._other(circuit), self._hops(circuit), blamed=blamed)
 
     def on_route(self, name: bytes) -> None:
         if self._ground.hops_to(name) is None:  # whoever answers tells of no way that is one
@@ -211,6 +211,7 @@ class Ends:
             return
         if circuit.trip_ms is None and circuit.turned == circuit.turn:  # of that OPEN, and no other
             circuit.trip_ms = self._ground.now_ms() - circuit.asked_ms
+        self._seeking.reached(circuit.target)
         self.pending.on_opened(circuit.target, circuit)
 
     def on_room(self, name: bytes | None = None) -> None:

@@ -146,11 +146,12 @@ class Ground:
         """That way there leads on no more; `blamed`: perhaps because one on it drops what it should hand on."""
         self.routes.distrust(name)
         if blamed:
-            self.shun(steps(hops, name))
+            self.shun(steps(hops, name), name)
 
-    def shun(self, hops: tuple[bytes, ...]) -> None:
-        """One of them drops what it should hand on, perhaps: ways over them that were only told are none."""
-        self.shunned.failed(self.now_ms(), hops)
+    def shun(self, hops: tuple[bytes, ...], name: bytes = b"") -> None:
+        """One of them drops what it should hand on, perhaps: ways over them that were only told are none. `name`: as
+        in Shunned."""
+        self.shunned.failed(self.now_ms(), hops, name)
         self.routes.forget_told(frozenset(hops))
 
     def guess(self, hops: int) -> Metric | None:

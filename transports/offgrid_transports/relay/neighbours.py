@@ -16,6 +16,7 @@ from offgrid_transports.relay.frames import NAME_BYTES, hop_of
 
 NEIGHBOURS_MAX = 256
 PLACES_MAX = 8  # of those who share a hop
+PROVED_MAX = 512  # paths where somebody is known to be
 NEIGHBOUR_MS = 1_800_000.0
 
 
@@ -36,6 +37,7 @@ class Neighbours:
 
     def __init__(self) -> None:
         self._heard: OrderedDict[bytes, _Places] = OrderedDict()  # by hop
+        self._proved: OrderedDict[Path, float] = OrderedDict()  # until when somebody is known to be there
 
     def __len__(self) -> int:
         return len(self._heard)
@@ -55,6 +57,10 @@ class Neighbours:
             if proof_ms:
                 place.proved_ms = max(place.proved_ms, now_ms + proof_ms)
             places[key] = place
+        if proof_ms:
+            self._proved[path] = max(self._proved.pop(path, -math.inf), now_ms + proof_ms)
+            if len(self._proved) > PROVED_MAX:
+                self._proved.popitem(last=False)
         self._heard.move_to_end(hop)
         if len(places) > PLACES_MAX:
             del places[next((key for key in places if places[key].proved_ms <= now_ms), next(iter(places)))]
@@ -81,8 +87,7 @@ class Neighbours:
 
     def has_proved(self, now_ms: float, path: Path) -> bool:
         """Somebody is known to be there."""
-        known = (place for places in self._heard.values() for (where, _), place in places.items() if where == path)
-        return any(place.proved_ms > now_ms for place in known)
+        return self._proved.get(path, -math.inf) > now_ms
 
     def lost(self, who: bytes, path: Path) -> None:
         """Nobody answers there any more."""
@@ -91,6 +96,9 @@ class Neighbours:
             del places[key]
         if not places:
             self._heard.pop(hop_of(who), None)
+        if path in self._proved:
+            known = (place for places in self._heard.values() for (where, _), place in places.items() if where == path)
+            self._proved[path] = max((place.proved_ms for place in known), default=-math.inf)
 
     def is_near(self, now_ms: float, name: bytes) -> bool:
         """That very node was heard."""

@@ -231,9 +231,10 @@ class Relay:
         if way.path is not None:
             self._ground.neighbours.lost(following, way.path)
         self._ground.routes.forget_over(following)
+        self._ground.routes.forget_way(*circuit.beyond(way))
         self._ground.shun((hop_of(following),))
         if self._ground.name in (circuit.source, circuit.target):
-            self._ends.distrust(circuit)
+            self._ends.distrust(circuit, blamed=False)
         self._tell_broken(circuit, way)
 
     def _tell_broken(self, circuit: Circuit, way: Way) -> None:
@@ -249,7 +250,8 @@ class Relay:
             return
         circuit, way = found
         if self._ground.name in (circuit.source, circuit.target):
-            self._ends.distrust(circuit)
+            self._ends.distrust(circuit, blamed=not circuit.proved)
+        self._ground.routes.forget_way(*circuit.beyond(circuit.other(way)))
         self._tell_broken(circuit, circuit.other(way))
 
     def _on_unknown(self, path: Path, label: int) -> None:
@@ -265,6 +267,7 @@ class Relay:
         self._ends.on_route(name)
 
     def _on_no_route(self, name: bytes) -> None:
+        self._ground.shunned.absolve(name)
         self._ends.on_no_route(name)
 
     def _arrive(self, circuit: Circuit, frame: bytes) -> None:

@@ -65,6 +65,12 @@ class Routes:
     def forget(self, name: bytes) -> None:
         self._routes.pop(name, None)
 
+    def forget_way(self, name: bytes, hops: tuple[bytes, ...]) -> None:
+        """That one there has broken."""
+        route = self._routes.get(name)
+        if route is not None and route.hops == hops:
+            self.forget(name)
+
     def distrust(self, name: bytes) -> None:
         """The way there has broken: only that node itself may say the next one."""
         self.forget(name)

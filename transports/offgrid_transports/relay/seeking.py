@@ -78,6 +78,10 @@ class Seeking:
         """It was found, and is not reached: it is looked for again later."""
         self._discovery.fail(self._ground.now_ms(), name)
 
+    def reached(self, name: bytes) -> None:
+        """A way there has opened."""
+        self._discovery.reached(name)
+
     def on_ask(self, path: Path, link: RelayLink, ask: Ask, length: int) -> None:
         ground, before = self._ground, ask.hops[-1] if ask.hops else ask.source
         now_ms = ground.now_ms()
