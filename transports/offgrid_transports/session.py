@@ -45,6 +45,7 @@ POLL_BYTES = 2
 ACK_BYTES_MAX = 5 + ACK_BITS_MAX // 8
 UNREAD_MAX = 64
 SIGNALS_MAX = 2048
+RESTS = 3  # answers' times that a session which was replaced leaves a shared medium to the new one
 STALE_MS = 60_000.0  # without a frame, after which a peer on a shared medium may be away
 PROBE = write_signal(Signal.PROBE, 0)[0]
 FRAME_TYPE = 0x00  # of a session's frames, the first byte's upper half
@@ -78,6 +79,7 @@ class Session:
         """Until then the answer to what left last may come; on a shared medium who sends does not hear it."""
         self.rests_ms = -math.inf
         """Until then it begins nothing."""
+        self._replaced_ms = -math.inf
         self._heard_ms = math.inf  # not yet; it has just said hello
         self._bursts = Bursts()
         self.path, self._course = path, Course(path)
@@ -129,15 +131,20 @@ class Session:
         medium it is when that is still, and nothing else is said: who waits for an answer asks for it."""
         asks = not self.path.shared or self._flight.due_ms < math.inf
         self._flight.tries = self.silent = self.silent_here = 0
+        self._replaced_ms = now_ms
         self.rest(now_ms)
         if asks:
             self._ask(list(self._flight.packets.values()))
 
     def rest(self, now_ms: float) -> None:
         """The session that has replaced it has the medium, where that is shared: nothing is begun here before a
-        question there, and its answer, would have been heard."""
-        if self.path.shared:
-            self.rests_ms = now_ms + self.path.answered_ms(self.path.frame_bytes, Priority.CONTROL)
+        question there, and its answer, would have been heard. Only at first: what is under way here goes on then,
+        however much is said there."""
+        if not self.path.shared:
+            return
+        answered_ms = self.path.answered_ms(self.path.frame_bytes, Priority.CONTROL)
+        if now_ms < self._replaced_ms + RESTS * answered_ms:
+            self.rests_ms = now_ms + answered_ms
 
     # ---- what is to be sent
 

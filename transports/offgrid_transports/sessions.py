@@ -45,7 +45,7 @@ class Sessions:
         return self._bounds.get(number)
 
     def used(self, now_ms: float, bound: Bound) -> None:
-        """A frame of it has come: on a shared medium those that it has replaced leave that to it for now."""
+        """A frame of it has come: on a shared medium those that it has just replaced leave that to it."""
         self._bounds.move_to_end(bound.session.ours)
         peer = self._peers.get(bound.session.peer) if bound.session.path.shared else None
         if peer is not None and peer.bound is bound:

@@ -8,6 +8,9 @@ from random import Random
 import pytest
 
 from offgrid_tools.bench.lora_pair import METHOD, NAMES, SF7, TIMEOUT_MS, LoraPair, end_of
+from offgrid_transports.calls import End, Reply
+from offgrid_transports.session import FRAME_TYPE, SID_BYTES, UNREAD_MAX
+from offgrid_transports.transport import BROADCAST
 
 LONG_BYTES = 10_000
 SEEDS = range(15)
@@ -77,3 +80,28 @@ def test_a_session_that_was_replaced_goes_on_when_the_medium_is_still() -> None:
     assert (len(said), session.silent) == (1, 0), "the welcome"
     pair.run(60)
     assert session.silent, "it asks again"
+
+
+@pytest.mark.parametrize(("seed", "loss"), [(1, 0.0), (3, 0.0), (0, 0.15), (6, 0.15)])
+def test_a_session_that_was_replaced_goes_on_however_much_is_said_in_the_new_one(seed: int, loss: float) -> None:
+    """Its answer is on its way in pieces, and its caller asks for more and more."""
+    pair = LoraPair(seed, loss=loss)
+    caller, answering = pair.ends
+    answering.on_request = lambda request: answering.respond(request, bytes(32 if request.body else LONG_BYTES))
+    pair.call(bytes(32))
+    replies = list[Reply]()
+    caller.call(NAMES[1], METHOD, b"", 120_000, replies.append)
+    pair.run(1)
+    replaced = caller.session_of(NAMES[1])
+    assert replaced is not None
+    for _ in range(UNREAD_MAX):
+        pair.links[0].on_frame(BROADCAST, bytes((FRAME_TYPE,)) + replaced.ours.to_bytes(SID_BYTES) + bytes(20))
+
+    def ask(reply: Reply | None = None) -> None:
+        caller.call(NAMES[1], METHOD, pair.rng.randbytes(3_000), TIMEOUT_MS, ask)
+
+    ask()
+    ask()
+    pair.run_until(lambda: replies)
+    assert caller.session_of(NAMES[1]) is not replaced
+    assert replies[0].end is End.OK, replies[0].detail
