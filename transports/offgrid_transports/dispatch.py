@@ -80,9 +80,10 @@ class Dispatch:
         self._link(path.transport).singles.append(_Ready(path.address, frame, Priority.CONTROL, who))
 
     def spread(self, path: Path, frame: bytes, priority: Priority) -> bool:
-        """A frame for all, which begins something: it waits as a session would. False where too many wait."""
+        """A frame for all, which begins something: it waits as a session would. False where too many wait, or the link
+        is down: when it comes up, nobody waits for that frame any more."""
         waiting = self._link(path.transport).spread
-        if len(waiting) >= SINGLES_MAX:
+        if not path.transport.up or len(waiting) >= SINGLES_MAX:
             return False
         waiting.append(_Ready(path.address, frame, priority, "all"))
         return True
@@ -125,7 +126,10 @@ class Dispatch:
         return link
 
     def _send_on(self, now_ms: float, link: _Link, rested: list[Session]) -> bool:
-        if link.full or not link.transport.up:
+        if not link.transport.up:
+            link.spread.clear()
+            return False
+        if link.full:
             return False
         if link.stuck is not None:
             stuck, link.stuck = link.stuck, None

@@ -213,7 +213,8 @@ class Endpoint:
         self._pump.turn()
 
     def spread(self, transport: Transport, frame: bytes, priority: Priority) -> bool:
-        """A frame for all who hear it. False where it was refused, because too many wait already."""
+        """A frame for all who hear it. False where it was refused: too many wait already, or the link is
+        down."""
         taken = self._dispatch.spread(Path(transport, BROADCAST), frame, priority)
         self.counts["spread_refused"] += not taken
         self._pump.turn()

@@ -174,6 +174,22 @@ def test_a_link_that_is_down_is_left_alone_and_holds_up_no_other() -> None:
     assert send(by) == ([1], False)
 
 
+def test_a_link_that_is_down_keeps_no_frame_for_all_until_nobody_waits_for_it() -> None:
+    link = StillLink(shared=True)
+    by, asks = dispatch(link), Talker(link, 1, Priority.JOB)
+    asks.listens_ms = 500.0
+    add(by, asks)
+    by.send(0)
+    assert by.spread(Path(link, "*"), b"before", Priority.JOB)
+    link.up = False
+    by.send(1)
+    assert not by.spread(Path(link, "*"), b"meanwhile", Priority.JOB)
+    link.up = True
+    assert by.spread(Path(link, "*"), b"after", Priority.JOB)
+    by.send(500)
+    assert [frame for _, frame, _ in link.sent] == [b"1 JOB", b"after"]
+
+
 def test_what_a_link_takes_no_more_is_dropped_and_the_rest_goes_on() -> None:
     link = StillLink(frame_bytes=8)
     by = dispatch(link)
