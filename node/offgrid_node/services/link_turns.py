@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from offgrid_transports.sharing import GATHER_MS
@@ -27,8 +27,8 @@ class NoTurn(TransportError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:
-    """A call that waits, to a peer, with a body of so many bytes. `begin` sends it; `give_up` says that it was not
-    sent. Those with the same `alike`, unless it is None, ask for the same."""
+    """A call that waits, to a peer, with a body of so many bytes. `begin` sends it, unless it raises; `give_up` says
+    that it was not sent. Those with the same `alike`, unless it is None, ask for the same."""
 
     peer: str
     priority: Priority
@@ -50,7 +50,7 @@ class LinkTurns:
         self._now_ms, self._later = now_ms, later
         self._waiting: list[Turn] = []  # as they came
         self._waiting_bytes = 0
-        self._under_way: Counter[tuple[bool, str]] = Counter()  # bulk or not, by peer
+        self._under_way = set[Turn]()
         self._begun: tuple[Hashable, float] = (None, 0.0)  # what was asked for last, and when
         self._served: dict[str, int] = {}  # peers for whom calls wait: when they last had a turn, by this count
         self._serving = 0
@@ -62,10 +62,11 @@ class LinkTurns:
         return len(self._waiting)
 
     def ask(self, turn: Turn) -> None:
-        """It begins now, or when its turn has come. Whoever began calls `end`. Raises NoTurn."""
+        """It begins now, or when its turn has come. Whoever began calls `end`. Raises NoTurn, and what a `begin` or a
+        `give_up` raises: the others have their turn all the same."""
         alike, begun_ms = self._begun
         if turn.alike is not None and turn.alike == alike and self._now_ms() < begun_ms + GATHER_MS:
-            self._begin([turn])
+            self._begin(turn)
             return
         if len(self) >= WAITING_MAX:
             raise NoTurn(f"{len(self)} calls wait for their turn on this link already")
@@ -78,8 +79,7 @@ class LinkTurns:
 
     def end(self, turn: Turn) -> None:
         """A call that had begun is over."""
-        self._under_way[turn.bulk, turn.peer] -= 1
-        self._under_way = +self._under_way
+        self._under_way.discard(turn)
         self._go_on()
 
     # ---- inside
@@ -88,19 +88,21 @@ class LinkTurns:
         """Calls may end while others begin: whoever is going on already sees to them."""
         if self._going_on:
             return
-        self._going_on = True
+        self._going_on = more = True
         try:
-            while self._give_up_late() or self._begin_next():
-                pass
+            while more:
+                more = self._give_up_late() or self._begin_next()
         finally:
             self._going_on = False
-        self._arm()
+            if more:
+                self._later(0, self._go_on)
+            self._arm()
 
     def _give_up_late(self) -> bool:
         now_ms = self._now_ms()
         late = [turn for turn in self._waiting if turn.until_ms <= now_ms]
-        self._take(late)
         for turn in late:
+            self._take(turn)
             turn.give_up()
         return bool(late)
 
@@ -109,19 +111,21 @@ class LinkTurns:
         ready = [turn for turn in self._waiting if room[turn.bulk]]
         if not ready:
             return False
-        first = min(ready, key=self._order)
+        by_peer = Counter((turn.bulk, turn.peer) for turn in self._under_way)
+        first = min(
+            ready, key=lambda turn: (turn.priority, by_peer[turn.bulk, turn.peer], self._served.get(turn.peer, 0))
+        )
         along = [] if first.alike is None else [
             turn for turn in self._waiting
             if turn.alike == first.alike and turn.priority is first.priority and turn is not first
         ]  # fmt: skip
         self._begun = first.alike, self._now_ms()
-        self._take([first, *along])
-        self._serve(first.peer)
-        self._begin([first, *along])
+        for turn in (first, *along):
+            self._take(turn)
+            if turn is first:
+                self._serve(turn.peer)
+            self._begin(turn)
         return True
-
-    def _order(self, turn: Turn) -> tuple[Priority, int, int]:
-        return turn.priority, self._under_way[turn.bulk, turn.peer], self._served.get(turn.peer, 0)
 
     def _serve(self, peer: str) -> None:
         waiting = {turn.peer for turn in self._waiting}
@@ -129,21 +133,21 @@ class LinkTurns:
         self._served = {each: at for each, at in self._served.items() if each in waiting}
         self._served[peer] = self._serving
 
-    def _begin(self, turns: Iterable[Turn]) -> None:
-        for turn in turns:
-            self._under_way[turn.bulk, turn.peer] += 1
-        for turn in turns:
+    def _begin(self, turn: Turn) -> None:
+        self._under_way.add(turn)
+        try:
             turn.begin()
+        except BaseException:
+            self._under_way.discard(turn)
+            raise
 
-    def _take(self, turns: list[Turn]) -> None:
-        """They wait no more."""
-        if turns:
-            taken = set(turns)
-            self._waiting = [turn for turn in self._waiting if turn not in taken]
-            self._waiting_bytes -= sum(turn.length for turn in turns)
+    def _take(self, turn: Turn) -> None:
+        """It waits no more."""
+        self._waiting.remove(turn)
+        self._waiting_bytes -= turn.length
 
     def _count(self, *, bulk: bool) -> int:
-        return sum(count for (of_bulk, _), count in self._under_way.items() if of_bulk is bulk)
+        return sum(turn.bulk is bulk for turn in self._under_way)
 
     def _arm(self) -> None:
         """For the first one that will have waited for too long."""

@@ -163,3 +163,41 @@ def test_those_who_ask_several_alike_begin_together() -> None:
         assert len(bench.begun) == 3
         bench.end(name)
     assert bench.begun[3:] == ["another", "to v"]
+
+
+def test_one_that_cannot_begin_is_not_under_way_and_keeps_no_other_from_its_turn() -> None:
+    bench = Bench()
+    for name in ("to x", "to y", "to z"):
+        bench.ask(name, BULK, alike="another" if name == "to x" else "the same")
+
+    def fail() -> None:
+        raise RuntimeError("to v")
+
+    bench.turns.ask(Turn("v", BULK, 100, 1_000.0, fail, fail, "the same"))
+    bench.ask("to u", BULK, alike="the same")
+    bench.ask("last", BULK)
+    with pytest.raises(RuntimeError, match="to v"):
+        bench.end("to x")
+    bench.wait_until(0)
+    assert bench.begun == ["to x", "to y", "to z"], "those who began have the place"
+    for name in ("to y", "to z"):
+        bench.end(name)
+    assert bench.begun[3:] == ["to u"]
+    bench.end("to u")
+    assert (bench.begun[4:], len(bench.turns)) == (["last"], 0)
+
+
+def test_one_that_cannot_be_given_up_keeps_no_other_from_hearing_of_it() -> None:
+    bench = Bench()
+
+    def fail() -> None:
+        raise RuntimeError("late as well")
+
+    for name in ("a", "b"):
+        bench.ask(name)
+    bench.turns.ask(Turn("v", JOB, 100, 500.0, fail, fail))
+    bench.ask("late", until_ms=500.0)
+    with pytest.raises(RuntimeError, match="late as well"):
+        bench.wait_until(500)
+    bench.wait_until(500)
+    assert (bench.given_up, len(bench.turns)) == (["late"], 0)
