@@ -140,6 +140,18 @@ def test_a_search_in_vain_ends_and_the_next_ones_come_ever_more_seldom() -> None
     assert waits[-1] <= BACKOFF_MS_MAX + 2 * BACKOFF_MS_MIN
 
 
+def test_who_is_only_told_of_is_looked_for_no_sooner_and_who_was_reached_is() -> None:
+    one = discovery()
+    one.fail(0, TARGET)
+    one.seek(BACKOFF_MS_MIN, TARGET, SLOT_MS)
+    one.on_found(BACKOFF_MS_MIN, TARGET, SLOT_MS)
+    one.fail(BACKOFF_MS_MIN, TARGET)
+    assert not one.may_seek(3 * BACKOFF_MS_MIN - 1, TARGET), "twice as long, though somebody told of a way"
+    one.reached(TARGET)
+    one.fail(BACKOFF_MS_MIN, TARGET)
+    assert one.may_seek(2 * BACKOFF_MS_MIN, TARGET), "as the first time"
+
+
 @given(st.lists(st.tuples(st.integers(0, 2000), st.binary(min_size=2, max_size=2), st.booleans()), max_size=60))
 def test_whatever_is_asked_no_more_is_kept_than_may_be(asks: list[tuple[int, bytes, bool]]) -> None:
     one = discovery()

@@ -219,6 +219,16 @@ def test_the_only_way_there_is_taken_though_it_failed() -> None:
     assert ground.shunned.all(mesh.now_ms()) == frozenset(), "and is trusted again"
 
 
+def test_an_answer_inside_opened_clears_no_hop_that_drops_all_that_follows() -> None:
+    mesh = MemoryMesh(3)
+    mesh.beacons()
+    swallows(mesh.nodes[1], is_labelled)
+    ground = mesh.nodes[0].relay._ground
+    for number in range(3):
+        assert mesh.asked(mesh.nodes[0], "n2", b"%d" % number).end is End.OK
+        assert ground.shunned.all(mesh.now_ms()) == {mesh.nodes[1].relay._ground.hop}
+
+
 def test_of_two_ways_the_one_that_costs_less_is_taken_though_it_is_longer() -> None:
     """Over n1 by radio in one hop between, or over n2 and n3 by cable."""
     mesh = Mesh(1)
