@@ -101,8 +101,10 @@ class PacketRoad:
 
         def begin(ended: Callable[[], None] = lambda: None) -> None:
             def on_reply(reply: Reply) -> None:
-                ended()
-                done(_outcome(known, reply))
+                try:
+                    ended()
+                finally:
+                    done(_outcome(known, reply))
 
             try:
                 self._calls.call(node, number, body, timeout_ms, on_reply, priority=priority)

@@ -104,6 +104,29 @@ def test_control_goes_before_bulk() -> None:
     assert world.heard["b"].index(b"urgent") < len(world.heard["b"]) - 2
 
 
+def test_room_for_what_is_urgent_is_told_of_though_less_urgent_frames_are_refused_meanwhile() -> None:
+    world = World()
+    link = world.rnode(
+        "a", band=next(band for band in EU.bands if band.limits and band.limits[0].used_us >= 300_000_000)
+    )
+    world.run(20)
+    now_us = link._now_us()
+    link.book.duty.recall(((8_110_000, now_us - 1_000 * (40 - number)) for number in range(40)), 0, now_us)
+    assert not link.send(BROADCAST, bytes(100), Priority.JOB), "its part is spent"
+    taken = 0
+
+    def fill() -> None:
+        nonlocal taken
+        while taken < 60 and link.send(BROADCAST, bytes(100), Priority.CONTROL):
+            taken += 1
+        link.send(BROADCAST, bytes(100), Priority.JOB)
+
+    link.on_room = fill
+    fill()
+    world.run(60)
+    assert taken == 60
+
+
 def test_nothing_is_heard_across_settings_and_the_figures_say_so() -> None:
     world = World()
     a, b = world.rnode("a"), world.rnode("b", replace(FAST, sf=8))

@@ -200,7 +200,7 @@ def test_garbage_in_the_group_is_counted(live: Live, datagram: bytes) -> None:
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from([b"", b"\xf0", b"\xf1", b"\xf2", b"\xf2"]), st.binary(max_size=700))))
 def test_no_datagram_breaks_a_link(live: Live, datagrams: list[tuple[bytes, bytes]]) -> None:
-    end = live.ends[0] if live.ends else live.open("udp:127.0.0.1:0?multicast=239.192.119.9:7739")
+    end = live.ends[0] if live.ends else live.open("udp:127.0.0.1:0?multicast=239.192.119.9:7740")
     link, heard = end.transport, len(end.heard)
     assert isinstance(link, udp.UdpTransport)
 
@@ -215,7 +215,7 @@ def test_no_datagram_breaks_a_link(live: Live, datagrams: list[tuple[bytes, byte
 
 
 def test_its_own_broadcasts_are_left_out_and_everybody_elses_heard(live: Live) -> None:
-    ends = [live.open("udp:127.0.0.1:0?multicast=239.192.119.9:7739") for _ in range(3)]
+    ends = [live.open("udp:127.0.0.1:0?multicast=239.192.119.9:7741") for _ in range(3)]
     ends[0].send(BROADCAST, b"all")
     assert live.waits(lambda: ends[1].heard and ends[2].heard)
     live.run(0.05)

@@ -106,7 +106,8 @@ class RadioLink:
             raise ValueError(f"a frame of {len(frame)} bytes; this link carries {self._mtu_bytes}")
         air_us = self._modem.air_us(len(frame))
         if not self.up or not self._fits(air_us, priority):
-            self._refused = (air_us, priority)
+            if self._refused is None or priority <= self._refused[1]:  # room for less urgent ones comes later
+                self._refused = (air_us, priority)
             self._refused_frames += 1
             return False
         self._queues[priority].append(Waiting(address, frame, air_us))
