@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -277,14 +278,16 @@ class TestCommands:
 
     def test_the_demo_of_radios_is_another_program(self, monkeypatch: pytest.MonkeyPatch) -> None:
         become: list[Sequence[str]] = []
+        ensured: list[str] = []
         monkeypatch.setattr(commands, "become", lambda argv: become.append(argv) or 0)
-        monkeypatch.setattr(Environment, "ensure", lambda env, profile: None)
+        monkeypatch.setattr(Environment, "ensure", lambda env, profile: ensured.append(profile))
         env = Environment(ROOT)
         assert commands.demo(env, ["--radio", "--dir", "d"]) == commands.demo(env, ["--keep"]) == 0
         assert become == [
             [str(env.python), "-m", "offgrid_tools.radio_demo", "--dir", "d"],
             [str(env.program("offgrid-node")), "demo", "--keep"],
         ]
+        assert ensured == ["dev"], "what reaches modems, for the radios alone"
 
     def test_a_word_that_is_none_of_them(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert commands.run(["tset"]) == 2
@@ -390,6 +393,14 @@ class TestTheLocks:
         assert runtime.items() <= bench.items()
         assert {"grpcio", "hatchling", "grpcio-tools", "mypy-protobuf"} <= runtime.keys()
         assert not {"pytest", "mypy", "ruff", "uv", "distributed"} & runtime.keys()
+
+    @pytest.mark.parametrize("name", ["dev", "bench"])
+    def test_what_reaches_radios_is_where_they_are_tested_and_measured(self, name: str) -> None:
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+            "optional-dependencies"
+        ]
+        pinned = dict(PIN.findall((ROOT / "locks" / f"{name}.txt").read_text(encoding="utf-8")))
+        assert {re.split(r"\W", each)[0] for extra in ("ble", "lora") for each in extras[extra]} <= pinned.keys()
 
     def test_pip_itself_is_pinned(self) -> None:
         version, digests = pinned_pip(ROOT / environment.PIP_LOCK)

@@ -61,6 +61,7 @@ def script(name: str, *first: str) -> Action:
 def demo(env: Environment, rest: Sequence[str]) -> int:
     """The node's own, or that of radios, which are emulated here."""
     if "--radio" in rest:
+        env.ensure("dev")  # as tests have them, with what reaches such modems and controllers
         return module("offgrid_tools.radio_demo")(env, [word for word in rest if word != "--radio"])
     return script("offgrid-node", "demo")(env, rest)
 
