@@ -11,8 +11,8 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 import threading
+import tomllib
 import zipfile
 from collections.abc import Iterator, Sequence
 from functools import partial
