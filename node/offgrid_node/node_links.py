@@ -25,7 +25,7 @@ from offgrid_transports.endpoint import Endpoint
 from offgrid_transports.keep import FolderKeep
 from offgrid_transports.registry import TransportRegistry
 from offgrid_transports.stamps import Stamps
-from offgrid_transports.transport import BadSpec, LinkHost, Transport, TransportError
+from offgrid_transports.transport import BadSpec, LinkHost, TransportError
 
 if TYPE_CHECKING:
     from offgrid_node.config import Config
@@ -92,11 +92,7 @@ def meet(links: PacketLinks, node: Node, stamp: Callable[[], int]) -> Endpoint:
         with suppress(Fault):  # the node loads what it knows: the next one will be heard
             _hear(node, heads, peer, heard)
 
-    def on_said(peer: str, transport: Transport, said: bytes) -> None:
-        with suppress(Fault):
-            heads.on_said(peer, transport, said)
-
-    links.on_said = on_said
+    links.on_said = heads.on_said
     return links.start(stamp, lambda: _told_of(node, heads), on_heard)
 
 

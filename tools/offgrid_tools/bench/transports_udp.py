@@ -120,30 +120,34 @@ async def _our_rate(address: str, size: int) -> float:
 
 def _called(plan: Plan, python: Path | None) -> list[Figure]:
     count = plan.rounds(CALLS, CALLS_QUICK)
+    limit_s = plan.rounds(THEIR_S, THEIR_S_QUICK)
     with ExitStack() as stack:
         ours = asyncio.run(_our_calls(stack.enter_context(_ours(CALLS_LOSS)), count))
-        theirs: dict[str, object] = {}
+        theirs: dict[str, object] = {"answered": 0, "waits": [], "said": f"no link in {LINK_S:.0f} s"}
         if python is not None:
             peer = stack.enter_context(_theirs(python, plan.folder / "calls", CALLS_LOSS))
-            limit_s = plan.rounds(THEIR_S, THEIR_S_QUICK)
             if peer is not None and peer.order("link", LINK_S)["done"]:
                 order = {"count": count, "size": CALL_BYTES, "in_flight": THEIR_IN_FLIGHT}
                 theirs = peer.order("calls", limit_s, **order)
+                theirs["said"] = f"{theirs['answered']} in {limit_s} s, {theirs['failed']} failed"
     once = len(ours.waits_s) - (ours.asked - ours.different)
     p99 = quantile(ours.waits_s, 0.99) * 1000 / RTT_MS
     note = f"of {count}; {ours.asked} carried out, {ours.different} different ones"
-    if not theirs:
-        return [Figure("rpc_exactly_once_of_10000_loss20", once, note=note), Figure("rpc_p99_in_rtt_loss20", p99)]
+    p50 = f"p50 {quantile(ours.waits_s, 0.5) * 1000 / RTT_MS:.1f}; {IN_FLIGHT} in flight"
+    if python is None:
+        return [
+            Figure("rpc_exactly_once_of_10000_loss20", once, note=note),
+            Figure("rpc_p99_in_rtt_loss20", p99, note=p50),
+        ]
     answered, waits = theirs["answered"], theirs["waits"]
     assert isinstance(answered, int)
     assert isinstance(waits, list)
-    their_p99 = quantile(waits, 0.99) * 1000 / RTT_MS if waits else 0.0
-    note += f"; Reticulum {answered} in {limit_s} s, {theirs['failed']} failed"
-    p50 = f"p50 {quantile(ours.waits_s, 0.5) * 1000 / RTT_MS:.1f}"
-    return [
-        Figure("rpc_exactly_once_of_10000_loss20", once, "Reticulum", answered, note),
-        Figure("rpc_p99_in_rtt_loss20", p99, "Reticulum", their_p99, f"{p50}; {IN_FLIGHT} in flight"),
-    ]
+    note += f"; Reticulum {theirs['said']}"
+    calls = Figure("rpc_exactly_once_of_10000_loss20", once, "Reticulum", answered, note)
+    if not waits:
+        return [calls, Figure("rpc_p99_in_rtt_loss20", p99, note=p50)]
+    their_p99 = quantile(waits, 0.99) * 1000 / RTT_MS
+    return [calls, Figure("rpc_p99_in_rtt_loss20", p99, "Reticulum", their_p99, p50)]
 
 
 async def _our_calls(address: str, count: int) -> Calls:

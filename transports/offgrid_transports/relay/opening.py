@@ -51,9 +51,7 @@ class Opening:
     ) -> None:
         self._ground, self._circuits, self._arrive, self._give_up = ground, circuits, arrive, give_up
         self._sent: OrderedDict[tuple[object, ...], _Sent] = OrderedDict()
-        self._turns: OrderedDict[tuple[object, ...], int] = (
-            OrderedDict()
-        )  # of the last OPEN of a session over such hops
+        self._turns: OrderedDict[tuple[object, ...], int] = OrderedDict()  # the last OPEN's, by session and hops
         self.answering: tuple[Circuit, Open] | None = None
         """The circuit whose OPEN is being looked at: what this end says at once goes with OPENED."""
         self.on_opened: Callable[[Circuit], None] = lambda circuit: None
