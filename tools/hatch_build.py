@@ -39,10 +39,11 @@ def compile_protos(proto_root: Path) -> list[Path]:
 
 def _run_protoc(proto_root: Path, made_root: Path) -> None:
     import grpc_tools
+    from google.api import annotations_pb2  # beside it lie the .proto files that ours import
     from grpc_tools import protoc
 
     sources = sorted(str(path.relative_to(proto_root)) for path in proto_root.rglob("*.proto"))
-    includes = Path(grpc_tools.__file__).parent / "_proto"
+    includes = (proto_root, Path(grpc_tools.__file__).parent / "_proto", Path(annotations_pb2.__file__).parents[2])
     scripts = Path(sys.executable).parent
     suffix = ".exe" if sys.platform == "win32" else ""
     plugins = [
@@ -51,7 +52,7 @@ def _run_protoc(proto_root: Path, made_root: Path) -> None:
         if (scripts / f"protoc-gen-{name}{suffix}").exists()
     ]
     outputs = [f"--{kind}_out={made_root}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
-    code = protoc.main(["protoc", f"-I{proto_root}", f"-I{includes}", *plugins, *outputs, *sources])
+    code = protoc.main(["protoc", *(f"-I{folder}" for folder in includes), *plugins, *outputs, *sources])
     if code != 0:
         raise RuntimeError(f"protoc failed with exit code {code} on {proto_root}")
 

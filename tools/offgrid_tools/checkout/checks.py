@@ -31,7 +31,7 @@ CHECKS = (
     Check("types", ("mypy", "--strict", *SOURCES)),
     Check("for Windows", ("mypy", "--strict", "--platform", "win32", "--cache-dir", ".mypy_cache/win32", *SOURCES)),
     Check("floors", ("lint-imports",)),
-    Check("proto lint", ("buf", "lint"), "proto"),
+    Check("proto lint", ("python", "-m", "offgrid_tools.checkout.proto_lint"), "proto"),
     Check("proto format", ("buf", "format", "--diff", "--exit-code"), "proto"),
 )
 

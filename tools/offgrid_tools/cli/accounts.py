@@ -35,7 +35,8 @@ def balance(account: str, everyone: bool) -> None:
     answer = client.ledger.balance(account)
     lanes = () if account else client.ledger.wallet().accounts[1:]
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"balance": json_of(answer), **({} if account else {"lanes": [json_of(lane.balance) for lane in lanes]})})
         return
@@ -68,7 +69,7 @@ def _accepted(balance: Balance) -> str:
 def _all_balances(client: Client) -> None:
     answer = client.ledger.balances()
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(answer)
         return
@@ -114,7 +115,8 @@ def _list(account: str, limit: int, *, only_open: bool) -> None:
     client = settings().connect()
     found = client.ledger.history(account=account, only_open=only_open, limit=limit or None)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"transactions": [json_of(tx) for tx in found]})
     elif only_open:
@@ -197,7 +199,7 @@ def bookings(job_id: str, limit: int) -> None:
     """
     answer = settings().connect().ledger.bookings(job_id=job_id, limit=limit or None)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(answer)
         return

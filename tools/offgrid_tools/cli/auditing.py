@@ -24,7 +24,8 @@ def audit(object: str) -> int:  # noqa: A002 - what the wire calls it
     client = settings().connect()
     answer = client.objects.audit(object)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit(json_of(answer))
     else:

@@ -43,7 +43,8 @@ def backup(file: Path | None, encrypt: bool, public_key: str | None, passphrase:
     last = _followed(settings().connect().backups.create(path, recipient=recipient, encrypt=encrypt))
     made: Backup = last.backup
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"backup": json_of(made)})
     else:
@@ -64,7 +65,8 @@ def backups() -> None:
     """List the backups that the node makes by itself, the newest first."""
     told = settings().connect().backups.list()
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit(json_of(told))
         return
@@ -102,7 +104,7 @@ def verify_backup(file: Path, secret: Path | None, passphrase: bool) -> int:
             _show(reader.check(advance))
     except BackupError as error:
         if settings().json:
-            from offgrid_tools.cli.json_form import emit
+            from offgrid_tools.cli.emitting import emit
 
             emit({"whole": False, "trouble": str(error)})
         else:
@@ -117,7 +119,7 @@ def compact() -> None:
     """Make the store's file as small as what is in it, while the node serves; it does so by itself now and then."""
     last = _followed(settings().connect().backups.compact())
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"before_bytes": last.before_bytes, "after_bytes": last.after_bytes})
         return
@@ -137,7 +139,7 @@ def migrate(dry_run: bool) -> None:
     """
     told = settings().connect().backups.list()
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"store_form": told.store_form, "newest_form": told.newest_form})
         return
@@ -165,7 +167,7 @@ def _show(manifest: Manifest) -> None:
     if settings().json:
         from dataclasses import asdict
 
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"whole": True, "manifest": {key: value for key, value in asdict(manifest).items() if key != "members"}})
         return

@@ -111,7 +111,7 @@ def show_file(file: str) -> None:
     """What a transaction's file says."""
     facts_of = _read(file).facts()
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(facts_of)
         return

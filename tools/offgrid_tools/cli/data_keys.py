@@ -123,7 +123,7 @@ def _far(told: Reencryption) -> str:
 
 def _say(keys: GetDataKeysResponse) -> int:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(keys)
         return exits.OK

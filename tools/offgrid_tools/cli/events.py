@@ -55,7 +55,8 @@ def events(
     head = client.mesh.status().journal_seq if follow else 0
     listed = _newest(client, types, from_us, until_us, subject, limit)
     if settings().json and not follow:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"events": [json_of(event) for event in listed]})
         return
@@ -107,7 +108,8 @@ def _newest(client: Client, types: Iterable[str], from_us: int, until_us: int, s
 def _print(found: Iterable[Event], *, heading: bool = False) -> None:
     """Line by line, so that a stream shows at once."""
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         for event in found:
             emit({"event": json_of(event)})

@@ -128,7 +128,7 @@ def _get_one(name: str, output: str | None, wanted: Span | None, timeout: float)
 
 def _tell(made: Object, size: int, path: str) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(_told(made, size, path))
         return
@@ -166,7 +166,7 @@ def _get_folder(prefix: str, output: str | None, timeout: float) -> None:
 
 def _tell_all(told: list[dict[str, object]], total: int, folder: str) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"files": told})
         return

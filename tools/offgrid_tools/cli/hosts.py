@@ -155,7 +155,7 @@ def drop(owner: str, yes: bool) -> None:
 
 def _say_dropped(owner: str, dropped: int) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"owner": owner, "dropped": dropped})
         return
@@ -186,6 +186,7 @@ def _say(host: HostState) -> None:
 
 
 def _emit(host: HostState) -> None:
-    from offgrid_tools.cli.json_form import emit, json_of
+    from offgrid.json_form import json_of
+    from offgrid_tools.cli.emitting import emit
 
     emit({"host": json_of(host)})

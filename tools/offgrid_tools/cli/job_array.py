@@ -128,7 +128,7 @@ def _run(work: Work, items: Iterator[Item], target: Path | None, total: int | No
             advance()
     failed = sum(counts.values()) - counts["completed"]
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"task_id": work.task_id, "completed": counts["completed"], "failed": failed, "jobs": told})
     else:

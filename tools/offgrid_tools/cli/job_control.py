@@ -31,7 +31,7 @@ def cancel(job_ids: tuple[str, ...], task_id: str, reason: str) -> None:
         raise click.UsageError("say which: JOB_ID… or --task TASK")
     cancelled = settings().connect().jobs.cancel(job_ids, task_id=task_id, reason=reason)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"job_ids": cancelled})
         return
@@ -49,7 +49,7 @@ def why(job_id: str) -> None:
     client = settings().connect()
     answer = client.jobs.why(job_id)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(answer)
         return
@@ -109,7 +109,8 @@ def _told(client: Client, job_id: str, follow: bool) -> Iterator[JobProgress]:
 
 def _say_log(job: Job) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"job": json_of(job)})
     else:

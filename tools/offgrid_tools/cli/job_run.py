@@ -61,7 +61,8 @@ def submit(file: str, args: tuple[str, ...], task_id: str, mode: str | None, **s
     from offgrid.v1.jobs_pb2 import Route
 
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"job": json_of(job), "route": Route.Name(answer.route), "reason": answer.reason})
         return

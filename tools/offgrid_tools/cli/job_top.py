@@ -49,7 +49,7 @@ def top(interval: float, count: int | None, limit: int) -> None:
 
 def _show(ticks: Iterator[Tick], interval: float) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         for tick in ticks:
             emit(tick.document())
@@ -70,8 +70,8 @@ class Tick(NamedTuple):
     entries: dict[str, BookEntry]
 
     def document(self) -> dict[str, Any]:
+        from offgrid.json_form import json_of
         from offgrid.v1.common_pb2 import Liveness
-        from offgrid_tools.cli.json_form import json_of
 
         hosts = [
             {

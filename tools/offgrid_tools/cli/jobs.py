@@ -28,7 +28,7 @@ def dispatch(job_id: str, mode: str | None) -> None:
     """Send a created job to the mesh or the local queue; doing it twice is harmless."""
     answer = settings().connect().jobs.dispatch(job_id, mode or "")
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(answer)
         return
@@ -54,7 +54,8 @@ def watch(job_id: str) -> int:
     job = None
     for job in client.jobs.watch(job_id):
         if settings().json:
-            from offgrid_tools.cli.json_form import emit, json_of
+            from offgrid.json_form import json_of
+            from offgrid_tools.cli.emitting import emit
 
             emit({"job": json_of(job)})
         else:
@@ -80,7 +81,8 @@ def list_(task_id: str, states: tuple[str, ...], executions: bool, oldest_first:
     )  # fmt: skip
     shown = islice(found, limit or None)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"jobs": [json_of(job) for job in shown]})
         return
@@ -170,7 +172,8 @@ def report(client: Client, job: Job, output: str | None, folder: str | None = No
     else:
         output = None  # what was there before is worth more than nothing
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"job": json_of(job)})
         return

@@ -54,7 +54,7 @@ def open_(witnesses: tuple[str, ...], balances: tuple[str, ...], fee_micro: int 
     client = settings().connect()
     genesis = client.ledger.open(witnesses=weights, balances=amounts, fee_micro=fee_micro)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(genesis)
         return
@@ -80,7 +80,7 @@ def status() -> None:
     client = settings().connect()
     answer = client.ledger.status()
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(answer)
         return

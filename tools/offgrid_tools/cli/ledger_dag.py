@@ -42,7 +42,7 @@ def dag(first: int | None, count: int, picture: str | None) -> None:
         title = f"ledger of {genesis.mesh}, {len(graph)} blocks from position {page.first} on"
         _write(picture, drawing.svg(graph, title).encode())
     elif settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"newest": page.newest, "blocks": [drawing.document(vertex) for vertex in graph]})
     else:

@@ -57,7 +57,7 @@ def witnesses(added: tuple[str, ...], removed: tuple[str, ...], weighed: tuple[s
         weigh=numbered("--weight", pairs("--weight", weighed), MILLI_PLACES, WEIGHT_MILLI_MAX),
     )
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(order)
         return
@@ -111,7 +111,7 @@ def settle_rewards(epoch: int | None, now: bool, wait_s: float) -> int:
     if chosen is None:
         return exits.PENDING
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(chosen)
         return exits.OK
@@ -144,7 +144,8 @@ def standing(answer: GetLedgerStatusResponse) -> Iterator[tuple[str, object]]:
 
 def _show(answer: GetLedgerStatusResponse) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         found = json_of(answer)
         emit({key: found[key] for key in ("epoch", "entered_us", "witnesses", "orders", "wishing", "accused", "waits")})
@@ -186,7 +187,8 @@ def _chosen(client: Client, number: int | None) -> Epoch:
 
 def _emit(found: Sequence[Epoch]) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"epochs": [json_of(each) for each in found]})
         return

@@ -39,7 +39,7 @@ def receipt(tx_id: str, output: str | None) -> None:
     if output is not None:
         _write(output, answer.receipt)
     if settings().json and output != "-":
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(answer)
     elif output is None:
@@ -77,7 +77,7 @@ def verify(file: str, tx: str, papers: str, mesh: str) -> int:
     verdict = verifying.check_light(*data, mesh=wanted)
     problems = [{"field": problem.field, "problem": problem.what} for problem in verdict.problems]
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         facts = verifying.light_facts(verdict) if not problems else None
         emit({"valid": not problems, "problems": problems, "checked": {"mesh": bool(wanted)}, "facts": facts})

@@ -45,7 +45,7 @@ def verify(offline: bool) -> int:
 
 
 def _document(report: Any) -> None:
-    from offgrid_tools.cli.json_form import emit
+    from offgrid_tools.cli.emitting import emit
 
     emit(
         {

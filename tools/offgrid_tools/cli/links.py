@@ -22,7 +22,7 @@ def show_roads(node: str) -> None:
     """Of one member, or of all."""
     answer = settings().connect().links.roads(node)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(answer)
         return
@@ -79,7 +79,7 @@ def ping(node: str, via: str, count: int, interval: float, timeout: float) -> in
             continue
         times.append(answer.rtt_ms)
         if settings().json:
-            from offgrid_tools.cli.json_form import emit
+            from offgrid_tools.cli.emitting import emit
 
             emit(answer)
         else:
@@ -92,7 +92,7 @@ def ping(node: str, via: str, count: int, interval: float, timeout: float) -> in
 
 def _say_lost(error: OffgridError) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"lost": error.message})
     else:
@@ -137,7 +137,7 @@ def trace(node: str, timeout: float) -> int:
             way = (peer.name if hop == peer.node_id else hop, "", "", None, error.message)
         steps.append(dict(zip(("node", "via", "address", "rtt_ms", "trouble"), way, strict=True)))
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"steps": steps})
     else:
@@ -157,7 +157,7 @@ def list_links() -> None:
     """This node's packet links, and what each tells of itself."""
     answer = settings().connect().links.list()
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(answer)
         return
@@ -186,7 +186,7 @@ def airtime() -> None:
     """Who has used how much of each link's time in the last hour, and what the rules of its band leave."""
     answer = settings().connect().links.list()
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(answer)
         return

@@ -84,7 +84,8 @@ def sent(limit: int) -> None:
     client = settings().connect()
     found = client.mail.sent(limit=limit or None)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"mail": [json_of(mail) for mail in found]})
         return
@@ -123,7 +124,8 @@ def show(number: int, output: str | None) -> int:
         report(client, found.job.job, output)
         return exit_code_of(found.job.job)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit(json_of(found))
         return exits.OK
@@ -139,7 +141,8 @@ def inbox(limit: int) -> None:
     client = settings().connect()
     found = client.mail.messages(limit=limit or None)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"messages": [json_of(message) for message in found]})
         return
@@ -183,7 +186,8 @@ def read(message_id: str, output: str | None) -> None:
         with replaced(output) as target:
             target.write(found.data)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit(json_of(found))
         return
@@ -212,7 +216,7 @@ def rm(message_ids: tuple[str, ...]) -> None:
     for message_id in message_ids:
         client.mail.delete(message_id)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"deleted": list(message_ids)})
 
@@ -225,7 +229,8 @@ def held(limit: int) -> None:
     client = settings().connect()
     box, found = client.mail.mailbox(), client.mail.held(limit=limit or None)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         parcels = [json_of(parcel) for parcel in found]
         emit({"parcels": parcels, "count": box.count, "used_bytes": box.used_bytes, "limit_bytes": box.limit_bytes})
@@ -253,7 +258,8 @@ def held(limit: int) -> None:
 
 def _show_sent(mail: Mail) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"mail": json_of(mail)})
         return

@@ -25,7 +25,7 @@ def market() -> None:
     """
     answer = settings().connect().market.offers()
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(answer)
         return

@@ -55,7 +55,8 @@ def windows(session: str, limit: int) -> None:
     """List summaries of the journal, or of a session, oldest first; --json has all that is in them."""
     found = settings().connect().memory.windows(session=session, limit=limit or None)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"windows": [json_of(each) for each in found]})
         return
@@ -82,7 +83,8 @@ def windows(session: str, limit: int) -> None:
 
 def _show_seen(seen: Seen) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit(
             {
@@ -126,7 +128,7 @@ def _show_seen(seen: Seen) -> None:
 
 def _show_count(what: str, count: Count) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(
             {

@@ -29,7 +29,7 @@ def status() -> None:
     """What this node is and how it does."""
     answer = settings().connect().mesh.status()
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(answer)
         return
@@ -129,7 +129,8 @@ def peers(removed: bool, roads: bool) -> None:
         return
     found = list(settings().connect().mesh.peers(include_removed=removed))
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"peers": [json_of(peer) for peer in found]})
         return
@@ -159,7 +160,8 @@ def members() -> None:
     """Who belongs to the mesh, what each may do, and who was removed."""
     found = [peer.member for peer in settings().connect().mesh.peers(include_removed=True)]
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"members": [json_of(member) for member in found]})
         return
@@ -198,7 +200,7 @@ def invite(roles: tuple[str, ...], weight_milli: int | None, domain: str) -> Non
     """Print a token that lets one new node join, once."""
     answer = settings().connect().mesh.invite(roles=roles, weight_milli=weight_milli or 0, domain=domain)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(answer)
         return
@@ -213,7 +215,8 @@ def remove(node: str) -> None:
     """Revoke the membership of NODE: its name, its id, or the id's first characters."""
     member = settings().connect().mesh.remove(node)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"member": json_of(member)})
         return

@@ -22,7 +22,7 @@ def metrics() -> None:
     address = _address(folder / ADDRESS_NAME)
     text = _fetch(address)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"address": address, "text": text})
         return

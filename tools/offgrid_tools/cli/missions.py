@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def _show(mission: Mission) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"mission": json_of(mission)})
         return
@@ -48,7 +49,8 @@ def list_(limit: int) -> None:
     """List missions."""
     found = settings().connect().missions.list(limit=limit or None)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"missions": [json_of(mission) for mission in found]})
         return

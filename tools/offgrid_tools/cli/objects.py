@@ -56,7 +56,8 @@ def ls(prefix: str, limit: int, deleted: bool, regained: bool, shared: bool, lon
 def show_list(found: list[Object], *, empty: str, long: bool = False) -> None:
     """A table of objects, the oldest first; for scripts a document."""
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"objects": [json_of(made) for made in found]})
         return
@@ -93,7 +94,8 @@ def outbox(context: click.Context, open_only: bool, limit: int) -> None:
     client = settings().connect()
     found = client.objects.outbox(open_only=open_only, limit=limit or None)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"entries": [json_of(entry) for entry in found]})
         return
@@ -119,7 +121,8 @@ def cancel(entry_id: int) -> None:
     """Give up entry ID, which is not completed: its object stays on this node and goes nowhere any more."""
     entry = settings().connect().objects.cancel(entry_id)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"entry": json_of(entry)})
         return
@@ -128,7 +131,8 @@ def cancel(entry_id: int) -> None:
 
 def show(made: Object) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"object": json_of(made)})
         return

@@ -56,7 +56,8 @@ def explain(
         )
     )
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit(json_of(answer))
         return

@@ -54,7 +54,7 @@ def export_(session: str, file: str, form: str, content: bool | None) -> None:
 
 def _tell_exported(file: str, form: str, head: Head, tail: Tail) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(
             {
@@ -95,7 +95,8 @@ def import_(file: str) -> None:
     with counting() as on_events, unsound("FILE"):
         imported = client.sessions.import_export(file, on_events=on_events)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"session": json_of(imported.session), "known": imported.known})
         return

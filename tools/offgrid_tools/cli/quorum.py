@@ -20,7 +20,8 @@ def _id(help_text: str) -> Callable[[F], F]:
 
 def _show(quorum: Quorum) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"quorum": json_of(quorum)})
         return
@@ -94,7 +95,8 @@ def list_(with_objects: bool, limit: int) -> None:
     """List quorums: this node's own, and those that it keeps track of as a broker."""
     found = settings().connect().quorum.list(with_objects=with_objects, limit=limit or None)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"quorums": [json_of(quorum) for quorum in found]})
         return

@@ -85,7 +85,7 @@ def _read(path: str) -> bytes:
 def _document(
     verdict: Any, facts: Mapping[str, object], problems: list[dict[str, str]], checked: Mapping[str, bool]
 ) -> None:
-    from offgrid_tools.cli.json_form import emit
+    from offgrid_tools.cli.emitting import emit
 
     emit(
         {

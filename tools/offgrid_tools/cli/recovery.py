@@ -33,7 +33,7 @@ def recovery_key(file: Path) -> None:
     except OSError as error:
         raise click.BadParameter(f"{file}: {error.strerror}", param_hint="FILE") from error
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"recovery_key": public_text(public_key), "secret_file": str(file)})
         return

@@ -15,7 +15,8 @@ def show_regained(client: Client, limit: int | None) -> None:
     """What this node forgot with its disk, the oldest first, and what each of it lacks."""
     found = client.objects.regained(limit=limit)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"objects": [json_of(each) for each in found]})
         return

@@ -42,7 +42,8 @@ def rm(objects: tuple[str, ...], recursive: bool) -> None:
 
 def _tell(marks: list[Deletion]) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"deletions": [json_of(mark) for mark in marks]})
         return
@@ -70,7 +71,8 @@ def show_deleted(client: Client, limit: int | None) -> None:
     """What some host has not heard of yet, and which."""
     marks = client.objects.deletions(untold_only=True, limit=limit)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"deletions": [json_of(mark) for mark in marks]})
         return

@@ -89,7 +89,7 @@ def _seen(on_events: Callable[[str, int, int], None], *, verbose: bool) -> Calla
 
     def show(event: Recorded) -> None:
         if settings().json:
-            from offgrid_tools.cli.json_form import emit
+            from offgrid_tools.cli.emitting import emit
 
             emit({"record": event._asdict()})
             return
@@ -105,7 +105,7 @@ def _tell_replayed(replayed: Replayed) -> None:
 
     state = json.loads(replayed.state)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(
             {
@@ -173,7 +173,7 @@ def _validate_session(client: Client, session_id: str, kinds: Kinds) -> bool:
         if error.code in ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED"):
             raise
         if settings().json:
-            from offgrid_tools.cli.json_form import emit
+            from offgrid_tools.cli.emitting import emit
 
             emit({"session_id": session_id, "unreadable": error.message, "reason": error.reason})
         else:
@@ -232,7 +232,7 @@ def _validate(session_id: str, events: Iterable[Recorded], kinds: Kinds) -> bool
 
 
 def _emit(document: dict[str, Any], line: str) -> None:
-    from offgrid_tools.cli.json_form import emit
+    from offgrid_tools.cli.emitting import emit
     from offgrid_tools.cli.output import clean
 
     if settings().json:

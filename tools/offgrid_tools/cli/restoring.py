@@ -86,7 +86,7 @@ def _keys(file: Path, wrapped: Path | None, secret: Secret) -> Mapping[str, byte
 
 def _say(told: Told, *, dry_run: bool) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         session_id = told.session.session_id
         emit({"session_id": session_id, "outcome": told.outcome, "made": told.made, "why": told.why})

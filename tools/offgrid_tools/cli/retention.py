@@ -18,7 +18,8 @@ def retention() -> None:
     """
     told = settings().connect().events.retention()
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"retention": json_of(told)})
         return
@@ -53,7 +54,8 @@ def pin(session: str, off: bool) -> None:
     """
     told = settings().connect().sessions.pin(session, pinned=not off)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"session": json_of(told)})
         return

@@ -29,7 +29,8 @@ class Saying:
     def on_progress(self, told: JobProgress) -> None:
         self.log_bytes += len(told.log)
         if settings().json:
-            from offgrid_tools.cli.json_form import emit, json_of
+            from offgrid.json_form import json_of
+            from offgrid_tools.cli.emitting import emit
 
             emit({"progress": json_of(told)})
             return

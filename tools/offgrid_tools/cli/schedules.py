@@ -49,7 +49,8 @@ def list_(limit: int) -> None:
     """List schedules."""
     found = settings().connect().schedules.list(limit=limit or None)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"schedules": [json_of(schedule) for schedule in found]})
         return
@@ -89,7 +90,7 @@ def rm(schedule_id: str) -> None:
     """Remove a schedule; jobs that it has made go on."""
     settings().connect().schedules.delete(schedule_id)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"schedule_id": schedule_id})
         return
@@ -98,7 +99,8 @@ def rm(schedule_id: str) -> None:
 
 def _show(schedule: Schedule) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"schedule": json_of(schedule)})
         return

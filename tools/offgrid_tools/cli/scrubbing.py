@@ -41,7 +41,7 @@ def scrub(object: str, mb_per_s: float | None) -> int:  # noqa: A002 - what the 
 
 def _follow_json(found: Iterable[ScrubReplicasResponse]) -> ScrubReplicasResponse:
     from offgrid.v1.objects_pb2 import ScrubReplicasResponse
-    from offgrid_tools.cli.json_form import emit
+    from offgrid_tools.cli.emitting import emit
 
     last = ScrubReplicasResponse()
     for last in found:

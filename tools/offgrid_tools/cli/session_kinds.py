@@ -26,7 +26,7 @@ def kinds(kind: str | None) -> None:
             f"{kind!r} is not known; there are {', '.join(each.kind for each in told.kinds)}", param_hint="KIND"
         )
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"kinds": [_document(each) for each in found], "store_raw_content": told.store_raw_content})
         return
@@ -63,7 +63,7 @@ def register_kind(kind: str, schema: Any) -> None:
         raise click.BadParameter(f"{schema.name} is no JSON: {error}", param_hint="FILE") from error
     kept = settings().connect().sessions.register_kind(kind, read)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"kind": _document(kept)})
         return

@@ -28,7 +28,8 @@ def sessions(name: str, open_only: bool, limit: int) -> None:
     """List sessions, the newest first."""
     found = settings().connect().sessions.list(name=name, open_only=open_only, limit=limit or None)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"sessions": [json_of(session) for session in found]})
         return
@@ -55,7 +56,8 @@ def watch(session: str, kinds: tuple[str, ...], after: int | None, reducer: str)
     told = settings().connect().sessions.watch(session, after=after, kinds=kinds, reducer=reducer)
     if settings().json:
         from offgrid.client.replaying import recorded_of
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         for each in told:
             if each.HasField("sync"):
@@ -93,7 +95,8 @@ def show(session: str, reducer: str, at: str | None, number: int | None) -> None
     shown = client.sessions.show(told.session_id, reducer=reducer, number=number or 0, at_us=at_us)
     state = json.loads(shown.state)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit(
             {
@@ -159,7 +162,7 @@ def snapshot(session: str, reducer: str) -> None:
     """Keep what the events of SESSION come to now, so that a start need not fold them anew."""
     number = settings().connect().sessions.snapshot(session, reducer=reducer)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"number": number})
         return
@@ -182,7 +185,7 @@ def purge(named: tuple[str, ...], everything: bool, yes: bool) -> None:
         click.confirm(f"Shred {events} events of {len(told)} sessions? There is no way back.", abort=True, err=True)
     answer = client.sessions.purge([] if everything else [each.session_id for each in told], everything=everything)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit({"sessions": answer.sessions, "events": answer.events})
         return
@@ -205,7 +208,7 @@ def time_us(option: str, text: str | None) -> int:
 def _print(found: Iterable[Record]) -> None:
     if settings().json:
         from offgrid.client.replaying import recorded_of
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         for record in found:
             emit({"record": recorded_of(record)._asdict()})

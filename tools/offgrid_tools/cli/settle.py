@@ -24,7 +24,7 @@ def settle(payer: str) -> None:
     """
     answer = settings().connect().ledger.settle(payer)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(answer)
         return

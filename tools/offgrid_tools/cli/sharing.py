@@ -58,7 +58,8 @@ def show_shared(client: Client, found: Sequence[Object]) -> None:
 
 def _say(made: Object, words: str) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"object": json_of(made)})
         return

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def _show(task: Task, counts: dict[str, int] | None = None) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"task": json_of(task), **({} if counts is None else {"counts": counts})})
         return
@@ -50,7 +51,8 @@ def list_(mission_id: str, limit: int) -> None:
     """List tasks."""
     found = settings().connect().tasks.list(mission_id=mission_id, limit=limit or None)
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"tasks": [json_of(task) for task in found]})
         return

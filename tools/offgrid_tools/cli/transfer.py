@@ -134,7 +134,8 @@ def _ended(tx: Transaction) -> bool:
 def show_transaction(tx: Transaction, client: Client) -> None:
     """Everything about it; while it is not final, what keeps it and what is at risk."""
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"transaction": json_of(tx)})
         return

@@ -47,7 +47,7 @@ def create_lane(count: int, fund_micro: int) -> None:
 
 def _show_wallet(wallet: GetWalletResponse) -> None:
     if settings().json:
-        from offgrid_tools.cli.json_form import emit
+        from offgrid_tools.cli.emitting import emit
 
         emit(wallet)
         return
@@ -94,7 +94,8 @@ def credit(payer: str, amount_micro: int | None) -> None:
     ledger = settings().connect().ledger
     lines = [ledger.set_credit_line(payer, amount_micro)] if amount_micro is not None else ledger.credit_lines()
     if settings().json:
-        from offgrid_tools.cli.json_form import emit, json_of
+        from offgrid.json_form import json_of
+        from offgrid_tools.cli.emitting import emit
 
         emit({"lines": [json_of(line) for line in lines]})
         return

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from offgrid.client import Client, OffgridError
 from offgrid.client.papers import document
+from offgrid.json_form import json_of
 from offgrid.v1 import ledger_pb2
 from offgrid_node.local_mesh import LocalMesh, LocalNode
 from offgrid_tools import replaying, verifying
-from offgrid_tools.cli.json_form import json_of
 from offgrid_tools.soak.audit import audit_stores
 from offgrid_tools.soak.audit_money import audit_money, settle_money
 from offgrid_tools.soak.chance import chance

@@ -1,4 +1,5 @@
-"""Messages as JSON for scripts: the wire's own field names, every field present, enums by name.
+"""Messages as JSON, as the command prints them and the gateway answers: the wire's own field names, every field
+present, enums by name.
 
 Unlike protobuf's canonical JSON, 64-bit integers are numbers (all that we send stay below 2**53, which jq and
 JavaScript hold exactly); bytes are base64. A field that is a message and not set is null; of a oneof only what is set
@@ -8,10 +9,8 @@ appears.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import click
 from google.protobuf.message import Message
 
 if TYPE_CHECKING:
@@ -49,13 +48,3 @@ def _value(field: FieldDescriptor, value: Any) -> Any:
         known = field.enum_type.values_by_number.get(value)
         return known.name if known else value
     return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
-
-
-def emit(document: Message | Mapping[str, Any]) -> None:
-    """Prints one document on one line, at once."""
-    import json
-    import sys
-
-    plain = json_of(document) if isinstance(document, Message) else document
-    click.echo(json.dumps(plain, ensure_ascii=False))
-    sys.stdout.flush()
