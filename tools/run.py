@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The project's one entry from a fresh checkout: makes its own environment, then runs what was asked.
 
-    python3 tools/run.py demo | test | lint | check | soak | sim | bench | lock | clean
+    python3 tools/run.py demo | test | lint | check | soak | sim | bench | docs | lock | clean
 
 Standard library only. This file must parse on any Python 3, so that an old one gets a sentence and not a traceback;
 what it does lives in offgrid_tools/checkout/.

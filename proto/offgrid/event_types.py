@@ -1,8 +1,8 @@
 """The types of the journal's events, all of them, in one place: number, name, what happened, and what an event carries.
 
 10 to 30 are promised to users and keep their numbers; 1 to 9, and 31 on, are the node's own. What an event carries is
-the case of `Event.data` (state.proto): a protobuf message, whose fields `docs/events.md` lists. A type that is not in
-here was written by a newer node: it is kept as it is, and is known by its number.
+the case of `Event.data` (state.proto): a protobuf message, whose fields `docs/reference/events.md` lists. A type that
+is not in here was written by a newer node: it is kept as it is, and is known by its number.
 """
 
 from __future__ import annotations

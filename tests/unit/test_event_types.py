@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from offgrid.client.events import etype_of
 from offgrid.event_types import ETYPE_MAX, SEMANTIC, EventType, type_name
 from offgrid.v1 import jobs_pb2, mesh_pb2, objects_pb2, state_pb2
-from offgrid_tools import event_docs
 from offgrid_tools.sim.monitor.event_types import must_carry_what_its_type_says
 from offgrid_tools.sim.monitor.evidence import Violation
 
-DOCS = Path(__file__).parents[2] / "docs" / "events.md"
 CASES = {field.name for field in state_pb2.Event.DESCRIPTOR.oneofs_by_name["data"].fields}
 
 
@@ -39,10 +35,6 @@ def test_each_has_a_meaning_and_data_that_events_have(etype: EventType) -> None:
 
 def test_all_that_events_have_is_of_some_type() -> None:
     assert {case for etype in EventType for case in etype.data} == CASES
-
-
-def test_the_documents_show_it() -> None:
-    assert DOCS.read_text("utf-8") == event_docs.text(), "python -m offgrid_tools.event_docs > docs/events.md"
 
 
 def test_a_type_is_named_by_what_its_event_says_and_one_of_a_newer_node_by_its_number() -> None:

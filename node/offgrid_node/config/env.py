@@ -116,7 +116,7 @@ def from_dotenv(text: str, file: str) -> tuple[list[Variable], list[Problem]]:
 def overrides(variables: list[Variable]) -> tuple[list[Override], list[Problem]]:
     """What the variables of one source set; unknown names, and two names for one key, are problems."""
     fields = dict(settings())
-    known = {_long_name(path): path for path in fields} | dict(SHORT_NAMES)
+    known = {long_name(path): path for path in fields} | dict(SHORT_NAMES)
     found: dict[Keys, Override] = {}
     problems: list[Problem] = []
     for variable in variables:
@@ -140,7 +140,8 @@ def _is_ours(name: str) -> bool:
     return name.upper().startswith(PREFIX)
 
 
-def _long_name(path: Keys) -> str:
+def long_name(path: Keys) -> str:
+    """The variable that sets the key at `path`."""
     return PREFIX + "__".join(path).upper()
 
 

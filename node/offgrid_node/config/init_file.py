@@ -10,7 +10,7 @@ import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -78,12 +78,27 @@ def _entry(path: Keys, info: FieldInfo, chosen: Mapping[str, object]) -> list[st
         *_comment(f"{info.description}{' (reserved)' if is_reserved(info) else ''}"),
         *_comment(f"allowed: {allowed(info)}"),
     ]
-    name = ".".join(path)
+    name, default = ".".join(path), default_text(path, info)
     if name not in chosen:
-        note = [f"# default: {_COMPUTED[path]}"] if path in _COMPUTED else []
+        note = [f"# default: {default.text}"] if default.computed else []
         return [*about, *note, f"# {path[-1]} = {toml_value(_default(info))}"]
-    default = _COMPUTED.get(path) or ("none, it must be set" if info.is_required() else toml_value(_default(info)))
-    return [*about, *_comment(f"default: {default}"), f"{path[-1]} = {toml_value(chosen[name])}"]
+    return [*about, *_comment(f"default: {default.text}"), f"{path[-1]} = {toml_value(chosen[name])}"]
+
+
+class DefaultText(NamedTuple):
+    """A key's default: as TOML, or in words where it has none or the machine says what it is."""
+
+    text: str
+    computed: bool
+
+
+def default_text(path: Keys, info: FieldInfo) -> DefaultText:
+    """The same on every machine."""
+    if path in _COMPUTED:
+        return DefaultText(_COMPUTED[path], True)
+    if info.is_required():
+        return DefaultText("none, it must be set", True)
+    return DefaultText(toml_value(_default(info)), False)
 
 
 def _comment(text: str) -> list[str]:

@@ -5,66 +5,27 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
-from offgrid.v1 import mesh_pb2
-from offgrid_node.gateway.metrics import MetricsPage
-from offgrid_node.meters import Meters
-from offgrid_node.protocol.mesh.swim import ALIVE
-from offgrid_node.services.health.facts import HealthFacts
-from offgrid_node.services.kept_facts import Backups, KeptFacts
-from offgrid_node.services.mesh import NodeFacts
+from offgrid_tools.reference.metrics import served
 
 GRAFANA = Path(__file__).parents[3] / "grafana"
 METRIC = re.compile(r"\b(offgrid_[a-z_]+)(?:\{([^}]*)\})?")
 FROM_PROMETHEUS = {"instance", "le"}
-ALERT = mesh_pb2.Alert(name="frame_ms", about="s-1", state=mesh_pb2.ALERT_STATE_CRITICAL, value=40, threshold=16.67)
 
 
-def served() -> dict[str, set[str]]:
+def samples() -> dict[str, set[str]]:
     """The names of samples that a node's page has, and their labels."""
-    health = HealthFacts((ALERT,), (("command", "done", 3),), (), 4_096, 1 << 20)
-    kept = KeptFacts(
-        shares=(("events", 2, 1),), backups=Backups(done=1, newest_us=1_000_000, newest_bytes=1), mirror_seq=0
-    )
-    facts = NodeFacts("0.1.0", 1_000, "/data", 1.0, "inline", health=health, kept=lambda: kept)
-    directory = SimpleNamespace(live=lambda: ["a"])
-    machine = SimpleNamespace(
-        directory=directory,
-        liveness=lambda node: ALIVE,
-        outbox_age_ms=lambda now: 0,
-        outbox_depth=0,
-        held=(0, 0, 0),
-        unanswered=0,
-        unread=0,
-    )
-    store = SimpleNamespace(journal_seq=1, journal_floor=0, size_bytes=lambda: 1, limit_bytes=lambda: 2)
-    runtime = SimpleNamespace(
-        machine=lambda name, kind: machine,
-        clock=SimpleNamespace(now=lambda: None),
-        store=store,
-        inbox_depth=0,
-        failures=0,
-    )
-    meters = Meters()
-    meters.on_commit(1, 0.001)
-    page = MetricsPage(meters, cast(Any, runtime), lambda: facts)
-    text = page.render("")[1].decode()
-    labels = {counter.name: set(counter.labels) for counter in meters}
-    for family in text_string_to_metric_families(text):
-        known = labels.get(family.name, labels.get(f"{family.name}_total", set()))
-        names = {sample.name for sample in family.samples} or {family.name, f"{family.name}_total"}
-        for name in names:
-            labels[name] = known | {label for sample in family.samples for label in sample.labels}
+    labels = {}
+    for metric in served():
+        names = [f"{metric.name}_{end}" for end in ("bucket", "sum", "count")] if metric.kind == "histogram" else []
+        labels |= {name: set(metric.labels) for name in (metric.name, *names)}
     return labels
 
 
-SERVED = served()
+SERVED = samples()
 
 
 def named(expression: str) -> list[tuple[str, set[str]]]:

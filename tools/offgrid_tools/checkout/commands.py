@@ -135,6 +135,7 @@ COMMANDS: dict[str, Command] = {
                    explains=True),
     "bench": Command("[GROUP ...] [--json FILE]", "measures, beside the best of others", "bench",
                      module("offgrid_tools.bench"), explains=True, options=BENCH_OPTIONS),
+    "docs": Command("", "writes docs/reference anew from the code", "dev", module("offgrid_tools.reference")),
     "lock": Command("[--upgrade]", "writes locks/ anew from pyproject.toml", None, lock),
     "clean": Command("", "removes .venv, generated code and caches", None, clean),
 }  # fmt: skip

@@ -1,8 +1,7 @@
-"""Writes docs/events.md: python -m offgrid_tools.event_docs > docs/events.md"""
+"""docs/reference/events.md: the types of events, and what each carries."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -51,7 +50,3 @@ def _kind(field: FieldDescriptor) -> str:
     inner = field.message_type or field.enum_type
     kind = inner.name if inner is not None else _KINDS[field.type]
     return f"(list of {kind})" if field.is_repeated else kind
-
-
-if __name__ == "__main__":
-    sys.stdout.write(text())
