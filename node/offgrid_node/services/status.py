@@ -55,10 +55,13 @@ CODES: Mapping[type[Fault], grpc.StatusCode] = {
     PeerFault: grpc.StatusCode.ABORTED,
     Internal: grpc.StatusCode.INTERNAL,
 }
-# gRPC has words of its own for these two.
+# Who is not known yet is told something else than who may not; `Signature…` and `Timestamp…` are of signed requests.
+UNPROVED = ("Unauthenticated", *(f"Signature{how}" for how in ("Missing", "Invalid", "Expired", "Replayed")))
+UNPROVED += ("TimestampMissing", "TimestampInvalid")
+# gRPC has words of its own for these.
 CODES_BY_REASON: Mapping[str, grpc.StatusCode] = {
     "UnknownMethod": grpc.StatusCode.UNIMPLEMENTED,
-    "Unauthenticated": grpc.StatusCode.UNAUTHENTICATED,
+    **dict.fromkeys(UNPROVED, grpc.StatusCode.UNAUTHENTICATED),
 }
 FAULTS: Mapping[grpc.StatusCode, type[Fault]] = {
     **{code: fault for fault, code in CODES.items()},

@@ -1,0 +1,202 @@
+"""Requests signed with a shared secret, as clients of the prototype send them (HMAC, RFC 2104, SHA-256). Pure: the
+caller gives the time, and writes down what is to be remembered.
+
+A body is a JSON object with `timestamp` and `signature`. Signed are the UTF-8 bytes of the object without `signature`,
+as canonical JSON: keys sorted by code point, no blanks, no escapes that JSON does not need, and numbers as they stand
+in the body (two languages write 0.50 in two ways; what counts is what was sent). What Python's `json.dumps(payload,
+sort_keys=True)` writes, with blanks after "," and ":" or with "\\u" escapes, is taken as well. The signature is 64
+hexadecimal digits, or base64.
+
+A signature is taken once. It proves that its maker knows the secret, not which node or path it was meant for.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import math
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from heapq import heappop, heappush
+from typing import Any, NamedTuple
+
+from offgrid_node.protocol.errors import Exhausted, InvalidRequest, PermissionDenied
+
+WINDOW_S = 300
+WINDOW_US = WINDOW_S * 1_000_000
+SEEN_MAX = 65_536  # in all windows that overlap, 600 s: a hundred a second
+NESTING_MAX = 64
+MAC_BYTES = 32
+MILLISECONDS_FROM, MICROSECONDS_FROM = 1e11, 1e14  # as seconds these are far off, as what they are they are of 1973
+FORMS = tuple((blanks, escapes) for blanks in (False, True) for escapes in (False, True))
+
+
+class Seen(NamedTuple):
+    """A signature that was taken, and when what it signed was made (UTC, microseconds)."""
+
+    mac: bytes
+    at_us: int
+
+
+class Number(str):
+    """A JSON number as it was written."""
+
+    __slots__ = ()
+
+
+class SignedRequests:
+    """One secret, and the signatures made with it that have come and could come again."""
+
+    def __init__(self, key: bytes, seen: Iterable[Seen] = ()) -> None:
+        """`seen` is what an earlier life of this node took."""
+        self._key = key
+        self._seen: set[bytes] = set()
+        self._by_age: list[tuple[int, bytes]] = []
+        self._forgotten_us = 0  # up to this time no replay would be noticed any more
+        for each in sorted(seen, key=lambda each: each.at_us)[-SEEN_MAX:]:
+            self._remember(each)
+
+    @property
+    def seen(self) -> Sequence[Seen]:
+        """What has to outlive a restart."""
+        return [Seen(mac, at_us) for at_us, mac in self._by_age]
+
+    def check(self, body: bytes, now_us: int) -> Seen:
+        """What was signed is from now on a replay. Raises PermissionDenied with the reason, Exhausted when no more can
+        be remembered, and InvalidRequest for what is no JSON object."""
+        signed = read_numbers_as_written(body)
+        said = signed.pop("signature", None)
+        if said in (None, ""):
+            raise _refused("SignatureMissing", "the body has no signature: HMAC-SHA256 over the rest of it, see /docs")
+        mac = self._matching(signed, _mac_of(said))
+        at_us = timestamp_us(signed.get("timestamp"))
+        _check_window(at_us, now_us)
+        self._forget(now_us)
+        if mac in self._seen:
+            raise _refused("SignatureReplayed", "this request has come before; make a new one with a new timestamp")
+        if at_us <= self._forgotten_us:
+            raise _refused("SignatureExpired", "this node's clock was set back, and it has taken requests made later")
+        if len(self._seen) >= SEEN_MAX:
+            retry_ms = max(1_000, (self._by_age[0][0] + WINDOW_US - now_us) // 1_000)
+            text = f"{SEEN_MAX} signed requests came within {2 * WINDOW_S} s; no more are taken before some are older"
+            raise Exhausted(text, reason="TooManySigned", retry_ms=retry_ms)
+        return self._remember(Seen(mac, at_us))
+
+    def _matching(self, signed: dict[str, Any], mac: bytes) -> bytes:
+        """All forms are tried whichever it is, so that time tells nothing."""
+        right = False
+        for blanks, escapes in FORMS:
+            expected = mac_of(self._key, canonical(signed, blanks=blanks, escapes=escapes))
+            right |= hmac.compare_digest(expected, mac)
+        if not right:
+            text = "the signature is not that of this body: is the secret the same, and was the very body signed?"
+            raise _refused("SignatureInvalid", text)
+        return mac
+
+    def _remember(self, seen: Seen) -> Seen:
+        self._seen.add(seen.mac)
+        heappush(self._by_age, (seen.at_us, seen.mac))
+        return seen
+
+    def _forget(self, now_us: int) -> None:
+        while self._by_age and self._by_age[0][0] < now_us - WINDOW_US:
+            self._forgotten_us, mac = heappop(self._by_age)
+            self._seen.discard(mac)
+
+
+def mac_of(key: bytes, text: bytes) -> bytes:
+    return hmac.digest(key, text, hashlib.sha256)
+
+
+def canonical(value: object, *, blanks: bool = False, escapes: bool = False) -> bytes:
+    """What is signed, of what `read_numbers_as_written` gave. Raises InvalidRequest when it is nested too deeply."""
+    comma, colon = (", ", ": ") if blanks else (",", ":")
+
+    def written(part: object, depth: int) -> str:
+        if depth > NESTING_MAX:
+            raise InvalidRequest(f"the body is nested deeper than {NESTING_MAX}", reason="MalformedRequest")
+        match part:
+            case Number():
+                return str(part)
+            case dict():
+                members = (f"{quoted(key)}{colon}{written(part[key], depth + 1)}" for key in sorted(part))
+                return f"{{{comma.join(members)}}}"
+            case list():
+                return f"[{comma.join(written(item, depth + 1) for item in part)}]"
+        return quoted(part)
+
+    def quoted(part: object) -> str:
+        return json.dumps(part, ensure_ascii=escapes)
+
+    return written(value, 0).encode("utf-8", "surrogatepass")
+
+
+def read_numbers_as_written(body: bytes) -> dict[str, Any]:
+    """A body whose numbers are Numbers. Raises InvalidRequest for what is no JSON object, and for a key that stands
+    twice: one reader would take the first, another one the last."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise InvalidRequest.field(key[:64], "stands twice in the same object")
+            found[key] = value
+        return found
+
+    def constant(word: str) -> object:
+        raise ValueError(f"{word} is no JSON value")
+
+    try:
+        read = json.loads(body, parse_int=Number, parse_float=Number, parse_constant=constant, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not JSON: {error}", reason="MalformedRequest") from None
+    if not isinstance(read, dict):
+        raise InvalidRequest("the body is JSON, but no object", reason="MalformedRequest")
+    return read
+
+
+def timestamp_us(said: object) -> int:
+    """UTC, microseconds: of seconds, milliseconds or microseconds since 1970, as a number or a text, or of ISO 8601
+    (without an offset it is UTC). Raises PermissionDenied."""
+    rule = "seconds or milliseconds since 1970, or ISO 8601 such as 2026-11-23T04:15:00Z"
+    if said in (None, ""):
+        raise _refused("TimestampMissing", f"the body has no timestamp; allowed: {rule}")
+    text = said.strip() if isinstance(said, str) else ""
+    try:
+        number = float(text)
+    except ValueError:
+        try:
+            moment = datetime.fromisoformat(text)
+            return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+        except (ValueError, OverflowError):
+            number = math.nan
+    if not math.isfinite(number) or not 0 <= number < MICROSECONDS_FROM * 100:
+        raise _refused("TimestampInvalid", f"timestamp {text[:64] or said!r} is none; allowed: {rule}")
+    unit_us = 1 if number >= MICROSECONDS_FROM else 1_000 if number >= MILLISECONDS_FROM else 1_000_000
+    return round(number * unit_us)
+
+
+def _check_window(at_us: int, now_us: int) -> None:
+    off_us = at_us - now_us
+    if abs(off_us) > WINDOW_US:
+        now = datetime.fromtimestamp(now_us / 1e6, UTC).isoformat(timespec="seconds")
+        where = "ahead of" if off_us > 0 else "behind"
+        text = f"the timestamp is {abs(off_us) / 1e6:.0f} s {where} this node's clock ({now}); at most {WINDOW_S} s are"
+        raise _refused("SignatureExpired", f"{text} allowed: set the clocks, or sign when you send")
+
+
+def _mac_of(said: object) -> bytes:
+    """The bytes of a signature; b"" for what is none, which matches nothing."""
+    text = said.strip() if isinstance(said, str) else ""
+    try:
+        mac = bytes.fromhex(text) if len(text) == 2 * MAC_BYTES else base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        return b""
+    return mac if len(mac) == MAC_BYTES else b""
+
+
+def _refused(reason: str, text: str) -> PermissionDenied:
+    return PermissionDenied(text, reason=reason)
