@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised here, not bound
 
 
-def banner(config: Config, node: Node, admin: str, mesh_port: int, metrics: str = "") -> str:
+def banner(config: Config, node: Node, admin: str, mesh_port: int, page: str = "", metrics: str = "") -> str:
     """Several lines for a terminal."""
     directory = node.directory
     lines = [
@@ -28,6 +28,7 @@ def banner(config: Config, node: Node, admin: str, mesh_port: int, metrics: str 
         f"  admin    {admin}",
         f"  mesh     port {mesh_port}, mutual TLS",
         f"  store    {config.storage.memory_db}",
+        *([f"  page     {page}"] if page else []),
         *([f"  metrics  http://{metrics}/metrics"] if metrics else []),
         "Talk to it:",
         f"  offgrid --socket {quoted(admin)} status",

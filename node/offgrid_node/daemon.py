@@ -23,6 +23,8 @@ from offgrid_node.access_files import write_access_files
 from offgrid_node.banner import banner
 from offgrid_node.coding import choose
 from offgrid_node.commit_place import INLINE_MAX_MS
+from offgrid_node.config.http_ports import OFF
+from offgrid_node.discovery.gateways import About
 from offgrid_node.driver import Driver
 from offgrid_node.drop_watch import DropWatch
 from offgrid_node.event_log import log_events
@@ -67,9 +69,11 @@ from offgrid_node.storage.blobs import FileBlobs
 from offgrid_node.storage.disk import measure_fsync_ms
 from offgrid_node.storage.logged import LoggedStore
 from offgrid_node.storage.store import Store
+from offgrid_node.web import Web
 
 if TYPE_CHECKING:
     from offgrid_node.config import Config
+    from offgrid_node.gateway.node_view import NodeView
     from offgrid_node.meters import Meters
 
 STOPPING_S = 1.0  # for a last word to the store
@@ -100,7 +104,9 @@ class Daemon:
             _log.warning("%s", sentence)
         _log.info("coder %s", self._coding.coder.name)
         self._cleanup: list[Callable[[], Awaitable[None] | None]] = []
-        self._meters = make_meters() if config.metrics.listen else None
+        self._web = Web(config)
+        counted = config.metrics.listen or config.gateway.listen != OFF
+        self._meters = make_meters() if counted else None
         self._store_trouble = StoreTrouble(lambda: time.monotonic_ns() // 1_000_000)
         self._drops: DropWatch | None = None
         self._heap = Heap(asyncio.get_running_loop())
@@ -170,6 +176,7 @@ class Daemon:
         await self._finding.start()
         self._heap.start()
         self._cleanup.append(self._heap.close)
+        self._web.start(self._view)
 
     async def stop(self) -> None:
         """In the reverse order of the start; each step is taken even when another one fails."""
@@ -210,22 +217,24 @@ class Daemon:
         await listeners.open()
         self._finding = Finding(config, node, listeners.mesh_port, listeners.door_port, lambda: road.closed_to_us)
         self._cleanup.append(self._finding.close)
-        metrics = await self._listen_metrics(meters) if meters else ""
-        write_access_files(config, listeners.admin, tls, metrics, framed=listeners.admin_framed)
-        self.banner = banner(config, node, listeners.admin, listeners.mesh_port, metrics)
+        self._cleanup.append(self._web.close)
+        self._web.bind()
+        write_access_files(config, listeners.admin, tls, self._web.metrics, framed=listeners.admin_framed)
+        self.banner = banner(config, node, listeners.admin, listeners.mesh_port, self._web.url, self._web.metrics)
 
-    async def _listen_metrics(self, meters: Meters) -> str:
-        # Only where somebody asks for them: its library takes a tenth of a second to import.
-        from offgrid_node.discovery.gateways import ABOUT_PATH
-        from offgrid_node.gateway.about import AboutPage
-        from offgrid_node.gateway.http import HttpServer
-        from offgrid_node.gateway.metrics import MetricsPage
+    def _view(self) -> NodeView:
+        from offgrid_node.gateway.node_view import NodeView
 
-        page = MetricsPage(meters, self.node.runtime, self._facts)
-        about = AboutPage(self._config.node.name, self.node.node_id, lambda: self._finding.addresses)
-        http = HttpServer({"/metrics": page.render, ABOUT_PATH: about.render}, self._config.metrics.hosts)
-        self._cleanup.append(http.close)
-        return await http.listen(self._config.metrics.listen)
+        name, node_id = self._config.node.name, self.node.node_id
+        return NodeView(
+            self._config,
+            node_id,
+            self.node.router,
+            self.node.runtime,
+            self._facts,
+            lambda: About(node_id, self._finding.addresses, name, __version__),
+            self._meters or make_meters(),
+        )
 
     async def _say_stopping(self) -> None:
         """For the next start: what this one breaks off did not bring the host down."""
@@ -361,6 +370,7 @@ class Daemon:
             audit_wrong=auditing.wrong_shards,
             audit_read_bytes=auditing.read_bytes,
             retention=self.node.retention.summary,
+            gateway=self._web.url,
             health=self._health.facts,
             kept=lambda: self._state.kept_facts(self.node),
         )

@@ -1,6 +1,6 @@
 """A node's folder as `init` and `join` make it.
 
-DIR/offgrid.toml          the commented config (0600: it may hold jobs.auth_key)
+DIR/offgrid.toml          the commented config (0600: it may hold gateway.token)
 DIR/keys/node.key         the identity (0600); mesh_root.key beside it where the mesh was founded
 DIR/data/memory.db/       the store (where the config says otherwise, there)
 """

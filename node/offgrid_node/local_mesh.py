@@ -28,6 +28,7 @@ LOCAL: Mapping[str, object] = {
     "mesh.listen": "127.0.0.1:0",
     "mesh.door": "127.0.0.1:0",
     "mesh.mdns": False,
+    "gateway.listen": "off",
     "mesh.probe_interval_ms": 300,
     "storage.journal_interval_ms": 0,  # nobody restores a node of such a mesh, but for the test of that
 }

@@ -27,7 +27,7 @@ ENVIRONMENT = "environment"
 SHORT_NAMES: Mapping[str, Keys] = {
     "OFFGRID_MODE": ("jobs", "mode"),
     "OFFGRID_BROKER_URL": ("jobs", "broker_url"),
-    "OFFGRID_AUTH_KEY": ("jobs", "auth_key"),
+    "OFFGRID_AUTH_KEY": ("gateway", "auth_key"),
     "OFFGRID_STORAGE_ENABLED": ("storage", "enabled"),
     "OFFGRID_STORAGE_HOSTS": ("storage", "hosts"),
     "OFFGRID_MEMORY_DB": ("storage", "memory_db"),

@@ -29,7 +29,7 @@ FILE_BYTES_MAX = 1024 * 1024
 PROBLEMS_MAX = 100
 """Problems reported at once; the last one then says that there are more."""
 
-_SECRETS = {("jobs", "auth_key")}
+_SECRETS = {("gateway", "auth_key"), ("gateway", "token")}
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:

@@ -1,5 +1,5 @@
 """The configuration as one frozen tree of validated values: every section, key, default and bound stands here, those
-of `[storage]`, `[health]`, `[links]` and `[mail]` in files of their names.
+of `[storage]`, `[gateway]`, `[health]`, `[links]` and `[mail]` in files of their names.
 
 Loading (`loading.py`), the environment's names (`env.py`) and the template (`init_file.py`) read their knowledge of the
 keys off these classes. Sizes and times carry their unit in the name or the description.
@@ -23,9 +23,11 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from . import fields as f
-from .addresses import admin_socket
+from .addresses import admin_socket, split_address
 from .fields import Allowed
+from .gateway import TOKEN_RULE, Gateway
 from .health import Health
+from .http_ports import AUTO, OFF, is_loopback
 from .links import Links
 from .mail import Mail
 from .sections import RESERVED, YEAR_S, Section, section_of
@@ -115,11 +117,6 @@ class Jobs(Section):
     )
     drop_all: bool = Field(default=False, description="let all jobs of the local queue go to the drop folder")
     broker_url: f.OptionalUrl = Field(default="", description="gateway of the broker", json_schema_extra=RESERVED)
-    auth_key: f.Secret = Field(
-        default=SecretStr(""),
-        description="secret for the gateway; better set by OFFGRID_AUTH_KEY",
-        json_schema_extra=RESERVED,
-    )
 
 
 class Wasm(Section):
@@ -340,6 +337,7 @@ class Config(Section):
     node: Node
     mesh: Mesh
     admin: Admin
+    gateway: Gateway
     metrics: Metrics
     jobs: Jobs
     host: Host
@@ -387,10 +385,20 @@ def clashes(config: Config) -> Iterator[tuple[Keys, str, str]]:
     listen, door = config.mesh.listen, config.mesh.door
     if listen == door and not door.endswith(":0"):
         yield ("mesh", "door"), "is the same address as mesh.listen", 'another port, or "" = closed'
-    metrics = config.metrics.listen
-    if metrics and not metrics.endswith(":0") and metrics in (listen, door):
-        other = "mesh.listen" if metrics == listen else "mesh.door"
-        yield ("metrics", "listen"), f"is the same address as {other}", 'another port, or "" = off'
+    taken = {listen: "mesh.listen", door: "mesh.door"}
+    gateway, metrics = config.gateway.listen, config.metrics.listen
+    for path, address, none in ((("gateway", "listen"), gateway, OFF), (("metrics", "listen"), metrics, "")):
+        if address in taken and address != none and not address.endswith(":0"):
+            yield path, f"is the same address as {taken[address]}", f'another port, or "{none}" = off'
+        taken[address] = ".".join(path)
+    if gateway not in (AUTO, OFF) and not config.gateway.token.get_secret_value():
+        host, _ = split_address(gateway, port_min=0)
+        if not is_loopback(host):
+            yield (
+                ("gateway", "token"),
+                f"is not set, and gateway.listen is {gateway}, which other machines can reach",
+                f"{TOKEN_RULE.partition(';')[0]}; or 127.0.0.1 as the address",
+            )
     socket = admin_socket(config)
     if socket and not config.admin.address and len(os.fsencode(socket)) > f.UNIX_PATH_BYTES_MAX:
         size = len(os.fsencode(socket))

@@ -1,1 +1,1 @@
-"""HTTP beside gRPC: what browsers and monitoring can reach. So far the metrics alone."""
+"""HTTP beside gRPC, for browsers, scripts and monitoring, over the same handlers. `app.py` names all that is served."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from offgrid_node import __version__
-from offgrid_node.discovery.gateways import About
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from offgrid_node.discovery.gateways import ABOUT_PATH, About
+from offgrid_node.gateway.faults import JSON
 
 
-class AboutPage:
+def about_routes(about: Callable[[], About]) -> list[BaseRoute]:
     """Made anew for each reader: a machine changes networks."""
 
-    def __init__(self, name: str, node_id: str, addresses: Callable[[], tuple[str, ...]]) -> None:
-        self._name, self._node_id, self._addresses = name, node_id, addresses
+    async def answer(request: Request) -> Response:
+        return Response(about().text(), media_type=JSON)
 
-    def render(self, accept: str) -> tuple[str, bytes]:
-        """Content type and body; nothing is chosen by the Accept header."""
-        return "application/json", About(self._node_id, self._addresses(), self._name, __version__).text()
+    return [Route(ABOUT_PATH, answer, methods=["GET"])]

@@ -51,6 +51,7 @@ class NodeFacts:
     audit_wrong: int = 0
     audit_read_bytes: int = 0
     retention: str = ""
+    gateway: str = ""
     health: HealthFacts = field(default_factory=HealthFacts)
     kept: Callable[[], KeptFacts] = KeptFacts  # asked for metrics alone
 
@@ -105,6 +106,7 @@ class MeshHandlers:
             audit_wrong=facts.audit_wrong,
             audit_read_bytes=facts.audit_read_bytes,
             retention=facts.retention,
+            gateway=facts.gateway if caller.kind is Kind.ADMIN else "",
             alerts=[each for each in facts.health.alerts if not each.about or each.state != mesh_pb2.ALERT_STATE_OK],
         )
 

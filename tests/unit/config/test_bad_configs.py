@@ -170,7 +170,7 @@ def test_windows_line_ends_and_a_byte_order_mark_move_nothing(tmp_path: Path, ba
 def test_every_problem_is_told_at_once_in_the_order_of_the_text(tmp_path: Path) -> None:
     text = (
         '[mesh]\nname = "Home"\nname = "b"\nmdns = yes\n[host\nslots = 0\n'
-        '[node]\nroles = ["cor", host]\nprot = 1\n[jobs]\nauth_key = 4\n'
+        '[node]\nroles = ["cor", host]\nprot = 1\n[gateway]\nauth_key = 4\n'
     )
     found = problems_of(tmp_path, text)
     assert [(p.line, p.column, p.key) for p in found] == [
@@ -181,7 +181,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_text(tmp_path: Path) 
         (8, 10, "node.roles[0]"),
         (8, 17, "node.roles[1]"),
         (9, 1, "node.prot"),
-        (11, 12, "jobs.auth_key"),
+        (11, 12, "gateway.auth_key"),
     ]
 
 
@@ -202,8 +202,8 @@ def test_no_value_steers_the_terminal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["hunter2", '"hunter2', "['hunter2']", '"hunter2\\u0007"', "{ a = 'hunter2' }"])
 def test_a_secret_is_never_repeated(tmp_path: Path, value: str) -> None:
-    (problem,) = problems_of(tmp_path, f"{GOOD}[jobs]\nauth_key = {value}")
-    assert problem.key == "jobs.auth_key"
+    (problem,) = problems_of(tmp_path, f"{GOOD}[gateway]\nauth_key = {value}")
+    assert problem.key == "gateway.auth_key"
     assert "hunter2" not in str(problem)
 
 

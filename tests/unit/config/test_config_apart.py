@@ -18,7 +18,7 @@ from offgrid_node.protocol.errors import Internal
 FULL = """
 mesh.name = "home"
 mesh.peers = ["10.0.0.1:7440"]
-jobs.auth_key = "hunter2"
+gateway.auth_key = "hunter2"
 storage.summary_dir = "s"
 [host]
 labels = { room = "attic" }
@@ -45,7 +45,7 @@ def test_every_value_is_what_load_gives(tmp_path: Path) -> None:
     expected = load(file, {})
     with ConfigReading(file) as reading:
         config, unused = reading.result()
-    secret = ("jobs", "auth_key"), ("host", "llm", "api_key"), ("state", "sql_mirror")
+    secret = ("gateway", "auth_key"), ("gateway", "token"), ("host", "llm", "api_key"), ("state", "sql_mirror")
     for path, _ in settings():
         got, wanted = (reduce(getattr, path, tree) for tree in (config, expected))
         if path in secret:
@@ -104,7 +104,7 @@ def test_where_no_process_may_be_started_it_is_read_here(tmp_path: Path, monkeyp
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
     with ConfigReading(write(tmp_path, FULL)) as reading:
         config, unused = reading.result()
-    assert (config.mesh.name, len(unused)) == ("home", 2)
+    assert (config.mesh.name, len(unused)) == ("home", 1)
 
 
 def test_a_node_holds_nothing_that_only_some_need() -> None:

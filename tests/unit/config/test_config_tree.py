@@ -41,7 +41,7 @@ def test_the_defaults(tmp_path: Path) -> None:
     assert config.mesh.hosts_file == tmp_path / "discovery" / "mesh_hosts.json"
     assert config.admin.address == ""
     assert (config.jobs.mode, config.jobs.timeout_ms, config.jobs.queue_max) == ("auto", 30_000, 100_000)
-    assert (config.jobs.broker_url, config.jobs.auth_key.get_secret_value()) == ("", "")
+    assert (config.jobs.broker_url, config.gateway.auth_key.get_secret_value()) == ("", "")
     assert config.host.slots == min(os.cpu_count() or 1, 1024)
     assert (config.host.price_micro, config.host.kinds, config.host.labels) == (1000, ("compute",), {})
     assert (config.host.wasm.enabled, config.host.wasm.memory_mb, config.host.process.commands) == (True, 256, {})
@@ -114,8 +114,8 @@ def test_nothing_in_the_tree_can_be_changed(tmp_path: Path) -> None:
 
 
 def test_the_secret_shows_nowhere(tmp_path: Path) -> None:
-    config = loaded(tmp_path, 'jobs.auth_key = "hunter2"')
-    assert config.jobs.auth_key.get_secret_value() == "hunter2"
+    config = loaded(tmp_path, 'gateway.auth_key = "hunter2"')
+    assert config.gateway.auth_key.get_secret_value() == "hunter2"
     for text in (repr(config), str(config), str(config.model_dump()), config.model_dump_json()):
         assert "hunter2" not in text
 

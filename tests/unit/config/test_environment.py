@@ -102,7 +102,7 @@ def test_dotenv_syntax(tmp_path: Path) -> None:
     )
     config = loaded(tmp_path, {}, dotenv)
     assert config.jobs.mode == "offgrid"
-    assert config.jobs.auth_key.get_secret_value() == "a b#${HOME}"
+    assert config.gateway.auth_key.get_secret_value() == "a b#${HOME}"
     assert config.mesh.name == "cabin"
 
 

@@ -28,6 +28,7 @@ def test_metrics_are_off_until_an_address_is_given(tmp_path: Path) -> None:
         ('metrics.hosts = ["a", "a"]', "metrics.hosts", "twice"),
         ('metrics.listen = "0.0.0.0:7440"', "metrics.listen", "the same address as mesh.listen"),
         ('metrics.listen = "0.0.0.0:7441"', "metrics.listen", "the same address as mesh.door"),
+        ('metrics.listen = "[::1]:1"\ngateway.listen = "[::1]:1"', "metrics.listen", "same address as gateway.listen"),
     ],
 )
 def test_a_wrong_one_is_named(tmp_path: Path, text: str, key: str, message: str) -> None:

@@ -39,7 +39,6 @@ def test_it_does_not_matter_where_it_was_set_and_secrets_stay_secret(tmp_path: P
     environ = {"OFFGRID_BROKER_URL": "https://a.b", "OFFGRID_AUTH_KEY": "hush", "OFFGRID_SUMMARY_DIR": "s"}
     assert told(tmp_path, 'mesh.name = "home"', environ) == [
         "jobs.broker_url",
-        "jobs.auth_key",
         "storage.summary_dir",
     ]
     assert not any("hush" in said for said in unused_settings(load(tmp_path / "offgrid.toml", environ)))

@@ -52,6 +52,7 @@ def status() -> None:
             ("inbox", answer.inbox_depth),
             ("up", f"{duration(answer.uptime_ms)}, version {answer.version}"),
             ("data", answer.data_dir),
+            ("page", answer.gateway),
             ("dropped", answer.retention),
             *(("alert", said) for said in alerts_of(answer)),
             ("removed", "this node's membership was revoked" if answer.removed else ""),

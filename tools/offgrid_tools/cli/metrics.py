@@ -37,7 +37,9 @@ def _address(path: object) -> str:
         with open(str(path), encoding="ascii") as file:
             return file.read(ADDRESS_BYTES_MAX).strip()
     except FileNotFoundError:
-        text = 'this node serves no metrics: set listen = "127.0.0.1:9464" below [metrics] in its offgrid.toml'
+        text = (
+            'this node shows no metrics without a token: set listen = "127.0.0.1:9464" below [metrics] in offgrid.toml'
+        )
         raise OffgridError("FAILED_PRECONDITION", "NoMetrics", text) from None
 
 

@@ -1,0 +1,142 @@
+"""One connection of HTTP/1.1 (RFC 9112): uvicorn's on h11, with the deadlines and refusals that it lacks.
+
+A request's head has to come within HEAD_S of its first byte (of the connection, for the first), who reads nothing for
+STALL_S is cut off, who does not let go of a connection that we have closed for CLOSING_S, too. What h11 refuses is
+answered with its own status and a sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from http import HTTPStatus
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from offgrid_node.gateway.faults import JSON, Refusal
+
+HEAD_BYTES_MAX = 16_384  # of the request line and all header fields
+HEAD_S = 5.0
+STALL_S = 20.0
+CLOSING_S = 5.0
+CONNECTIONS_MAX = 128
+CONNECTIONS_EACH_MAX = 48  # of one address
+
+_SENTENCES = {
+    HTTPStatus.BAD_REQUEST: "this is no proper HTTP/1.1 request",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"the request's head has more than {HEAD_BYTES_MAX} bytes",
+    HTTPStatus.NOT_IMPLEMENTED: "the only Transfer-Encoding is chunked",
+}
+CROWDED = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, "TooManyConnections", "too many connections are open here", (("Retry-After", "1"),)
+)
+SLOW_HEAD = Refusal(HTTPStatus.REQUEST_TIMEOUT, "SlowRequest", f"no whole head of a request came within {HEAD_S:g} s")
+
+
+class _Watched:
+    """One deadline at a time, of a transport that is aborted when it is over unless `then` does better."""
+
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+    _due: asyncio.TimerHandle | None = None
+
+    def _by(self, seconds: float, then: Callable[[], None]) -> None:
+        self._free()
+        self._due = self.loop.call_later(seconds, then)
+
+    def _free(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+
+class HttpConnection(_Watched, H11Protocol):
+    """Made by `server.py` for each connection."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        host = self.client and self.client[0]
+        same = sum((getattr(other, "client", None) or (None,))[0] == host for other in self.connections)
+        if len(self.connections) > CONNECTIONS_MAX or same > CONNECTIONS_EACH_MAX:
+            self._refuse(CROWDED)
+        else:
+            self._by(HEAD_S, self._on_slow_head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._free()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self.transport.is_closing():
+            self._by(CLOSING_S, self.transport.abort)
+        elif self.conn.their_state is not h11.IDLE:
+            self._free()
+        elif self._due is None:
+            self._by(HEAD_S, self._on_slow_head)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._by(CLOSING_S, self.transport.abort)
+
+    def send_400_response(self, msg: str) -> None:
+        fault = sys.exc_info()[1]
+        hint = fault.error_status_hint if isinstance(fault, h11.RemoteProtocolError) else HTTPStatus.BAD_REQUEST
+        code = HTTPStatus(hint)
+        self._refuse(Refusal(code, "BadRequest", _SENTENCES.get(code, _SENTENCES[HTTPStatus.BAD_REQUEST])))
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._by(STALL_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._free()
+
+    def _on_slow_head(self) -> None:
+        self._refuse(SLOW_HEAD)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answers if nothing has been answered yet, and closes."""
+        self._unset_keepalive_if_required()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and self.conn.their_state is not h11.SWITCHED_PROTOCOL:
+            body = refusal.body
+            headers = [
+                *self.server_state.default_headers,
+                (b"content-type", JSON.encode()),
+                (b"content-length", str(len(body)).encode()),
+                (b"connection", b"close"),
+                *((name.encode(), value.encode()) for name, value in refusal.headers),
+            ]
+            for event in (
+                h11.Response(
+                    status_code=refusal.code, headers=headers, reason=HTTPStatus(refusal.code).phrase.encode()
+                ),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+        self._by(CLOSING_S, self.transport.abort)
+
+
+class SocketConnection(_Watched, WebSocketsSansIOProtocol):
+    """What a connection becomes that speaks WebSocket (RFC 6455)."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._free()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._by(STALL_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._free()

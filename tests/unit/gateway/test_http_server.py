@@ -1,0 +1,148 @@
+"""The gateway's HTTP: one page in memory, and what is refused before any page is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from serving_app import ask, request, serving
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from offgrid_node.gateway import connection
+from offgrid_node.gateway.app import application
+from offgrid_node.gateway.binding import address_of, bind, bind_first
+from offgrid_node.gateway.connection import CONNECTIONS_EACH_MAX, HEAD_BYTES_MAX
+from offgrid_node.protocol.errors import FailedPrecondition
+
+BODY = b"a page\n"
+GET = "GET /metrics HTTP/1.1"
+
+
+async def page(asked: Request) -> Response:
+    if asked.headers.get("accept") == "broken":
+        raise RuntimeError("a secret of ours")
+    return PlainTextResponse(BODY)
+
+
+ROUTES = [Route("/metrics", page, methods=["GET"])]
+
+
+def talking(talk: Callable[[int], Awaitable[None]], hosts: tuple[str, ...] = ()) -> None:
+    serving(application(ROUTES, hosts), talk)
+
+
+def test_get_answers_with_the_page_and_head_without_it() -> None:
+    async def talk(port: int) -> None:
+        status, fields, body = await ask(port, request("GET /metrics?x=1 HTTP/1.1"))
+        assert (status, body, fields["cache-control"]) == (200, BODY, "no-store")
+        assert "server" not in fields
+        status, fields, body = await ask(port, request("HEAD /metrics HTTP/1.0"))
+        assert (status, body, fields["content-length"]) == (200, b"", str(len(BODY)))
+
+    talking(talk)
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (request("GET / HTTP/1.1"), 404),
+        (request("POST / HTTP/1.1", "Content-Length: 0"), 404),
+        (request("POST /metrics HTTP/1.1", "Content-Length: 3", body=b"abc"), 405),
+        (request("GET /metrics HTTP/2.0"), 505),
+        (request("GET  /metrics HTTP/1.1"), 400),
+        (request("GET /metrics"), 400),
+        (request(GET, "no colon"), 400),
+        (request(GET, "Space : x"), 400),
+        (request(GET, "A: x\x00y"), 400),
+        (request(GET, "Host: 127.0.0.1"), 400),
+        (b"GET /metrics HTTP/1.1\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (request(GET, f"A: {'x' * HEAD_BYTES_MAX}"), 431),
+        (request(GET, "Accept: broken"), 500),
+    ],
+)  # fmt: skip
+def test_what_is_no_proper_request_gets_its_status_and_a_sentence(raw: bytes, status: int) -> None:
+    async def talk(port: int) -> None:
+        answered, _, body = await ask(port, raw)
+        assert answered == status
+        assert body.startswith(b'{"error": {"code": %d, ' % status)
+        assert b"secret" not in body
+        assert (await ask(port, request(GET)))[0] == 200  # and the next one is served
+
+    talking(talk)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:9464", 200),
+        ("192.0.2.7", 200),
+        ("[::1]:80", 200),
+        ("localhost", 200),
+        ("LocalHost.:1", 200),
+        ("attic.local", 200),
+        ("Attic.Local:99", 200),
+        ("evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("[evil.example]", 403),
+        ("", 403),
+    ],
+)
+def test_a_name_that_the_owner_did_not_give_is_no_way_in(host: str, status: int) -> None:
+    async def talk(port: int) -> None:
+        assert (await ask(port, request(GET, host=host)))[0] == status
+
+    talking(talk, hosts=("attic.local",))
+
+
+def test_who_never_finishes_the_request_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_S", 0.05)
+
+    async def talk(port: int) -> None:
+        assert (await ask(port, b"GET /metrics HTTP/1.1\r\nHost"))[0] == 408
+        assert (await ask(port, b""))[0] == 408
+
+    talking(talk)
+
+
+def test_a_crowd_is_told_to_come_back_and_room_returns() -> None:
+    async def talk(port: int) -> None:
+        crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS_EACH_MAX)]
+        status, fields, _ = await ask(port, request(GET))
+        assert (status, fields["retry-after"]) == (503, "1")
+        for _, writer in crowd:
+            writer.close()
+        while (await ask(port, request(GET)))[0] != 200:
+            pass
+
+    talking(talk)
+
+
+def test_an_address_in_use_is_named_and_auto_takes_the_next_free_port() -> None:
+    sockets = bind("127.0.0.1:0")
+    address = address_of(sockets)
+    port = sockets[0].getsockname()[1]
+    with pytest.raises(FailedPrecondition, match=f"cannot listen on {address}"):
+        bind(address)
+    more = bind_first(range(port, port + 20))
+    assert port < more[0].getsockname()[1] < port + 20
+    with pytest.raises(FailedPrecondition, match=r'all in use.*gateway\.listen, or "off"'):
+        bind_first(range(port, port + 1))
+    for each in (*sockets, *more):
+        each.close()
+
+
+@given(st.lists(st.binary(max_size=200), max_size=20))
+def test_no_bytes_break_a_connection(junk: list[bytes]) -> None:
+    async def talk(port: int) -> None:
+        for each in junk:
+            head = b"GET /metrics HTTP/1.1\r\nHost: x\r\n" if each[:1] > b"\x80" else b""
+            assert (await ask(port, head + each + b"\r\n\r\n"))[0] in (0, 400, 403)
+
+    talking(talk)
