@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from offgrid_node import __version__
+from offgrid_node.mesh_commands import down, restart, up
 from offgrid_node.options import FOLDER, NAME, ROLE, SETTINGS, parse_settings
 from offgrid_node.store_commands import migrate, restore
 
@@ -34,6 +35,7 @@ def cli() -> None:
     Its invitation:   offgrid mesh invite
     Next machine:     offgrid-node join TOKEN
     Just look:        offgrid-node demo
+    A mesh to try:    offgrid-node up --nodes 5
     """
 
 
@@ -291,6 +293,9 @@ def _run_anew(folder: Path) -> None:
 
 cli.add_command(restore)
 cli.add_command(migrate)
+cli.add_command(up)
+cli.add_command(down)
+cli.add_command(restart)
 
 
 def main() -> None:

@@ -1,0 +1,272 @@
+"""A mesh on this machine that stands while nobody looks: `offgrid-node up`, `down` and `restart`.
+
+One folder holds it. `mesh.json` there says which nodes belong to it and where each listens; each node has a folder of
+its own, and in it `node.pid` names its process, by number and birth. Every step may be broken off and done again: what
+is there already stays as it is, and only a process that is surely ours is ever ended.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from offgrid.client import OffgridError
+from offgrid_node.config import CONFIG_NAME
+from offgrid_node.local_mesh import READY_TIMEOUT_S, STOP_TIMEOUT_S, LocalNode
+from offgrid_node.own_processes import ask_to_end, birth_of, kill, wait_gone
+from offgrid_node.protocol.errors import FailedPrecondition, NotFound, Unavailable
+
+PLAN_NAME, LOCK_NAME, PID_NAME = "mesh.json", "mesh.lock", "node.pid"
+HOST = "127.0.0.1"
+PORT_FIRST, PORT_LAST = 7601, 7999  # below what systems give to connections: a node that is down finds its own free
+NODES_UNLESS_SAID = 5
+PEEK_S, POLL_S = 1.0, 0.05
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One node of the mesh as mesh.json has it."""
+
+    name: str
+    roles: tuple[str, ...]
+    port: int
+    door_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a node stands: its process (0: none runs), and where its page is ("": nowhere, or it does not answer)."""
+
+    planned: Planned
+    folder: Path
+    pid: int
+    gateway: str
+
+
+def names_of(count: int) -> Mapping[str, tuple[str, ...]]:
+    """The nodes of a mesh of so many, the founder first, and their roles: what one does alone, several divide."""
+    if count == 1:
+        return {"core": ("core", "broker", "host")}
+    if count == 2:
+        return {"core": ("core", "broker"), "host-a": ("host",)}
+    hosts = [f"host-{chr(ord('a') + index)}" for index in range(count - 2)]
+    return {"core": ("core",), "broker": ("broker",), **dict.fromkeys(hosts, ("host",))}
+
+
+class StandingMesh:
+    """The mesh in a folder. Use it in a `with` block: one command at a time may change it."""
+
+    def __init__(self, folder: Path, say: Say = lambda line: None) -> None:
+        self.folder, self._say = folder.absolute(), say
+        self._lock: FileLock | None = None
+        self.mesh, self.nodes = "", dict[str, Planned]()
+        self._read()
+
+    def __enter__(self) -> StandingMesh:
+        """Raises FailedPrecondition (MeshBusy)."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = FileLock(self.folder / LOCK_NAME)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            text = f"another `offgrid-node up`, `down` or `restart` is at work in {self.folder}: wait for it"
+            raise FailedPrecondition(text, reason="MeshBusy") from None
+        self._read()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    # ---- up
+
+    def up(self, count: int | None, mesh: str, settings: Mapping[str, object]) -> None:
+        """Has `count` nodes run (None: those that there are, else five); more than that are left as they are.
+        `settings` are for nodes that are made now. Raises a Fault, naming the node and the end of its log."""
+        count = count or len(self.nodes) or NODES_UNLESS_SAID
+        for name, roles in names_of(count).items():
+            if name not in self.nodes and len(self.nodes) < count:
+                self._plan(name, roles, mesh)
+        self.start((), settings)
+
+    def start(self, names: Sequence[str], settings: Mapping[str, object]) -> None:
+        """Has the nodes of these names run (none: all), the founder before the others, who may have to join by it."""
+        founder, *others = (each for each in self.nodes.values() if not names or each.name in names)
+        self._start([founder], settings)
+        self._start(others, settings)
+
+    def _start(self, some: Sequence[Planned], settings: Mapping[str, object]) -> None:
+        started = [node for planned in some if (node := self._started(planned, settings)) is not None]
+        for node in started:
+            node.wait_ready(READY_TIMEOUT_S)
+
+    def _started(self, planned: Planned, settings: Mapping[str, object]) -> LocalNode | None:
+        """None of a node that runs already."""
+        node = LocalNode(planned.name, planned.roles, self.folder / planned.name)
+        if pid := self._pid_of(planned.name):
+            self._say(f"{planned.name} runs already (process {pid})")
+            return None
+        if (node.folder / CONFIG_NAME).exists():
+            self._say(f"starting {planned.name}")
+        else:
+            self._make(planned, node, settings)
+        node.run("run")
+        assert node.process is not None
+        pid = node.process.pid
+        (node.folder / PID_NAME).write_text(json.dumps({"pid": pid, "birth": birth_of(pid)}) + "\n", encoding="ascii")
+        return node
+
+    def _make(self, planned: Planned, node: LocalNode, settings: Mapping[str, object]) -> None:
+        """Founds the mesh with its first node, and has any other join it."""
+        listening = {"mesh.listen": f"{HOST}:{planned.port}", "mesh.door": f"{HOST}:{planned.door_port}"}
+        values = {**listening, "mesh.mdns": False, **settings}
+        first = next(iter(self.nodes.values()))
+        if planned == first:
+            from offgrid_node.founding import found
+
+            self._say(f"founding mesh {self.mesh} with {planned.name} ({' '.join(planned.roles)})")
+            found(node.folder, self.mesh, planned.name, planned.roles, values)
+            return
+        from offgrid_node.joining import join
+
+        self._say(f"{planned.name} ({' '.join(planned.roles)}) joins")
+        with LocalNode(first.name, first.roles, self.folder / first.name).client() as client:
+            token = client.mesh.invite().token
+        join(node.folder, token, planned.name, planned.roles, values, READY_TIMEOUT_S)
+
+    def _plan(self, name: str, roles: tuple[str, ...], mesh: str) -> None:
+        taken = {port for each in self.nodes.values() for port in (each.port, each.door_port)}
+        port = free_port(taken)
+        self.mesh = self.mesh or mesh
+        self.nodes[name] = Planned(name, roles, port, free_port({*taken, port}))
+        document = {
+            "mesh": self.mesh,
+            "nodes": [
+                {"name": each.name, "roles": each.roles, "port": each.port, "door_port": each.door_port}
+                for each in self.nodes.values()
+            ],
+        }
+        new = self.folder / (PLAN_NAME + ".new")
+        new.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        new.replace(self.folder / PLAN_NAME)
+
+    # ---- down
+
+    def down(self, names: Sequence[str] = ()) -> Mapping[str, str]:
+        """Ends the nodes of these names (none: all) in order, those that do not go within 30 s without; what came of
+        each, by name. Raises NotFound."""
+        for name in names:
+            self.planned(name)
+        running = {name: pid for name in self.nodes if (not names or name in names) and (pid := self._pid_of(name))}
+        births = {name: birth_of(pid) for name, pid in running.items()}
+        for pid in running.values():
+            ask_to_end(pid)
+        said = dict.fromkeys(names or self.nodes, "did not run")
+        for name, pid in running.items():
+            said[name] = "stopped"
+            if not wait_gone(pid, births[name], STOP_TIMEOUT_S):
+                kill(pid)
+                wait_gone(pid, births[name], STOP_TIMEOUT_S)
+                said[name] = f"did not stop within {STOP_TIMEOUT_S:g} s and was killed"
+            (self.folder / name / PID_NAME).unlink(missing_ok=True)
+        return said
+
+    def purge(self) -> None:
+        """Removes what `up` has made, none of which may run, and the folder if nothing else is in it."""
+        for name in self.nodes:
+            if pid := self._pid_of(name):
+                raise FailedPrecondition(f"{name} still runs (process {pid})", reason="NodeRuns")
+        for name in self.nodes:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        (self.folder / PLAN_NAME).unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.release()
+        (self.folder / LOCK_NAME).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
+        self.nodes = {}
+
+    # ---- questions
+
+    def planned(self, name: str) -> Planned:
+        """Raises NotFound."""
+        if name not in self.nodes:
+            raise NotFound(f"there is no node {name} in {self.folder}; there are {', '.join(self.nodes) or 'none'}")
+        return self.nodes[name]
+
+    def standing(self) -> list[Standing]:
+        return [
+            Standing(each, self.folder / each.name, pid := self._pid_of(each.name), self._gateway(each) if pid else "")
+            for each in self.nodes.values()
+        ]
+
+    def wait_alive(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Until the founder sees every node that runs alive. Raises Unavailable."""
+        running, deadline = {name for name in self.nodes if self._pid_of(name)}, time.monotonic() + timeout_s
+        first = next(iter(self.nodes.values()))
+        with LocalNode(first.name, first.roles, self.folder / first.name).client() as client:
+            while time.monotonic() < deadline:
+                alive = {peer.member.name for peer in client.mesh.peers() if peer.liveness == 1}
+                if running <= alive:
+                    return
+                time.sleep(POLL_S)
+        missing = ", ".join(sorted(running - alive))
+        raise Unavailable(f"{first.name} does not see {missing} alive after {timeout_s:g} s", reason="NotConverged")
+
+    def _gateway(self, planned: Planned) -> str:
+        node = LocalNode(planned.name, planned.roles, self.folder / planned.name)
+        with suppress(OffgridError), node.client(PEEK_S) as client:
+            return str(getattr(client.mesh.status(), "gateway", ""))
+        return ""
+
+    def _pid_of(self, name: str) -> int:
+        """Of the node's process, if it runs and is the one that was started here; else 0."""
+        try:
+            kept = json.loads((self.folder / name / PID_NAME).read_text(encoding="ascii"))
+            pid, birth = int(kept["pid"]), str(kept["birth"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+        return pid if birth and birth_of(pid) == birth else 0
+
+    def _read(self) -> None:
+        """Raises FailedPrecondition (NoPlan) for a mesh.json that is none."""
+        path = self.folder / PLAN_NAME
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            nodes = [
+                Planned(str(each["name"]), tuple(each["roles"]), int(each["port"]), int(each["door_port"]))
+                for each in document["nodes"]
+            ]
+            self.mesh, self.nodes = str(document["mesh"]), {each.name: each for each in nodes}
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError) as error:
+            text = f"{path} is not what `offgrid-node up` writes ({error}); move it away, or say another --dir"
+            raise FailedPrecondition(text, reason="NoPlan") from None
+
+
+def free_port(taken: set[int]) -> int:
+    """A port of the loopback that nobody has, and that is not among `taken`. Raises Unavailable."""
+    for port in range(PORT_FIRST, PORT_LAST + 1):
+        if port not in taken and _is_free(port):
+            return port
+    raise Unavailable(f"no port from {PORT_FIRST} to {PORT_LAST} is free on {HOST}", reason="NoPort")
+
+
+def _is_free(port: int) -> bool:
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as trial:
+        try:
+            trial.bind((HOST, port))
+        except OSError:
+            return False
+    return True

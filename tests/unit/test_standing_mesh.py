@@ -1,0 +1,113 @@
+"""`offgrid-node up` and `down`, but for the nodes themselves: plans, ports, and whose process a number is."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from offgrid_node.own_processes import ask_to_end, birth_of, kill, wait_gone
+from offgrid_node.protocol.errors import FailedPrecondition, NotFound
+from offgrid_node.standing_mesh import PORT_FIRST, StandingMesh, free_port, names_of
+
+PLAN = {"mesh": "lab", "nodes": [{"name": "core", "roles": ["core"], "port": 7601, "door_port": 7602}]}
+SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+
+
+def planned(folder: Path, pid_file: object = None) -> StandingMesh:
+    (folder / "core").mkdir()
+    (folder / "mesh.json").write_text(json.dumps(PLAN))
+    if pid_file is not None:
+        (folder / "core" / "node.pid").write_text(pid_file if isinstance(pid_file, str) else json.dumps(pid_file))
+    return StandingMesh(folder)
+
+
+class TestBirths:
+    def test_a_process_is_known_by_number_and_birth_until_it_has_gone(self) -> None:
+        with subprocess.Popen(SLEEP) as process:
+            birth = birth_of(process.pid)
+            assert birth
+            assert birth_of(process.pid) == birth
+            assert not wait_gone(process.pid, birth, 0.05)
+            ask_to_end(process.pid)
+            assert wait_gone(process.pid, birth, 10)  # though nobody has waited for it yet
+        assert birth_of(process.pid) == ""
+
+    def test_two_processes_have_two_births(self) -> None:
+        assert birth_of(os.getpid()) != birth_of(os.getppid())
+
+    def test_killing_what_is_not_there_is_no_error(self) -> None:
+        with subprocess.Popen([sys.executable, "-S", "-c", ""]) as process:
+            process.wait()
+        kill(process.pid)
+        ask_to_end(process.pid)
+
+
+class TestPlans:
+    @pytest.mark.parametrize("count", [1, 2, 3, 5, 20])
+    def test_every_size_has_all_roles_and_a_core_that_founds(self, count: int) -> None:
+        names = names_of(count)
+        assert len(names) == count
+        assert {role for roles in names.values() for role in roles} == {"core", "broker", "host"}
+        assert next(iter(names)) == "core"
+
+    def test_ports_are_free_and_none_is_given_twice(self) -> None:
+        first = free_port(set())
+        assert first >= PORT_FIRST
+        assert free_port({first}) != first
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", first))
+            assert free_port(set()) != first
+
+    @pytest.mark.parametrize("text", ["", "[]", '{"mesh": "lab"}', '{"mesh": "lab", "nodes": [{"name": "core"}]}'])
+    def test_a_plan_that_is_none_is_refused_and_left_alone(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "mesh.json").write_text(text)
+        with pytest.raises(FailedPrecondition, match=r"mesh\.json is not what `offgrid-node up` writes"):
+            StandingMesh(tmp_path)
+        assert (tmp_path / "mesh.json").read_text() == text
+
+    def test_two_commands_do_not_work_in_one_folder_at_once(self, tmp_path: Path) -> None:
+        with planned(tmp_path), pytest.raises(FailedPrecondition, match="at work in"), StandingMesh(tmp_path):
+            pass
+
+    def test_an_unknown_node_is_named_together_with_those_that_there_are(self, tmp_path: Path) -> None:
+        with planned(tmp_path) as standing, pytest.raises(NotFound, match=r"no node attic in .*; there are core"):
+            standing.down(["attic"])
+
+
+class TestDown:
+    @pytest.mark.parametrize("pid_file", ["", "{", "7", {"pid": 1}, {"pid": "x", "birth": "y"}])
+    def test_nobody_is_ended_by_a_file_that_says_nothing(self, tmp_path: Path, pid_file: object) -> None:
+        assert planned(tmp_path, pid_file).standing()[0].pid == 0
+
+    def test_a_process_with_the_number_of_ours_but_another_birth_is_left_alone(self, tmp_path: Path) -> None:
+        with subprocess.Popen(SLEEP) as stranger:
+            with planned(tmp_path, {"pid": stranger.pid, "birth": "long ago"}) as standing:
+                assert standing.down() == {"core": "did not run"}
+            assert stranger.poll() is None
+            stranger.kill()
+
+    def test_ours_is_stopped(self, tmp_path: Path) -> None:
+        with subprocess.Popen(SLEEP) as ours:
+            with planned(tmp_path, {"pid": ours.pid, "birth": birth_of(ours.pid)}) as standing:
+                assert standing.down() == {"core": "stopped"}
+            assert not (tmp_path / "core" / "node.pid").exists()
+
+    def test_a_purge_takes_what_up_has_made_and_nothing_else(self, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("mine")
+        with planned(tmp_path) as standing:
+            standing.purge()
+        assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+    def test_nothing_is_purged_under_a_node_that_runs(self, tmp_path: Path) -> None:
+        with subprocess.Popen(SLEEP) as ours:
+            running = planned(tmp_path, {"pid": ours.pid, "birth": birth_of(ours.pid)})
+            with running as standing, pytest.raises(FailedPrecondition, match="core still runs"):
+                standing.purge()
+            assert (tmp_path / "core").is_dir()
+            ours.kill()
