@@ -1,0 +1,328 @@
+"""JSON and query parameters into request messages (proto3 JSON), with all that is wrong with them at once. Pure.
+
+Fields go by their name in the .proto or its lowerCamelCase, integers may be strings, enums are names or numbers, bytes
+are base64 in either alphabet, null is a field that is not set. What protobuf's own parser lets pass or finds one by one
+is refused here with its path: unknown fields (with those that there are), duplicate keys, numbers that are none.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.descriptor import FieldDescriptor as F
+from google.protobuf.message import Message
+
+from offgrid_node.config.problems import nearest, printable
+from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
+
+if TYPE_CHECKING:
+    from google._upb._message import Descriptor as FastDescriptor
+    from google._upb._message import FieldDescriptor as FastFieldDescriptor
+    from google.protobuf.descriptor import Descriptor as PlainDescriptor
+
+    Descriptor = PlainDescriptor | FastDescriptor
+    FieldDescriptor = F | FastFieldDescriptor
+
+PROBLEMS_MAX = 20  # told at once
+SHOWN_CHARS_MAX = 60
+
+INTEGERS: Mapping[int, tuple[int, int]] = {
+    F.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
+    F.CPPTYPE_UINT32: (0, 2**32 - 1),
+    F.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+    F.CPPTYPE_UINT64: (0, 2**64 - 1),
+}
+_INTEGER = re.compile(r"-?[0-9]{1,20}\Z")
+_FORM = re.compile(r"\s*[A-Za-z0-9_.\[\]%+-]+=")
+
+Problems = list[FieldViolation]
+
+
+class _Wrong(ValueError):
+    """One value that its field cannot have; the text says what it can."""
+
+
+def read_request(
+    kind: type[Message], body: bytes | None, path: Mapping[str, str], query: Iterable[tuple[str, str]] = ()
+) -> Message:
+    """The message that a request means: a JSON document (empty: no fields), the fields in its path, those in its query.
+
+    `body` is None for a method whose fields are in its query; otherwise that may say nothing. In a query nested fields
+    are written with dots, repeated ones once for each value. Raises InvalidRequest with all that is wrong.
+    """
+    request, problems = kind(), Problems()
+    if body is not None and body.strip():
+        document, problems = _document(body)
+        for name in sorted(path.keys() & document.keys()):
+            problems.append(FieldViolation(name, "is in the path already"))
+            del document[name]
+        _fill(request, document, "", problems)
+    for name, text in path.items():
+        _set_text(request, name, name, [text], problems)
+    values: dict[str, list[str]] = {}
+    for name, text in query:
+        values.setdefault(name, []).append(text)
+    for name, texts in values.items():
+        if body is not None:
+            problems.append(FieldViolation(_shown(name), "is no query parameter here: fields are JSON in the body"))
+        elif name in path:
+            problems.append(FieldViolation(name, "is in the path already"))
+        else:
+            _set_text(request, name, name, texts, problems)
+    if problems:
+        shown = problems[:PROBLEMS_MAX]
+        text = "; ".join(f"{each.field}: {each.description}" for each in shown)
+        more = f"; and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
+        raise InvalidRequest(f"{text}{more}", violations=shown)
+    return request
+
+
+# ---- documents
+
+
+def _document(body: bytes) -> tuple[dict[str, Any], Problems]:
+    problems = Problems()
+
+    def pairs(found: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(found)
+        if len(made) < len(found):
+            names = [name for name, _ in found]
+            twice = sorted({name for name in names if names.count(name) > 1})[:PROBLEMS_MAX]
+            problems.extend(FieldViolation(_shown(name), "is there twice") for name in twice)
+        return made
+
+    def constant(name: str) -> None:
+        problems.append(FieldViolation("(body)", f"{name} is no number of JSON"))
+
+    try:
+        text = body.decode("utf-8-sig")
+        document = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"the body is no UTF-8: byte {error.start}", reason="MalformedJson") from error
+    except RecursionError as error:
+        raise InvalidRequest("the body nests too deep", reason="MalformedJson") from error
+    except ValueError as error:
+        where = (
+            f"line {error.lineno}, column {error.colno}: {error.msg}" if isinstance(error, _JsonError) else str(error)
+        )
+        hint = ""
+        if _FORM.match(text):
+            hint = '; this looks like a form: send JSON, for example -d \'{"name": "…"}\''
+        raise InvalidRequest(f"the body is no JSON: {where}{hint}", reason="MalformedJson") from error
+    if not isinstance(document, dict):
+        raise InvalidRequest(f"the body is {_kind(document)}; send an object, {{…}}", reason="MalformedJson")
+    return document, problems
+
+
+_JsonError = json.JSONDecodeError
+
+
+def _fill(message: Message, document: Mapping[str, Any], path: str, problems: Problems) -> None:
+    taken: dict[str, str] = {}
+    for key, value in document.items():
+        field = _field(message.DESCRIPTOR, key)
+        here = f"{path}.{_shown(key)}" if path else _shown(key)
+        if field is None:
+            problems.append(FieldViolation(here, _unknown(message.DESCRIPTOR, key)))
+        elif field.name in taken:
+            problems.append(FieldViolation(here, f"is there twice, as {taken[field.name]} too"))
+        elif value is not None:
+            taken[field.name] = key
+            oneof = field.containing_oneof
+            if oneof is not None and (other := message.WhichOneof(oneof.name)):
+                problems.append(FieldViolation(here, f"is there beside {other}; only one of them may be"))
+            else:
+                _set(message, field, value, here, problems)
+
+
+def _set(message: Message, field: FieldDescriptor, value: Any, path: str, problems: Problems) -> None:
+    if not field.is_repeated:
+        _set_one(message, field, value, path, problems)
+    elif field.message_type is not None and field.message_type.GetOptions().map_entry:
+        _set_map(message, field, value, path, problems)
+    elif not isinstance(value, list):
+        problems.append(FieldViolation(path, f"{_kind(value)}; a list is allowed, […]"))
+    else:
+        target = getattr(message, field.name)
+        for index, item in enumerate(value):
+            _append(target, field, item, f"{path}[{index}]", problems)
+
+
+def _set_one(message: Message, field: FieldDescriptor, value: Any, path: str, problems: Problems) -> None:
+    if field.message_type is None:
+        try:
+            setattr(message, field.name, _scalar(field, value))
+        except _Wrong as wrong:
+            problems.append(FieldViolation(path, str(wrong)))
+    elif isinstance(value, dict):
+        part = getattr(message, field.name)
+        part.SetInParent()
+        _fill(part, value, path, problems)
+    else:
+        problems.append(FieldViolation(path, f"{_kind(value)}; an object is allowed, {{…}}"))
+
+
+def _append(target: Any, field: FieldDescriptor, item: Any, path: str, problems: Problems) -> None:
+    if field.message_type is None:
+        try:
+            target.append(_scalar(field, item))
+        except _Wrong as wrong:
+            problems.append(FieldViolation(path, str(wrong)))
+    elif isinstance(item, dict):
+        _fill(target.add(), item, path, problems)
+    else:
+        problems.append(FieldViolation(path, f"{_kind(item)}; an object is allowed, {{…}}"))
+
+
+def _set_map(message: Message, field: FieldDescriptor, value: Any, path: str, problems: Problems) -> None:
+    if not isinstance(value, dict):
+        problems.append(FieldViolation(path, f"{_kind(value)}; an object is allowed, {{…}}"))
+        return
+    assert field.message_type is not None
+    target, entry = getattr(message, field.name), field.message_type.fields_by_name
+    for key, item in value.items():
+        try:
+            target[_scalar(entry["key"], key)] = _scalar(entry["value"], item)
+        except _Wrong as wrong:
+            problems.append(FieldViolation(f"{path}.{_shown(key)}", str(wrong)))
+
+
+# ---- texts of path and query
+
+
+def _set_text(message: Message, name: str, path: str, texts: Sequence[str], problems: Problems) -> None:
+    head, _, rest = path.partition(".")
+    field = _field(message.DESCRIPTOR, head)
+    if field is None:
+        problems.append(FieldViolation(_shown(name), _unknown(message.DESCRIPTOR, head)))
+    elif rest and field.message_type is not None and not field.is_repeated:
+        _set_text(getattr(message, field.name), name, rest, texts, problems)
+    elif rest or field.message_type is not None:
+        problems.append(FieldViolation(_shown(name), "is no field that a query parameter can say"))
+    elif len(texts) > 1 and not field.is_repeated:
+        problems.append(FieldViolation(_shown(name), f"is there {len(texts)} times; once is allowed"))
+    else:
+        for text in texts:
+            value = {"true": True, "false": False}.get(text, text) if field.type == F.TYPE_BOOL else text
+            if field.is_repeated:
+                _append(getattr(message, field.name), field, value, _shown(name), problems)
+            else:
+                _set_one(message, field, value, _shown(name), problems)
+
+
+# ---- values
+
+
+def _scalar(field: FieldDescriptor, value: Any) -> Any:
+    if field.cpp_type in INTEGERS:
+        return _integer(value, *INTEGERS[field.cpp_type])
+    if field.enum_type is not None:
+        return _enum(field, value)
+    match field.type:
+        case F.TYPE_STRING:
+            return _text(value)
+        case F.TYPE_BYTES:
+            return _bytes(value)
+        case F.TYPE_BOOL:
+            if isinstance(value, bool):
+                return value
+            raise _Wrong(f"{_kind(value)}; true or false is allowed")
+        case F.TYPE_DOUBLE | F.TYPE_FLOAT:
+            return _real(value)
+    raise TypeError(f"{field.full_name} has a type that no request of ours has")
+
+
+def _integer(value: Any, least: int, most: int) -> int:
+    if isinstance(value, str) and _INTEGER.match(value):
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e3 is a whole number in JSON
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+        return value
+    raise _Wrong(f"{_kind(value)}; a whole number from {least} to {most} is allowed")
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e308 and math.isfinite(value):
+        return float(value)
+    raise _Wrong(f"{_kind(value)}; a number is allowed")
+
+
+def _enum(field: FieldDescriptor, value: Any) -> int:
+    assert field.enum_type is not None
+    names, numbers = field.enum_type.values_by_name, field.enum_type.values_by_number
+    if isinstance(value, str) and not _INTEGER.match(value):
+        if value in names:
+            number: int = names[value].number
+            return number
+        guess = nearest(value.upper(), names)
+        meant = f"; did you mean {guess}?" if guess else ""
+        raise _Wrong(f"{_kind(value)}; one of {', '.join(names)} is allowed{meant}")
+    number = _integer(value, *INTEGERS[F.CPPTYPE_INT32])
+    if number not in numbers:
+        raise _Wrong(f"{number}; one of {', '.join(names)} is allowed")
+    return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _Wrong(f"{_kind(value)}; a text is allowed")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise _Wrong("holds half of a surrogate pair, which is no character") from error
+    return value
+
+
+def _bytes(value: Any) -> bytes:
+    text = _text(value).rstrip("=").replace("-", "+").replace("_", "/").replace(" ", "+")  # a query's + is a space
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _Wrong("is no base64") from error
+
+
+# ---- words
+
+
+def _field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
+    found: FieldDescriptor | None = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
+    return found
+
+
+def _unknown(descriptor: Descriptor, name: str) -> str:
+    names = [field.name for field in descriptor.fields]
+    guess = nearest(name, names)
+    meant = f"; did you mean {guess}?" if guess else ""
+    return f"is no field; allowed: {', '.join(names) or 'none'}{meant}"
+
+
+def _kind(value: Any) -> str:
+    """What it is, for an error: short, and printable."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case str():
+            return f"the text {_shown(value)!r}"
+        case list():
+            return "a list"
+        case dict():
+            return "an object"
+    return _shown(repr(value))
+
+
+def _shown(text: str) -> str:
+    text = printable(text[: SHOWN_CHARS_MAX + 1])
+    return text if len(text) <= SHOWN_CHARS_MAX else f"{text[:SHOWN_CHARS_MAX]}…"
