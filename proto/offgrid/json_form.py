@@ -2,13 +2,14 @@
 present, enums by name.
 
 Unlike protobuf's canonical JSON, 64-bit integers are numbers (all that we send stay below 2**53, which jq and
-JavaScript hold exactly); bytes are base64. A field that is a message and not set is null; of a oneof only what is set
-appears.
+JavaScript hold exactly); bytes are base64, numbers that are none are texts ("nan", "inf"). A field that is a message
+and not set is null; of a oneof only what is set appears.
 """
 
 from __future__ import annotations
 
 import base64
+import math
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
@@ -47,4 +48,6 @@ def _value(field: FieldDescriptor, value: Any) -> Any:
     if field.enum_type is not None:
         known = field.enum_type.values_by_number.get(value)
         return known.name if known else value
-    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
+    if isinstance(value, bytes | memoryview):
+        return base64.b64encode(value).decode("ascii")
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)

@@ -22,7 +22,7 @@ from offgrid_node.services.status import DOMAIN, status_of
 JSON = "application/json"
 HTTP_CODES: Mapping[int, int] = {
     code_pb2.CANCELLED: 499,
-    code_pb2.UNKNOWN: 500,
+    code_pb2.UNKNOWN: 504,  # our OutcomeUnknown: no answer came. Others give 500, which is for defects
     code_pb2.INVALID_ARGUMENT: 400,
     code_pb2.DEADLINE_EXCEEDED: 504,
     code_pb2.NOT_FOUND: 404,
@@ -38,6 +38,7 @@ HTTP_CODES: Mapping[int, int] = {
     code_pb2.UNAVAILABLE: 503,
     code_pb2.DATA_LOSS: 500,
 }
+_CODES_BY_REASON = {"RequestTooLarge": HTTPStatus.REQUEST_ENTITY_TOO_LARGE}
 _STATUSES: Mapping[int, int] = {
     HTTPStatus.UNAUTHORIZED: code_pb2.UNAUTHENTICATED,
     HTTPStatus.FORBIDDEN: code_pb2.PERMISSION_DENIED,
@@ -83,6 +84,6 @@ def json_of_status(code: int, status: status_pb2.Status) -> bytes:
 def fault_response(fault: Fault) -> Response:
     """The answer to a request that ended with `fault`; Retry-After where waiting helps."""
     status = status_of(fault)
-    code = HTTP_CODES[status.code]
+    code = _CODES_BY_REASON.get(fault.reason, HTTP_CODES[status.code])
     headers = {} if fault.retry_ms is None else {"Retry-After": str(ceil(fault.retry_ms / 1000))}
     return Response(json_of_status(code, status), code, headers, JSON)

@@ -40,6 +40,11 @@ class Stream:
         self._closed()
         self._on_ready()
 
+    @property
+    def waiting(self) -> int:
+        """How many messages wait to be taken."""
+        return len(self._messages)
+
     def take(self) -> list[Message]:
         """What waits now."""
         messages = list(self._messages)

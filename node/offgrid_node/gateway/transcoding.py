@@ -1,0 +1,181 @@
+"""HTTP and JSON to RPCs and back, by the `google.api.http` annotations of the .proto files (AIP-127).
+
+Whatever lies below /v1/ is found here, in one table of verbs and templates: the annotated RPCs and what else is bound
+to such a place. Handlers are reached in process, as this machine's owner; who may come so far is settled before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import TypeAlias
+from urllib.parse import parse_qsl, quote
+
+from google.api import annotations_pb2, http_pb2
+from google.protobuf.descriptor import MethodDescriptor
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+
+from offgrid_node.gateway.answers import ClientGone, answer_of, settled
+from offgrid_node.gateway.faults import Refusal
+from offgrid_node.gateway.json_requests import read_request
+from offgrid_node.gateway.streams import EVENTS, NDJSON, RESUMED, StreamResponse, begun
+from offgrid_node.gateway.templates import BadPath, Table, Template
+from offgrid_node.protocol.errors import Exhausted, InvalidRequest
+from offgrid_node.runtime import Ticket
+from offgrid_node.services.caller import ADMIN
+from offgrid_node.services.grpc_options import MESSAGE_BYTES_MAX
+from offgrid_node.services.router import METHODS, SERVICES, Method, Router
+from offgrid_node.services.stream import Stream
+
+PREFIX = "/v1/"
+BODY_BYTES_MAX = 6 * 1024 * 1024  # base64 makes four of three: all that a message of MESSAGE_BYTES_MAX may be
+QUERY_FIELDS_MAX = 1_000
+TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX = 90_000, 600_000
+TIMEOUT_HEADER, TIMEOUT_PARAMETER = "x-offgrid-timeout-ms", "timeout_ms"
+
+_VERBS = ("get", "put", "post", "delete", "patch")
+
+Fields: TypeAlias = Mapping[str, str]
+Endpoint: TypeAlias = Callable[[Request, Fields], Awaitable[Response]]
+Row: TypeAlias = tuple[str, Template, Endpoint]
+"""A verb of HTTP, where, and what answers there. Endpoints may raise Fault."""
+
+
+def annotated() -> Iterable[tuple[str, Template, Method, MethodDescriptor, bool]]:
+    """Verb, template, RPC, its descriptor, and whether its fields come in a body, for each path of each RPC."""
+    for service in SERVICES:
+        for descriptor in service.methods:
+            rule = descriptor.GetOptions().Extensions[annotations_pb2.http]
+            for each in (rule, *rule.additional_bindings) if rule.WhichOneof("pattern") else ():
+                yield *_place(each), METHODS[f"{service.full_name}/{descriptor.name}"], descriptor, each.body == "*"
+
+
+def _place(rule: http_pb2.HttpRule) -> tuple[str, Template]:
+    verb = rule.WhichOneof("pattern")
+    if verb not in _VERBS or rule.body not in ("", "*"):
+        raise ValueError(f"a rule for {verb} with the body {rule.body!r} is more than this transcoder knows")
+    return verb.upper(), Template.parse(getattr(rule, verb))
+
+
+def transcoded_routes(router: Router, others: Iterable[Row] = ()) -> list[BaseRoute]:
+    """All of /v1/: every RPC that has a path, and `others`."""
+    rows: list[Row] = [
+        (verb, template, partial(_call, router, method, in_body)) for verb, template, method, _, in_body in annotated()
+    ]
+    return [Paths(Table([*rows, *others]))]
+
+
+class Paths(BaseRoute):
+    """One table's paths; what is not in it is refused here, with what is."""
+
+    def __init__(self, table: Table[Endpoint]) -> None:
+        self._table = table
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        ours = scope["type"] == "http" and scope["path"].startswith(PREFIX)
+        return (Match.FULL if ours else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except (ClientGone, ClientDisconnect):
+            return
+        if request.method == "HEAD":
+            response.body = b""
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        path = _raw_path(request.scope)
+        try:
+            found = self._table.find(path)
+        except BadPath as error:
+            raise InvalidRequest(str(error), reason="MalformedPath") from error
+        if not found:
+            return self._refusal(HTTPStatus.NOT_FOUND, f"there is nothing at {path}", path).response
+        verbs = sorted({*found, "OPTIONS", *(["HEAD"] if "GET" in found else [])})
+        if request.method == "OPTIONS":
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": ", ".join(verbs)})
+        bound = found.get("GET" if request.method == "HEAD" else request.method)
+        if bound is None:
+            text = f"{request.method} is not for {path}; use {', '.join(sorted(found))}"
+            headers = (("Allow", ", ".join(verbs)),)
+            return self._refusal(HTTPStatus.METHOD_NOT_ALLOWED, text, path, headers).response
+        endpoint, fields = bound
+        return await endpoint(request, fields)
+
+    def _refusal(self, status: HTTPStatus, text: str, path: str, headers: tuple[tuple[str, str], ...] = ()) -> Refusal:
+        near = self._table.nearest(path)
+        meant = f"; did you mean {near}?" if near else ""
+        reason = "UnknownPath" if status is HTTPStatus.NOT_FOUND else "MethodNotAllowed"
+        return Refusal(status, reason, f"{text[:500]}{meant}; /openapi.json lists what there is", headers)
+
+
+async def _call(router: Router, method: Method, in_body: bool, request: Request, fields: Fields) -> Response:
+    if request.method == "HEAD" and method.streaming:
+        return Response(media_type=EVENTS if _wants_events(request) else NDJSON)
+    query = _query(request)
+    timeout_s = _timeout_s(request, query)
+    query = [(name, text) for name, text in query if name != TIMEOUT_PARAMETER]  # no RPC has it in its query
+    body = await read_body(request, allowed=in_body)
+    message = read_request(method.request, body if in_body else None, fields, query)
+    size = message.ByteSize()
+    if size > MESSAGE_BYTES_MAX:
+        text = f"{size} bytes; a message has at most {MESSAGE_BYTES_MAX}. PUT /v1/objects/… takes files of any size"
+        raise Exhausted(text, reason="RequestTooLarge")
+    as_events = method.streaming and _wants_events(request)
+    if as_events and method.name in RESUMED and (last := request.headers.get("last-event-id")):
+        setattr(message, RESUMED[method.name][0], _number(last, "Last-Event-ID", 2**63 - 1))
+    outcome = router.dispatch(ADMIN, method.name, message)
+    if isinstance(outcome, Stream):
+        await begun(outcome)
+        return StreamResponse(method.name, outcome, as_events=as_events)
+    return answer_of(await settled(outcome, timeout_s, request.receive) if isinstance(outcome, Ticket) else outcome)
+
+
+async def read_body(request: Request, *, allowed: bool) -> bytes:
+    """Raises Exhausted (RequestTooLarge), InvalidRequest (NoBodyHere) for a body where none is allowed."""
+    found = bytearray()
+    async for chunk in request.stream():
+        found += chunk
+        if found and not allowed:
+            text = f"{request.method} takes no body here: its fields are query parameters, ?name=value"
+            raise InvalidRequest(text, reason="NoBodyHere")
+        if len(found) > BODY_BYTES_MAX:
+            text = f"the body has more than {BODY_BYTES_MAX} bytes. PUT /v1/objects/… takes files of any size"
+            raise Exhausted(text, reason="RequestTooLarge")
+    return bytes(found)
+
+
+def _query(request: Request) -> list[tuple[str, str]]:
+    raw = request.scope["query_string"].decode("latin-1")
+    try:
+        return parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_MAX)
+    except ValueError as error:
+        text = f"the query is no text, or has more than {QUERY_FIELDS_MAX} fields"
+        raise InvalidRequest(text, reason="MalformedQuery") from error
+
+
+def _timeout_s(request: Request, query: Iterable[tuple[str, str]]) -> float:
+    said = request.headers.get(TIMEOUT_HEADER) or next((v for name, v in query if name == TIMEOUT_PARAMETER), None)
+    return TIMEOUT_MS_DEFAULT / 1000 if said is None else _number(said, TIMEOUT_PARAMETER, TIMEOUT_MS_MAX) / 1000
+
+
+def _number(text: str, name: str, most: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,19}", text, re.ASCII) or int(text) > most:
+        raise InvalidRequest.field(name, f"a whole number from 0 to {most} is allowed")
+    return int(text)
+
+
+def _wants_events(request: Request) -> bool:
+    return EVENTS in request.headers.get("accept", "")
+
+
+def _raw_path(scope: Scope) -> str:
+    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    return raw.partition(b"?")[0].decode("latin-1")
