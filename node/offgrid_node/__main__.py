@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from offgrid_node import __version__
+from offgrid_node.bundle_commands import bundle
 from offgrid_node.mesh_commands import down, restart, up
 from offgrid_node.options import FOLDER, NAME, ROLE, SETTINGS, parse_settings
 from offgrid_node.store_commands import migrate, restore
@@ -291,6 +292,7 @@ def _run_anew(folder: Path) -> None:
     _run(folder)
 
 
+cli.add_command(bundle)
 cli.add_command(restore)
 cli.add_command(migrate)
 cli.add_command(up)

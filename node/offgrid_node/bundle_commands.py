@@ -1,0 +1,137 @@
+"""The commands of `offgrid-node` for the offline install kit: `bundle`, `bundle serve`, `bundle check`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from offgrid_node.kit.targets import PLATFORMS, PYTHONS, targets
+
+WANTED = ("linux-x86_64", "linux-aarch64", "windows-x86_64")  # unless said otherwise
+KIT = click.argument("kit", type=click.Path(path_type=Path, file_okay=False), required=False)
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("offgrid-kit"),
+    show_default=True,
+    help="A new folder, for instance on a stick.",
+)
+@click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    type=click.Choice([*PLATFORMS, "all"]),
+    help=f"May be repeated; {', '.join(WANTED)} unless given.",
+)
+@click.option(
+    "--python",
+    "pythons",
+    multiple=True,
+    type=click.Choice(PYTHONS),
+    help=f"May be repeated; {', '.join(PYTHONS)} unless given.",
+)
+@click.pass_context
+def bundle(context: click.Context, folder: Path, platforms: tuple[str, ...], pythons: tuple[str, ...]) -> None:
+    """Makes an install kit, from which machines without an internet become nodes.
+
+    \b
+    Where there is a package index:   offgrid-node bundle --to /media/stick/offgrid-kit
+    On the next machine:              python3 /media/stick/offgrid-kit/install.py
+    Or over the network, from here:   offgrid-node bundle serve offgrid-kit
+
+    A node that was installed from a kit hands on that very kit, and needs no index.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from offgrid_node.kit.making import check_covers, copy_kit, kit_at_hand, make_kit
+
+    names = tuple(PLATFORMS) if "all" in platforms else platforms
+    kit = kit_at_hand()
+    if kit is not None:
+        check_covers(kit, [target.name for target in targets(names, pythons or PYTHONS)])
+        copy_kit(kit, folder)
+    else:
+        make_kit(folder, targets(names or WANTED, pythons or PYTHONS), click.echo)
+    _tell(folder)
+    click.echo(f"next, on another machine: python3 {folder.name}/install.py")
+    click.echo(f"or over the network, here: offgrid-node bundle serve {shlex.quote(str(folder))}")
+
+
+@bundle.command()
+@KIT
+@click.option(
+    "--listen",
+    default="0.0.0.0:8090",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where other machines reach it.",
+)
+def serve(kit: Path | None, listen: str) -> None:
+    """Hands KIT to other machines until Ctrl-C; the one that this node was installed from unless given."""
+    from offgrid_node.config.addresses import BadAddress, split_address
+    from offgrid_node.discovery.addresses import advertised, join_address
+    from offgrid_node.kit.serving import KitServer
+
+    kit = _kit(kit)
+    try:
+        host, port = split_address(listen, port_min=0)
+    except BadAddress as error:
+        raise click.BadParameter(str(error), param_hint="--listen") from error
+    with KitServer(kit, host, port) as server:
+        _tell(kit)
+        click.echo("on a machine with Python 3.11 to 3.13, in a network that you trust:")
+        places = [f"http://{place}" for place in advertised(join_address(host, int(server.server_address[1])))]
+        for place in places:
+            click.echo(f"    curl -fsS {place}/install.py | python3 - {place}")
+        click.echo("else compare the digest above with what came before you run it:")
+        click.echo(f"    curl -fsSO {places[0]}/install.py && sha256sum install.py")
+        click.echo(f"    python3 install.py {places[0]}")
+        server.serve_forever()
+
+
+@bundle.command()
+@KIT
+def check(kit: Path | None) -> None:
+    """Reads every byte of KIT and says what is damaged, and for which machines it is whole."""
+    from offgrid_node.kit.manifest import damaged, read_manifest
+
+    kit = _kit(kit)
+    wrong = damaged(kit, read_manifest(kit))
+    for name in wrong:
+        click.echo(f"{kit}: {name} is not what the kit says it is", err=True)
+    _tell(kit)
+    if wrong:
+        sys.exit(4)
+
+
+def _kit(given: Path | None) -> Path:
+    from offgrid_node.kit.making import kit_at_hand
+
+    found = given or kit_at_hand()
+    if found is None:
+        raise click.UsageError(
+            "this node was not installed from a kit; name one, or make one with `offgrid-node bundle`"
+        )
+    return found
+
+
+def _tell(kit: Path) -> None:
+    """What it is: version, for whom, how large, and the digest by which others know it."""
+    from offgrid_node.kit.manifest import INSTALLER, complete_targets, lacking, read_manifest, sha256_of
+
+    manifest = read_manifest(kit)
+    missing = lacking(kit, manifest)
+    here = [wheel.bytes for name, wheel in manifest.files.items() if name not in missing]
+    whole = complete_targets(kit, manifest)
+    click.echo(f"kit of offgrid-node {manifest.version} in {kit}: {len(here)} wheels, {sum(here) / 1e6:.0f} MB")
+    click.echo(f"  for     {', '.join(whole) or 'no machine: files are missing'}")
+    if other := [name for name in manifest.targets if name not in whole]:
+        click.echo(f"  not for {', '.join(other)}: those files were not fetched (install.py --whole)")
+    click.echo(f"  sha256  {sha256_of(kit / INSTALLER)}  install.py")

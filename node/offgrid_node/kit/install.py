@@ -1,0 +1,323 @@
+#!/usr/bin/env python3
+"""Installs offgrid-node from the kit that this script belongs to, without an internet.
+
+It needs Python, one of those that the kit is for, and nothing else. It checks each file against the kit's digests,
+makes an environment of its own, puts the commands `offgrid-node` and `offgrid` where shells find them, and keeps the
+files, so that this machine can hand the kit on: `offgrid-node bundle serve`. Nothing else of the machine is touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+import venv
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    Manifest = dict[str, Any]
+
+KIT_SHA256 = ""
+"""Of kit.json; whoever makes the kit writes it here."""
+FORMAT = 1
+MANIFEST_BYTES_MAX = 4 * 1024 * 1024
+PIECE_BYTES = 256 * 1024
+QUIET_S = 30  # without a byte from who serves the kit
+TRIES = 5
+WINDOWS = sys.platform == "win32"
+SYSTEMS = {"linux": "linux", "win32": "windows", "darwin": "macos"}
+MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "x64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+GLIBC_MIN = (2, 28)
+PIP_VARIABLES = ("PIP_", "PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV")
+
+
+class Refused(Exception):
+    """Why it cannot be installed, and what to do, in one sentence for the person at the terminal."""
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def this_target() -> str:
+    """The name that the kit has for this machine and this Python."""
+    system = SYSTEMS.get(sys.platform, sys.platform)
+    machine = MACHINES.get(platform.machine().lower(), platform.machine())
+    if system == "macos" and machine == "aarch64":
+        machine = "arm64"
+    return f"{system}-{machine}-{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def check_machine() -> None:
+    if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
+        raise Refused("the kit is for CPython with its lock; run this script by another Python")
+    if sys.maxsize < 2**32:
+        raise Refused("this Python is a 32-bit one; the kit is for 64-bit ones")
+    if sys.platform == "linux":
+        name, version = platform.libc_ver()
+        if name != "glibc" or tuple(map(int, version.split(".")[:2])) < GLIBC_MIN:
+            raise Refused(
+                f"the kit needs glibc {GLIBC_MIN[0]}.{GLIBC_MIN[1]} or newer; this Linux has "
+                f"{name or 'another C library'} {version}"
+            )
+
+
+class Source:
+    """Where the kit's files come from: a folder, or who serves one."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place.rstrip("/")
+        self.remote = place.startswith(("http://", "https://"))
+        # What is fetched comes from a machine beside this one, never through a proxy.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def open(self, name: str) -> IO[bytes]:
+        if not self.remote:
+            return open(os.path.join(self.place, *name.split("/")), "rb")
+        stream: IO[bytes] = self._opener.open(f"{self.place}/{name}", timeout=QUIET_S)
+        return stream
+
+    def read(self, name: str, limit: int) -> bytes:
+        with self.open(name) as stream:
+            data = stream.read(limit + 1)
+        if len(data) > limit:
+            raise Refused(f"{name} at {self.place} is larger than {limit} bytes: that is no kit")
+        return data
+
+
+def read_manifest(source: Source, digest: str) -> Manifest:
+    try:
+        data = source.read("kit.json", MANIFEST_BYTES_MAX)
+    except OSError as error:
+        raise Refused(f"no kit at {source.place}: {reason_of(error)}") from error
+    if not digest:
+        raise Refused("this install.py belongs to no kit; take the one that lies in the kit")
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise Refused(
+            f"kit.json at {source.place} is not the one that this install.py was made with; take both from one kit"
+        )
+    manifest: Manifest = json.loads(data.decode())
+    if manifest["format"] != FORMAT:
+        raise Refused(f"the kit has format {manifest['format']}, and this script reads {FORMAT}")
+    return manifest
+
+
+def reason_of(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"{error.code} {error.reason}"
+    return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)
+
+
+def is_whole(path: Path, entry: Manifest) -> bool:
+    """Whether that file is there, every byte of it."""
+    if not path.is_file() or path.stat().st_size != entry["bytes"]:
+        return False
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for piece in iter(lambda: stream.read(PIECE_BYTES), b""):
+            digest.update(piece)
+    return digest.hexdigest() == str(entry["sha256"])
+
+
+def fetch(source: Source, name: str, entry: Manifest, folder: Path) -> None:
+    """Puts one file of the kit into `folder`, verified, from one moment to the next; what is there already stays."""
+    path = folder / name
+    if is_whole(path, entry):
+        return
+    part = folder / (name + ".part")
+    digest, size = hashlib.sha256(), 0
+    with source.open(f"wheels/{name}") as stream, part.open("wb") as written:
+        for piece in iter(lambda: stream.read(PIECE_BYTES), b""):
+            size += len(piece)
+            if size > entry["bytes"]:
+                break
+            digest.update(piece)
+            written.write(piece)
+    if size < entry["bytes"]:
+        raise ConnectionError(f"{name} ended after {size} of {entry['bytes']} bytes")
+    if digest.hexdigest() != entry["sha256"]:
+        part.unlink()
+        raise Refused(
+            f"{name} at {source.place} is not what the kit says it is; get the kit anew from somebody you trust"
+        )
+    os.replace(part, path)
+
+
+def fetch_all(source: Source, manifest: Manifest, names: list[str], folder: Path) -> None:
+    """All of `names`; a connection that breaks is tried again, and what has come stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    total = sum(manifest["files"][name]["bytes"] for name in names)
+    come = 0
+    for number, name in enumerate(names, 1):
+        for attempt in range(TRIES):
+            try:
+                fetch(source, name, manifest["files"][name], folder)
+                break
+            except (OSError, EOFError) as error:
+                lost = isinstance(error, (urllib.error.HTTPError, FileNotFoundError)) or not source.remote
+                if lost or attempt == TRIES - 1:
+                    raise Refused(f"{name} is not to be had at {source.place}: {reason_of(error)}") from error
+                time.sleep(2**attempt / 2)
+        come += manifest["files"][name]["bytes"]
+        if sys.stdout.isatty():
+            sys.stdout.write(f"\r  {number} of {len(names)} files, {come / 1e6:.0f} of {total / 1e6:.0f} MB ")
+            sys.stdout.flush()
+    if sys.stdout.isatty():
+        sys.stdout.write("\r" + " " * 60 + "\r")
+
+
+def make_environment(folder: Path, wheels: Path, manifest: Manifest, names: list[str]) -> None:
+    """An environment in `folder` with those wheels in it, by the pip of the kit."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    venv.create(str(folder), with_pip=False, symlinks=not WINDOWS)
+    python = folder / ("Scripts/python.exe" if WINDOWS else "bin/python")
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(PIP_VARIABLES)}
+    variables["PIP_CONFIG_FILE"] = os.devnull
+    command = [str(python), str(wheels / manifest["pip"] / "pip"), "install", "--no-index", "--no-deps", "--no-compile"]
+    command += [
+        "--quiet",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--no-cache-dir",
+        *(str(wheels / name) for name in names),
+    ]
+    done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise Refused("pip could not install the wheels:\n" + done.stdout.decode(errors="replace")[-2000:])
+    # As pip would, but on all processors: the first start need not.
+    subprocess.run(
+        [str(python), "-m", "compileall", "-q", "-j", "0", str(folder)], stdout=subprocess.DEVNULL, check=False
+    )
+
+
+def link_commands(environment: Path, folder: Path) -> list[Path]:
+    """Puts the two commands into `folder`; returns those that another program's file keeps out."""
+    scripts = environment / ("Scripts" if WINDOWS else "bin")
+    folder.mkdir(parents=True, exist_ok=True)
+    kept_out = []
+    for name in ("offgrid-node", "offgrid"):
+        if WINDOWS:
+            (folder / f"{name}.cmd").write_text(f'@"{scripts / name}.exe" %*\n')
+            continue
+        link = folder / name
+        if link.exists() and not link.is_symlink():
+            kept_out.append(link)
+            continue
+        beside = folder / f".{name}.{os.getpid()}"
+        beside.symlink_to(scripts / name)
+        os.replace(beside, link)
+    return kept_out
+
+
+def default_folder() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "offgrid-node"
+    if os.geteuid() == 0:
+        return Path("/opt/offgrid-node")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "offgrid-node"
+
+
+def default_commands(folder: Path) -> Path:
+    if sys.platform == "win32":
+        return folder / "commands"
+    return Path("/usr/local/bin") if os.geteuid() == 0 else Path.home() / ".local" / "bin"
+
+
+def arguments(argv: list[str], beside: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="install.py", description=__doc__.split("\n\n")[0])
+    parser.add_argument(
+        "source",
+        nargs="?",
+        default=beside,
+        metavar="KIT",
+        help="the kit: a folder, or the address of who serves it, http://HOST:PORT"
+        + (f" [default: {beside}]" if beside else ""),
+    )
+    parser.add_argument("--dir", type=Path, default=default_folder(), help="where it goes [default: %(default)s]")
+    parser.add_argument(
+        "--commands",
+        type=Path,
+        help="where the two commands go [default: ~/.local/bin; of root "
+        "/usr/local/bin; on Windows the folder `commands` of --dir]",
+    )
+    parser.add_argument(
+        "--whole", action="store_true", help="keep the files for all other machines as well, to hand them on"
+    )
+    given = parser.parse_args(argv)
+    if not given.source:
+        parser.error("say where the kit is: python3 - http://HOST:PORT")
+    return given
+
+
+def install(given: argparse.Namespace, digest: str) -> None:
+    began = time.monotonic()
+    check_machine()
+    source = Source(given.source)
+    manifest = read_manifest(source, digest)
+    target = this_target()
+    if target not in manifest["targets"]:
+        raise Refused(f"the kit is not for {target}; it is for {', '.join(sorted(manifest['targets']))}")
+    folder = given.dir.absolute()
+    wheels = folder / "kit" / "wheels"
+    names = manifest["targets"][target]
+    wanted = sorted(manifest["files"]) if given.whole else sorted({*names, manifest["pip"]})
+    say(f"offgrid-node {manifest['version']} for {target}, from {source.place}")
+    fetch_all(source, manifest, wanted, wheels)
+    say(f"  {len(wanted)} files, {sum(manifest['files'][name]['bytes'] for name in wanted) / 1e6:.0f} MB, verified")
+    keep = {name: source.read(name, MANIFEST_BYTES_MAX) for name in ("README.txt", "kit.json")}
+    for name, data in {**keep, "install.py": own_text(source, digest)}.items():
+        (folder / "kit" / name).write_bytes(data)
+    environment = folder / f"env-{digest[:12]}-{target.rpartition('-')[2]}"
+    make_environment(environment, wheels, manifest, names)
+    for path in wheels.iterdir():
+        if path.name not in manifest["files"]:
+            path.unlink()
+    commands = given.commands or default_commands(folder)
+    for path in link_commands(environment, commands):
+        say(f"  {path} is another program's, and stays; ours is {environment / 'bin' / path.name}")
+    say(f"  installed in {folder} in {time.monotonic() - began:.0f} s; commands in {commands}")
+    if str(commands) not in os.environ.get("PATH", "").split(os.pathsep):
+        say(f"  {commands} is not on your PATH: add it, or type {commands / 'offgrid-node'}")
+    say("next: offgrid-node join og1:...    or, to look first: offgrid-node demo")
+
+
+def own_text(source: Source, digest: str) -> bytes:
+    """This script once more, for those whom the kit is handed on to; it must be that of the same kit."""
+    text = source.read("install.py", MANIFEST_BYTES_MAX)
+    if f'KIT_SHA256 = "{digest}"'.encode() not in text:
+        raise Refused(f"install.py at {source.place} is of another kit")
+    return text
+
+
+def main(argv: list[str]) -> int:
+    beside = Path(globals().get("__file__", "-")).resolve().parent  # "-": piped into Python
+    given = arguments(argv, str(beside) if (beside / "kit.json").is_file() else None)
+    try:
+        install(given, KIT_SHA256)
+    except Refused as error:
+        sys.stderr.write(f"install.py: {error}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"install.py: {error.filename or given.source}: {reason_of(error)}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; the same command goes on where it was\n")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,99 @@
+"""`kit.json`: which files a kit has, their digests, and which of them a target's machine installs.
+
+    {"format": 1, "version": "0.1.0", "pip": "pip-….whl",
+     "files": {"NAME": {"bytes": 123, "sha256": "…"}}, "targets": {"linux-x86_64-3.11": ["NAME", …]}}
+
+`install.py`, which stands alone, reads the same form. A kit may lack files: who has fetched what one machine
+needs hands that on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from offgrid_node.protocol.errors import InvalidRequest
+
+FORMAT = 1
+NAME, INSTALLER, README, WHEELS = "kit.json", "install.py", "README.txt", "wheels"
+MANIFEST_BYTES_MAX = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    version: str
+    pip: str
+    files: Mapping[str, Wheel]
+    targets: Mapping[str, Sequence[str]]
+
+    def encode(self) -> bytes:
+        """The file's bytes; the same for the same content."""
+        shape = {
+            "format": FORMAT,
+            "version": self.version,
+            "pip": self.pip,
+            "files": {name: {"bytes": wheel.bytes, "sha256": wheel.sha256} for name, wheel in self.files.items()},
+            "targets": {name: sorted(wheels) for name, wheels in self.targets.items()},
+        }
+        return json.dumps(shape, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def read_manifest(kit: Path) -> Manifest:
+    """Of the kit in this folder. Raises InvalidRequest where there is none, or one of another form."""
+    path = kit / NAME
+    try:
+        with path.open("rb") as source:
+            shape = json.loads(source.read(MANIFEST_BYTES_MAX))
+        if shape["format"] != FORMAT:
+            raise InvalidRequest(f"{path} has format {shape['format']}; this version reads {FORMAT}")
+        files = {str(name): Wheel(int(it["bytes"]), str(it["sha256"])) for name, it in shape["files"].items()}
+        if unplain := next((name for name in files if Path(name).name != name or name.startswith(".")), None):
+            raise InvalidRequest(f"{path}: {unplain!r} is no plain file name")
+        return Manifest(str(shape["version"]), str(shape["pip"]), files, dict(shape["targets"]))
+    except OSError as error:
+        raise InvalidRequest(f"{path}: {error.strerror}; make a kit with `offgrid-node bundle`") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidRequest(f"{path} is no manifest of a kit: {error!r}") from error
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def weigh(path: Path) -> Wheel:
+    return Wheel(path.stat().st_size, sha256_of(path))
+
+
+def lacking(kit: Path, manifest: Manifest) -> tuple[str, ...]:
+    """Files that the manifest names and the folder has not."""
+    return tuple(name for name in manifest.files if not (kit / WHEELS / name).is_file())
+
+
+def complete_targets(kit: Path, manifest: Manifest) -> tuple[str, ...]:
+    """The targets whose files are all there."""
+    missing = {*lacking(kit, manifest)}
+    if manifest.pip in missing:
+        return ()
+    return tuple(name for name, wheels in manifest.targets.items() if missing.isdisjoint(wheels))
+
+
+def damaged(kit: Path, manifest: Manifest) -> tuple[str, ...]:
+    """Files that are there and not what the manifest says; every byte is read."""
+    there = ((name, kit / WHEELS / name) for name in manifest.files)
+    found = [name for name, path in there if path.is_file() and weigh(path) != manifest.files[name]]
+    stamp = hashlib.sha256((kit / NAME).read_bytes()).hexdigest()
+    try:
+        installer = (kit / INSTALLER).read_text(encoding="utf-8")
+    except OSError:
+        return (*found, INSTALLER)
+    return tuple(found) if stamp in installer else (*found, INSTALLER)

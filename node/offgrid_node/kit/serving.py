@@ -1,0 +1,95 @@
+"""Hands a kit to other machines, over plain HTTP: what it serves is public, and whoever fetches it checks digests.
+
+Only files that the manifest names are served, each by its name, so no path leads out of the kit.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from offgrid_node.kit import manifest as form
+from offgrid_node.protocol.errors import Unavailable
+
+PORT = 8090
+CALLERS_MAX = 16  # at a time; a further one waits in the system's queue
+QUIET_S = 30  # without a byte from a caller
+
+
+class KitServer(ThreadingHTTPServer):
+    """Serves the kit in a folder until `shutdown`. Raises Unavailable where the address cannot be had."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, kit: Path, host: str, port: int) -> None:
+        names = form.read_manifest(kit).files
+        fixed = {f"/{name}": kit / name for name in (form.NAME, form.INSTALLER, form.README)}
+        self.files: Mapping[str, Path] = {
+            **fixed,
+            "/": kit / form.README,
+            **{f"/{form.WHEELS}/{name}": kit / form.WHEELS / name for name in names},
+        }
+        self._room = threading.BoundedSemaphore(CALLERS_MAX)
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        try:
+            super().__init__((host, port), _Caller)
+        except (OSError, OverflowError) as error:
+            raise Unavailable(f"{host}:{port} cannot be listened on: {error}; choose another with --listen") from error
+
+    def process_request(self, request: object, client_address: object) -> None:
+        self._room.acquire()
+        super().process_request(request, client_address)  # type: ignore[arg-type]
+
+    def process_request_thread(self, request: object, client_address: object) -> None:
+        try:
+            super().process_request_thread(request, client_address)  # type: ignore[arg-type]
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A caller went away in the middle: it comes again."""
+
+
+class _Caller(BaseHTTPRequestHandler):
+    timeout = QUIET_S
+    server: KitServer
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def _answer(self, *, body: bool) -> None:
+        path = self.server.files.get(self.path)
+        try:
+            source = path.open("rb") if path is not None else None
+        except OSError:
+            source = None
+        if source is None or path is None:
+            self.send_error(HTTPStatus.NOT_FOUND, "this kit has no such file")
+            return
+        with source:
+            self.send_response(HTTPStatus.OK)
+            text = path.suffix in (".txt", ".py", ".json")
+            self.send_header("Content-Type", "text/plain; charset=utf-8" if text else "application/octet-stream")
+            self.send_header("Content-Length", str(path.stat().st_size))
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.end_headers()
+            if body:
+                with suppress(OSError):  # it went away
+                    shutil.copyfileobj(source, self.wfile, 256 * 1024)
+
+    def version_string(self) -> str:
+        return "offgrid-node"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the standard library's name
+        """Not on the terminal, where the lines to copy stand."""

@@ -1,0 +1,154 @@
+"""`install.py` of a kit: what it installs, whom it hands that on to, and what it refuses before anything is run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from small_kit import OTHER, OWN, make_small_kit
+
+from offgrid_node.kit import install as script
+from offgrid_node.kit.manifest import complete_targets, damaged, lacking, read_manifest, sha256_of
+from offgrid_node.kit.serving import KitServer
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="its commands are for a POSIX shell")
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Path:
+    make_small_kit(tmp_path / "kit-made", script.this_target())
+    return tmp_path / "kit-made"
+
+
+@contextmanager
+def served(kit: Path) -> Iterator[str]:
+    with KitServer(kit, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def install(script_path: Path, home: Path, *words: str, piped: bool = False) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-" if piped else str(script_path), *words]
+    command += ["--dir", str(home / "og"), "--commands", str(home / "bin")]
+    stdin = script_path.read_text() if piped else None
+    variables = {**os.environ, "HOME": str(home), "http_proxy": "http://127.0.0.1:9"}
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, env=variables, timeout=60, check=False, cwd=home
+    )
+
+
+@POSIX
+def test_installs_from_a_folder_and_hands_the_very_same_kit_on(kit: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for home in (first, second):
+        home.mkdir()
+    done = install(kit / "install.py", first)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "is not on your PATH" in done.stdout
+    said = subprocess.run([str(first / "bin" / "offgrid-node")], capture_output=True, text=True, check=True)
+    assert said.stdout == "offgrid-node, version 0.1.0\n"
+
+    kept = first / "og" / "kit"
+    assert lacking(kept, read_manifest(kept)) == (OTHER,)
+    assert complete_targets(kept, read_manifest(kept)) == (script.this_target(),)
+    with served(kept) as place:
+        piped = install(kit / "install.py", second, place, piped=True)
+    assert piped.returncode == 0, piped.stderr
+    assert sha256_of(second / "og" / "kit" / "install.py") == sha256_of(kit / "install.py")
+    assert (second / "bin" / "offgrid").is_symlink()
+
+
+@POSIX
+def test_keeps_the_files_of_all_machines_on_request(kit: Path, tmp_path: Path) -> None:
+    assert install(kit / "install.py", tmp_path, "--whole").returncode == 0
+    kept = tmp_path / "og" / "kit"
+    assert lacking(kept, read_manifest(kept)) == damaged(kept, read_manifest(kept)) == ()
+
+
+@POSIX
+def test_leaves_other_programs_commands_alone_and_takes_the_place_of_its_own(kit: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "offgrid").write_text("somebody's")
+    for _ in range(2):
+        done = install(kit / "install.py", tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "bin/offgrid is another program's" in done.stdout
+    assert (tmp_path / "bin" / "offgrid").read_text() == "somebody's"
+    assert not list((tmp_path / "bin").glob(".*"))
+
+
+def test_refuses_a_damaged_wheel_before_it_runs_anything(kit: Path, tmp_path: Path) -> None:
+    wheel = kit / "wheels" / OWN
+    wheel.write_bytes(wheel.read_bytes()[:-1] + b"?")
+    assert damaged(kit, read_manifest(kit)) == (OWN,)
+    with served(kit) as place:
+        done = install(kit / "install.py", tmp_path, place)
+    assert done.returncode == 1
+    assert f"{OWN} at {place} is not what the kit says it is" in done.stderr
+    assert [path.name for path in (tmp_path / "og").iterdir()] == ["kit"]
+    assert not list((tmp_path / "og" / "kit" / "wheels").glob(f"{OWN}*"))
+
+
+def test_refuses_a_manifest_that_is_not_its_own(kit: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    make_small_kit(other, "linux-riscv64-3.99")
+    done = install(kit / "install.py", tmp_path, str(other))
+    assert done.returncode == 1
+    assert "is not the one that this install.py was made with" in done.stderr
+    assert not (tmp_path / "og").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "say where the kit is"),
+        (("/nowhere",), "no kit at /nowhere: No such file or directory"),
+        (("http://127.0.0.1:9",), "no kit at http://127.0.0.1:9: "),
+    ],
+)
+def test_says_where_it_found_no_kit(kit: Path, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    done = install(kit / "install.py", tmp_path, *words, piped=True)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_says_for_which_machines_the_kit_is(tmp_path: Path) -> None:
+    make_small_kit(tmp_path / "kit", "linux-riscv64-3.99")
+    done = install(tmp_path / "kit" / "install.py", tmp_path)
+    assert done.returncode == 1
+    assert f"not for {script.this_target()}; it is for linux-riscv64-3.99, windows-x86_64-3.99" in done.stderr
+
+
+def test_the_script_of_no_kit_installs_nothing(kit: Path, tmp_path: Path) -> None:
+    done = install(Path(script.__file__), tmp_path, str(kit))
+    assert done.returncode == 1
+    assert "belongs to no kit" in done.stderr
+
+
+def test_takes_up_a_file_that_broke_off(kit: Path, tmp_path: Path) -> None:
+    class Breaking(script.Source):
+        broken = 0
+
+        def open(self, name: str):  # type: ignore[no-untyped-def]
+            if self.broken < 2:
+                self.broken += 1
+                raise ConnectionResetError(104, "Connection reset by peer")
+            return super().open(name)
+
+    with served(kit) as place:
+        manifest = script.read_manifest(script.Source(place), sha256_of(kit / "kit.json"))
+        source = Breaking(place)
+        waited: list[float] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("time.sleep", waited.append)
+            script.fetch_all(source, manifest, [OWN], tmp_path / "wheels")
+    assert waited == [0.5, 1.0]
+    assert script.is_whole(tmp_path / "wheels" / OWN, manifest["files"][OWN])
