@@ -226,7 +226,7 @@ class StandingMesh:
     def _gateway(self, planned: Planned) -> str:
         node = LocalNode(planned.name, planned.roles, self.folder / planned.name)
         with suppress(OffgridError), node.client(PEEK_S) as client:
-            return str(getattr(client.mesh.status(), "gateway", ""))
+            return client.mesh.status().gateway
         return ""
 
     def _pid_of(self, name: str) -> int:

@@ -17,7 +17,7 @@ from offgrid.client.client import DEFAULT_TIMEOUT_S, Client
 from offgrid.client.errors import OffgridError, Violation
 from offgrid.client.silence import RECONNECT_S, Say
 
-__all__ = ["Address", "Client", "NoNode", "OffgridError", "Violation", "connect", "find"]
+__all__ = ["DEFAULT_TIMEOUT_S", "Address", "Client", "NoNode", "OffgridError", "Violation", "connect", "find"]
 
 
 def connect(

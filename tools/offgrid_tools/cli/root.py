@@ -42,6 +42,7 @@ ROOT = LazyGroup(
     "offgrid",
     {
         "status": Entry("mesh:status", "What this node is and how it does."),
+        "smoke": Entry("smoke:smoke", "Try everything once on the running mesh, and say what works."),
         "peers": Entry("mesh:peers", "The members of the mesh and how alive they seem from here."),
         "ping": Entry("links:ping", "How long a member takes to answer, over any road."),
         "trace": Entry("links:trace", "Which way calls to a member take."),

@@ -23,11 +23,12 @@ class Settings:
         self.node_dir = ""
         self.interrupted = False  # by Ctrl-C: whatever was raised then, or what became of it on its way
 
-    def connect(self) -> Client:
+    def connect(self, timeout_s: float = 0.0) -> Client:
         """The client of the node that was meant; closed when the command ends. Raises OffgridError."""
-        from offgrid.client import connect
+        from offgrid.client import DEFAULT_TIMEOUT_S, connect
 
-        client = connect(self.socket or self.node_dir or None, on_silence=self._say_silence)
+        where = self.socket or self.node_dir or None
+        client = connect(where, timeout_s=timeout_s or DEFAULT_TIMEOUT_S, on_silence=self._say_silence)
         click.get_current_context().call_on_close(client.close)
         return client
 

@@ -1,0 +1,129 @@
+"""`offgrid smoke`, but for the mesh itself: what is skipped, what fails and what is said to be typed next."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cli_run import Run
+
+from offgrid.client.errors import OffgridError
+from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, mesh_pb2
+from offgrid_tools.cli import exits
+from offgrid_tools.cli.smoke_checks import CHECKS, FAILED, OK, SKIPPED, Line, Seen, carry_out
+
+CORE, BROKER, HOST = common_pb2.ROLE_CORE, common_pb2.ROLE_BROKER, common_pb2.ROLE_HOST
+ALIVE, DEAD = common_pb2.LIVENESS_ALIVE, common_pb2.LIVENESS_DEAD
+
+
+def peer(name: str, *roles: common_pb2.Role.ValueType, here: bool = False, alive: bool = True) -> mesh_pb2.Peer:
+    member = mesh_pb2.Member(node_id=name * 4, name=name, weight_milli=1_000)
+    return mesh_pb2.Peer(member=member, roles_in_force=roles, self=here, liveness=ALIVE if alive else DEAD)
+
+
+def seen_by(client: Any, *peers: mesh_pb2.Peer, roles: tuple[common_pb2.Role.ValueType, ...] = (CORE,)) -> Seen:
+    status = mesh_pb2.GetStatusResponse(name="attic", mesh="home", roles=roles, version="1")
+    return Seen(client, with_transfer=False, give_up_at=float("inf"), status=status, peers=list(peers))
+
+
+def only(name: str, seen: Seen) -> Line:
+    [(line, _)] = carry_out(seen, name, dict(CHECKS)[name])
+    return line
+
+
+def refusing() -> Any:
+    """A client each of whose rooms refuses whatever it is asked."""
+
+    class Room:
+        def __getattr__(self, name: str) -> Any:
+            def refuse(*_: object, **__: object) -> None:
+                raise OffgridError("UNAVAILABLE", "NoAnswer", "no node answers")
+
+            return refuse
+
+    return SimpleNamespace(**dict.fromkeys(("mesh", "links", "jobs", "objects", "quorum", "events", "ledger"), Room()))
+
+
+ATTIC, BARN = peer("attic", CORE, BROKER, here=True), peer("barn", HOST)
+
+
+@pytest.mark.parametrize(
+    ("check", "peers", "outcome", "said"),
+    [
+        ("roads", [ATTIC], SKIPPED, "there is nobody to call"),
+        ("roads", [ATTIC, peer("barn", HOST, alive=False)], SKIPPED, "there is nobody to call"),
+        ("job", [peer("attic", CORE, here=True), BARN], FAILED, "no broker is alive"),
+        ("job", [ATTIC, peer("barn", HOST, alive=False)], FAILED, "no host is alive"),
+        ("object", [ATTIC], SKIPPED, "no other host is alive to keep one"),
+        ("object", [peer("attic", CORE, HOST, here=True)], SKIPPED, "no other host is alive to keep one"),
+    ],
+)
+def test_what_cannot_be_tried_says_why(check: str, peers: list[mesh_pb2.Peer], outcome: str, said: str) -> None:
+    line = only(check, seen_by(refusing(), *peers))
+    assert line.outcome == outcome
+    assert line.detail == said
+
+
+def test_a_node_that_is_no_core_sends_no_jobs() -> None:
+    line = only("job", seen_by(refusing(), ATTIC, BARN, roles=(HOST,)))
+    assert line == Line("job", "", SKIPPED, "this node is no core: it sends no jobs")
+
+
+@pytest.mark.parametrize("check", ["peers", "job", "object", "quorum", "events", "ledger"])
+def test_whatever_is_raised_is_a_line_and_the_next_command(check: str) -> None:
+    line = only(check, seen_by(refusing(), ATTIC, BARN))
+    assert (line.check, line.outcome, line.detail) == (check, FAILED, "no node answers")
+    assert line.next
+
+
+def test_a_member_that_does_not_answer_is_named_with_what_shows_its_road() -> None:
+    line = only("roads", seen_by(refusing(), ATTIC, BARN))
+    assert line == Line("road", "barn", FAILED, "no node answers", "offgrid peers --roads; offgrid trace barn")
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "said"),
+    [
+        (ledger_pb2.GetLedgerStatusResponse(), SKIPPED, "economy.enabled is false here"),
+        (ledger_pb2.GetLedgerStatusResponse(enabled=True), SKIPPED, "it is not open"),
+        (ledger_pb2.GetLedgerStatusResponse(enabled=True, open=True, reach_milli=1_000, quorum_milli=3_000), FAILED,
+         "cut off: 1 of 3 witnesses' weight in reach"),
+        (ledger_pb2.GetLedgerStatusResponse(enabled=True, open=True, muted_why="restored"), FAILED,
+         "this node signs nothing: restored"),
+        (ledger_pb2.GetLedgerStatusResponse(enabled=True, open=True, reach_milli=4_000, quorum_milli=3_000), OK,
+         "0 witnesses, 4 of 3 needed in reach"),
+    ],
+)  # fmt: skip
+def test_of_the_ledger_it_says_whether_anything_can_become_final(
+    status: ledger_pb2.GetLedgerStatusResponse, outcome: str, said: str
+) -> None:
+    client = SimpleNamespace(ledger=SimpleNamespace(status=lambda: status))
+    line = only("ledger", seen_by(client, ATTIC))
+    assert (line.outcome, line.detail) == (outcome, said)
+
+
+def test_a_job_that_does_not_come_back_is_cancelled_and_its_mission_completed() -> None:
+    cancelled, updated = list[dict[str, str]](), list[tuple[str, str]]()
+    client = SimpleNamespace(
+        jobs=SimpleNamespace(
+            task_for=lambda *_, **__: "t-1",
+            start=lambda *_, **__: jobs_pb2.RunJobsResponse(job_ids=["j-1"]),
+            list=lambda **_: iter([jobs_pb2.Job(job_id="j-1", state=jobs_pb2.JOB_STATE_RUNNING)]),
+            cancel=lambda **said: cancelled.append(said),
+        ),
+        tasks=SimpleNamespace(show=lambda task: jobs_pb2.Task(task_id=task, mission_id="m-1")),
+        missions=SimpleNamespace(update=lambda mission, status: updated.append((mission, status))),
+    )
+    seen = seen_by(client, ATTIC, BARN)
+    seen.give_up_at = 0.0  # time is up
+    line = only("job", seen)
+    assert (line.about, line.outcome, line.next) == ("barn", FAILED, "offgrid job why j-1")
+    assert cancelled == [{"task_id": "t-1", "reason": "smoke test"}]
+    assert updated == [("m-1", "completed")]
+
+
+def test_without_a_node_there_is_nothing_to_try(og: Run) -> None:
+    code, _, said = og("smoke", "--socket", "/nowhere/offgrid.sock")
+    assert code == exits.UNAVAILABLE
+    assert "no node was found" in said
