@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from offgrid_node.gateway.about import about_routes
 from offgrid_node.gateway.edge import Edge
 from offgrid_node.gateway.faults import Refusal, fault_response
+from offgrid_node.gateway.feed import feed_routes
 from offgrid_node.gateway.metrics_page import metrics_routes
 from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.gateway.transcoding import transcoded_routes
@@ -26,7 +27,12 @@ DEFECT = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal", "a defect of this
 
 def routes_of(view: NodeView) -> list[BaseRoute]:
     """All that the gateway serves; the first that matches a request has it."""
-    return [*about_routes(view.about), *metrics_routes(view), *transcoded_routes(view.router)]
+    return [
+        *about_routes(view.about),
+        *metrics_routes(view),
+        *feed_routes(view),
+        *transcoded_routes(view.router),
+    ]
 
 
 def monitoring_routes_of(view: NodeView) -> list[BaseRoute]:

@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 def _head_bytes(scope: Scope) -> int:
     fields = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
-    return len(scope["raw_path"]) + len(scope["query_string"]) + fields
+    return len(scope.get("raw_path", b"")) + len(scope["query_string"]) + fields
 
 
 class Edge:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import ceil
+from typing import Any
 
 from google.protobuf import json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -76,14 +77,28 @@ class Refusal:
 
 def json_of_status(code: int, status: status_pb2.Status) -> bytes:
     """The body of an error, a line of JSON."""
-    error = {"code": code, "status": code_pb2.Code.Name(status.code), "message": status.message}
+    return json.dumps({"error": _error(code, status)}, ensure_ascii=False).encode() + b"\n"
+
+
+def error_of(fault: Fault) -> dict[str, Any]:
+    """What stands behind "error"."""
+    status = status_of(fault)
+    return _error(_code(fault, status), status)
+
+
+def _error(code: int, status: status_pb2.Status) -> dict[str, Any]:
     details = json_format.MessageToDict(status).get("details", [])
-    return json.dumps({"error": error | {"details": details}}, ensure_ascii=False).encode() + b"\n"
+    name = code_pb2.Code.Name(status.code)
+    return {"code": code, "status": name, "message": status.message, "details": details}
 
 
 def fault_response(fault: Fault) -> Response:
     """The answer to a request that ended with `fault`; Retry-After where waiting helps."""
     status = status_of(fault)
-    code = _CODES_BY_REASON.get(fault.reason, HTTP_CODES[status.code])
+    code = _code(fault, status)
     headers = {} if fault.retry_ms is None else {"Retry-After": str(ceil(fault.retry_ms / 1000))}
     return Response(json_of_status(code, status), code, headers, JSON)
+
+
+def _code(fault: Fault, status: status_pb2.Status) -> int:
+    return _CODES_BY_REASON.get(fault.reason, HTTP_CODES[status.code])
