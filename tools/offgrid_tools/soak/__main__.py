@@ -28,6 +28,7 @@ fuzz      parsers and nodes fed with what no sane peer sends, guided by atheris,
           tests/corpus grow by what reaches more, and by finds
 auctions  hosts that misreport what their work costs, none of whom may gain by it
 duty      days of bad traffic over LoRa modems in virtual time, none of which may break a window of airtime
+kits      an install kit, made here and handed on from machine to machine in a network of their own, and the demo
 radio-peers  unmodified Reticulum and Meshtastic clients, installed for it, on our emulated modems
 """
 
@@ -53,6 +54,7 @@ from offgrid_tools.soak.epochs import soak_epochs
 from offgrid_tools.soak.floods import soak_floods
 from offgrid_tools.soak.fuzz import soak_fuzz
 from offgrid_tools.soak.kills import Plan, soak_kills
+from offgrid_tools.soak.kits import soak_kits
 from offgrid_tools.soak.ledger import soak_ledger, soak_ledger_mutants
 from offgrid_tools.soak.links import soak_links
 from offgrid_tools.soak.mutants import soak_mutants
@@ -90,6 +92,7 @@ ROUNDS = {
     "fuzz": 120,
     "auctions": 100_000,
     "duty": 1_000,
+    "kits": 1,
     "radio-peers": 1,
 }
 
@@ -148,6 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fuzz": lambda rounds: soak_fuzz(seed, rounds, say, keep=chosen.keep),
         "auctions": lambda rounds: soak_auctions(seed, rounds, say),
         "duty": lambda rounds: soak_duty(seed, rounds, say),
+        "kits": lambda rounds: soak_kits(rounds, say),
         "radio-peers": lambda rounds: soak_radio_peers(rounds, say),
     }
     broken: list[str] = []
