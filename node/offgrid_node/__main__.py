@@ -16,6 +16,7 @@ import click
 
 from offgrid_node import __version__
 from offgrid_node.bundle_commands import bundle
+from offgrid_node.doctor_command import doctor
 from offgrid_node.mesh_commands import down, restart, up
 from offgrid_node.options import FOLDER, NAME, ROLE, SETTINGS, parse_settings
 from offgrid_node.store_commands import migrate, restore
@@ -37,6 +38,7 @@ def cli() -> None:
     Next machine:     offgrid-node join TOKEN
     Just look:        offgrid-node demo
     A mesh to try:    offgrid-node up --nodes 5
+    What is wrong:    offgrid-node doctor
     """
 
 
@@ -293,6 +295,7 @@ def _run_anew(folder: Path) -> None:
 
 
 cli.add_command(bundle)
+cli.add_command(doctor)
 cli.add_command(restore)
 cli.add_command(migrate)
 cli.add_command(up)

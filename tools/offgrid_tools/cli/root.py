@@ -63,6 +63,7 @@ ROOT = LazyGroup(
         "wallet": Entry("root:WALLET", "This node's accounts, and what it accepts before it is final."),
         "tx": Entry("root:TX", "Make, sign, send and show transactions, and end what hangs."),
         "ledger": Entry("root:LEDGER", "Open the ledger and see how it does."),
+        "doctor": Entry("doctor:doctor", "What is the matter with this node, and what to type next."),
         "metrics": Entry("metrics:metrics", "What the node counts of itself, as Prometheus reads it."),
         "put": Entry("putting:put", "Store a file sealed in the mesh."),
         "get": Entry("getting:get", "Read an object back."),

@@ -1,0 +1,17 @@
+"""All that is looked at, in the order in which it is told: what a start needs first, then the running node."""
+
+from __future__ import annotations
+
+from offgrid_node.doctor import clock, devices, files, lan, live, ports, room, work
+from offgrid_node.doctor.findings import Check
+
+CHECKS: tuple[Check, ...] = (
+    *files.CHECKS,
+    *room.CHECKS,
+    *ports.CHECKS,
+    *clock.CHECKS,
+    *lan.CHECKS,
+    *devices.CHECKS,
+    *work.CHECKS,
+    *live.CHECKS,
+)

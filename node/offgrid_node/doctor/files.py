@@ -1,0 +1,172 @@
+"""The node's own files: config, folder, keys, store, socket."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from offgrid_node.config.addresses import admin_socket
+from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
+from offgrid_node.doctor.reading import StoredRows
+from offgrid_node.doctor.subject import UNAUTHENTICATED, Subject
+from offgrid_node.folder import ROOT_KEY, STORE_FILE
+from offgrid_node.keys import NodeKey, check_identity_certificate, verify
+from offgrid_node.keys.store import key_path
+from offgrid_node.protocol.errors import FailedPrecondition, Fault, NotFound
+from offgrid_node.protocol.mesh.founding import held_directory
+from offgrid_node.services.admin_socket import unix_socket
+
+PROBLEMS_SHOWN = 5
+
+
+def _config(subject: Subject) -> Iterator[Said]:
+    path = subject.folder.config_path
+    if not path.exists():
+        join = subject.node("join", "TOKEN")
+        yield fault(f"no node lives in {subject.path}: there is no {path.name}", join)
+    for problem in subject.problems[:PROBLEMS_SHOWN]:
+        yield fault(str(problem), command("offgrid-node", "config", "check", path))
+
+
+def _folder(subject: Subject) -> Iterator[Said]:
+    if not subject.path.is_dir():
+        return
+    try:
+        subject.folder.check_private()
+    except FailedPrecondition as error:
+        sentence, _, remedy = error.message.partition(" Type: ")
+        yield fault(sentence, remedy)
+    places = [subject.path]
+    if subject.config_if_any is not None:
+        places += [subject.config.node.data_dir, subject.config.storage.memory_db]
+    for place in places:
+        if place.is_dir() and (said := _unwritable(place)):
+            yield said
+            return
+
+
+def _unwritable(place: Path) -> Said | None:
+    if sys.platform != "win32" and os.statvfs(place).f_flag & os.ST_RDONLY:
+        mount = next(each for each in (place.absolute(), *place.absolute().parents) if each.is_mount())
+        return fault(f"{place} lies on a disk that is mounted read-only", command("mount", "-o", "remount,rw", mount))
+    if not os.access(place, os.W_OK | os.X_OK):
+        owner = command("sudo", "chown", "-R", str(os.getuid()) if hasattr(os, "getuid") else "USER", place)
+        return fault(f"{place} may not be written by this user", owner)
+    return None
+
+
+def _keys(subject: Subject) -> Iterator[Said]:
+    keys = subject.folder.keys_path
+    names = ["node", *([ROOT_KEY] if key_path(keys, ROOT_KEY).exists() else [])]
+    for name in names:
+        try:
+            NodeKey.load(keys, name)
+        except FailedPrecondition as error:
+            sentence, _, remedy = error.message.partition(" Type: ")
+            yield fault(sentence, remedy or command("ls", "-l", key_path(keys, name)))
+        except NotFound:
+            root = ["--root"] if name == ROOT_KEY else []
+            yield fault(f"{key_path(keys, name)} is missing", subject.node("words", "--enter", *root))
+        except Fault as error:
+            sentence = error.message.partition(" Restore ")[0]
+            path = key_path(keys, name)
+            away, root = command("mv", path, path.with_suffix(".bad")), ["--root"] if name == ROOT_KEY else []
+            yield fault(sentence, f"{away} && {subject.node('words', '--enter', *root)}")
+
+
+def _store(subject: Subject) -> Iterator[Said]:
+    path = subject.config.storage.memory_db
+    if not (path / STORE_FILE).is_file():
+        yield fault(f"{path}: the node's store is not there. Is its disk mounted?", subject.node("restore"))
+        return
+    if subject.status is not None:
+        return
+    try:
+        key = NodeKey.load(subject.folder.keys_path)
+    except Fault:
+        return  # said of the keys
+    with StoredRows.open(path) as rows:
+        directory = held_directory(rows, verify=verify, check_certificate=check_identity_certificate)
+    if directory is None:
+        yield fault(f"{path} belongs to no mesh yet: a join was interrupted", subject.node("join", "TOKEN"))
+        return
+    known = directory.member(key.node_id)
+    if known is None:
+        others = ", ".join(record.name for node in directory.live()[:3] if (record := directory.member(node)))
+        yield fault(
+            f"{path} is another node's store, of mesh {directory.mesh_name} ({others}, …): {key.node_id[:12]}…, "
+            f"whose key lies in {subject.folder.keys_path}, is no member there",
+            command("ls", "-l", path, subject.folder.keys_path),
+        )
+    elif directory.mesh_name != subject.config.mesh.name:
+        yield fault(
+            f"{path} is of mesh {directory.mesh_name}, and {subject.folder.config_path.name} says mesh.name = "
+            f'"{subject.config.mesh.name}"',
+            command("sed", "-n", "/mesh/,/name/p", subject.folder.config_path),
+        )
+    elif known.removed:
+        yield fault("this node was removed from its mesh", command("offgrid", "mesh", "invite"))
+
+
+def _process(subject: Subject) -> Iterator[Said]:
+    if subject.status is not None:
+        return
+    if subject.trouble is not None and subject.trouble.code in UNAUTHENTICATED:
+        return  # said of the token
+    if subject.pid is not None:
+        why = subject.trouble.message if subject.trouble is not None else "nothing listens for its owner"
+        sentence = f"process {subject.pid} holds the node's store and does not answer: {why}"
+        yield fault(sentence, command("ps", "-fp", subject.pid))
+    else:
+        yield fault("the node does not run", subject.node("run"))
+
+
+def _socket(subject: Subject) -> Iterator[Said]:
+    path = admin_socket(subject.config)
+    if path is None:
+        yield not_applicable("administration is by a loopback port")
+        return
+    try:
+        mode = path.stat(follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        yield fault(f"{path} is there and is no socket", command("mv", path, f"{path}.old"))
+    elif subject.status is None and _nobody_listens(path):
+        yield warning(f"{path} was left by a process that died; the next start takes it away", subject.node("run"))
+
+
+def _nobody_listens(path: Path) -> bool:
+    with unix_socket() as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(os.path.relpath(path) if len(os.fspath(path)) > 100 else os.fspath(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def _token(subject: Subject) -> Iterator[Said]:
+    if admin_socket(subject.config) is not None:
+        yield not_applicable("administration is by a unix socket")
+    elif subject.trouble is not None and subject.trouble.code in UNAUTHENTICATED:
+        yield fault(
+            f"the node that runs does not take the token in {subject.config.node.data_dir}: {subject.trouble.message}",
+            f"{command('kill', subject.pid or 'PID')} && {subject.node('run')}",
+        )
+
+
+CHECKS = (
+    Check("config", "offgrid.toml, .env and OFFGRID_* names are in order", _config, Needs.NOTHING),
+    Check("folder", "the node's folders are its owner's, and can be written", _folder, Needs.NOTHING),
+    Check("keys", "the key files are there, whole, and nobody else's", _keys),
+    Check("store", "the store is there, and this node's", _store),
+    Check("process", "the node runs and answers", _process),
+    Check("socket", "the owner's socket is the running node's", _socket),
+    Check("token", "the running node takes the token of its folder", _token),
+)

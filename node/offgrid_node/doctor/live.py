@@ -1,0 +1,202 @@
+"""What the running node says of itself and its mesh: membership, peers, brokers, jobs, objects, ledger, backups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from offgrid.v1.common_pb2 import LIVENESS_ALIVE, ROLE_BROKER, ROLE_CORE
+from offgrid.v1.mesh_pb2 import ALERT_STATE_OK, AlertState, Peer
+from offgrid.v1.objects_pb2 import OUTBOX_STATUS_PENDING
+from offgrid_node import __version__
+from offgrid_node.doctor.clock import shown
+from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
+from offgrid_node.doctor.subject import Subject
+
+NAMES_SHOWN = 4
+WAITING_US = 5_000_000  # a job that has found no host for so long, an object no hosts
+ASKED_MAX = 3  # jobs whose story is asked for
+LATE_BACKUPS = 3  # intervals
+
+
+def _names(peers: list[Peer]) -> str:
+    shown = ", ".join(peer.member.name for peer in peers[:NAMES_SHOWN])
+    return shown + (f" and {len(peers) - NAMES_SHOWN} more" if len(peers) > NAMES_SHOWN else "")
+
+
+def _others(subject: Subject) -> list[Peer]:
+    return [peer for peer in subject.peers if not peer.self]
+
+
+def _is_removed(subject: Subject) -> bool:
+    assert subject.status is not None
+    return subject.status.removed or any("no member accepts this node" in each for each in subject.status.notices)
+
+
+def _membership(subject: Subject) -> Iterator[Said]:
+    assert subject.status is not None
+    if not _is_removed(subject):
+        return
+    sentence = (
+        "this node was removed from its mesh"
+        if subject.status.removed
+        else "members are there and refuse this node: it was removed, or its key was replaced elsewhere"
+    )
+    again = command("offgrid-node", "join", "TOKEN", "--dir", "ANOTHER-FOLDER")
+    yield fault(f"{sentence}. To come back it needs a new invite (offgrid mesh invite, at an admin)", again)
+
+
+def _members(subject: Subject) -> Iterator[Said]:
+    others = _others(subject)
+    if not others:
+        yield not_applicable("this mesh has no other member yet")
+        return
+    away = [peer for peer in others if peer.liveness != LIVENESS_ALIVE]
+    if _is_removed(subject):
+        return  # said of the membership
+    if len(away) == len(others):
+        yield fault(
+            f"none of {len(others)} other members is in reach: {_names(away)}", subject.operator("peers", "--roads")
+        )
+    elif away:
+        yield warning(f"out of reach: {_names(away)}", subject.operator("ping", away[0].member.name))
+
+
+def _versions(subject: Subject) -> Iterator[Said]:
+    assert subject.status is not None
+    if subject.status.version != __version__:
+        yield warning(
+            f"the node runs version {subject.status.version}, and {__version__} is installed: start it anew",
+            f"{command('kill', subject.pid or 'PID')} && {subject.node('run')}",
+        )
+    different = [peer for peer in _others(subject) if peer.version not in ("", subject.status.version)]
+    if different:
+        told = ", ".join(f"{peer.member.name} {peer.version}" for peer in different[:NAMES_SHOWN])
+        yield warning(
+            f"members run other versions than this node's {subject.status.version}: {told}", subject.operator("peers")
+        )
+
+
+def _broker(subject: Subject) -> Iterator[Said]:
+    assert subject.status is not None
+    mode = subject.config.jobs.mode
+    if ROLE_CORE not in subject.status.roles or mode == "disabled":
+        yield not_applicable("no jobs start here by the mesh")
+        return
+    brokers = [peer for peer in subject.peers if ROLE_BROKER in (peer.roles_in_force or peer.member.roles)]
+    if any(peer.self or peer.liveness == LIVENESS_ALIVE for peer in brokers):
+        return
+    known = [peer for peer in brokers if peer.roles_in_force]
+    if known:
+        sentence, next_ = f"no broker is in reach: {_names(known)}", subject.operator("ping", known[0].member.name)
+    else:
+        sentence, next_ = "no member of this mesh is a broker", subject.operator("peers")
+    if mode == "offgrid":
+        yield fault(f'{sentence}; with jobs.mode = "offgrid" every job fails', next_)
+    else:
+        yield warning(f"{sentence}; jobs stay in this node's own queue", next_)
+
+
+def _jobs(subject: Subject) -> Iterator[Said]:
+    assert subject.status is not None
+    if ROLE_CORE not in subject.status.roles:
+        yield not_applicable("no jobs start here")
+        return
+    before_us = subject.utc_us() - WAITING_US
+    waiting = [job for job in subject.asked.jobs.list(states=["queued"], limit=50) if job.updated_us < before_us]
+    for job in waiting[:ASKED_MAX]:
+        told = subject.asked.jobs.why(job.job_id)
+        if any(verdict.able for verdict in told.verdicts):
+            continue
+        reasons = list(dict.fromkeys(verdict.reason for verdict in told.verdicts))[:2]
+        why = "; ".join(reasons) or told.story or "no host offers anything"
+        yield warning(
+            f"job {job.job_id} waits and no host can do it: {why}", subject.operator("job", "why", job.job_id)
+        )
+        return
+
+
+def _outbox(subject: Subject) -> Iterator[Said]:
+    before_us = subject.utc_us() - WAITING_US
+    entries = [
+        entry
+        for entry in subject.asked.objects.outbox(open_only=True, limit=100)
+        if entry.status == OUTBOX_STATUS_PENDING and entry.created_us < before_us and not entry.for_job
+    ]
+    if entries:
+        first = entries[0]
+        weights = f"{first.acked_milli / 1000:g} of {first.required_milli / 1000:g}"
+        yield warning(
+            f"{len(entries)} objects wait for hosts and are not durable; {first.key or first.object_id[:12]} has acks "
+            f"of {weights}" + (f": {first.trouble}" if first.trouble else ""),
+            subject.operator("outbox", "--open"),
+        )
+
+
+def _ledger(subject: Subject) -> Iterator[Said]:
+    told = subject.asked.ledger.status()
+    if not told.enabled or not told.open:
+        yield not_applicable("the mesh's ledger is not open" if told.enabled else "economy.enabled = false")
+        return
+    if told.muted_why:
+        yield fault(f"this node signs nothing in the ledger: {told.muted_why}", subject.node("rotate", "identity"))
+    if told.reach_milli < told.quorum_milli:
+        away = ", ".join(witness.name or witness.node_id[:12] for witness in told.witnesses if witness.away_ms)
+        weights = f"{told.reach_milli / 1000:g} of the {told.quorum_milli / 1000:g} that it takes"
+        sentence = f"witnesses in reach weigh {weights}: no payment becomes final. Away: {away}"
+        yield warning(sentence, subject.operator("ledger", "status"))
+
+
+def _backups(subject: Subject) -> Iterator[Said]:
+    assert subject.status is not None
+    interval_s = subject.config.state.backup_interval
+    if not interval_s:
+        yield warning(
+            "state.backup_interval = 0: this node makes no backups by itself", subject.operator("state", "backup")
+        )
+        return
+    told = subject.asked.backups.list()
+    newest = max((backup.made_us for backup in told.backups), default=0)
+    since_us = min(subject.utc_us() - newest, subject.status.uptime_ms * 1_000)
+    if since_us > LATE_BACKUPS * interval_s * 1_000_000:
+        when = f"the newest is of {shown(newest)}" if newest else "there is none"
+        sentence = f"no backup was made for {LATE_BACKUPS} times state.backup_interval: {when}"
+        yield warning(sentence, subject.operator("state", "backup"))
+    damaged = next((backup for backup in told.backups if backup.damaged_total), None)
+    if damaged is not None:
+        lacking = f"{damaged.path} lacks {damaged.damaged_total} rows that could not be read"
+        yield warning(lacking, subject.operator("state", "verify-backup", damaged.path))
+
+
+def _alerts(subject: Subject) -> Iterator[Said]:
+    assert subject.status is not None
+    for alert in subject.status.alerts:
+        if alert.state != ALERT_STATE_OK:
+            grade = AlertState.Name(alert.state).removeprefix("ALERT_STATE_").lower()
+            about = f" of session {alert.about}" if alert.about else ""
+            figures = f"{alert.name} {alert.value:g}, more than {alert.threshold:g}"
+            yield warning(f"{grade}: {figures}{about}", subject.operator("status"))
+
+
+SAID_ELSEWHERE = ("no other member is in reach", "no member accepts this node", "new messages:", "the disk under")
+
+
+def _notices(subject: Subject) -> Iterator[Said]:
+    """Whatever else the node itself says that an operator should know."""
+    assert subject.status is not None
+    for notice in subject.status.notices:
+        if not notice.startswith(SAID_ELSEWHERE):
+            yield warning(notice, subject.operator("status"))
+
+
+CHECKS = (
+    Check("membership", "the mesh has not removed this node", _membership, Needs.RUNNING),
+    Check("members", "the other members are in reach", _members, Needs.RUNNING),
+    Check("versions", "members run the same version", _versions, Needs.RUNNING),
+    Check("broker", "a broker is in reach", _broker, Needs.RUNNING),
+    Check("jobs", "some host can do each job that waits", _jobs, Needs.RUNNING),
+    Check("outbox", "objects find their hosts", _outbox, Needs.RUNNING),
+    Check("ledger", "a quorum of witnesses is in reach", _ledger, Needs.RUNNING),
+    Check("backups", "backups are made", _backups, Needs.RUNNING),
+    Check("alerts", "the node's figures are below their thresholds", _alerts, Needs.RUNNING),
+    Check("notices", "the node says nothing else that its owner should know", _notices, Needs.RUNNING),
+)

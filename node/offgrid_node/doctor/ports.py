@@ -1,0 +1,80 @@
+"""The ports that the node is to listen on, while it does not run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from offgrid_node.config import split_address
+from offgrid_node.discovery.addresses import join_address
+from offgrid_node.doctor.findings import Check, Needs, Said, command, fault
+from offgrid_node.doctor.processes import listener_on
+from offgrid_node.doctor.subject import Subject
+
+if TYPE_CHECKING:
+    from offgrid_node.config import Config
+
+TRIED_MAX = 100
+MEANINGS = {
+    errno.EADDRNOTAVAIL: "no network of this machine has that address",
+    errno.EACCES: "this user may not listen there",
+}
+
+
+def taken(config: Config) -> Iterator[tuple[str, Said]]:
+    """Each key that names an address which cannot be had, and what to say of that. For `join`, too."""
+    for key, address in _listening(config).items():
+        host, port = split_address(address, port_min=0)
+        if not port or (error := why_not(host, port)) is None:
+            continue
+        free = next((join_address(host, n) for n in range(port + 1, port + TRIED_MAX) if why_not(host, n) is None), "")
+        if error.errno == errno.EADDRINUSE:
+            who = listener_on(port)
+            sentence = f"{key} = {address}: the port is taken" + (f" by {who}" if who else "")
+        else:
+            sentence = f"{key} = {address}: {MEANINGS.get(error.errno or 0, error.strerror)}"
+            free = join_address("0.0.0.0", 0) if error.errno == errno.EADDRNOTAVAIL else free  # noqa: S104 - a hint
+        section, _, name = key.partition(".")
+        yield key, fault(sentence, f"OFFGRID_{section.upper()}__{name.upper()}={free}" if free else "")
+
+
+def why_not(host: str, port: int) -> OSError | None:
+    """Tried by listening there for a moment, as the node would; None where that may be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        if os.name == "posix":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            return error
+    return None
+
+
+def _listening(config: Config) -> dict[str, str]:
+    """host:port by key."""
+    found = {"mesh.listen": config.mesh.listen, "mesh.door": config.mesh.door, "metrics.listen": config.metrics.listen}
+    return {key: address for key, address in found.items() if address}
+
+
+def _look(key: str, subject: Subject) -> Iterator[Said]:
+    # One after another: two that try would be in each other's way.
+    tried = subject.once("ports", lambda: dict(taken(subject.config)))
+    if (said := tried.get(key)) is not None:
+        remedy = f"{said.command} {subject.node('run')}" if said.command else command("ss", "-ltnp")
+        yield Said(said.state, said.sentence, remedy)
+
+
+def _check(name: str, key: str) -> Check:
+    return Check(name, f"{key} can be had", lambda subject: _look(key, subject), Needs.STOPPED)
+
+
+CHECKS = (
+    _check("mesh-port", "mesh.listen"),
+    _check("door-port", "mesh.door"),
+    _check("metrics-port", "metrics.listen"),
+)

@@ -1,0 +1,52 @@
+"""Who has a port or a device open, as /proc tells on Linux. Of others' processes only root is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+PROC = Path("/proc")
+LISTENING = "0A"  # TCP_LISTEN
+CHARS_MAX = 60
+
+
+def listener_on(port: int) -> str:
+    """ "process 12 (nginx …)", or "" where that cannot be known."""
+    inodes = {inode for name in ("tcp", "tcp6") for inode in _listening(PROC / "net" / name, port)}
+    return _who({f"socket:[{inode}]" for inode in inodes}) if inodes else ""
+
+
+def holder_of(device: Path, but: int | None = None) -> str:
+    """Likewise, of whoever has a device open; without this process and the process `but`."""
+    return _who({os.path.realpath(device)}, frozenset({but, os.getpid()}))
+
+
+def _listening(table: Path, port: int) -> Iterator[str]:
+    with suppress(OSError):
+        for line in table.read_text("ascii").splitlines()[1:]:
+            words = line.split()
+            if words[3] == LISTENING and int(words[1].rpartition(":")[2], 16) == port:
+                yield words[9]
+
+
+def _who(targets: set[str], but: frozenset[int | None] = frozenset()) -> str:
+    for folder in PROC.glob("[0-9]*"):
+        pid = int(folder.name)
+        if pid in but:
+            continue
+        with suppress(OSError):
+            for link in (folder / "fd").iterdir():
+                with suppress(OSError):
+                    if os.readlink(link) in targets:
+                        return f"process {pid}{_named(folder)}"
+    return ""
+
+
+def _named(folder: Path) -> str:
+    with suppress(OSError):
+        words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        if words and words.isprintable():
+            return f" ({words if len(words) <= CHARS_MAX else words[:CHARS_MAX] + '…'})"
+    return ""

@@ -1,0 +1,96 @@
+"""Room: on the disks, in the store's file, in memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
+from offgrid_node.doctor.reading import StoredRows
+from offgrid_node.doctor.subject import Subject
+from offgrid_node.folder import MIB, STORE_FILE, backup_folder
+from offgrid_node.storage.blobs import DISK_RESERVE_BYTES
+
+LITTLE_BYTES = 8 * DISK_RESERVE_BYTES  # twice over what updates and a backup of a young node take
+INODES_FEW, INODES_NONE = 10_000, 500
+STORE_FULL, STORE_NEARLY = 0.97, 0.85
+MEMORY_LITTLE_MB = 96
+MEMINFO = Path("/proc/meminfo")
+
+
+def _places(subject: Subject) -> Iterator[Path]:
+    """One of each disk that the node writes to: what is not there yet counts as its first parent that is."""
+    config, seen = subject.config, set[int]()
+    for path in (config.storage.memory_db, config.storage.chunk_dir, config.node.data_dir, backup_folder(config)):
+        there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+        device = there.stat().st_dev
+        if device not in seen:
+            seen.add(device)
+            yield there
+
+
+def _disk(subject: Subject) -> Iterator[Said]:
+    for place in _places(subject):
+        free = shutil.disk_usage(place).free
+        look = command("du", "-xh", "--max-depth=2", place) if os.name == "posix" else f"dir /s {place}"
+        if free < DISK_RESERVE_BYTES:
+            least = DISK_RESERVE_BYTES // MIB
+            yield fault(f"the disk under {place} has {free // MIB} MiB free: below {least} nothing is kept there", look)
+        elif free < LITTLE_BYTES:
+            yield warning(f"the disk under {place} has only {free // MIB} MiB free", look)
+
+
+def _inodes(subject: Subject) -> Iterator[Said]:
+    if not hasattr(os, "statvfs"):
+        yield not_applicable("this system's disks have no inodes")
+        return
+    for place in _places(subject):
+        told = os.statvfs(place)
+        if not told.f_files:
+            continue
+        text = f"the disk under {place} can take only {told.f_favail} more files (inodes), however small"
+        if told.f_favail < INODES_NONE:
+            yield fault(text, command("df", "-i", place))
+        elif told.f_favail < INODES_FEW and told.f_favail < told.f_files // 20:
+            yield warning(text, command("df", "-i", place))
+
+
+def _store_file(subject: Subject) -> Iterator[Said]:
+    path, limit = subject.config.storage.memory_db, subject.config.storage.limit_mb * MIB
+    if subject.status is not None:
+        told = subject.asked.backups.list()
+        used, limit = told.store_used_bytes, told.store_limit_bytes
+    elif (path / STORE_FILE).is_file():
+        with StoredRows.open(path) as rows:
+            used = rows.used_bytes()
+    else:
+        return  # said of the store
+    if used >= STORE_NEARLY * limit:
+        sentence = f"the store has {used // MIB} of the {limit // MIB} MiB that storage.limit_mb allows"
+        more = f"OFFGRID_STORAGE__LIMIT_MB={2 * limit // MIB} {subject.node('run')}"
+        yield (
+            fault(f"{sentence}, and will take nothing more", more)
+            if used >= STORE_FULL * limit
+            else warning(sentence, more)
+        )
+
+
+def _memory(subject: Subject) -> Iterator[Said]:
+    if not sys.platform.startswith("linux"):
+        yield not_applicable("looked at on Linux only")
+        return
+    told = dict(line.split(":", 1) for line in MEMINFO.read_text("ascii").splitlines() if ":" in line)
+    available_mb = int(told["MemAvailable"].split()[0]) // 1024
+    if available_mb < MEMORY_LITTLE_MB:
+        yield warning(f"{available_mb} MiB of memory are left on this machine", "ps aux --sort -rss | head")
+
+
+CHECKS = (
+    Check("disk", "the disks of the node have room", _disk),
+    Check("inodes", "they take more files", _inodes),
+    Check("store-file", "the store's file may grow", _store_file),
+    Check("memory", "memory is left on this machine", _memory, Needs.NOTHING),
+)

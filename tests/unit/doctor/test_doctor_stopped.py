@@ -1,0 +1,351 @@
+"""Faults that keep a node from starting: each is really there, and the doctor names it, it alone, and what to type."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from offgrid_node.doctor import Check, Finding, State
+from offgrid_node.doctor.checks import CHECKS
+from offgrid_node.doctor.findings import Needs
+from offgrid_node.doctor.ports import why_not
+from offgrid_node.doctor.running import examine
+from offgrid_node.doctor.subject import Subject
+from offgrid_node.founding import found
+from offgrid_node.storage.logged import LoggedStore
+from offgrid_node.storage.store import Batch
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the faults are POSIX'")
+MIB = 1024 * 1024
+MOUNT, UMOUNT = shutil.which("mount") or "", shutil.which("umount") or ""
+ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def free_port() -> int:
+    """Not among those that the system gives to whoever asks for any."""
+    return next(port for port in random.sample(range(20_000, 30_000), 100) if why_not("127.0.0.1", port) is None)
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A healthy node that does not run; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("doctor") / "node"
+    values = {
+        "mesh.listen": f"127.0.0.1:{free_port()}",
+        "mesh.door": f"127.0.0.1:{free_port()}",
+        "mesh.mdns": False,
+        "storage.limit_mb": 16,
+    }
+    found(folder, "home", "attic", ("core", "broker", "host"), values)
+    return folder
+
+
+class Ward:
+    """A copy of a healthy node in which a test makes one thing wrong."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder, self.stack = folder, stack
+        self.environ: dict[str, str] = {}
+        self.utc_us: int | None = None
+        self.config_path, self.keys = folder / "offgrid.toml", folder / "keys"
+        self.store = folder / "data" / "memory.db"
+
+    def set(self, key: str, value: object) -> None:
+        section, name = key.split(".", 1)
+        self.environ[f"OFFGRID_{section.upper()}__{name.upper().replace('.', '__')}"] = str(value)
+
+    def findings(self) -> tuple[Finding, ...]:
+        clock = {} if self.utc_us is None else {"utc_us": lambda: self.utc_us}
+        subject = Subject(self.folder, self.environ, **clock)  # type: ignore[arg-type]
+        try:
+            return examine(subject, CHECKS, 4.0)
+        finally:
+            subject.close()
+
+
+@pytest.fixture
+def ward(founded: Path, tmp_path: Path) -> Iterator[Ward]:
+    folder = tmp_path / "node"
+    shutil.copytree(founded, folder)
+    with ExitStack() as stack:
+        yield Ward(folder, stack)
+
+
+def listening(ward: Ward, key: str) -> None:
+    """Somebody else has the port of that key."""
+    taken = ward.stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    ward.set(key, f"127.0.0.1:{taken.getsockname()[1]}")
+
+
+def serial_port(ward: Ward) -> Path:
+    """A pseudo-terminal for a modem, in the node's config."""
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    device = Path(os.ttyname(slave))
+    for fd in (master, slave):
+        ward.stack.callback(os.close, fd)
+    ward.set("links.open", f"lora:{device}?region=EU868")
+    return device
+
+
+def in_use(ward: Ward) -> None:
+    device = serial_port(ward)
+    code = f"import sys, time; f = open({str(device)!r}); print('open', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    ward.stack.callback(other.wait)
+    ward.stack.callback(other.kill)
+    assert other.stdout is not None
+    ward.stack.callback(other.stdout.close)
+    assert other.stdout.readline() == b"open\n"
+
+
+@contextmanager
+def small_disk(place: Path, options: str) -> Iterator[None]:
+    """A disk of its own under what is there, with a copy of it."""
+    spare = place.with_name("spare")
+    place.rename(spare)
+    place.mkdir()
+    subprocess.run([MOUNT, "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=True)
+    try:
+        shutil.copytree(spare, place, dirs_exist_ok=True)
+        yield
+    finally:
+        subprocess.run([UMOUNT, str(place)], check=True)
+
+
+def on_small_disk(ward: Ward, options: str, *, read_only: bool = False) -> None:
+    data = ward.folder / "data"
+    ward.stack.enter_context(small_disk(data, options))
+    if read_only:
+        subprocess.run([MOUNT, "-o", "remount,ro", str(data)], check=True)
+
+
+def without_inodes(ward: Ward) -> None:
+    on_small_disk(ward, "size=2g,nr_inodes=600")
+    for number in range(300):
+        (ward.folder / "data" / f"f{number}").touch()
+
+
+def other_nodes_store(ward: Ward) -> None:
+    other = ward.folder.parent / "other"
+    found(other, "barn", "cellar", ("core",), {})
+    shutil.rmtree(ward.store)
+    shutil.copytree(other / "data" / "memory.db", ward.store)
+
+
+def nearly_full(ward: Ward) -> None:
+    store = LoggedStore.open(ward.store, limit_bytes=64 * MIB)
+    for number in range(28):
+        store.commit(Batch(writes={("jobs", b"%d" % number): bytes(MIB // 2)}))
+    store.close()
+
+
+def held_by_another(ward: Ward) -> None:
+    lock = (ward.store / "owner.lock").open("w")
+    ward.stack.callback(lock.close)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    (ward.store / "owner.pid").write_text(f"{os.getpid()}\n")
+
+
+def dead_socket(ward: Ward) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(os.path.relpath(ward.folder / "data" / "offgrid.sock"))
+
+
+def damage(path: Path) -> None:
+    text = bytearray(path.read_bytes())
+    text[25] ^= 1
+    path.write_bytes(text)
+
+
+@dataclass(frozen=True)
+class Injected:
+    """What is done to a healthy node, the check that finds it, what it says, and what is to be typed."""
+
+    inject: Callable[[Ward], object]
+    check: str
+    says: str
+    types: str
+    state: State = State.FAULT
+    root: bool = False
+
+
+FAULTS = {
+    "not running": Injected(lambda w: None, "process", "the node does not run", "offgrid-node run --dir"),
+    "no node there": Injected(lambda w: w.config_path.unlink(), "config", "no node lives in", "join TOKEN --dir"),
+    "typing error in the config": Injected(
+        lambda w: w.config_path.write_text(w.config_path.read_text() + "\n[nod]\n"),
+        "config",
+        "unknown section",
+        "offgrid-node config check",
+    ),
+    "bad value in the environment": Injected(
+        lambda w: w.set("host.slots", "many"), "config", "OFFGRID_HOST__SLOTS", "offgrid-node config check"
+    ),
+    "key readable by others": Injected(
+        lambda w: (w.keys / "node.key").chmod(0o644), "keys", "may be used by others (mode 0644)", "chmod 600"
+    ),
+    "root key readable by others": Injected(
+        lambda w: (w.keys / "mesh_root.key").chmod(0o640), "keys", "mesh_root.key may be used by others", "chmod 600"
+    ),
+    "key missing": Injected(
+        lambda w: (w.keys / "node.key").unlink(), "keys", "node.key is missing", "offgrid-node words --enter"
+    ),
+    "key damaged": Injected(
+        lambda w: damage(w.keys / "node.key"), "keys", "do not belong together", "offgrid-node words --enter"
+    ),
+    "folder writable by others": Injected(
+        lambda w: w.folder.chmod(0o777), "folder", "can be written by others (mode 0777)", "chmod go-w"
+    ),
+    "read-only disk": Injected(
+        lambda w: on_small_disk(w, "size=2g", read_only=True), "folder", "mounted read-only", "remount,rw", root=True
+    ),
+    "store gone": Injected(
+        lambda w: (w.store / "data.mdb").unlink(), "store", "store is not there", "offgrid-node restore"
+    ),
+    "store of another node": Injected(other_nodes_store, "store", "is another node's store, of mesh barn", "ls -l"),
+    "store of another mesh than the config says": Injected(
+        lambda w: w.set("mesh.name", "barn"), "store", 'is of mesh home, and offgrid.toml says mesh.name = "barn"',
+        "sed",
+    ),
+    "store held by another process": Injected(
+        held_by_another, "process", f"process {os.getpid()} holds the node's store and does not answer", "ps -fp"
+    ),
+    "store nearly full": Injected(
+        nearly_full, "store-file", "of the 16 MiB that storage.limit_mb allows", "OFFGRID_STORAGE__LIMIT_MB=32",
+        State.WARNING,
+    ),
+    "socket left behind": Injected(
+        dead_socket, "socket", "left by a process that died", "offgrid-node run", State.WARNING
+    ),
+    "no socket at its place": Injected(
+        lambda w: (w.folder / "data" / "offgrid.sock").mkdir(), "socket", "is no socket", "mv "
+    ),
+    "disk full": Injected(
+        lambda w: on_small_disk(w, "size=48m"), "disk", "below 64 nothing is kept there", "du -xh", root=True
+    ),
+    "disk almost full": Injected(
+        lambda w: on_small_disk(w, "size=300m"), "disk", "MiB free", "du -xh", State.WARNING, root=True
+    ),
+    "no inodes left": Injected(without_inodes, "inodes", "more files (inodes)", "df -i", root=True),
+    "mesh port taken": Injected(
+        lambda w: listening(w, "mesh.listen"), "mesh-port", f"the port is taken by process {os.getpid()} (",
+        "OFFGRID_MESH__LISTEN=127.0.0.1:",
+    ),
+    "door port taken": Injected(
+        lambda w: listening(w, "mesh.door"), "door-port", "the port is taken", "OFFGRID_MESH__DOOR=127.0.0.1:"
+    ),
+    "metrics port taken": Injected(
+        lambda w: listening(w, "metrics.listen"), "metrics-port", "the port is taken", "OFFGRID_METRICS__LISTEN="
+    ),
+    "address of no network here": Injected(
+        lambda w: w.set("mesh.listen", "192.0.2.7:7440"), "mesh-port", "no network of this machine", "0.0.0.0:0"
+    ),
+    "clock before the program": Injected(
+        lambda w: setattr(w, "utc_us", 10**15), "clock", "before this program was installed", "timedatectl",
+        State.WARNING,
+    ),
+    "unreadable hosts file": Injected(
+        lambda w: (w.folder / "discovery").mkdir() or (w.folder / "discovery" / "mesh_hosts.json").write_text("{"),
+        "hosts-file", "mesh_hosts.json", "json.tool",
+    ),
+    "link of no kind": Injected(
+        lambda w: w.set("links.open", "lorra:/dev/x"), "links", "did you mean 'lora'", "offgrid-node config check"
+    ),
+    "serial port missing": Injected(
+        lambda w: w.set("links.open", "lora:/dev/ttyUSB77?region=EU868"), "links", "/dev/ttyUSB77 is not there", "ls -l"
+    ),
+    "serial port in use": Injected(in_use, "links", "is in use by process", "fuser -v"),
+    "program for jobs missing": Injected(
+        lambda w: w.set("host.process.commands", "wc=/usr/bin/no-such"), "programs", "/usr/bin/no-such is no", "ls -l"
+    ),
+    "language models away": Injected(
+        lambda w: w.set("host.llm.endpoint", f"http://127.0.0.1:{free_port()}/v1"), "llm", "refused", "curl -sS"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_is_named_and_no_other(name: str, ward: Ward) -> None:
+    injected = FAULTS[name]
+    if injected.root and not ROOT:
+        pytest.skip("only root may mount a disk")
+    injected.inject(ward)
+    findings = ward.findings()
+    found_ = {each for each in findings if each.state in (State.FAULT, State.WARNING)}
+    named = {each for each in found_ if each.check == injected.check}
+    assert {each.check for each in found_} - {"process"} == {injected.check} - {"process"}, found_
+    [finding] = named
+    assert finding.state is injected.state
+    assert injected.says in finding.sentence
+    assert injected.types in finding.command
+    [process] = [each for each in findings if each.check == "process"]
+    if injected.state is State.FAULT and injected.check != "process" and process.state is not State.NOT_APPLICABLE:
+        assert process.state is State.WARNING  # that it does not run is explained
+
+
+def test_a_serial_port_that_this_user_may_not_use(ward: Ward) -> None:
+    setpriv = shutil.which("setpriv")
+    if not ROOT or setpriv is None:
+        pytest.skip("only root may make a device, and give up what lets it use each")
+    device = ward.folder / "ttyUSB0"
+    os.mknod(device, stat.S_IFCHR | 0o600, os.makedev(4, 64))
+    os.chown(device, 65_534, 5)
+    node = [str(Path(sys.executable).with_name("offgrid-node")), "doctor", "--dir", str(ward.folder), "--json"]
+    done = subprocess.run(
+        [setpriv, "--bounding-set", "-dac_override,-dac_read_search", *node],
+        env={**os.environ, "OFFGRID_LINKS__OPEN": f"lora:{device}?region=EU868"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    [finding] = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "links"]
+    assert "may not be used by this user" in finding["sentence"]
+    assert finding["command"].startswith("sudo usermod -aG")
+
+
+def test_nothing_is_changed_by_looking(ward: Ward) -> None:
+    def all_of_it() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in ward.folder.rglob("*") if path.is_file()}
+
+    before = all_of_it()
+    ward.findings()
+    assert all_of_it() == before
+
+
+def test_what_hangs_holds_nothing_up(ward: Ward) -> None:
+    import threading
+
+    forever = threading.Event()
+    hangs = Check("dead-disk", "a disk answers", lambda subject: [str(forever.wait())][:0], Needs.NOTHING)
+    well = Check("well", "all is well", lambda subject: [], Needs.NOTHING)
+    subject = Subject(ward.folder, ward.environ)
+    late, fine = examine(subject, [hangs, well], 0.2)
+    forever.set()
+    assert (late.state, fine.state) == (State.WARNING, State.OK)
+    assert "no answer within 0.2 s" in late.sentence
+
+
+def test_both_commands_say_it_as_json_and_end_with_1(ward: Ward) -> None:
+    for name, place in (("offgrid-node", "--dir"), ("offgrid", "--node-dir")):
+        argv = [str(Path(sys.executable).with_name(name)), "doctor", place, str(ward.folder), "--json"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        told = json.loads(done.stdout)
+        assert done.returncode == 1, done.stderr
+        assert not told["well"]
+        assert [each["check"] for each in told["findings"]] == [check.name for check in CHECKS]
+        assert told["took_ms"] < 5_000

@@ -1,0 +1,46 @@
+"""`offgrid doctor`: what `offgrid-node doctor` says of the node that this command would talk to, running or not.
+
+It is a process of its own, since it looks at the node's files with the node's own code, of which the operator command
+knows nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from offgrid_tools.cli.settings import common, settings
+
+CONFIG_NAME = "offgrid.toml"
+
+
+@click.command()
+@click.option("--all", "everything", is_flag=True, help="Show what is well and what does not apply, too.")
+@common
+def doctor(everything: bool) -> int:
+    """Say what is the matter with this node, and the next command to type. It changes nothing.
+
+    It works whether the node runs or not, and takes 5 seconds at most. Ends with 1 when it has found a fault: something
+    that keeps the node, or a part of it, from working. Warnings end with 0.
+    """
+    command = [sys.executable, "-P", "-m", "offgrid_node", "doctor", "--dir", str(_folder())]
+    command += ["--all"] * everything + ["--json"] * settings().json
+    # Our own import path, since we may not be installed.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _folder() -> Path:
+    """Where the config of the node lies that other commands would call; the first of the usual places if none does."""
+    said = settings().node_dir or settings().socket.removeprefix("unix:")
+    place = Path(said).expanduser() if said else None
+    usual = [Path(), Path.home() / ".offgrid"]
+    near = [place, place.parent, place.parent.parent] if place is not None else usual
+    found = next((each for each in near if (each / CONFIG_NAME).is_file()), None)
+    if found is None and said and not settings().node_dir:
+        raise click.UsageError(f"no {CONFIG_NAME} lies beside {said}: say --node-dir, the folder where it is")
+    return found or place or usual[0]
