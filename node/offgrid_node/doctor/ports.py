@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from offgrid_node.config import split_address
+from offgrid_node.config.http_ports import AUTO, OFF, auto_ports
 from offgrid_node.discovery.addresses import join_address
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault
 from offgrid_node.doctor.processes import listener_on
@@ -17,7 +18,7 @@ from offgrid_node.doctor.subject import Subject
 if TYPE_CHECKING:
     from offgrid_node.config import Config
 
-TRIED_MAX = 100
+TRIED_MAX, LOOPBACK = 100, "127.0.0.1"
 MEANINGS = {
     errno.EADDRNOTAVAIL: "no network of this machine has that address",
     errno.EACCES: "this user may not listen there",
@@ -26,6 +27,8 @@ MEANINGS = {
 
 def taken(config: Config) -> Iterator[tuple[str, Said]]:
     """Each key that names an address which cannot be had, and what to say of that. For `join`, too."""
+    if config.gateway.listen == AUTO:
+        yield from _auto(config)
     for key, address in _listening(config).items():
         host, port = split_address(address, port_min=0)
         if not port or (error := why_not(host, port)) is None:
@@ -39,6 +42,14 @@ def taken(config: Config) -> Iterator[tuple[str, Said]]:
             free = join_address("0.0.0.0", 0) if error.errno == errno.EADDRNOTAVAIL else free  # noqa: S104 - a hint
         section, _, name = key.partition(".")
         yield key, fault(sentence, f"OFFGRID_{section.upper()}__{name.upper()}={free}" if free else "")
+
+
+def _auto(config: Config) -> Iterator[tuple[str, Said]]:
+    """It takes the next free one of some: seldom are none left."""
+    ports = auto_ports(config.node.roles)
+    if all(why_not(LOOPBACK, port) is not None for port in ports):
+        sentence = f'gateway.listen = "auto": all ports from {ports[0]} to {ports[-1]} are taken'
+        yield "gateway.listen", fault(sentence, "OFFGRID_GATEWAY__LISTEN=off")
 
 
 def why_not(host: str, port: int) -> OSError | None:
@@ -57,8 +68,13 @@ def why_not(host: str, port: int) -> OSError | None:
 
 def _listening(config: Config) -> dict[str, str]:
     """host:port by key."""
-    found = {"mesh.listen": config.mesh.listen, "mesh.door": config.mesh.door, "metrics.listen": config.metrics.listen}
-    return {key: address for key, address in found.items() if address}
+    found = {
+        "mesh.listen": config.mesh.listen,
+        "mesh.door": config.mesh.door,
+        "gateway.listen": config.gateway.listen,
+        "metrics.listen": config.metrics.listen,
+    }
+    return {key: address for key, address in found.items() if address not in ("", AUTO, OFF)}
 
 
 def _look(key: str, subject: Subject) -> Iterator[Said]:
@@ -76,5 +92,6 @@ def _check(name: str, key: str) -> Check:
 CHECKS = (
     _check("mesh-port", "mesh.listen"),
     _check("door-port", "mesh.door"),
+    _check("gateway-port", "gateway.listen"),
     _check("metrics-port", "metrics.listen"),
 )

@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +22,7 @@ import pytest
 
 from offgrid_node.doctor import Check, Finding, State
 from offgrid_node.doctor.checks import CHECKS
-from offgrid_node.doctor.findings import Needs
+from offgrid_node.doctor.findings import Needs, Said
 from offgrid_node.doctor.ports import why_not
 from offgrid_node.doctor.running import examine
 from offgrid_node.doctor.subject import Subject
@@ -249,6 +250,9 @@ FAULTS = {
     "door port taken": Injected(
         lambda w: listening(w, "mesh.door"), "door-port", "the port is taken", "OFFGRID_MESH__DOOR=127.0.0.1:"
     ),
+    "gateway port taken": Injected(
+        lambda w: listening(w, "gateway.listen"), "gateway-port", "the port is taken", "OFFGRID_GATEWAY__LISTEN="
+    ),
     "metrics port taken": Injected(
         lambda w: listening(w, "metrics.listen"), "metrics-port", "the port is taken", "OFFGRID_METRICS__LISTEN="
     ),
@@ -328,10 +332,13 @@ def test_nothing_is_changed_by_looking(ward: Ward) -> None:
 
 
 def test_what_hangs_holds_nothing_up(ward: Ward) -> None:
-    import threading
-
     forever = threading.Event()
-    hangs = Check("dead-disk", "a disk answers", lambda subject: [str(forever.wait())][:0], Needs.NOTHING)
+
+    def hang(subject: Subject) -> Iterator[Said]:
+        forever.wait()
+        yield from ()
+
+    hangs = Check("dead-disk", "a disk answers", hang, Needs.NOTHING)
     well = Check("well", "all is well", lambda subject: [], Needs.NOTHING)
     subject = Subject(ward.folder, ward.environ)
     late, fine = examine(subject, [hangs, well], 0.2)
