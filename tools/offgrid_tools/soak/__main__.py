@@ -29,6 +29,7 @@ fuzz      parsers and nodes fed with what no sane peer sends, guided by atheris,
 auctions  hosts that misreport what their work costs, none of whom may gain by it
 duty      days of bad traffic over LoRa modems in virtual time, none of which may break a window of airtime
 kits      an install kit, made here and handed on from machine to machine in a network of their own, and the demo
+docs      all that README and guides tell to type, on real nodes
 radio-peers  unmodified Reticulum and Meshtastic clients, installed for it, on our emulated modems
 """
 
@@ -67,6 +68,7 @@ from offgrid_tools.soak.state_kills import Plan as StateKillsPlan
 from offgrid_tools.soak.state_kills import soak_state_kills
 from offgrid_tools.soak.toll import Toll
 from offgrid_tools.soak.unplugs import soak_unplugs
+from offgrid_tools.walks.catalogue import soak_docs
 
 ROUNDS = {
     "kills": 70,
@@ -94,6 +96,7 @@ ROUNDS = {
     "duty": 1_000,
     "kits": 1,
     "radio-peers": 1,
+    "docs": 1,
 }
 
 
@@ -153,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "duty": lambda rounds: soak_duty(seed, rounds, say),
         "kits": lambda rounds: soak_kits(rounds, say),
         "radio-peers": lambda rounds: soak_radio_peers(rounds, say),
+        "docs": lambda rounds: soak_docs(rounds, say),
     }
     broken: list[str] = []
     for part, run in parts.items():

@@ -1,0 +1,92 @@
+"""Blocks of README and guides: each is run, checked or declared with a reason; how commands are taken from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from offgrid_tools.walks.blocks import BadBlock, blocks_of
+from offgrid_tools.walks.catalogue import AT_HOME, DEMOS, GUIDE, PLAIN, RADIO, machines_of, page
+from offgrid_tools.walks.not_run import NOT_RUN
+from offgrid_tools.walks.stage import WalkFailed
+from offgrid_tools.walks.statements import filled, holes_of, is_like, statements_of
+from offgrid_tools.walks.walking import ASK, check_toml
+
+WALKED = (*PLAIN, *AT_HOME, RADIO, DEMOS)
+NOT_RUN_MAX = 8  # blocks
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_every_block_says_what_it_is_and_every_hole_can_be_filled(name: str) -> None:
+    for block in blocks_of(page(name), machines_of(name)):
+        if block.language == "toml":
+            check_toml(block.text)
+        if block.language in ("sh", "console") and block.runs:
+            for statement in statements_of(block.text, console=block.language == "console"):
+                assert {hole.kind for hole in holes_of(statement.text)} <= {"og1:", *ASK}, f"{name}:{block.line}"
+
+
+def test_no_guide_is_left_out() -> None:
+    assert {path.name for path in GUIDE.glob("*.md")} == {name for name in WALKED if name != "README.md"}
+
+
+def test_what_nothing_runs_is_declared_with_a_reason_and_is_little() -> None:
+    declared = [(name, block) for name in WALKED for block in blocks_of(page(name), machines_of(name)) if block.not_run]
+    for name, block in declared:
+        print(f"not run: {name}:{block.line}: {NOT_RUN[block.not_run]}")  # noqa: T201
+    assert {block.not_run for _, block in declared} == set(NOT_RUN)
+    assert len(declared) <= NOT_RUN_MAX
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("    offgrid status\n", "x.md:1: an indented block"),
+        ("```\noffgrid status\n```\n", "x.md:1: a block of nothing"),
+        ("two\n\n```bash\noffgrid status\n```\n", "x.md:3: a block of bash"),
+        ("```sh somewhere\noffgrid status\n```\n", "'somewhere' is no machine"),
+    ],
+)
+def test_a_block_that_says_nothing_of_what_it_is_is_refused(text: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "x.md").write_text(text)
+    with pytest.raises(BadBlock, match=why):
+        blocks_of(tmp_path / "x.md")
+
+
+def test_lines_of_a_configuration_are_held_against_its_tree() -> None:
+    check_toml("[host.llm]\nslots = 2\n")
+    with pytest.raises(WalkFailed, match="slot"):
+        check_toml("[host.llm]\nslot = 2\n")
+
+
+class TestStatements:
+    def test_are_lines_without_comments_and_go_on_behind_a_backslash(self) -> None:
+        told = statements_of("# first\noffgrid a \\\n  b\n\noffgrid c   # why\n", console=False)
+        assert [statement.text for statement in told] == ["offgrid a   b", "offgrid c   # why"]
+        assert all(statement.expected is None for statement in told)
+
+    def test_of_a_console_have_what_they_answer(self) -> None:
+        told = statements_of("$ a\n$ b\none\ntwo\n", console=True)
+        assert [(statement.text, statement.expected) for statement in told] == [("a", []), ("b", ["one", "two"])]
+
+    def test_have_holes_for_what_only_the_reader_knows(self) -> None:
+        command = "offgrid tx show TX --job j-2akz… # as j-…"
+        assert [hole.kind for hole in holes_of(command)] == ["TX", "j-"]
+        assert filled(command, {"TX": "abc", "j-2akz…": "j-1"}) == "offgrid tx show abc --job j-1 # as j-…"
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "alike"),
+    [
+        (["one  two"], "one two\n", True),
+        (["one"], "one\ntwo\n", False),
+        (["one", "…"], "one\ntwo\nthree\n", True),
+        (["…", "kept as … copies"], "a\nkept as   3 copies\n", True),
+        (["j-… done"], "j-abc failed\n", False),
+        ([], "", True),
+        ([], "something\n", False),
+    ],
+)
+def test_an_answer_is_as_shown_but_where_there_are_three_dots(expected: list[str], output: str, alike: bool) -> None:
+    assert is_like(expected, output) is alike

@@ -1,0 +1,148 @@
+"""Which pages are walked, and on which stage: `plain` ones by the tests, all by `soak docs`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from offgrid_node.local_mesh import LocalMesh
+from offgrid_tools.walks.stage import ROOT, Stage, WalkFailed, module
+from offgrid_tools.walks.walking import Say, Walk
+
+GUIDE = ROOT / "docs" / "guide"
+PLAIN = {"README.md": ("attic", "barn"), "first-mesh.md": ("attic", "barn")}
+"""Pages that begin with nothing, and the machines that they speak of."""
+HOME = ("attic", "barn", "cellar", "shed", "loft", "mill")
+AT_HOME = ("jobs.md", "backup-box.md", "llm-farm.md", "sessions.md", "mail.md", "money.md", "programs.md")
+"""Pages on a mesh that is there, in an order in which each may follow the one before."""
+RADIO, DEMOS = "radio-mesh.md", "demos.md"
+REPORT = b"The mill turns while the wind is fair.\n"
+LARGE_BYTES = 12_000_000
+
+
+def page(name: str) -> Path:
+    return ROOT / name if name == "README.md" else GUIDE / name
+
+
+def machines_of(name: str) -> frozenset[str]:
+    """The machines that a page may name."""
+    return frozenset(PLAIN.get(name, ("hut", "mill") if name == RADIO else HOME))
+
+
+def walk_plain(name: str, folder: Path, say: Say, *, soak: bool) -> int:
+    """A page that begins with nothing. Raises WalkFailed."""
+    with Stage(folder) as stage:
+        for machine in PLAIN[name]:
+            stage.add_bare(machine)
+        stage.give(stage.first, {"report.txt": REPORT, "textstats.wat": module("textstats")})
+        return Walk(page(name), stage, say, soak=soak).go()
+
+
+def walk_demos(folder: Path, say: Say) -> int:
+    with Stage(folder) as stage:
+        stage.add_bare("attic")
+        return Walk(page(DEMOS), stage, say, soak=True).go()
+
+
+def walk_radio(folder: Path, say: Say) -> int:
+    """Two machines and a LoRa channel between them; no IP leads from one to the other."""
+    with Stage(folder) as stage, _modems(folder) as ports:
+        for name, port in zip(("hut", "mill"), ports, strict=True):
+            away = {"mesh__advertise": ["192.0.2.1:7440"], "mesh__door": ""}
+            stage.add_bare(name, {"/dev/ttyUSB0": port}, **away)
+        return Walk(page(RADIO), stage, say, soak=True).go()
+
+
+@contextmanager
+def at_home(folder: Path) -> Iterator[Callable[[str, Say], int]]:
+    """A mesh of six, with files, programs and a language model; walks pages of AT_HOME."""
+    with ExitStack() as stack:
+        endpoint = stack.enter_context(_model())
+        nodes = {name: ["core", "broker", "host"] for name in HOME}
+        settings = {
+            "host__process__commands": {"wc": "/usr/bin/wc"},
+            "host__python__enabled": True,
+            "host__llm__endpoint": endpoint,
+            "mail__jobs_from": ["attic"],
+        }
+        mesh = stack.enter_context(LocalMesh(folder / "mesh", "home", nodes, **settings))
+        mesh.start()
+        mesh.wait_alive()
+        mesh.wait_offers(len(HOME))
+        stage = stack.enter_context(Stage(folder / "stage"))
+        for name in HOME:
+            stage.add_running(name, mesh[name].folder)
+        photos = {"photos/a.txt": REPORT, "photos/2024/big.jpg": Random(1).randbytes(LARGE_BYTES)}  # noqa: S311 - no secret
+        stage.give(
+            stage.first,
+            {
+                "report.txt": REPORT,
+                "notes.txt": REPORT,
+                "upper.wat": module("upper"),
+                "textstats.wat": module("textstats"),
+                **photos,
+            },
+        )
+        yield lambda name, say: Walk(page(name), stage, say, soak=True).go()
+
+
+@contextmanager
+def _model() -> Iterator[str]:
+    """The URL of a server that speaks as a language model would."""
+    command = [sys.executable, "-m", "offgrid_tools.fixtures.openai_server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().split()[-1]
+        finally:
+            process.kill()
+
+
+@contextmanager
+def _modems(folder: Path) -> Iterator[tuple[str, str]]:
+    """Two emulated RNodes on one channel."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ports = (str(folder / "radio-hut"), str(folder / "radio-mill"))
+    command = [sys.executable, "-m", "offgrid_tools.emulators", "lora", "rnode", *ports]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            if process.stdout.readline().split()[:1] != ["ready"]:
+                raise RuntimeError("the emulated radios did not start")
+            yield ports
+        finally:
+            process.kill()
+
+
+def soak_docs(rounds: int, say: Say) -> list[str]:
+    """Every page, `rounds` times; what was not as a page says."""
+    found: list[str] = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory(prefix="offgrid-docs-") as folder:
+            found += _every_page(Path(folder), say)
+    return found
+
+
+def _every_page(folder: Path, say: Say) -> list[str]:
+    found: list[str] = []
+
+    def walked(name: str, walk: Callable[[], int]) -> None:
+        try:
+            say(f"{name}: {walk()} commands")
+        except WalkFailed as failed:
+            found.append(str(failed))
+
+    for name in PLAIN:
+        walked(name, partial(walk_plain, name, folder / name, say, soak=True))
+    with at_home(folder / "home") as walk:
+        for name in AT_HOME:
+            walked(name, partial(walk, name, say))
+    walked(RADIO, partial(walk_radio, folder / "radio", say))
+    walked(DEMOS, partial(walk_demos, folder / "demos", say))
+    return found

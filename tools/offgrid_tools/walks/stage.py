@@ -1,0 +1,188 @@
+"""Where a walk takes place: machines, each a folder and an environment, on this one machine.
+
+A guide speaks of machines; here each differs from the others by its folder, by the host name that it has, and by what
+its environment says: loopback addresses instead of the ports that all would have. What is typed is the same.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from offgrid.client import OffgridError, connect
+from offgrid_node.config.env import long_name
+from offgrid_node.executors import programs
+from offgrid_node.local_mesh import LOCAL, POLL_S, READY_TIMEOUT_S, STOP_TIMEOUT_S
+
+ROOT = Path(__file__).parents[3]
+CALL_S = 5.0
+HOST_NAME = "WALK_HOST_NAME"
+NAMED = f"import os, socket; name = os.environ['{HOST_NAME}']; socket.gethostname = lambda: name; "
+SHIMS = {
+    "offgrid": "from offgrid_tools.cli import main; main()",
+    "offgrid-node": NAMED + "from offgrid_node.__main__ import main; main()",
+}
+
+
+class WalkFailed(Exception):
+    """What was typed did not do what the page says."""
+
+
+@dataclass(slots=True)
+class Machine:
+    """`means`: what the page writes for something that is elsewhere here, such as a serial port."""
+
+    name: str
+    folder: Path
+    environ: dict[str, str]
+    means: Mapping[str, str] = field(default_factory=dict)
+
+
+class Stage:
+    """Use it in a `with` block: leaving it ends every process that a walk has left running."""
+
+    def __init__(self, folder: Path) -> None:
+        self.machines: dict[str, Machine] = {}
+        self._folder, self._left = folder, list[subprocess.Popen[bytes]]()
+        self._bin = folder / "bin"
+        self._bin.mkdir(parents=True)
+        for name, code in SHIMS.items():
+            shim = self._bin / name
+            shim.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -c {shlex.quote(code)} "$@"\n')
+            shim.chmod(0o755)
+        (self._bin / "python").symlink_to(sys.executable)
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._left:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        for process in self._left:
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    @property
+    def first(self) -> Machine:
+        return next(iter(self.machines.values()))
+
+    def add_bare(self, name: str, means: Mapping[str, str] | None = None, **settings: object) -> Machine:
+        """A machine on which there is nothing yet; `settings` with double underscores are what its environment says."""
+        said = {**LOCAL, **{key.replace("__", "."): value for key, value in settings.items()}}
+        return self._add(name, self._folder / name, said, means or {})
+
+    def add_running(self, name: str, folder: Path) -> Machine:
+        """One with a node that runs in `folder`."""
+        return self._add(name, folder, {}, {})
+
+    def _add(self, name: str, folder: Path, said: Mapping[str, object], means: Mapping[str, str]) -> Machine:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("OFFGRID_")}
+        kept |= {long_name(tuple(key.split("."))): _variable(value) for key, value in said.items()}
+        kept |= {"PATH": f"{self._bin}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100", "NO_COLOR": "1"}
+        kept |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HOME": str(self._folder / "home")}
+        kept[HOST_NAME] = name
+        machine = self.machines[name] = Machine(name, folder, kept, means)
+        return machine
+
+    def give(self, machine: Machine, files: Mapping[str, bytes]) -> None:
+        """What a reader has in the folder already."""
+        for name, content in files.items():
+            path = machine.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+    # ---- what is typed
+
+    def run(self, machine: Machine, command: str, timeout_s: float, *, stream: bool = False) -> str:
+        """What it says, on both outputs. Raises WalkFailed where it ends with anything but 0; `stream`: it is ended
+        by Ctrl-C after `timeout_s`."""
+        process = self._start(machine, ["bash", "-c", command], subprocess.PIPE)
+        try:
+            out, _ = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            _end_all(process, interrupt=stream)
+            out, _ = process.communicate(timeout=STOP_TIMEOUT_S)
+            if not stream:
+                raise WalkFailed(f"{command}\nhas not ended after {timeout_s:g} s:\n{_text(out)}") from None
+        if process.returncode and not stream:
+            raise WalkFailed(f"{command}\nended with {process.returncode}:\n{_text(out)}")
+        return _text(out)
+
+    def leave_running(self, machine: Machine, command: str) -> str:
+        """Starts a node by what is typed, and waits until it answers; returns what it said until then."""
+        log = machine.folder / "typed.log"
+        with log.open("ab") as out:
+            process = self._start(machine, ["bash", "-c", f"exec {command.strip().removesuffix('&')}"], out)
+        self._left.append(process)
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                with connect(str(machine.folder), timeout_s=CALL_S) as client:
+                    client.mesh.status()
+                return _text(log.read_bytes())
+            except OffgridError:
+                time.sleep(POLL_S)
+        raise WalkFailed(f"{command}\nis no node that answers:\n{_text(log.read_bytes())}")
+
+    def wait_together(self, machines: Iterable[Machine]) -> None:
+        """Until each of them sees as many alive as there are: who reads a page is slower than this."""
+        deadline, these = time.monotonic() + READY_TIMEOUT_S, list(machines)
+        for machine in these:
+            with connect(str(machine.folder), timeout_s=CALL_S) as client:
+                while sum(peer.liveness == 1 for peer in client.mesh.peers()) < len(these):
+                    if time.monotonic() > deadline:
+                        raise WalkFailed(f"{machine.name} does not see {len(these)} alive")
+                    time.sleep(POLL_S)
+
+    def _start(self, machine: Machine, command: list[str], out: IO[bytes] | int) -> subprocess.Popen[bytes]:
+        for word, meant in machine.means.items():
+            command = [part.replace(word, meant) for part in command]
+        folder, environ = machine.folder, machine.environ
+        if "tools/run.py" in command[-1]:  # typed in a clone, which has an environment of its own
+            folder, environ = ROOT, {key: value for key, value in environ.items() if key != "PYTHONPATH"}
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _end_all(process: subprocess.Popen[bytes], *, interrupt: bool) -> None:
+    """The shell and what it started, as a terminal would."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGINT if interrupt else signal.SIGKILL)
+
+
+def module(name: str) -> bytes:
+    """A WebAssembly module of the guides, as it lies in the repository."""
+    return programs.load(name)
+
+
+def _variable(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _text(out: bytes) -> str:
+    return out.decode("utf-8", "replace")

@@ -1,0 +1,140 @@
+"""Types one page, block after block, and says what did not go as the page says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from offgrid_node.config import ConfigError, load
+from offgrid_tools.walks.blocks import Block, blocks_of
+from offgrid_tools.walks.stage import Machine, Stage, WalkFailed
+from offgrid_tools.walks.statements import Statement, filled, holes_of, is_like, statements_of
+
+COMMAND_S, SOAK_COMMAND_S, STREAM_S, LOOK_S, LOOK_AGAIN_S = 120.0, 900.0, 1.5, 60.0, 0.2
+ASK: Mapping[str, tuple[str, str]] = {
+    "j-": ("job list --limit 1", "jobs.0.job_id"),
+    "t-": ("job list --limit 1", "jobs.0.task_id"),
+    "TX": ("history --limit 1", "transactions.0.tx_id"),
+    "MESH-ID": ("status", "mesh_id"),
+    "NUMBER": ("mail sent", "mail.0.number"),
+    "MESSAGE": ("mail inbox", "messages.0.message_id"),
+}
+"""Where a reader finds what stands for something else: a command, and the place in what it says with --json."""
+TOKEN = re.compile(r"\bog1:\S+")
+
+Say = Callable[[str], None]
+
+
+class Walk:
+    """One page on a stage."""
+
+    def __init__(self, page: Path, stage: Stage, say: Say, *, soak: bool) -> None:
+        self._page, self._stage, self._say, self._soak = page, stage, say, soak
+        self._heard = ""
+        self._up: list[Machine] = []
+
+    def go(self) -> int:
+        """How many commands and programs were run. Raises WalkFailed with page and line of the first that failed."""
+        count = 0
+        for block in blocks_of(self._page, frozenset(self._stage.machines)):
+            try:
+                if block.language == "toml":
+                    check_toml(block.text)
+                elif block.runs and (self._soak or not block.soak):
+                    count += self._block(block)
+            except WalkFailed as failed:
+                raise WalkFailed(f"{self._page.name}:{block.line}: {failed}") from None
+        return count
+
+    def _block(self, block: Block) -> int:
+        machine = self._stage.machines[block.machine] if block.machine else self._stage.first
+        if block.language == "python":
+            script = machine.folder / "program.py"
+            script.write_text(block.text, "utf-8")
+            self._heard += self._stage.run(machine, f"python {script.name}", COMMAND_S)
+            return 1
+        statements = statements_of(block.text, console=block.language == "console")
+        for statement in statements:
+            self._statement(machine, block, statement)
+        return len(statements)
+
+    def _statement(self, machine: Machine, block: Block, statement: Statement) -> None:
+        command = self._filled(machine, statement.text)
+        began = time.monotonic()
+        if _stays(command):
+            told = self._stage.leave_running(machine, re.sub(r"\s# .*$", "", command))
+            self._up.append(machine)
+            self._stage.wait_together(self._up)
+        else:
+            timeout_s = STREAM_S if block.stream else SOAK_COMMAND_S if block.soak else COMMAND_S
+            told = self._typed(machine, command, timeout_s, block)
+        self._heard += told
+        self._say(f"{time.monotonic() - began:6.2f} s  {machine.name}$ {statement.text.strip()}")
+        if statement.expected is not None and not is_like(statement.expected, told):
+            shown = "\n".join(statement.expected)
+            raise WalkFailed(f"{statement.text}\nis shown to say\n{shown}\nand says\n{told}")
+
+    def _typed(self, machine: Machine, command: str, timeout_s: float, block: Block) -> str:
+        deadline = time.monotonic() + (LOOK_S if block.later else 0.0)
+        while True:
+            try:
+                return self._stage.run(machine, command, timeout_s, stream=block.stream)
+            except WalkFailed:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(LOOK_AGAIN_S)
+
+    def _filled(self, machine: Machine, command: str) -> str:
+        return filled(command, {hole.text: self._value(machine, hole.kind) for hole in holes_of(command)})
+
+    def _value(self, machine: Machine, kind: str) -> str:
+        if kind == "og1:":
+            tokens = TOKEN.findall(self._heard)
+            if not tokens:
+                raise WalkFailed("no invite was printed before")
+            return str(tokens[-1])
+        if kind not in ASK:
+            raise WalkFailed(f"nobody knows what {kind}… stands for; walking.py says where a reader finds such things")
+        question, place = ASK[kind]
+        deadline = time.monotonic() + LOOK_S
+        while True:
+            found = _at(json.loads(self._stage.run(machine, f"offgrid --json {question}", COMMAND_S)), place)
+            if found is not None:
+                return str(found)
+            if time.monotonic() > deadline:
+                raise WalkFailed(f"offgrid {question} has no {place} yet")
+            time.sleep(LOOK_AGAIN_S)
+
+
+def check_toml(text: str) -> None:
+    """Lines of an offgrid.toml, beside the least that one must have. Raises WalkFailed."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "offgrid.toml"
+        path.write_text(text if "mesh" in tomllib.loads(text) else f'{text}\n[mesh]\nname = "home"\n', "utf-8")
+        try:
+            load(path, {})
+        except ConfigError as error:
+            raise WalkFailed("\n".join(map(str, error.problems))) from None
+
+
+def _stays(command: str) -> bool:
+    """Whether it is a node that runs on."""
+    words = shlex.split(command, comments=True)
+    return words[:2] in (["offgrid-node", "run"], ["offgrid-node", "join"]) and "--no-run" not in words
+
+
+def _at(document: Any, place: str) -> Any:
+    for key in place.split("."):
+        try:
+            document = document[int(key) if key.isdecimal() else key]
+        except (LookupError, TypeError):
+            return None
+    return document
