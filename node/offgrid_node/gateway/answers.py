@@ -35,16 +35,17 @@ def answer_of(message: Message, status: HTTPStatus = HTTPStatus.OK) -> Response:
     return Response(line_of(message), status, media_type=JSON)
 
 
-async def settled(ticket: Ticket, timeout_s: float, receive: Receive) -> Message:
-    """The ticket's outcome; the request's body has been read.
+async def settled(ticket: Ticket, timeout_s: float, receive: Receive | None = None) -> Message:
+    """The ticket's outcome. With `receive`, of a request whose body has been read, a client may go meanwhile.
 
     Raises its Fault, OutcomeUnknown when it takes too long, ClientGone when the client has gone. What was asked for is
     carried out all the same.
     """
     if ticket.outcome is None:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
         ticket.when_done(lambda outcome: None if future.done() else future.set_result(outcome))
-        gone: asyncio.Future[Any] = asyncio.ensure_future(disconnected(receive))
+        gone: asyncio.Future[Any] = asyncio.ensure_future(disconnected(receive)) if receive else loop.create_future()
         try:
             await asyncio.wait({future, gone}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if not future.done() and gone.done():

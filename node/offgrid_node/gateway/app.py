@@ -18,6 +18,8 @@ from offgrid_node.gateway.faults import Refusal, fault_response
 from offgrid_node.gateway.feed import feed_routes
 from offgrid_node.gateway.metrics_page import metrics_routes
 from offgrid_node.gateway.node_view import NodeView
+from offgrid_node.gateway.object_bytes import ObjectBytes
+from offgrid_node.gateway.openapi import openapi_routes
 from offgrid_node.gateway.transcoding import transcoded_routes
 from offgrid_node.protocol.errors import Fault
 
@@ -31,7 +33,8 @@ def routes_of(view: NodeView) -> list[BaseRoute]:
         *about_routes(view.about),
         *metrics_routes(view),
         *feed_routes(view),
-        *transcoded_routes(view.router),
+        *openapi_routes(),
+        *transcoded_routes(view.router, view.stopping, ObjectBytes(view.router).rows),
     ]
 
 

@@ -18,13 +18,14 @@ from starlette.types import Receive, Scope, Send
 
 from offgrid_node.gateway.answers import disconnected, line_of
 from offgrid_node.gateway.faults import fault_response
-from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.services.stream import Stream
 
 NDJSON, EVENTS = "application/x-ndjson", "text/event-stream"
 HEARTBEAT_S = 15.0  # for server-sent events: proxies and browsers give up what is silent
 FIRST_S = 0.2  # for a stream to fail with a status of its own, before it is begun with 200
 CHUNK_BYTES = 65_536  # written at a time
+RETRY_RESTART_MS = 1_000
 
 RESUMED: Mapping[str, tuple[str, str]] = {
     "offgrid.v1.StateService/WatchEvents": ("after_seq", "event.seq"),
@@ -51,22 +52,28 @@ async def begun(stream: Stream) -> None:
 class StreamResponse(Response):
     """The stream as it comes, until it ends or the client goes."""
 
-    def __init__(self, method: str, stream: Stream, *, as_events: bool) -> None:
+    def __init__(self, method: str, stream: Stream, stopping: asyncio.Event, *, as_events: bool) -> None:
         super().__init__(media_type=EVENTS if as_events else NDJSON)
         del self.headers["content-length"]
-        self._method, self._stream = method, stream
+        self._method, self._stream, self._stopping = method, stream, stopping
         self._framed = self._event if as_events else line_of
         self._error = _error_event if as_events else _error_line
         self._heartbeat_s = HEARTBEAT_S if as_events else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone: asyncio.Future[Any] = asyncio.ensure_future(disconnected(receive))
+        stop = asyncio.ensure_future(self._stop())
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await self._pump(gone, send)
         finally:
             gone.cancel()
+            stop.cancel()
             self._stream.cancel()
+
+    async def _stop(self) -> None:
+        await self._stopping.wait()
+        self._stream.end(Unavailable("the node is stopping", reason="Stopping", retry_ms=RETRY_RESTART_MS))
 
     async def _pump(self, gone: asyncio.Future[Any], send: Send) -> None:
         async def write(body: bytes, *, more: bool = True) -> None:

@@ -6,12 +6,11 @@ to such a place. Handlers are reached in process, as this machine's owner; who m
 
 from __future__ import annotations
 
-import re
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import TypeAlias
-from urllib.parse import parse_qsl, quote
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import MethodDescriptor
@@ -23,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from offgrid_node.gateway.answers import ClientGone, answer_of, settled
 from offgrid_node.gateway.faults import Refusal
 from offgrid_node.gateway.json_requests import read_request
+from offgrid_node.gateway.requests import fields_of_query, number_of, raw_path, read_body, timeout_s_of
 from offgrid_node.gateway.streams import EVENTS, NDJSON, RESUMED, StreamResponse, begun
 from offgrid_node.gateway.templates import BadPath, Table, Template
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest
@@ -33,10 +33,6 @@ from offgrid_node.services.router import METHODS, SERVICES, Method, Router
 from offgrid_node.services.stream import Stream
 
 PREFIX = "/v1/"
-BODY_BYTES_MAX = 6 * 1024 * 1024  # base64 makes four of three: all that a message of MESSAGE_BYTES_MAX may be
-QUERY_FIELDS_MAX = 1_000
-TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX = 90_000, 600_000
-TIMEOUT_HEADER, TIMEOUT_PARAMETER = "x-offgrid-timeout-ms", "timeout_ms"
 
 _VERBS = ("get", "put", "post", "delete", "patch")
 
@@ -62,10 +58,11 @@ def _place(rule: http_pb2.HttpRule) -> tuple[str, Template]:
     return verb.upper(), Template.parse(getattr(rule, verb))
 
 
-def transcoded_routes(router: Router, others: Iterable[Row] = ()) -> list[BaseRoute]:
-    """All of /v1/: every RPC that has a path, and `others`."""
+def transcoded_routes(router: Router, stopping: asyncio.Event, others: Iterable[Row] = ()) -> list[BaseRoute]:
+    """All of /v1/: every RPC that has a path, and `others`. Streams end once `stopping` is set."""
     rows: list[Row] = [
-        (verb, template, partial(_call, router, method, in_body)) for verb, template, method, _, in_body in annotated()
+        (verb, template, partial(_call, router, stopping, method, in_body))
+        for verb, template, method, _, in_body in annotated()
     ]
     return [Paths(Table([*rows, *others]))]
 
@@ -91,7 +88,7 @@ class Paths(BaseRoute):
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        path = _raw_path(request.scope)
+        path = raw_path(request.scope)
         try:
             found = self._table.find(path)
         except BadPath as error:
@@ -111,17 +108,18 @@ class Paths(BaseRoute):
 
     def _refusal(self, status: HTTPStatus, text: str, path: str, headers: tuple[tuple[str, str], ...] = ()) -> Refusal:
         near = self._table.nearest(path)
-        meant = f"; did you mean {near}?" if near else ""
+        meant = f"; did you mean {near}" if near else ""
         reason = "UnknownPath" if status is HTTPStatus.NOT_FOUND else "MethodNotAllowed"
-        return Refusal(status, reason, f"{text[:500]}{meant}; /openapi.json lists what there is", headers)
+        return Refusal(status, reason, f"{text[:500]}{meant}. /openapi.json lists what there is", headers)
 
 
-async def _call(router: Router, method: Method, in_body: bool, request: Request, fields: Fields) -> Response:
+async def _call(
+    router: Router, stopping: asyncio.Event, method: Method, in_body: bool, request: Request, fields: Fields
+) -> Response:
     if request.method == "HEAD" and method.streaming:
         return Response(media_type=EVENTS if _wants_events(request) else NDJSON)
-    query = _query(request)
-    timeout_s = _timeout_s(request, query)
-    query = [(name, text) for name, text in query if name != TIMEOUT_PARAMETER]  # no RPC has it in its query
+    query = fields_of_query(request)
+    timeout_s = timeout_s_of(request)
     body = await read_body(request, allowed=in_body)
     message = read_request(method.request, body if in_body else None, fields, query)
     size = message.ByteSize()
@@ -130,52 +128,13 @@ async def _call(router: Router, method: Method, in_body: bool, request: Request,
         raise Exhausted(text, reason="RequestTooLarge")
     as_events = method.streaming and _wants_events(request)
     if as_events and method.name in RESUMED and (last := request.headers.get("last-event-id")):
-        setattr(message, RESUMED[method.name][0], _number(last, "Last-Event-ID", 2**63 - 1))
+        setattr(message, RESUMED[method.name][0], number_of(last, "Last-Event-ID", 2**63 - 1))
     outcome = router.dispatch(ADMIN, method.name, message)
     if isinstance(outcome, Stream):
         await begun(outcome)
-        return StreamResponse(method.name, outcome, as_events=as_events)
+        return StreamResponse(method.name, outcome, stopping, as_events=as_events)
     return answer_of(await settled(outcome, timeout_s, request.receive) if isinstance(outcome, Ticket) else outcome)
-
-
-async def read_body(request: Request, *, allowed: bool) -> bytes:
-    """Raises Exhausted (RequestTooLarge), InvalidRequest (NoBodyHere) for a body where none is allowed."""
-    found = bytearray()
-    async for chunk in request.stream():
-        found += chunk
-        if found and not allowed:
-            text = f"{request.method} takes no body here: its fields are query parameters, ?name=value"
-            raise InvalidRequest(text, reason="NoBodyHere")
-        if len(found) > BODY_BYTES_MAX:
-            text = f"the body has more than {BODY_BYTES_MAX} bytes. PUT /v1/objects/… takes files of any size"
-            raise Exhausted(text, reason="RequestTooLarge")
-    return bytes(found)
-
-
-def _query(request: Request) -> list[tuple[str, str]]:
-    raw = request.scope["query_string"].decode("latin-1")
-    try:
-        return parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_MAX)
-    except ValueError as error:
-        text = f"the query is no text, or has more than {QUERY_FIELDS_MAX} fields"
-        raise InvalidRequest(text, reason="MalformedQuery") from error
-
-
-def _timeout_s(request: Request, query: Iterable[tuple[str, str]]) -> float:
-    said = request.headers.get(TIMEOUT_HEADER) or next((v for name, v in query if name == TIMEOUT_PARAMETER), None)
-    return TIMEOUT_MS_DEFAULT / 1000 if said is None else _number(said, TIMEOUT_PARAMETER, TIMEOUT_MS_MAX) / 1000
-
-
-def _number(text: str, name: str, most: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,19}", text, re.ASCII) or int(text) > most:
-        raise InvalidRequest.field(name, f"a whole number from 0 to {most} is allowed")
-    return int(text)
 
 
 def _wants_events(request: Request) -> bool:
     return EVENTS in request.headers.get("accept", "")
-
-
-def _raw_path(scope: Scope) -> str:
-    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-    return raw.partition(b"?")[0].decode("latin-1")

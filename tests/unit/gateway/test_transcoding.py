@@ -16,7 +16,8 @@ from offgrid.json_form import json_of
 from offgrid.v1 import jobs_pb2, mesh_pb2, objects_pb2, state_pb2
 from offgrid_node.gateway import streams
 from offgrid_node.gateway.app import application
-from offgrid_node.gateway.transcoding import BODY_BYTES_MAX, transcoded_routes
+from offgrid_node.gateway.requests import BODY_BYTES_MAX
+from offgrid_node.gateway.transcoding import transcoded_routes
 from offgrid_node.protocol.errors import Exhausted, NotFound, Unavailable
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.stream import STREAM_BACKLOG_MAX, Stream
@@ -31,6 +32,7 @@ class Node:
         self.answers: dict[str, Answer] = {}
         self.asked: list[Message] = []
         self.port = 0
+        self.stopping = asyncio.Event()
 
     def says(self, method: str, answer: Any) -> None:
         """A message, a Ticket, a Stream, or a Fault."""
@@ -65,7 +67,7 @@ def play(scenario: Callable[[Node], Awaitable[None]]) -> None:
         node.port = port
         await scenario(node)
 
-    serving(application(transcoded_routes(router_of(node.answers))), talk)
+    serving(application(transcoded_routes(router_of(node.answers), node.stopping)), talk)
 
 
 def test_a_get_has_its_fields_in_path_and_query_and_answers_in_the_form_of_the_command() -> None:
@@ -105,7 +107,7 @@ def test_what_no_path_and_no_verb_fits_is_told_what_does() -> None:
     async def scenario(node: Node) -> None:
         status, reason, text = await node.error("GET /v1/job/j-1")
         assert (status, reason) == (404, "NOT_FOUND UnknownPath")
-        assert "did you mean /v1/jobs/{job_id}?" in text
+        assert "did you mean /v1/jobs/{job_id}." in text
         status, fields, _ = await node.ask("PUT /v1/missions/m-1")
         assert (status, fields["allow"]) == (405, "GET, HEAD, OPTIONS, PATCH")
         assert "did you mean /v1/jobs/{job_id}:dispatch" in (await node.error("POST /v1/jobs/j-1:dispath"))[2]
@@ -249,6 +251,17 @@ def test_a_client_that_goes_ends_its_stream() -> None:
         stream.when_closed(closed.set)
         writer.close()
         await asyncio.wait_for(closed.wait(), 5)
+
+    play(scenario)
+
+
+def test_a_node_that_stops_says_so_at_the_end_of_its_streams() -> None:
+    async def scenario(node: Node) -> None:
+        node.says("StateService/WatchEvents", Stream())
+        reader, writer = await opened(node, "GET /v1/events:watch")
+        node.stopping.set()
+        assert json.loads(await reader.read())["error"]["details"][0]["reason"] == "Stopping"
+        writer.close()
 
     play(scenario)
 

@@ -1,0 +1,96 @@
+"""The OpenAPI document: whole, true to the descriptors, with the comments of the .proto files."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from google.protobuf import descriptor_pb2
+
+from offgrid.json_form import json_of
+from offgrid_node.gateway.json_requests import read_request
+from offgrid_node.gateway.openapi import document_bytes
+from offgrid_node.gateway.openapi_texts import EXAMPLES
+from offgrid_node.gateway.proto_comments import comments
+from offgrid_node.gateway.transcoding import annotated
+from offgrid_node.services.router import METHODS
+from offgrid_tools.reference.rpc import compiled
+
+DOCUMENT: dict[str, Any] = json.loads(document_bytes())
+
+
+def operations() -> dict[str, dict[str, Any]]:
+    return {each["operationId"]: each for path in DOCUMENT["paths"].values() for each in path.values()}
+
+
+def test_every_annotated_rpc_is_there_and_the_two_that_carry_bytes() -> None:
+    expected = {method.name.removeprefix("offgrid.v1.").replace("/", "_") for _, _, method, _, _ in annotated()}
+    assert operations().keys() == expected | {"ObjectService_PutBytes", "ObjectService_GetBytes"}
+
+
+def test_every_reference_leads_somewhere_and_every_path_names_its_parameters() -> None:
+    text = json.dumps(DOCUMENT)
+    for name in set(re.findall(r'"#/components/([a-zA-Z]+/[A-Za-z0-9_.]+)"', text)):
+        room, _, key = name.partition("/")
+        assert key in DOCUMENT["components"][room], name
+    for path, verbs in DOCUMENT["paths"].items():
+        for operation in verbs.values():
+            named = {each["name"] for each in operation.get("parameters", ()) if each.get("in") == "path"}
+            assert named == set(re.findall(r"\{([a-z_.]+)\}", path)), path
+
+
+def test_a_field_of_the_path_is_not_asked_for_again_in_the_body() -> None:
+    body = operations()["JobService_DispatchJob"]["requestBody"]["content"]["application/json"]
+    assert list(body["schema"]["properties"]) == ["mode"]
+    listed = operations()["JobService_ListJobs"]["parameters"]
+    assert {"task_id", "states", "page_size"} <= {each.get("name") for each in listed}
+    counted = operations()["MemoryService_AskCount"]["parameters"]
+    assert "scope.session" in {each.get("name") for each in counted}
+
+
+def test_a_schema_has_all_that_the_json_of_its_message_has() -> None:
+    for method in METHODS.values():
+        name = method.response.DESCRIPTOR.full_name.removeprefix("offgrid.v1.")
+        schema = DOCUMENT["components"]["schemas"].get(name)
+        if schema is not None:
+            assert json_of(method.response()).keys() <= schema["properties"].keys(), name
+
+
+def test_streams_are_said_to_be_such() -> None:
+    content = operations()["JobService_WatchJob"]["responses"]["200"]["content"]
+    assert content.keys() == {"application/x-ndjson", "text/event-stream"}
+
+
+def test_an_example_is_a_request() -> None:
+    for name, example in EXAMPLES.items():
+        read_request(METHODS[name].request, json.dumps(example).encode(), {})
+
+
+def test_comments_are_those_that_protoc_finds() -> None:
+    found = comments()
+    expected: dict[str, str] = {}
+    for file in compiled():
+        for place in file.source_code_info.location:
+            if place.leading_comments and (name := full_name(file, list(place.path))):
+                expected[name] = " ".join(place.leading_comments.split())
+    assert len(expected) > 1_000
+    assert {name: " ".join(text.split()) for name, text in found.items()} == expected
+
+
+def full_name(file: descriptor_pb2.FileDescriptorProto, path: list[int]) -> str:
+    """Of a message, field, enum, value, service or method; "" for anything else."""
+    kinds = {(4,): "message_type", (5,): "enum_type", (6,): "service"}
+    inside = {"message_type": {2: "field", 3: "nested_type", 4: "enum_type"}, "enum_type": {2: "value"},
+              "service": {2: "method"}, "nested_type": {2: "field", 3: "nested_type", 4: "enum_type"}}  # fmt: skip
+    if len(path) < 2 or len(path) % 2 or (path[0],) not in kinds:
+        return ""
+    here: Any = file
+    names, kind = [file.package], ""
+    for number, index in zip(path[::2], path[1::2], strict=True):
+        kind = kinds[(number,)] if not kind else inside.get(kind, {}).get(number, "")
+        if not kind:
+            return ""
+        here = getattr(here, kind)[index]
+        names.append(here.name)
+    return ".".join(names)
