@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -196,17 +199,42 @@ def members() -> None:
 )
 @click.option("--weight", "weight_milli", type=Weight(), metavar="WEIGHT", help="Its weight in quorums. [default: 1.0]")
 @click.option("--domain", default="", help="What it fails together with: a room, a power line.")
+@click.option(
+    "--qr", "picture", type=click.Path(path_type=Path), help="Write it as a QR code, too: FILE.svg or FILE.png."
+)
 @common
-def invite(roles: tuple[str, ...], weight_milli: int | None, domain: str) -> None:
-    """Print a token that lets one new node join, once."""
+def invite(roles: tuple[str, ...], weight_milli: int | None, domain: str, picture: Path | None) -> None:
+    """Print a token that lets one new node join, once; on a terminal as a QR code, too."""
+    if picture is not None and picture.suffix.lower() not in (".svg", ".png"):
+        raise click.BadParameter(f"{picture.name}: a QR code is written as .svg or .png", param_hint="--qr")
     answer = settings().connect().mesh.invite(roles=roles, weight_milli=weight_milli or 0, domain=domain)
+    if picture is not None:
+        from offgrid import qr_code
+        from offgrid.client.targets import replaced
+
+        with replaced(picture, 0o600) as file:  # whoever sees it may join
+            file.write(qr_code.picture(answer.token, picture))
     if settings().json:
         from offgrid_tools.cli.emitting import emit
 
         emit(answer)
         return
     click.echo(answer.token)
+    if sys.stdout.isatty():
+        _show_code(answer.token)
     click.echo("On the new machine: offgrid-node join TOKEN", err=True)
+
+
+def _show_code(token: str) -> None:
+    """Where it fits."""
+    from offgrid import qr_code
+
+    lines, (columns, rows) = qr_code.lines(token), shutil.get_terminal_size()
+    if len(lines[0]) > columns or len(lines) > rows:
+        click.echo("a QR code of it is too large for this terminal: --qr FILE.svg", err=True)
+        return
+    for line in lines:
+        click.echo(click.style(line, fg="bright_white", bg="black"))
 
 
 @click.command()
