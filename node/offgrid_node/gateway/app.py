@@ -20,6 +20,7 @@ from offgrid_node.gateway.metrics_page import metrics_routes
 from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.gateway.object_bytes import ObjectBytes
 from offgrid_node.gateway.openapi import openapi_routes
+from offgrid_node.gateway.page import page_routes
 from offgrid_node.gateway.transcoding import transcoded_routes
 from offgrid_node.protocol.errors import Fault
 
@@ -34,6 +35,7 @@ def routes_of(view: NodeView) -> list[BaseRoute]:
         *metrics_routes(view),
         *feed_routes(view),
         *openapi_routes(),
+        *page_routes(),
         *transcoded_routes(view.router, view.stopping, ObjectBytes(view.router).rows),
     ]
 

@@ -1,0 +1,137 @@
+"""The web page at `/`: files of the package's folder `page/`, read once, and nothing else.
+
+All but the first document are addressed below `/page/HASH/`, the hash being that of all files together: they may be
+kept for ever (RFC 8246), and a page that was loaded before an update never mixes two versions. There is no build step;
+the modules' list in the document saves the browser from finding them one after another, and comments stay at home.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+import segno
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from offgrid_node.gateway.faults import Refusal
+
+TYPES = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+DOCUMENT = "index.html"
+LATE = ("vendor/uplot.js", "words/")  # loaded when a chart is shown, and the one language that is read
+VENDORED = "vendor/"
+GZIP_FROM_BYTES = 256
+QR_TEXT_BYTES_MAX = 1_024
+_COMMENT, _LEADING = re.compile(rb"^ *//.*$|^/\*.*\*/$", re.MULTILINE), re.compile(rb"^ +", re.MULTILINE)
+FOR_EVER, ASK_AGAIN = "public, max-age=31536000, immutable", "no-cache"
+
+
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """One file as it is sent."""
+
+    content_type: str
+    body: bytes
+    zipped: bytes
+    etag: str
+
+    @classmethod
+    def of(cls, name: str, body: bytes) -> PageFile:
+        etag = hashlib.sha256(body).hexdigest()[:32]
+        return cls(TYPES[name.rpartition(".")[2]], body, gzip.compress(body, mtime=0), etag)
+
+    def answer(self, request: Request, cache: str) -> Response:
+        """200 with the body, gzipped where it is asked for, or 304 (RFC 9110, 13.1.2)."""
+        headers = {"ETag": f'"{self.etag}"', "Cache-Control": cache, "Vary": "Accept-Encoding"}
+        asked = request.headers.get("if-none-match", "")
+        if asked.strip() == "*" or self.etag in (tag.strip().removeprefix("W/").strip('"') for tag in asked.split(",")):
+            return Response(status_code=304, headers=headers)
+        body = self.body
+        if len(body) >= GZIP_FROM_BYTES and _takes_gzip(request.headers.get("accept-encoding", "")):
+            body, headers["Content-Encoding"] = self.zipped, "gzip"
+        return Response(body, headers=headers, media_type=self.content_type)
+
+
+def page_files() -> tuple[str, Mapping[str, PageFile]]:
+    """Below which path the files are, and all of them by their names; the document is filled in."""
+    found = sorted(_read(resources.files(__package__).joinpath("page"), ""))
+    raw = {name: body if name.startswith(VENDORED) else _without_comments(body) for name, body in found}
+    base = f"/page/{_hash_of(raw)}"
+    modules = (name for name in raw if name.endswith(".js") and not name.startswith(LATE))
+    preloads = "\n".join(f'<link rel="modulepreload" href="{base}/{name}">' for name in modules)
+    document = raw[DOCUMENT].decode().replace("{{preloads}}", preloads).replace("{{base}}", base)
+    raw[DOCUMENT] = document.encode()
+    return base, {name: PageFile.of(name, body) for name, body in raw.items()}
+
+
+def page_routes() -> list[BaseRoute]:
+    """The document, the files, and `POST /page/qr`, which draws a text as SVG."""
+    base, files = page_files()
+
+    async def document(request: Request) -> Response:
+        return files[DOCUMENT].answer(request, ASK_AGAIN)
+
+    async def file(request: Request) -> Response:
+        found = files.get(request.path_params["path"])
+        if found is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        return found.answer(request, FOR_EVER)
+
+    return [
+        Route("/", document, methods=["GET"]),
+        Route(f"{base}/{{path:path}}", file, methods=["GET"]),
+        Route("/page/qr", qr, methods=["POST"]),
+    ]
+
+
+async def qr(request: Request) -> Response:
+    """The request's body, a text of at most 1 KiB, as a QR code (ISO/IEC 18004) in SVG."""
+    text = await request.body()
+    if not 0 < len(text) <= QR_TEXT_BYTES_MAX:
+        return Refusal(
+            HTTPStatus.BAD_REQUEST, "NotDrawable", f"a text of 1 to {QR_TEXT_BYTES_MAX} bytes is drawn"
+        ).response
+    out = io.BytesIO()
+    segno.make(text.decode(errors="replace"), error="m", micro=False).save(out, kind="svg", border=3, light="#fff")
+    return Response(out.getvalue(), headers={"Cache-Control": "no-store"}, media_type=TYPES["svg"])
+
+
+def _read(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
+    found = []
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            found += _read(entry, f"{prefix}{entry.name}/")
+        elif entry.name.rpartition(".")[2] in TYPES:
+            found.append((prefix + entry.name, entry.read_bytes()))
+    return found
+
+
+def _without_comments(body: bytes) -> bytes:
+    """Lines keep their numbers, for what browsers say of errors. Comments within a line stay."""
+    return _LEADING.sub(b"", _COMMENT.sub(b"", body))
+
+
+def _hash_of(files: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name, body in files.items():
+        digest.update(b"%d %s %d\n" % (len(name), name.encode(), len(body)) + body)
+    return digest.hexdigest()[:16]
+
+
+def _takes_gzip(accept: str) -> bool:
+    words = (word.strip().partition(";") for word in accept.lower().split(","))
+    return any(name in ("gzip", "*") and more.replace(" ", "") not in ("q=0", "q=0.0") for name, _, more in words)

@@ -1,0 +1,102 @@
+// The shell: where one is, how the node is reached, and the view of the address behind the #.
+
+import { html, render, useEffect, useReducer, useRef, useState } from "./vendor/htm-preact.js";
+import { onSignedOut } from "./lib/api.js";
+import { connect, listen, pause, state as feedState } from "./lib/feed.js";
+import { useLive, useNow } from "./lib/live.js";
+import { say } from "./lib/parts.js";
+import { apply, choose, onChoice, prefs } from "./lib/prefs.js";
+import { SignIn } from "./lib/signin.js";
+import { language, t } from "./lib/words.js";
+import { Events } from "./views/events.js";
+import { Job } from "./views/job.js";
+import { Jobs } from "./views/jobs.js";
+import { Ledger } from "./views/ledger.js";
+import { Mesh } from "./views/mesh.js";
+import { Overview } from "./views/overview.js";
+import { Session, Sessions } from "./views/sessions.js";
+import { Settings } from "./views/settings.js";
+import { StorageView } from "./views/storage.js";
+
+const VIEWS = { overview: Overview, mesh: Mesh, jobs: Jobs, storage: StorageView, ledger: Ledger, events: Events, sessions: Sessions, settings: Settings };
+const DETAILS = { jobs: Job, sessions: Session };
+const TABS = { jobs: ["offers"], storage: ["outbox", "quorums", "retention"], ledger: ["transactions", "blocks", "epochs"] };
+
+function placeOf(hash) {
+  const [name = "", ...rest] = hash.replace(/^#\/?/, "").split("/").map(decode);
+  const view = VIEWS[name] ? name : "overview", part = rest.join("/");
+  return { view, part, tab: TABS[view]?.includes(part) ? part : "" };
+}
+
+function decode(part) {
+  try { return decodeURIComponent(part); } catch { return part; }
+}
+
+function App() {
+  const [place, go] = useState(() => placeOf(location.hash));
+  const [, again] = useReducer((count) => count + 1, 0);
+  const [signedOut, setSignedOut] = useState(false);
+  const moved = useRef(false);
+  useEffect(() => {
+    const move = () => { moved.current = true; go(placeOf(location.hash)); };
+    addEventListener("hashchange", move);
+    return () => removeEventListener("hashchange", move);
+  }, []);
+  useEffect(() => onChoice(again), []);
+  useEffect(() => onSignedOut(() => { pause(); setSignedOut(true); }), []);
+  useEffect(() => { // a reader of another view begins at its top
+    if (!moved.current) return;
+    scrollTo(0, 0);
+    document.querySelector("main h1")?.focus({ preventScroll: true });
+  }, [place.view, place.part]);
+  const status = useLive(signedOut ? "" : "/v1/status", { on: ["HEALTH_", "PEER_", "MEMBER_"], parts: ["status"], every: 15_000 });
+  const node = status.data?.name ?? "offgrid";
+  document.title = `${t(`nav.${place.view}`)} · ${node}`;
+  document.documentElement.lang = language();
+  const View = place.part && !place.tab && DETAILS[place.view] ? DETAILS[place.view] : VIEWS[place.view];
+  return html`<a class="skip" href="#main" onClick=${skip}>${t("skip")}</a>
+    <header class="top">
+      <a class="brand" href="#/overview"><span class="mark" aria-hidden="true"></span><strong>${node}</strong>${status.data && html`<span class="mesh-name">${status.data.mesh}</span>`}</a>
+      <${Connection} />
+      <${ThemeSwitch} />
+    </header>
+    <nav class="main-nav" aria-label=${t("nav.label")}><ul>${Object.keys(VIEWS).map((name) => html`<li><a href=${`#/${name}`} aria-current=${name === place.view ? "page" : undefined}>${t(`nav.${name}`)}</a></li>`)}</ul></nav>
+    <main id="main" tabindex="-1">${signedOut ? html`<${SignIn} done=${() => { setSignedOut(false); connect(); }} />`
+      : html`<${View} key=${`${place.view}/${place.tab ? "" : place.part}`} part=${place.part} tab=${place.tab} />`}</main>
+    <div id="said" class="sr" role="status" aria-live="polite"></div>`;
+}
+
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("main").focus();
+}
+
+function Connection() {
+  const [state, set] = useState(feedState);
+  const now = useNow();
+  const was = useRef(state.name);
+  useEffect(() => listen("state", set), []);
+  useEffect(() => {
+    if (was.current === "live" && state.name === "away") say(t("feed.away"));
+    if (was.current === "away" && state.name === "live") say(t("feed.live"));
+    was.current = state.name;
+  }, [state.name]);
+  const seconds = Math.max(0, Math.ceil((state.retryAt - now / 1_000) / 1_000));
+  const tone = { live: "good", away: "bad" }[state.name] ?? "busy";
+  return html`<span class=${`connection ${tone}`} title=${t(`feed.${state.name}`)}><span class="dot" aria-hidden="true"></span>
+    <span>${state.name === "away" ? t("feed.retry", { seconds }) : t(`feed.${state.name}`)}</span></span>`;
+}
+
+function ThemeSwitch() {
+  const dark = prefs.theme ? prefs.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const label = t(dark ? "theme.to_light" : "theme.to_dark");
+  return html`<button type="button" class="plain icon" aria-label=${label} title=${label} onClick=${() => choose({ theme: dark ? "light" : "dark" })}>
+    <svg viewBox="0 0 20 20" width="18" height="18" aria-hidden="true">${dark
+      ? html`<circle cx="10" cy="10" r="4" /><path class="stroke" d="M10 1v3M10 16v3M1 10h3M16 10h3M3.6 3.6l2.1 2.1M14.3 14.3l2.1 2.1M3.6 16.4l2.1-2.1M14.3 5.7l2.1-2.1" />`
+      : html`<path d="M16.5 12.6A7 7 0 0 1 7.4 3.5a7 7 0 1 0 9.1 9.1Z" />`}</svg></button>`;
+}
+
+apply();
+document.getElementById("app").textContent = "";
+render(html`<${App} />`, document.getElementById("app"));
+connect();

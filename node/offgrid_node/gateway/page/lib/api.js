@@ -1,0 +1,101 @@
+// Calls of the node's own HTTP interface. What it refuses is thrown as Refused, with the node's own words.
+
+export class Refused extends Error {
+  constructor(code, status, message, details) {
+    super(message);
+    Object.assign(this, { code, status, details });
+  }
+}
+
+const TIMEOUT_MS = 30_000;
+const whenSignedOut = new Set();
+
+// `listener` is called whenever the node asks for a token; returns how to stop that.
+export function onSignedOut(listener) {
+  whenSignedOut.add(listener);
+  return () => whenSignedOut.delete(listener);
+}
+
+export function query(path, fields = {}) {
+  const search = new URLSearchParams();
+  for (const [name, value] of Object.entries(fields)) {
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (one !== undefined && one !== null && one !== "") search.append(name, one);
+    }
+  }
+  const text = search.toString();
+  return text ? `${path}?${text}` : path;
+}
+
+export const seg = encodeURIComponent; // a part of a path
+
+async function ask(method, path, { body, headers = {}, signal } = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, { method, body, headers, signal: signal ?? AbortSignal.timeout(TIMEOUT_MS), credentials: "same-origin" });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new Refused(0, "UNAVAILABLE", error.name === "TimeoutError" ? "timeout" : "away", []);
+  }
+  if (answer.status === 401) for (const listener of whenSignedOut) listener();
+  if (answer.ok) return answer;
+  const text = await answer.text();
+  let told = {};
+  try { told = JSON.parse(text).error ?? {}; } catch { /* not from the node itself */ }
+  throw new Refused(answer.status, told.status ?? "", told.message ?? (text.slice(0, 500) || answer.statusText), told.details ?? []);
+}
+
+export async function call(method, path, message) {
+  const answer = await ask(method, path, message === undefined ? {} : {
+    body: JSON.stringify(message), headers: { "Content-Type": "application/json" },
+  });
+  return answer.status === 204 ? null : answer.json();
+}
+
+export const get = (path, fields) => call("GET", query(path, fields));
+export const post = (path, message = {}) => call("POST", path, message);
+
+// Bytes as they are: a file to the node, an object or a drawing from it.
+export const send = (method, path, body, type) => ask(method, path, { body, headers: { "Content-Type": type }, signal: AbortSignal.timeout(3_600_000) });
+
+// Each message of a stream of lines, until it ends or `signal` says so.
+export async function* lines(path, signal) {
+  const answer = await ask("GET", path, { headers: { Accept: "application/x-ndjson" }, signal });
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const parts = (rest + value).split("\n");
+    rest = parts.pop();
+    for (const part of parts) {
+      if (!part.trim()) continue;
+      const message = JSON.parse(part);
+      if (message.error && message.error.status) throw new Refused(message.error.code, message.error.status, message.error.message, message.error.details ?? []);
+      yield message;
+    }
+  }
+}
+
+export const newId = () => [...crypto.getRandomValues(new Uint8Array(12))].map((n) => n.toString(16).padStart(2, "0")).join("");
+
+export function bytesOf(base64) {
+  return Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+}
+
+export function base64Of(bytes) {
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 0x8000) text += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
+  return btoa(text);
+}
+
+export const base64OfText = (text) => base64Of(new TextEncoder().encode(text));
+export const textOf = (base64) => new TextDecoder().decode(bytesOf(base64));
+
+// Lets the browser save bytes as a file.
+export function save(blob, name) {
+  const url = URL.createObjectURL(blob);
+  const link = Object.assign(document.createElement("a"), { href: url, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}

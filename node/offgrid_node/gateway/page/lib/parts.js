@@ -1,0 +1,141 @@
+// The pieces that views are made of.
+
+import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
+import { ago, iso, moment, short } from "./format.js";
+import { useLive, useNow } from "./live.js";
+import { t } from "./words.js";
+
+export { html };
+const ROWS_SHOWN = 50;
+let serial = 0;
+
+const useId = (name) => useRef(`${name}-${++serial}`).current;
+
+export function Section({ title, hint, actions, children }) {
+  const id = useId("s");
+  return html`<section class="panel" aria-labelledby=${id}>
+    <div class="panel-head"><h2 id=${id}>${title}</h2>${actions && html`<div class="row">${actions}</div>`}</div>
+    ${hint && html`<p class="hint">${hint}</p>`}
+    ${children}
+  </section>`;
+}
+
+// `columns` are {head, cell(row), num, wide}; `wide` ones are left out on small screens.
+export function Table({ caption, columns, rows, keyOf, empty, more, tight }) {
+  const [shown, show] = useState(ROWS_SHOWN);
+  if (!rows.length) return empty ?? html`<${Empty} text=${t("table.empty")} />`;
+  const left = rows.length - shown;
+  const grow = () => { show(shown + ROWS_SHOWN); if (left <= ROWS_SHOWN) more?.(); };
+  return html`<div class="scroll" role="region" aria-label=${caption} tabindex="0"><table class=${tight ? "tight" : ""}>
+    <caption class="sr">${caption}</caption>
+    <thead><tr>${columns.map((column) => html`<th scope="col" class=${classes(column)}>${column.head}</th>`)}</tr></thead>
+    <tbody>${rows.slice(0, shown).map((row) => html`<tr key=${keyOf(row)}>${columns.map((column, at) => at === 0
+      ? html`<th scope="row" class=${classes(column)}>${column.cell(row)}</th>`
+      : html`<td class=${classes(column)}>${column.cell(row)}</td>`)}</tr>`)}</tbody>
+  </table></div>
+  ${(left > 0 || more) && html`<p class="more"><button type="button" class="plain" onClick=${grow}>${t("table.more")}</button></p>`}`;
+}
+
+const classes = (column) => [column.num && "num", column.wide && "wide"].filter(Boolean).join(" ");
+
+// `tone`: good, warn, bad, busy or quiet. Said in words too, never by colour alone.
+export const Badge = ({ tone = "quiet", children, title }) => html`<span class=${`badge ${tone}`} title=${title}>${children}</span>`;
+
+export function Empty({ text, command }) {
+  return html`<div class="empty"><p>${text}</p>${command && html`<p><code>${command}</code> <${Copy} text=${command} /></p>`}</div>`;
+}
+
+// What went wrong, in the node's own words.
+export function Problem({ error, retry }) {
+  if (!error) return null;
+  const said = error.status === "UNAVAILABLE" && ["away", "timeout"].includes(error.message) ? t(`problem.${error.message}`) : error.message;
+  const fields = error.details?.flatMap((detail) => detail.field_violations ?? detail.fieldViolations ?? []) ?? [];
+  return html`<div class="problem" role="alert">
+    <p>${said}</p>
+    ${fields.length > 0 && html`<ul>${fields.map((one) => html`<li><code>${one.field}</code> ${one.description}</li>`)}</ul>`}
+    ${retry && html`<button type="button" class="plain" onClick=${retry}>${t("problem.again")}</button>`}
+  </div>`;
+}
+
+// A list that is still on its way, or cannot be had, instead of its rows.
+export function Loaded({ live, children }) {
+  if (live.data) return html`${live.error && html`<${Problem} error=${live.error} retry=${live.reload} />`}${children()}`;
+  if (live.error) return html`<${Problem} error=${live.error} retry=${live.reload} />`;
+  return html`<p class="hint" aria-busy="true">${t("loading")}</p>`;
+}
+
+export function Facts({ rows }) {
+  return html`<dl class="facts">${rows.filter(Boolean).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+}
+
+export function When({ us }) {
+  const now = useNow();
+  return us ? html`<time datetime=${iso(us)} title=${moment(us)}>${ago(us, now)}</time>` : "–";
+}
+
+export const Id = ({ id, href }) => href ? html`<a href=${href} title=${id}><code>${short(id)}</code></a>` : html`<code title=${id}>${short(id)}</code>`;
+
+export function Copy({ text }) {
+  const [done, set] = useState(false);
+  const copy = async () => {
+    try { await navigator.clipboard.writeText(text); set(true); setTimeout(() => set(false), 2_000); } catch { /* not allowed here: it can be marked */ }
+  };
+  return navigator.clipboard ? html`<button type="button" class="plain small" onClick=${copy}>${done ? t("copied") : t("copy")}</button>` : null;
+}
+
+export function Bar({ value, max, label, tone = "" }) {
+  const share = max > 0 ? Math.min(1, value / max) : 0;
+  return html`<svg class=${`bar ${tone}`} viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label=${label}>
+    <rect width="100" height="6" class="bar-room" /><rect width=${share * 100} height="6" class="bar-used" /></svg>`;
+}
+
+export function Field({ label, hint, error, children }) {
+  const id = useId("f");
+  const child = children({ id, "aria-describedby": hint || error ? `${id}-hint` : undefined, "aria-invalid": error ? "true" : undefined });
+  return html`<div class="field"><label for=${id}>${label}</label>${child}
+    ${(hint || error) && html`<p class=${error ? "hint wrong" : "hint"} id=${`${id}-hint`}>${error || hint}</p>`}</div>`;
+}
+
+export function Tabs({ label, items, here }) {
+  return html`<nav class="tabs" aria-label=${label}>${items.map(([href, name]) => html`<a href=${href} aria-current=${here === href ? "page" : undefined}>${name}</a>`)}</nav>`;
+}
+
+// Asks before what cannot be taken back. The browser keeps the focus inside, and gives it back.
+export function Confirm({ title, text, verb, onYes, onClose }) {
+  const ref = useRef(null), id = useId("d");
+  const [error, setError] = useState(null), [busy, setBusy] = useState(false);
+  useEffect(() => { ref.current.showModal(); }, []);
+  const yes = async () => {
+    setBusy(true);
+    try { await onYes(); onClose(); } catch (why) { setError(why); setBusy(false); }
+  };
+  return html`<dialog ref=${ref} aria-labelledby=${id} onClose=${onClose}>
+    <h2 id=${id}>${title}</h2><p>${text}</p><${Problem} error=${error} />
+    <div class="row end"><button type="button" class="plain" onClick=${() => ref.current.close()}>${t("cancel")}</button>
+    <button type="button" class="danger" disabled=${busy} onClick=${yes}>${verb}</button></div>
+  </dialog>`;
+}
+
+// A button that works until its promise has ended, and shows why it failed.
+export function Act({ verb, work, plain = true }) {
+  const [state, set] = useState({ busy: false, error: null });
+  const go = async () => {
+    set({ busy: true, error: null });
+    try { await work(); set({ busy: false, error: null }); } catch (error) { set({ busy: false, error }); }
+  };
+  return html`<button type="button" class=${plain ? "plain" : ""} disabled=${state.busy} onClick=${go}>${verb}</button><${Problem} error=${state.error} />`;
+}
+
+// Said by screen readers, once.
+export function say(text) {
+  const region = document.getElementById("said");
+  if (region) region.textContent = region.textContent === text ? `${text}\u00a0` : text;
+}
+
+// Names of members by their ids, for views that get ids alone.
+export function useNames() {
+  const peers = useLive("/v1/peers?page_size=1000", { on: ["MEMBER_", "PEER_"], every: 60_000 });
+  const names = new Map((peers.data?.peers ?? []).map((peer) => [peer.member.node_id, peer.member.name]));
+  return (id) => names.get(id) || short(id);
+}
+

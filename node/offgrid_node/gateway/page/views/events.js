@@ -1,0 +1,49 @@
+// The journal as it is written, the newest first.
+
+import { html, useMemo, useRef, useState } from "../vendor/htm-preact.js";
+import { Badge, Empty, Loaded, Section, Table } from "../lib/parts.js";
+import { clock, iso, moment, num } from "../lib/format.js";
+import { useFeed, useLive } from "../lib/live.js";
+import { t } from "../lib/words.js";
+import { describe } from "./event_text.js";
+
+const KEPT_MAX = 1_000;
+const GROUPS = { all: [""], jobs: ["JOB_", "MISSION_", "TASK_"], mesh: ["MEMBER_", "PEER_", "INVITE_", "HOST_", "NODE_"], storage: ["OBJECT_", "QUORUM_"], ledger: ["TX_", "SETTLED", "BLOCK_"], sessions: ["SESSION_"], health: ["HEALTH_"], mail: ["MAIL_"] };
+
+export function Events() {
+  const live = useLive("/v1/events?page_size=200&newest_first=true", { on: [], every: 0 });
+  const [fresh, set] = useState([]);
+  const [group, choose] = useState("all"), [word, type] = useState(""), [held, hold] = useState(false);
+  const waiting = useRef([]);
+  useFeed("event", (event) => {
+    if (held) { waiting.current = [event, ...waiting.current].slice(0, KEPT_MAX); return; }
+    set((before) => [event, ...before].slice(0, KEPT_MAX));
+  });
+  const go = () => { set((before) => [...waiting.current, ...before].slice(0, KEPT_MAX)); waiting.current = []; hold(false); };
+  const rows = useMemo(() => {
+    const seen = new Set(), wanted = word.trim().toLowerCase();
+    return [...fresh, ...(live.data?.events ?? [])].filter((event) => {
+      if (seen.has(event.seq) || !GROUPS[group].some((start) => event.type.startsWith(start))) return false;
+      seen.add(event.seq);
+      return !wanted || `${event.type} ${event.subject} ${describe(event)}`.toLowerCase().includes(wanted);
+    }).slice(0, KEPT_MAX);
+  }, [fresh, live.data, group, word]);
+  return html`<h1 tabindex="-1">${t("nav.events")}</h1>
+    <${Section} title=${t("events.journal")} actions=${html`
+      <label class="inline">${t("events.group")} <select value=${group} onChange=${(event) => choose(event.target.value)}>${Object.keys(GROUPS).map((key) => html`<option value=${key}>${t(`events.group_${key}`)}</option>`)}</select></label>
+      <label class="inline">${t("events.find")} <input type="search" value=${word} onInput=${(event) => type(event.target.value)} /></label>
+      <button type="button" class="plain" aria-pressed=${held} onClick=${() => held ? go() : hold(true)}>${t(held ? "events.go_on" : "events.hold")}</button>`}>
+      <${Loaded} live=${live}>${() => html`<${Table} caption=${t("events.journal")} rows=${rows} keyOf=${(event) => event.seq} tight empty=${html`<${Empty} text=${t("events.empty")} command="offgrid events" />`} columns=${[
+        { head: t("events.number"), num: true, cell: (event) => num(event.seq) },
+        { head: t("tx.when"), cell: (event) => html`<time datetime=${iso(event.timestamp_us)} title=${moment(event.timestamp_us)}>${clock(event.timestamp_us)}</time>` },
+        { head: t("events.type"), cell: (event) => html`<${Badge} tone=${toneOf(event.type)}>${event.type}<//>` },
+        { head: t("events.about"), cell: (event) => describe(event) },
+      ]} />`}<//>
+    <//>`;
+}
+
+function toneOf(type) {
+  if (/FAILED|DEAD|REMOVED/.test(type)) return "bad";
+  if (/COMPLETED|FINAL|ALIVE|ACKED|SETTLED/.test(type)) return "good";
+  return /HEALTH|CANCELLED|DELETED/.test(type) ? "warn" : "quiet";
+}

@@ -1,0 +1,151 @@
+// Money: who has how much, what is not final yet and so at risk, and the blocks and epochs behind it.
+
+import { html, useRef, useState } from "../vendor/htm-preact.js";
+import { newId, post, seg } from "../lib/api.js";
+import { Act, Badge, Bar, Empty, Facts, Field, Id, Loaded, Problem, say, Section, Table, Tabs, When } from "../lib/parts.js";
+import { credits, microOf, moment, num, weight } from "../lib/format.js";
+import { useDraft, useLive, usePages } from "../lib/live.js";
+import { t } from "../lib/words.js";
+import { Blocks } from "./dag.js";
+
+const TX_TONES = { QUEUED: "quiet", SIGNED: "warn", CERTIFIED: "busy", FINAL: "good", VOID: "bad", UNKNOWN: "quiet" };
+const TX_EVENTS = ["TX_", "SETTLED"];
+const plain = (state) => state.replace("TX_STATE_", "");
+const isOpen = (tx) => ["QUEUED", "SIGNED", "CERTIFIED"].includes(plain(tx.state));
+
+export function Ledger({ tab }) {
+  const status = useLive("/v1/ledger", { on: [...TX_EVENTS, "PEER_"], every: 10_000 });
+  const items = [["#/ledger", t("ledger.accounts")], ["#/ledger/transactions", t("ledger.transactions")], ["#/ledger/blocks", t("ledger.blocks")], ["#/ledger/epochs", t("ledger.epochs")]];
+  return html`<h1 tabindex="-1">${t("nav.ledger")}</h1><${Tabs} label=${t("nav.ledger")} here=${tab ? `#/ledger/${tab}` : "#/ledger"} items=${items} />
+    <${Loaded} live=${status}>${() => {
+      if (!status.data.enabled) return html`<${Empty} text=${t("ledger.off")} />`;
+      if (!status.data.open) return html`<${Empty} text=${t("ledger.closed")} command="offgrid ledger open" />`;
+      const View = { transactions: Transactions, blocks: Blocks, epochs: Epochs }[tab] ?? Accounts;
+      return html`<${Notices} status=${status.data} /><${View} status=${status.data} />`;
+    }}<//>`;
+}
+
+function Notices({ status }) {
+  const cutOff = status.reach_milli < status.quorum_milli;
+  return html`${cutOff && html`<div class="problem"><p>${t("needs.cut_off")} ${t("ledger.reach", { reach: weight(status.reach_milli), quorum: weight(status.quorum_milli) })}</p></div>`}
+    ${[...status.notices, status.muted_why].filter(Boolean).map((notice) => html`<div class="notice" key=${notice}><p>${notice}</p></div>`)}`;
+}
+
+function Accounts({ status }) {
+  const balances = useLive("/v1/balances?page_size=500", { on: TX_EVENTS, every: 15_000 });
+  const open = useLive("/v1/transactions?open=true&page_size=50", { on: TX_EVENTS, parts: ["transactions"], every: 30_000 });
+  return html`<div class="columns"><${Transfer} status=${status} balances=${balances.data} />
+    <${Section} title=${t("ledger.risk")} hint=${t("ledger.risk_hint")}><${Facts} rows=${[
+      [t("ledger.going_out"), credits(status.pending_out_micro)],
+      [t("ledger.coming_in"), credits(status.pending_in_micro)],
+      [t("ledger.accepted"), credits(status.accepted_in_micro)],
+      [t("ledger.promised_out"), credits(status.promised_out_micro)],
+      [t("ledger.promised_in"), credits(status.promised_in_micro)],
+      [t("ledger.held"), credits(status.held_micro)],
+      [t("ledger.owed"), credits(status.owed_micro)],
+    ]} /><//></div>
+    ${open.data?.transactions.length > 0 && html`<${Section} title=${t("ledger.under_way")}><${TxTable} caption=${t("ledger.under_way")} rows=${open.data.transactions} /><//>`}
+    <${Section} title=${t("ledger.accounts")}><${Loaded} live=${balances}>${() => html`<${Table} caption=${t("ledger.accounts")} rows=${balances.data.balances} keyOf=${(balance) => balance.account} columns=${[
+      { head: t("ledger.account"), cell: (balance) => balance.name || html`<${Id} id=${balance.account} />` },
+      { head: t("ledger.final"), num: true, cell: (balance) => credits(balance.final_micro) },
+      { head: t("ledger.going_out"), num: true, cell: (balance) => balance.pending_out_micro ? credits(balance.pending_out_micro) : "–" },
+      { head: t("ledger.coming_in"), num: true, cell: (balance) => balance.pending_in_micro ? credits(balance.pending_in_micro) : "–" },
+      { head: t("ledger.sent"), num: true, wide: true, cell: (balance) => num(balance.next_seq) },
+    ]} />`}<//><//>
+    <${Section} title=${t("ledger.witnesses")} hint=${t("ledger.survives", { n: status.faults_survived })}><${Table} caption=${t("ledger.witnesses")} rows=${status.witnesses} keyOf=${(witness) => witness.node_id} columns=${[
+      { head: t("node.name"), cell: (witness) => witness.name || html`<${Id} id=${witness.node_id} />` },
+      { head: t("mesh.weight"), num: true, cell: (witness) => weight(witness.weight_milli) },
+      { head: t("mesh.life"), cell: (witness) => html`<${Badge} tone=${witness.away_ms ? "bad" : "good"}>${t(witness.away_ms ? "ledger.away" : "ledger.in_touch")}<//>` },
+    ]} /><//>`;
+}
+
+function Transfer({ status, balances }) {
+  const [draft, change, clear] = useDraft("transfer", { dst: "", amount: "", reason: "" });
+  const [state, set] = useState({ busy: false, error: null, tx: "" });
+  const request = useRef(newId());
+  const micro = microOf(draft.amount), wrong = draft.amount && !(micro > 0) ? t("transfer.amount_wrong") : "";
+  const submit = async (event) => {
+    event.preventDefault();
+    if (!(micro > 0)) return;
+    set({ busy: true, error: null, tx: "" });
+    try {
+      const meta = draft.reason.trim() ? { reason: draft.reason.trim() } : {};
+      const { transaction } = await post("/v1/transfers", { dst: draft.dst.trim(), amount_micro: micro, meta, request_id: request.current });
+      request.current = newId();
+      set({ busy: false, error: null, tx: transaction.tx_id });
+      say(t("transfer.signed"));
+      clear();
+    } catch (error) { set({ busy: false, error, tx: "" }); }
+  };
+  const text = (name) => ({ value: draft[name], onInput: (event) => change({ [name]: event.target.value }) });
+  return html`<${Section} title=${t("transfer.title")} hint=${t("transfer.hint", { fee: credits(status.fee_micro) })}><form onSubmit=${submit}>
+    <${Field} label=${t("transfer.to")}>${(field) => html`<input ...${field} ...${text("dst")} list="payees" required autocomplete="off" autocapitalize="off" spellcheck=${false} />`}<//>
+    <datalist id="payees">${(balances?.balances ?? []).slice(0, 200).map((balance) => html`<option value=${balance.name || balance.account} />`)}</datalist>
+    <${Field} label=${t("transfer.amount")} error=${wrong}>${(field) => html`<input ...${field} ...${text("amount")} inputmode="decimal" required autocomplete="off" />`}<//>
+    <${Field} label=${t("transfer.reason")}>${(field) => html`<input ...${field} ...${text("reason")} maxlength="200" />`}<//>
+    <${Problem} error=${state.error} />
+    <div class="row"><button type="submit" disabled=${state.busy}>${t("transfer.go")}</button></div>
+    ${state.tx && html`<${Sent} id=${state.tx} key=${state.tx} />`}
+  </form><//>`;
+}
+
+// What has become of the transfer that was just signed.
+function Sent({ id }) {
+  const live = useLive(`/v1/transactions/${seg(id)}`, { on: TX_EVENTS, parts: ["transactions"], every: 1_000 });
+  const tx = live.data?.transaction;
+  return html`<div class="sent" data-test="sent">${tx ? html`<${TxState} tx=${tx} /> <${Weights} tx=${tx} />` : html`<${Badge} tone="warn">${t("tx.SIGNED")}<//>`} <code title=${id}>${id.slice(0, 12)}…</code><${Problem} error=${live.error} /></div>`;
+}
+
+const TxState = ({ tx }) => html`<${Badge} tone=${TX_TONES[plain(tx.state)]}>${t(`tx.${plain(tx.state)}`)}<//>`;
+
+function Weights({ tx }) {
+  if (!tx.quorum_milli) return "–";
+  const label = t("tx.weights", { voted: weight(tx.voted_milli), confirmed: weight(tx.confirmed_milli), quorum: weight(tx.quorum_milli) });
+  return html`<span class="weights" title=${label}><${Bar} value=${tx.confirmed_milli} max=${tx.quorum_milli} tone="good" label=${label} /><span class="quiet">${weight(tx.confirmed_milli)} / ${weight(tx.quorum_milli)}</span></span>`;
+}
+
+function TxTable({ caption, rows, more, reload }) {
+  return html`<${Table} caption=${caption} rows=${rows} more=${more} keyOf=${(tx) => tx.tx_id} empty=${html`<${Empty} text=${t("ledger.no_tx")} command="offgrid transfer --dst NAME --amount 1" />`} columns=${[
+    { head: t("tx.id"), cell: (tx) => html`<${Id} id=${tx.tx_id} />` },
+    { head: t("jobs.state"), cell: (tx) => html`<${TxState} tx=${tx} />` },
+    { head: t("tx.from"), cell: (tx) => tx.src_name || html`<${Id} id=${tx.src} />` },
+    { head: t("transfer.to"), cell: (tx) => tx.outputs.slice(0, 3).map((output) => output.name || output.account.slice(0, 8)).join(", ") + (tx.outputs.length > 3 ? " …" : "") },
+    { head: t("transfer.amount"), num: true, cell: (tx) => credits(tx.outputs.reduce((sum, output) => sum + output.amount_micro, 0)) },
+    { head: t("tx.confirmed"), cell: (tx) => html`<${Weights} tx=${tx} />` },
+    { head: t("tx.when"), wide: true, cell: (tx) => html`<${When} us=${tx.final_us || tx.created_us} />` },
+    { head: t("tx.meta"), wide: true, cell: (tx) => Object.entries(tx.meta).map(([key, value]) => `${key}=${value}`).join(", ") || "–" },
+    ...(reload ? [{ head: t("mesh.actions"), wide: true, cell: (tx) => isOpen(tx) && tx.unsent ? html`<${Act} verb=${t("tx.send")} work=${async () => { await post("/v1/transactions:send", { signed: tx.signed }); reload(); }} />` : "" }] : []),
+  ]} />`;
+}
+
+function Transactions() {
+  const live = usePages("/v1/transactions?page_size=100", { field: "transactions", on: TX_EVENTS, every: 15_000 });
+  const booked = usePages("/v1/bookings?page_size=50", { field: "bookings", on: ["JOB_COMPLETED", "SETTLED"], every: 30_000 });
+  return html`<${Section} title=${t("ledger.transactions")}><${Loaded} live=${live}>${() => html`<${TxTable} caption=${t("ledger.transactions")} rows=${live.rows} more=${live.more} reload=${live.reload} />`}<//><//>
+    <${Section} title=${t("ledger.bookings")} hint=${t("ledger.bookings_hint")} actions=${html`<${Act} verb=${t("ledger.settle")} work=${async () => { await post("/v1/ledger:settle"); booked.reload(); }} />`}>
+    <${Loaded} live=${booked}>${() => html`<${Table} caption=${t("ledger.bookings")} rows=${booked.rows} more=${booked.more} keyOf=${(one) => `${one.job_id}/${one.attempt}`} empty=${html`<${Empty} text=${t("ledger.no_bookings")} />`} columns=${[
+      { head: t("jobs.job"), cell: (one) => html`<${Id} id=${one.job_id} href=${`#/jobs/${encodeURIComponent(one.job_id)}`} />` },
+      { head: t("ledger.payee"), cell: (one) => one.payee_name || html`<${Id} id=${one.payee} />` },
+      { head: t("transfer.amount"), num: true, cell: (one) => credits(one.amount_micro) },
+      { head: t("jobs.state"), cell: (one) => html`<${Badge} tone=${one.tx_id ? "good" : one.owed ? "warn" : "busy"}>${t(one.tx_id ? "booking.paid" : one.owed ? "booking.owed" : one.promised ? "booking.promised" : "booking.booked")}<//>` },
+      { head: t("jobs.made"), wide: true, cell: (one) => html`<${When} us=${one.booked_us} />` },
+    ]} />`}<//><//>`;
+}
+
+function Epochs({ status }) {
+  const live = usePages("/v1/ledger/epochs?page_size=50", { field: "epochs", every: 30_000 });
+  return html`<${Section} title=${t("ledger.epoch_now", { epoch: status.epoch })}><${Facts} rows=${[
+      [t("epoch.since"), moment(status.entered_us)],
+      [t("epoch.fees"), credits(status.fees_micro)],
+      [t("epoch.supply"), credits(status.supply_micro)],
+      status.wishing.length > 0 && [t("epoch.wishing"), status.wishing.map((witness) => witness.name).join(", ")],
+      status.waits.length > 0 && [t("epoch.waits"), status.waits.join("; ")],
+    ]} /><//>
+    <${Section} title=${t("ledger.epochs")}><${Loaded} live=${live}>${() => html`<${Table} caption=${t("ledger.epochs")} rows=${live.rows} more=${live.more} keyOf=${(epoch) => epoch.epoch} empty=${html`<${Empty} text=${t("epoch.none")} command="offgrid ledger checkpoint" />`} columns=${[
+      { head: t("epoch.number"), cell: (epoch) => num(epoch.epoch) },
+      { head: t("epoch.ended"), cell: (epoch) => moment(epoch.ended_us) },
+      { head: t("epoch.fees"), num: true, cell: (epoch) => credits(epoch.fees_micro) },
+      { head: t("epoch.sealed"), cell: (epoch) => html`<${Badge} tone=${epoch.is_sealed ? "good" : "warn"}>${num(epoch.sealed.length)} / ${num(epoch.witnesses.length)}<//>` },
+      { head: t("epoch.rewards"), wide: true, cell: (epoch) => epoch.rewards.map((reward) => `${reward.name}: ${credits(reward.amount_micro)}`).join(", ") || "–" },
+    ]} />`}<//><//>`;
+}

@@ -1,0 +1,87 @@
+// What this node is, whether all is well, and what needs a hand.
+
+import { html, Badge, Bar, Facts, Id, Loaded, Section, When } from "../lib/parts.js";
+import { bytes, credits, num, span } from "../lib/format.js";
+import { useLive } from "../lib/live.js";
+import { t } from "../lib/words.js";
+import { describe } from "./event_text.js";
+
+export function Overview() {
+  const status = useLive("/v1/status", { on: ["HEALTH_", "PEER_", "MEMBER_"], parts: ["status"], every: 15_000 });
+  const peers = useLive("/v1/peers?page_size=1000", { on: ["MEMBER_", "PEER_"], parts: ["peers"], every: 60_000 });
+  const ledger = useLive("/v1/ledger", { on: ["TX_", "SETTLED", "PEER_"], every: 30_000 });
+  const outbox = useLive("/v1/outbox?page_size=100&open_only=true", { on: ["OBJECT_", "QUORUM_ACKED"], every: 30_000 });
+  const balance = useLive("/v1/wallet", { on: ["TX_", "SETTLED"], every: 60_000 });
+  const retention = useLive("/v1/retention", { every: 60_000 });
+  const events = useLive("/v1/events?page_size=8&newest_first=true", { on: [""] });
+  return html`<h1 tabindex="-1">${t("nav.overview")}</h1>
+    <${Loaded} live=${status}>${() => {
+      const matters = needs(status.data, peers.data, ledger.data, retention.data);
+      return html`<${Health} matters=${matters} />
+        <${Figures} status=${status.data} ledger=${ledger.data} wallet=${balance.data} outbox=${outbox.data} />
+        <div class="columns">
+          <${Section} title=${t("overview.lately")} actions=${html`<a href="#/events">${t("overview.all_events")}</a>`}>
+            <${Loaded} live=${events}>${() => html`<ol class="log">${events.data.events.map((event) => html`<li key=${event.seq}>
+              <${When} us=${event.timestamp_us} /><code>${event.type}</code><span>${describe(event)}</span></li>`)}</ol>`}<//>
+          <//>
+          <${About} status=${status.data} retention=${retention.data} />
+        </div>`;
+    }}<//>`;
+}
+
+// What an owner should look at, the worst first: [tone, text, address].
+export function needs(status, peers, ledger, retention) {
+  const dead = (peers?.peers ?? []).filter((peer) => peer.liveness === "LIVENESS_DEAD" && !peer.member.removed);
+  const alerts = status.alerts.filter((alert) => alert.state !== "ALERT_STATE_OK");
+  return [
+    status.removed && ["bad", t("needs.removed"), "#/mesh"],
+    ...alerts.map((alert) => [
+      alert.state === "ALERT_STATE_CRITICAL" ? "bad" : "warn",
+      t("needs.alert", { name: alert.about ? `${alert.name} (${alert.about})` : alert.name, value: num(alert.value, 2), threshold: num(alert.threshold, 2) }),
+      alert.about ? `#/sessions/${encodeURIComponent(alert.about)}` : "#/events",
+    ]),
+    ...status.notices.map((notice) => ["warn", notice, ""]),
+    dead.length > 0 && ["warn", t("needs.dead", { n: dead.length, names: dead.slice(0, 5).map((peer) => peer.member.name).join(", ") }), "#/mesh"],
+    ledger?.enabled && ledger.open && ledger.reach_milli < ledger.quorum_milli && ["bad", t("needs.cut_off"), "#/ledger"],
+    ledger?.muted_why && ["warn", ledger.muted_why, "#/ledger"],
+    retention?.held && ["warn", t("needs.held", { why: retention.held }), "#/storage/retention"],
+  ].filter(Boolean).sort((a, b) => (a[0] === "bad" ? 0 : 1) - (b[0] === "bad" ? 0 : 1));
+}
+
+function Health({ matters }) {
+  const worst = matters[0]?.[0] ?? "good";
+  return html`<section class=${`health ${worst}`} aria-label=${t("overview.health")}>
+    <p class="health-head"><span class="dot big" aria-hidden="true"></span><strong>${matters.length ? t("overview.attention", { n: matters.length }) : t("overview.well")}</strong></p>
+    ${matters.length > 0 && html`<ul>${matters.map(([tone, text, href]) => html`<li key=${text}><${Badge} tone=${tone}>${t(`tone.${tone}`)}<//> ${href ? html`<a href=${href}>${text}</a>` : text}</li>`)}</ul>`}
+  </section>`;
+}
+
+function Figures({ status, ledger, wallet, outbox }) {
+  const own = wallet?.accounts?.[0]?.balance;
+  const waiting = (outbox?.entries ?? []).filter((entry) => !["OUTBOX_STATUS_COMPLETED", "OUTBOX_STATUS_CANCELLED"].includes(entry.status)).length;
+  const cards = [
+    ["#/mesh", t("figure.members"), `${num(status.peers_alive)} / ${num(status.peers_total)}`, t("figure.members_hint")],
+    ["#/jobs", t("figure.jobs"), num(status.jobs_open), status.slots_total ? t("figure.slots", { busy: status.slots_busy, total: status.slots_total }) : t("figure.jobs_hint")],
+    ["#/storage/outbox", t("figure.outbox"), num(waiting), t("figure.outbox_hint")],
+    ["#/ledger", t("figure.balance"), own ? credits(own.final_micro) : "–", ledger?.pending_out_micro ? t("figure.pending", { amount: credits(ledger.pending_out_micro) }) : status.ledger || t("figure.no_ledger")],
+    ["#/events", t("figure.events"), num(status.journal_seq), t("figure.commit", { ms: num(status.commit_ms_p50, 1) })],
+  ];
+  return html`<ul class="cards">${cards.map(([href, name, value, hint]) => html`<li><a class="card" href=${href}><span class="card-name">${name}</span><span class="card-value">${value}</span><span class="card-hint">${hint}</span></a></li>`)}</ul>`;
+}
+
+function About({ status, retention }) {
+  const used = (retention?.shares ?? []).reduce((sum, share) => sum + share.used_bytes, 0);
+  return html`<${Section} title=${t("overview.this_node")}>
+    <${Facts} rows=${[
+      [t("node.name"), status.name],
+      [t("node.id"), html`<${Id} id=${status.node_id} />`],
+      [t("node.mesh"), status.mesh],
+      [t("node.roles"), status.roles.map((role) => t(`role.${role.replace("ROLE_", "")}`)).join(", ")],
+      [t("node.version"), status.version],
+      [t("node.uptime"), span(status.uptime_ms)],
+      [t("node.data_dir"), html`<code class="wrap">${status.data_dir}</code>`],
+      status.retention && [t("node.retention"), status.retention],
+      retention && [t("node.kept"), html`${bytes(used)} / ${bytes(retention.budget_bytes)} <${Bar} value=${used} max=${retention.budget_bytes} label=${t("node.kept")} />`],
+    ]} />
+  <//>`;
+}

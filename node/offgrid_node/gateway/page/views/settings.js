@@ -1,0 +1,30 @@
+// What the reader chose, which versions these are, and where more is written.
+
+import { html } from "../vendor/htm-preact.js";
+import { post } from "../lib/api.js";
+import { Act, Facts, Field, Section } from "../lib/parts.js";
+import { useLive } from "../lib/live.js";
+import { choose, prefs } from "../lib/prefs.js";
+import { LANGUAGES, t } from "../lib/words.js";
+
+const THEMES = ["", "light", "dark"], ZONES = ["local", "UTC"];
+
+export function Settings() {
+  const status = useLive("/v1/status", { every: 60_000 });
+  const select = (name, options, words) => (field) => html`<select ...${field} value=${prefs[name]} onChange=${(event) => { choose({ [name]: event.target.value }); if (name === "language") location.reload(); }}>${options.map((value) => html`<option value=${value}>${words(value)}</option>`)}</select>`;
+  return html`<h1 tabindex="-1">${t("nav.settings")}</h1>
+    <${Section} title=${t("settings.reader")} hint=${t("settings.reader_hint")}><div class="grid">
+      <${Field} label=${t("settings.language")}>${select("language", ["", ...Object.keys(LANGUAGES)], (value) => LANGUAGES[value] ?? t("settings.auto"))}<//>
+      <${Field} label=${t("settings.theme")}>${select("theme", THEMES, (value) => t(`theme.${value || "auto"}`))}<//>
+      <${Field} label=${t("settings.zone")}>${select("zone", ZONES, (value) => t(`zone.${value}`))}<//>
+    </div><//>
+    <${Section} title=${t("settings.about")}><${Facts} rows=${[
+      status.data && [t("node.version"), `offgrid ${status.data.version}`],
+      [t("settings.docs"), html`<a href="/docs">/docs</a>`],
+      [t("settings.api"), html`<a href="/openapi.json">/openapi.json</a>`],
+      [t("settings.metrics"), html`<a href="/metrics">/metrics</a>`],
+      [t("settings.uses"), "Preact, htm (Apache-2.0, MIT), uPlot (MIT)"],
+    ]} />
+      <div class="row"><${Act} verb=${t("settings.sign_out")} work=${async () => { await post("/v1/logout"); location.reload(); }} /></div>
+    <//>`;
+}
