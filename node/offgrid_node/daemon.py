@@ -234,6 +234,10 @@ class Daemon:
             self._facts,
             lambda: About(node_id, self._finding.addresses, name, __version__),
             self._meters or make_meters(),
+            self.node.unbound,
+            self.node.own_roles,
+            self.node.request,
+            self._web.url,
         )
 
     async def _say_stopping(self) -> None:
@@ -371,6 +375,7 @@ class Daemon:
             audit_read_bytes=auditing.read_bytes,
             retention=self.node.retention.summary,
             gateway=self._web.url,
+            gateway_told=self._web.told(self._finding.addresses),
             health=self._health.facts,
             kept=lambda: self._state.kept_facts(self.node),
         )

@@ -6,7 +6,7 @@ assembled here is the same in both.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from google.protobuf.message import Message
@@ -16,6 +16,7 @@ from offgrid_node.executors.executor import Progress
 from offgrid_node.machines import Machines
 from offgrid_node.parts import Parts
 from offgrid_node.protocol.effects import Call, DropBlob, Execute, Executed, Fill, Stop, Verifier
+from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.orders import ClaimKey
@@ -113,10 +114,19 @@ class Node:
         self._work = self._work_for_others(parts)
         self.adoption = self._adoption(parts)
         self._market = self._market_handlers(parts)
-        self.router = Router(self._handlers(parts), self.own_roles, meters.on_rpc if meters else None)
+        handlers = self._handlers(parts)
+        self.router = Router(handlers, self.own_roles, meters.on_rpc if meters else None)
+        self.unbound = Router(handlers)
+        """For what this node does by itself, whatever its roles: a host that is no core has a queue of its own, too."""
         self._client.bind(self.runtime, self.router)
         if meters:
             self.runtime.watch(meters.on_events)
+
+    def request(
+        self, node: str, method: str, request: Message, timeout_ms: int, done: Callable[[Message | Fault], None]
+    ) -> None:
+        """One call to a member, as Client.request."""
+        self._client.request(node, method, request, timeout_ms, done)
 
     def asks_quickly(self, node_id: str) -> bool:
         """Whether a member is asked at once, and for next to nothing."""

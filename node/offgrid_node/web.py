@@ -7,7 +7,7 @@ clients wait.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,13 @@ class Web:
             self.url = f"http://{reachable(address_of(self._gateway))}"
             if not self.metrics and not gateway.token.get_secret_value():
                 self.metrics = address_of(self._gateway)
+
+    def told(self, addresses: Sequence[str]) -> str:
+        """`url` as members hear it: who listens on every address is at the first one that the mesh has of it."""
+        if not self._gateway or not addresses:
+            return self.url
+        host, port = split_address(address_of(self._gateway))
+        return f"http://{join_address(split_address(addresses[0])[0], port)}" if host in ANY_HOST else self.url
 
     def start(self, view: Callable[[], NodeView]) -> None:
         """Begins to serve, in the background."""

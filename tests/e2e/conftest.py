@@ -13,6 +13,7 @@ from offgrid_node.local_mesh import LocalMesh
 
 COMMANDS = {"wc": "/usr/bin/wc", "sh": "/bin/sh"}
 FIVE = {"core": ["core"], "broker": ["broker"], "host-a": ["host"], "host-b": ["host"], "host-c": ["host"]}
+SECRET, WITH_SECRET = "a secret that all share", ("broker", "host-c")  # for old paths that are signed
 SHARED = "mesh"  # the group of the tests that share one
 STARTED = pytest.StashKey[LocalMesh]()
 
@@ -56,8 +57,15 @@ def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
     Whoever uses it is marked xdist_group("mesh")."""
     with LocalMesh(
-        tmp_path_factory.mktemp("mesh"), "t", FIVE, host__process__commands=COMMANDS, metrics__listen="127.0.0.1:0"
+        tmp_path_factory.mktemp("mesh"),
+        "t",
+        FIVE,
+        host__process__commands=COMMANDS,
+        metrics__listen="127.0.0.1:0",
+        gateway__listen="127.0.0.1:0",
     ) as mesh:
+        for name in WITH_SECRET:
+            mesh[name].settings = {**mesh[name].settings, "gateway.auth_key": SECRET}
         mesh.start()
         mesh.wait_alive()
         mesh.wait_offers(3)

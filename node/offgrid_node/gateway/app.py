@@ -19,6 +19,7 @@ from offgrid_node.gateway.feed import feed_routes
 from offgrid_node.gateway.metrics_page import metrics_routes
 from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.gateway.object_bytes import ObjectBytes
+from offgrid_node.gateway.old_paths import old_routes
 from offgrid_node.gateway.openapi import openapi_routes
 from offgrid_node.gateway.page import page_routes
 from offgrid_node.gateway.transcoding import transcoded_routes
@@ -37,6 +38,7 @@ def routes_of(view: NodeView) -> list[BaseRoute]:
         *openapi_routes(),
         *page_routes(),
         *transcoded_routes(view.router, view.stopping, ObjectBytes(view.router).rows),
+        *old_routes(view),
     ]
 
 

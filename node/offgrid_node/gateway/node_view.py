@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from google.protobuf.message import Message
+
 from offgrid_node.discovery.gateways import About
+from offgrid_node.protocol.errors import Fault
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.mesh import NodeFacts
 from offgrid_node.services.router import Router
@@ -20,7 +23,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class NodeView:
     """`about` and `facts` are asked at each use; handlers are reached by `router`, in process and as an admin. Streams
-    end once `stopping` is set: what is not through a second later is cut off."""
+    end once `stopping` is set: what is not through a second later is cut off.
+
+    `unbound` has the same handlers for whatever roles this node has; `request` asks another member (node, method,
+    request, timeout in milliseconds, and what is told the end); `url` is the gateway's own, empty where there is none.
+    """
 
     config: Config
     node_id: str
@@ -29,4 +36,8 @@ class NodeView:
     facts: Callable[[], NodeFacts]
     about: Callable[[], About]
     meters: Meters
+    unbound: Router
+    own_roles: Callable[[], Set[int]]
+    request: Callable[[str, str, Message, int, Callable[[Message | Fault], None]], None]
+    url: str
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -17,7 +17,6 @@ import binascii
 import hashlib
 import hmac
 import json
-import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from heapq import heappop, heappush
@@ -31,6 +30,7 @@ SEEN_MAX = 65_536  # in all windows that overlap, 600 s: a hundred a second
 NESTING_MAX = 64
 MAC_BYTES = 32
 MILLISECONDS_FROM, MICROSECONDS_FROM = 1e11, 1e14  # as seconds these are far off, as what they are they are of 1973
+TIME_RULE = "seconds or milliseconds since 1970, or ISO 8601 such as 2026-11-23T04:15:00Z"
 FORMS = tuple((blanks, escapes) for blanks in (False, True) for escapes in (False, True))
 
 
@@ -159,11 +159,18 @@ def read_numbers_as_written(body: bytes) -> dict[str, Any]:
 
 
 def timestamp_us(said: object) -> int:
-    """UTC, microseconds: of seconds, milliseconds or microseconds since 1970, as a number or a text, or of ISO 8601
-    (without an offset it is UTC). Raises PermissionDenied."""
-    rule = "seconds or milliseconds since 1970, or ISO 8601 such as 2026-11-23T04:15:00Z"
+    """As `utc_us_of`. Raises PermissionDenied for what is no time, or none at all."""
     if said in (None, ""):
-        raise _refused("TimestampMissing", f"the body has no timestamp; allowed: {rule}")
+        raise _refused("TimestampMissing", f"the body has no timestamp; allowed: {TIME_RULE}")
+    at_us = utc_us_of(said)
+    if at_us is None:
+        raise _refused("TimestampInvalid", f"timestamp {str(said)[:64]!r} is none; allowed: {TIME_RULE}")
+    return at_us
+
+
+def utc_us_of(said: object) -> int | None:
+    """UTC, microseconds: of seconds, milliseconds or microseconds since 1970, as a text, or of ISO 8601 (without an
+    offset it is UTC). None for what is no time."""
     text = said.strip() if isinstance(said, str) else ""
     try:
         number = float(text)
@@ -172,9 +179,9 @@ def timestamp_us(said: object) -> int:
             moment = datetime.fromisoformat(text)
             return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000_000)
         except (ValueError, OverflowError):
-            number = math.nan
-    if not math.isfinite(number) or not 0 <= number < MICROSECONDS_FROM * 100:
-        raise _refused("TimestampInvalid", f"timestamp {text[:64] or said!r} is none; allowed: {rule}")
+            return None
+    if not 0 <= number < MICROSECONDS_FROM * 100:
+        return None
     unit_us = 1 if number >= MICROSECONDS_FROM else 1_000 if number >= MILLISECONDS_FROM else 1_000_000
     return round(number * unit_us)
 

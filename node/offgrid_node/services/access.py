@@ -218,9 +218,15 @@ def check_access(method: str, caller: Caller) -> None:
 def check_own_role(method: str, own: Set[int]) -> None:
     """Raises FailedPrecondition (NotACore, NotABroker, NotAHost) unless this node has the role that the RPC needs."""
     row = ACCESS.get(method)
-    if row is None or row.own is None or row.own in own:
+    if row is not None and row.own is not None:
+        check_role(method, row.own, own)
+
+
+def check_role(method: str, role: int, own: Set[int]) -> None:
+    """The same for one role."""
+    if role in own:
         return
-    needed, has = ROLE_NAMES[row.own], ", ".join(ROLE_NAMES[role] for role in sorted(own)) or "none"
+    needed, has = ROLE_NAMES[role], ", ".join(ROLE_NAMES[role] for role in sorted(own)) or "none"
     raise FailedPrecondition(
         f"{method} is for a {needed}, and this node is none: its roles in force are {has}; node.roles in offgrid.toml "
         "and its membership record decide",

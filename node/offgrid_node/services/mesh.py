@@ -51,7 +51,8 @@ class NodeFacts:
     audit_wrong: int = 0
     audit_read_bytes: int = 0
     retention: str = ""
-    gateway: str = ""
+    gateway: str = ""  # to this machine's commands
+    gateway_told: str = ""  # to members
     health: HealthFacts = field(default_factory=HealthFacts)
     kept: Callable[[], KeptFacts] = KeptFacts  # asked for metrics alone
 
@@ -106,7 +107,7 @@ class MeshHandlers:
             audit_wrong=facts.audit_wrong,
             audit_read_bytes=facts.audit_read_bytes,
             retention=facts.retention,
-            gateway=facts.gateway if caller.kind is Kind.ADMIN else "",
+            gateway=facts.gateway if caller.kind is Kind.ADMIN else facts.gateway_told,
             alerts=[each for each in facts.health.alerts if not each.about or each.state != mesh_pb2.ALERT_STATE_OK],
         )
 

@@ -1,0 +1,103 @@
+"""Which requests must be signed, and the signatures that came, on disk: a replay is one after a restart, too.
+
+With `gateway.auth_key` set, /auction and /run, by which machines of the prototype talk to each other, are answered only
+to those who sign or have the gateway's token, on this machine too. On the other paths a signature does instead of the
+token; one that is there and is wrong is never passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from starlette.types import Scope
+
+from offgrid_node.gateway.signed_requests import MAC_BYTES, SEEN_MAX, Seen, SignedRequests
+from offgrid_node.protocol.errors import Unavailable
+
+PROVED = "offgrid.proved"
+"""In the scope of a request: True when it brought the token. False when it should have, and was let in as far as here
+because a signature does as well."""
+SIGNED_PATHS = ("/api/", "/auction", "/run", "/toggle")
+FILE_NAME = "signed_requests.seen"
+ROW_BYTES = MAC_BYTES + 8
+ROWS_MAX = 4 * SEEN_MAX  # then it is written anew, with what still counts
+
+
+def may_be_signed(method: str, path: str) -> bool:
+    """Whether a request without the token may go on to `SignatureGuard.admit`, where there is a secret."""
+    return method in ("POST", "PATCH") and path.startswith(SIGNED_PATHS)
+
+
+class SignatureGuard:
+    """Of one node's gateway; without a secret nothing is signed and nothing kept."""
+
+    def __init__(self, key: str, folder: Path, now_us: Callable[[], int]) -> None:
+        self._now_us = now_us
+        self._file = SeenFile(folder / FILE_NAME)
+        self._signed = SignedRequests(key.encode(), self._file.read()) if key else None
+        self._lock = asyncio.Lock()
+
+    async def admit(self, scope: Scope, body: bytes, *, between_machines: bool = False) -> None:
+        """Raises what SignedRequests.check does, and Unavailable when the signature cannot be noted."""
+        proved = scope.get(PROVED)
+        if self._signed is None or proved:
+            return
+        if not between_machines and proved is None and b'"signature"' not in body:
+            return
+        seen = self._signed.check(body, self._now_us())
+        async with self._lock:
+            rows = self._signed.seen if self._file.is_due else [seen]
+            try:
+                await asyncio.to_thread(self._file.write if self._file.is_due else self._file.append, rows)
+            except OSError as error:
+                text = f"{self._file.path}: {error.strerror}; signed requests are not taken before it can be written"
+                raise Unavailable(text, reason="SignatureNotKept") from error
+
+
+class SeenFile:
+    """Rows of a signature and its time, fsynced before the request is carried out. Half a row at the end is of one that
+    never was; the first write of a process is of all, so no row follows it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: int | None = None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next write is to be of all rows."""
+        return self._rows is None or self._rows >= ROWS_MAX
+
+    def read(self) -> list[Seen]:
+        try:
+            rows = self.path.read_bytes()[: 2 * ROWS_MAX * ROW_BYTES]
+        except OSError:
+            return []
+        whole = len(rows) - len(rows) % ROW_BYTES
+        return [_seen_of(rows[at : at + ROW_BYTES]) for at in range(0, whole, ROW_BYTES)]
+
+    def write(self, rows: Sequence[Seen]) -> None:
+        """In place of what is there. Raises OSError."""
+        beside = self.path.with_name(f"{self.path.name}.new")
+        with beside.open("wb") as file:
+            _put(file.fileno(), rows)
+        beside.replace(self.path)
+        self._rows = len(rows)
+
+    def append(self, rows: Sequence[Seen]) -> None:
+        with self.path.open("ab") as file:
+            _put(file.fileno(), rows)
+        self._rows = (self._rows or 0) + len(rows)
+
+
+def _put(fd: int, rows: Sequence[Seen]) -> None:
+    text = b"".join(seen.mac + max(0, seen.at_us).to_bytes(8, "big") for seen in rows)
+    while text:
+        text = text[os.write(fd, text) :]
+    os.fsync(fd)
+
+
+def _seen_of(row: bytes) -> Seen:
+    return Seen(row[:MAC_BYTES], int.from_bytes(row[MAC_BYTES:], "big"))

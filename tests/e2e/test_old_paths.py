@@ -1,0 +1,246 @@
+"""The prototype's HTTP paths, replayed by curl as its users script them, on a live mesh of a core, a broker and hosts.
+
+The broker and host-c have a shared secret, the others have none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import shlex
+import time
+from typing import Any, NamedTuple
+
+import pytest
+from live import eventually, run
+
+from offgrid_node.local_mesh import LocalMesh
+
+pytestmark = pytest.mark.xdist_group("mesh")
+
+KEY = "a secret that all share"  # of broker and host-c, see conftest.py
+
+
+class Answer(NamedTuple):
+    code: int
+    headers: str
+    json: Any
+
+
+def curl(mesh: LocalMesh, node: str, line: str, body: object = None) -> Answer:
+    """`curl LINE` at the gateway of that node; LINE is a path and options. A body is sent as curl's -d has it: as a
+    form, if the Content-Type were to be believed."""
+    with mesh[node].client() as client:
+        url = client.mesh.status().gateway
+    path, *options = shlex.split(line)
+    sent = ["-d", body if isinstance(body, str) else json.dumps(body)] if body is not None else []
+    done = run(["curl", "-sS", "-i", *options, *sent, url + path])
+    assert done.code == 0, done.said
+    head, _, text = done.out.partition("\n\n")
+    return Answer(int(head.split()[1]), head.lower(), json.loads(text))
+
+
+def signed(payload: dict[str, Any], key: str = KEY, at_s: float | None = None) -> dict[str, Any]:
+    payload = payload | {"timestamp": time.time() if at_s is None else at_s}
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+    return payload | {"signature": hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()}
+
+
+def refused(answer: Answer, code: int, reason: str, said: str = "") -> bool:
+    error = answer.json["error"]
+    assert (answer.code, error["code"], error["details"][0]["reason"]) == (code, code, reason), answer
+    assert said in error["message"]
+    return True
+
+
+class TestTheWholeRoad:
+    def test_a_mission_a_task_a_job_its_dispatch_and_its_result(self, mesh: LocalMesh) -> None:
+        began = time.time()
+        mission = curl(mesh, "core", "/api/missions", {"title": "First", "description": "of all"}).json
+        assert (mission["title"], mission["status"], mission["id"]) == ("First", "active", mission["mission_id"])
+        task = curl(mesh, "core", f"/api/missions/{mission['id']}/tasks", {"name": "count", "kind": "compute"}).json
+        assert (task["name"], task["kind"], task["mission_id"]) == ("count", "compute", mission["id"])
+        payload = {"command": "wc", "args": ["-w"], "input": "to be or not to be"}
+        job = curl(mesh, "core", f"/api/tasks/{task['id']}/jobs", {"payload": payload, "size": "0.25"}).json
+        assert (job["status"], job["kind"], job["size"], job["result"]) == ("created", "compute", 0.25, None)
+
+        sent = curl(mesh, "core", f"/api/jobs/{job['id']}/dispatch -X POST")
+        assert (sent.code, sent.json["route"], sent.json["reason"]) == (200, "offgrid", "a broker is alive")
+
+        def ended() -> Any:
+            found = curl(mesh, "core", f"/api/jobs/{job['id']}").json
+            return found if found["status"] == "completed" else None
+
+        done = eventually(ended, "the job is completed")
+        result, receipt = done["result"], done["result"]["offgrid_receipt"]
+        host = mesh.by_id(receipt["node_id"])
+        with host.client() as client:
+            assert result["host"] == done["quote"]["host"] == client.mesh.status().gateway
+        assert (result["ok"], result["output"], host.roles) == (True, "6\n", ("host",))
+        assert receipt["metrics"]["compute_tokens_m"] == 0.25
+        assert receipt["metrics"]["latency_ms"] > 0
+        assert (receipt["job_id"], done["quote"]["price"] > 0) == (job["id"], True)
+
+        event = curl(mesh, "core", f"/memory/query?limit=1&since_ts={began}").json["events"]
+        assert [(each["etype"], each["type"], each["subject"]) for each in event] == [
+            (10, "MISSION_CREATED", mission["id"])
+        ]
+        listed = curl(mesh, "core", "/api/jobs?limit=1&status=completed").json["jobs"]
+        assert [each["id"] for each in listed] == [job["id"]]
+        for path, name in (
+            ("/api/missions?limit=1000", "missions"),
+            (f"/api/missions/{mission['id']}/tasks", "tasks"),
+            (f"/api/tasks/{task['id']}/jobs", "jobs"),
+        ):
+            found = curl(mesh, "core", path).json
+            assert {mission["id"], task["id"], job["id"]} & {each["id"] for each in found[name]}, path
+
+    def test_the_local_queue_is_the_other_way(self, mesh: LocalMesh) -> None:
+        mission = curl(mesh, "core", "/api/missions", {"title": "here"}).json["id"]
+        task = curl(mesh, "core", f"/api/missions/{mission}/tasks", {"name": "here"}).json["id"]
+        job = curl(mesh, "core", f"/api/tasks/{task}/jobs", {"n": 5}).json
+        sent = curl(mesh, "core", f"/api/jobs/{job['id']}/dispatch", {"mode": "disabled", "wait": 30}).json
+        assert (sent["route"], sent["status"], sent["result"]["output"]) == ("file_queue", "completed", '{"n": 5}')
+        with mesh["core"].client() as client:
+            assert sent["result"]["host"] == client.mesh.status().gateway
+
+
+class TestTheMarket:
+    def test_an_auction_names_the_host_that_wins_and_its_quote_and_that_host_runs_the_work(
+        self, mesh: LocalMesh
+    ) -> None:
+        job = {"job_id": "old-1", "type": "compute", "size": 0.5}
+        won = curl(mesh, "broker", "/auction", signed(job))
+        assert won.code == 200
+        assert (won.json["ok"], won.json["job_id"], won.json["host"]) == (True, "old-1", won.json["quote"]["host"])
+        assert won.json["quote"]["price"] > 0
+        assert len(won.json["quotes"]) == 3
+        host = mesh.by_id(won.json["quote"]["node_id"])
+        with host.client() as client:
+            assert client.mesh.status().gateway == won.json["host"]
+        work = job | {"payload": {"command": "wc", "args": ["-c"], "input": "four"}}
+        ran = curl(mesh, host.name, "/run", signed(work)).json
+        assert (ran["status"], ran["ok"], ran["job_id"], ran["host"]) == ("completed", True, "old-1", won.json["host"])
+        assert (ran["result"]["output"], ran["offgrid_receipt"]["node_id"]) == ("4\n", host.node_id)
+        again = curl(mesh, host.name, "/run", signed(work)).json
+        assert again["offgrid_receipt"] == ran["offgrid_receipt"]  # one result, whoever sends it twice
+
+    def test_work_that_no_host_can_do_is_refused_with_what_they_lack(self, mesh: LocalMesh) -> None:
+        answer = curl(mesh, "broker", "/auction", signed({"job_id": "x", "type": "llm_call", "model": "nosuch"}))
+        assert refused(answer, 503, "NoHostsAvailable", "llm:nosuch")
+        assert "retry-after:" in answer.headers
+
+    def test_a_host_is_switched_off_and_on(self, mesh: LocalMesh) -> None:
+        before = curl(mesh, "host-a", "/announce").json
+        assert (before["enabled"], before["roles"], before["kinds"]) == (True, ["host"], ["compute"])
+        assert before["node_id"] == mesh["host-a"].node_id
+        assert before["price"] > 0
+        assert before["capacity"]["slots"] >= 1
+        assert before["grpc"] in before["addresses"]
+        off = curl(mesh, "host-a", "/toggle -X POST").json
+        try:
+            assert (off["enabled"], off["state"]) == (False, "off")
+            assert curl(mesh, "host-a", "/toggle", {"enabled": False}).json["enabled"] is False
+            assert curl(mesh, "host-a", "/announce").json["enabled"] is False
+            assert refused(curl(mesh, "host-a", "/run", {"job_id": "y"}), 503, "HostOff", "/toggle")
+        finally:
+            on = curl(mesh, "host-a", "/toggle", {"enabled": "true"}).json
+        assert (on["enabled"], on["state"]) == (True, "on")
+
+    @pytest.mark.parametrize(
+        ("node", "path", "role"),
+        [("core", "/auction", "Broker"), ("core", "/run", "Host"), ("broker", "/toggle", "Host")],
+    )
+    def test_a_role_that_the_node_has_not_is_named(self, mesh: LocalMesh, node: str, path: str, role: str) -> None:
+        assert refused(curl(mesh, node, path, {"enabled": True}), 409, f"NotA{role}", role.lower())
+
+
+def test_each_node_says_how_it_is(mesh: LocalMesh) -> None:
+    for name, node in mesh.nodes.items():
+        said = curl(mesh, name, "/status").json
+        assert (said["name"], said["node_id"], tuple(said["roles"])) == (name, node.node_id, node.roles)
+        assert said["peers"]["total"] == len(mesh.nodes)
+
+
+JOB = {"job_id": "s-1", "type": "compute", "size": 0.1}
+
+
+class TestTheSharedSecret:
+    def test_machines_that_do_not_sign_are_told_so(self, mesh: LocalMesh) -> None:
+        for node, path in (("broker", "/auction"), ("host-c", "/run")):
+            answer = curl(mesh, node, path, JOB)
+            assert refused(answer, 401, "SignatureMissing", "HMAC-SHA256")
+            assert "www-authenticate:" in answer.headers
+        assert curl(mesh, "host-c", "/status").code == 200
+
+    def test_a_request_counts_for_five_minutes(self, mesh: LocalMesh) -> None:
+        now = time.time()
+        assert curl(mesh, "broker", "/auction", signed(JOB, at_s=now - 290)).code == 200
+        assert curl(mesh, "broker", "/auction", signed(JOB, at_s=now + 290)).code == 200
+        late, early = signed(JOB, at_s=now - 310), signed(JOB, at_s=now + 310)
+        assert refused(curl(mesh, "broker", "/auction", late), 401, "SignatureExpired", "s behind this node's clock")
+        assert refused(curl(mesh, "broker", "/auction", early), 401, "SignatureExpired", "s ahead of")
+
+    def test_a_replay_is_refused_also_by_the_node_that_has_started_again(self, mesh: LocalMesh) -> None:
+        body = signed(JOB | {"payload": {"n": 1}})
+        assert curl(mesh, "host-c", "/run", body).json["status"] == "completed"
+        assert refused(curl(mesh, "host-c", "/run", body), 401, "SignatureReplayed")
+        host = mesh["host-c"]
+        host.kill()
+        host.run("run")
+        host.wait_ready()
+        assert refused(curl(mesh, "host-c", "/run", body), 401, "SignatureReplayed")
+        mesh.wait_alive()
+        mesh.wait_offers(3)
+
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            (signed(JOB, key="another"), "SignatureInvalid"),
+            (signed(JOB) | {"size": 99}, "SignatureInvalid"),
+            (signed(JOB) | {"signature": "no"}, "SignatureInvalid"),
+        ],
+    )
+    def test_what_was_signed_otherwise_is_refused(self, mesh: LocalMesh, body: dict[str, Any], reason: str) -> None:
+        assert refused(curl(mesh, "host-c", "/run", body), 401, reason)
+        assert refused(curl(mesh, "host-c", "/toggle", body), 401, reason)  # a wrong one is never passed over
+
+    def test_as_openssl_signs_in_a_shell(self, mesh: LocalMesh) -> None:
+        """The line of docs/http.md."""
+        script = f"""
+        body='{{"job_id":"s-2","size":0.1,"timestamp":'$(date +%s)',"type":"compute"}}'
+        mac=$(printf %s "$body" | openssl dgst -sha256 -hmac "{KEY}" -r | cut -d" " -f1)
+        printf %s "${{body%?}},\\"signature\\":\\"$mac\\"}}"
+        """
+        body = run(["sh", "-c", script]).out
+        assert curl(mesh, "broker", "/auction", body).code == 200
+
+
+@pytest.mark.parametrize(
+    ("line", "body", "code", "said"),
+    [
+        ("/api/missions", "{}", 400, "title"),
+        ("/api/missions", "{", 400, "JSON"),
+        ("/api/missions", '{"title": "\\ud800"}', 400, "surrogate"),
+        ("/api/missions/m-nosuch", None, 404, "m-nosuch"),
+        ("/api/missions/m-nosuch/tasks", None, 404, "m-nosuch"),
+        ("/api/missions/m-nosuch/tasks", '{"name": "t"}', 404, "m-nosuch"),
+        ("/api/tasks/t-nosuch/jobs", "{}", 404, "t-nosuch"),
+        ("/api/jobs/j-nosuch", None, 404, "j-nosuch"),
+        ("/api/jobs/j-nosuch/dispatch -X POST", None, 404, "j-nosuch"),
+        ("/api/jobs/j-nosuch/dispatch", '{"mode": "fast"}', 400, "auto, offgrid, disabled"),
+        ("/api/jobs?status=done", None, 400, "completed"),
+        ("/memory/query?limit=0", None, 400, "limit"),
+        ("/memory/query?since_ts=soon", None, 400, "ISO 8601"),
+        ("/memory/query?etype=NOSUCH", None, 400, "NOSUCH"),
+        ("/memory/query?session=nosuch", None, 404, "nosuch"),
+        ("/api/missions -X DELETE", None, 405, "POST"),
+    ],
+)
+def test_what_is_wrong_is_said_and_never_a_500(
+    mesh: LocalMesh, line: str, body: str | None, code: int, said: str
+) -> None:
+    answer = curl(mesh, "core", line, body)
+    assert answer.code == code
+    assert said in answer.json["error"]["message"]
