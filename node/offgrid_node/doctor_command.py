@@ -25,10 +25,10 @@ EXIT_FAULTS = 1
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 @click.option("--all", "everything", is_flag=True, help="Show what is well and what does not apply, too.")
 def doctor(folder: Path, as_json: bool, everything: bool) -> None:
-    """Says what is the matter with this node, and the next command to type. It changes nothing.
+    """Says what is the matter with this node, and what to type next.
 
-    It works whether the node runs or not, and takes 5 seconds at most. Ends with 1 when it has found a fault: something
-    that keeps the node, or a part of it, from working. Warnings end with 0.
+    It changes nothing, works whether the node runs or not, and takes 5 seconds at most. Ends with 1 when it has found a
+    fault: something that keeps the node, or a part of it, from working. Warnings end with 0.
     """
     from offgrid_node.doctor import State, diagnose
 

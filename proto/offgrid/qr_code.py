@@ -19,8 +19,8 @@ HALVES = {(False, False): "█", (False, True): "▀", (True, False): "▄", (Tr
 
 
 def lines(text: str) -> list[str]:
-    """Two rows of modules in each line, the light ones drawn: to be shown in white on black, whatever colours a terminal
-    has."""
+    """Two rows of modules in each line, the light ones drawn: to be shown in white on black, whatever a terminal's
+    colours are."""
     rows = [[bool(module) for module in row] for row in _code(text).matrix_iter(border=QUIET)]
     if len(rows) % 2:
         rows.append([True] * len(rows[0]))  # the terminal's own black
