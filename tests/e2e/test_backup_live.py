@@ -77,7 +77,7 @@ def test_what_was_backed_up_comes_back_but_for_what_was_shredded(mesh: LocalMesh
     verified = offgrid(lone, "state", "verify-backup", clear)
     assert (verified.code, "it is whole" in verified.out) == (0, True), verified.said
     assert offgrid(lone, "state", "verify-backup", sealed).code == 1
-    assert offgrid(lone, "state", "verify-backup", sealed, "--secret", secret).code == 0
+    assert offgrid(lone, "state", "verify-backup", sealed, "--recovery-secret", secret).code == 0
     damaged = tmp_path / "damaged"
     damaged.write_bytes(clear.read_bytes()[:-1000])
     assert offgrid(lone, "state", "verify-backup", damaged).code == 1

@@ -87,7 +87,7 @@ def test_a_key_that_may_have_been_seen_and_one_that_was_not(og: Run, node: Memor
 
 
 def test_how_many_there_were(og: Run, node: MemoryNode) -> None:
-    code, out, _ = og("memory", "ask", "--count", "JOB_CREATED", "--from", "2026-11-20", "--to", "2026-11-21")
+    code, out, _ = og("memory", "ask", "--count", "JOB_CREATED", "--since", "2026-11-20", "--until", "2026-11-21")
     assert code == exits.OK
     assert out.startswith("41 to 42 of JOB_CREATED, of 63 events")
     assert "of 1 windows only a part was asked for" in out
@@ -126,7 +126,7 @@ def test_windows(og: Run, node: MemoryNode) -> None:
         (("--key", "x", "--count", "JOB_CREATED"), "give --key or --count"),
         (("--count", "JOB_CRATED"), "is no event type, and no kind"),
         (("--count", "No kind"), "is no event type, and no kind"),
-        (("--key", "x", "--from", "tomorrow"), "is no time"),
+        (("--key", "x", "--since", "tomorrow"), "is no time"),
     ],
 )
 def test_what_is_no_question(og: Run, argv: tuple[str, ...], said: str) -> None:

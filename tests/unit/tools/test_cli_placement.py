@@ -71,7 +71,7 @@ def test_scripts_get_all_of_it(og) -> None:  # type: ignore[no-untyped-def]
         (),
         ("notes", "--size", "1"),
         ("notes", "--copies", "1"),
-        ("notes", "--no-padded"),
+        ("notes", "--exact"),
         ("notes", "--code", "1/2"),
         ("--size", "1", "--code", "1/2", "--copies", "2"),
         ("--size", "-1"),

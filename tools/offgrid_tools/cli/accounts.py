@@ -21,7 +21,7 @@ TX_CHARS = 16  # of a transaction's id in tables; `tx show` takes as much, --jso
 
 
 @click.command()
-@click.argument("account", default="")
+@click.argument("account", metavar="[ACCOUNT]", default="")
 @click.option("--all", "everyone", is_flag=True, help="Every account, with fees and supply.")
 @common
 def balance(account: str, everyone: bool) -> None:
@@ -93,8 +93,15 @@ def _all_balances(client: Client) -> None:
 
 
 @click.command()
-@click.option("--account", default="", help="Those of one account, paid or received. [default: all]")
-@click.option("--limit", type=click.IntRange(0), default=HISTORY_LIMIT, show_default=True, help="At most; 0: all.")
+@click.option("--account", metavar="ACCOUNT", default="", help="Those of one account, paid or received. [default: all]")
+@click.option(
+    "--limit",
+    metavar="COUNT",
+    type=click.IntRange(0),
+    default=HISTORY_LIMIT,
+    show_default=True,
+    help="At most; 0: all.",
+)
 @common
 def history(account: str, limit: int) -> None:
     """Transactions that this node knows, newest first."""
@@ -102,9 +109,16 @@ def history(account: str, limit: int) -> None:
 
 
 @click.command("list")
-@click.option("--account", default="", help="Those of one account, paid or received. [default: all]")
+@click.option("--account", metavar="ACCOUNT", default="", help="Those of one account, paid or received. [default: all]")
 @click.option("--open", "only_open", is_flag=True, help="Those not final yet: how far they are, and what is at risk.")
-@click.option("--limit", type=click.IntRange(0), default=HISTORY_LIMIT, show_default=True, help="At most; 0: all.")
+@click.option(
+    "--limit",
+    metavar="COUNT",
+    type=click.IntRange(0),
+    default=HISTORY_LIMIT,
+    show_default=True,
+    help="At most; 0: all.",
+)
 @common
 def list_(account: str, only_open: bool, limit: int) -> None:
     """Transactions that this node knows: as `offgrid history` has them, or those that are not final yet."""
@@ -187,8 +201,15 @@ def _standing(booking: Booking) -> str:
 
 
 @click.command()
-@click.option("--job", "job_id", default="", help="What one job cost.")
-@click.option("--limit", type=click.IntRange(0), default=HISTORY_LIMIT, show_default=True, help="At most; 0: all.")
+@click.option("--job", "job_id", metavar="JOB", default="", help="What one job cost.")
+@click.option(
+    "--limit",
+    metavar="COUNT",
+    type=click.IntRange(0),
+    default=HISTORY_LIMIT,
+    show_default=True,
+    help="At most; 0: all.",
+)
 @common
 def bookings(job_id: str, limit: int) -> None:
     """What this node's jobs cost, newest first, and how far each is paid.

@@ -30,9 +30,6 @@ def backup(file: Path | None, encrypt: bool, public_key: str | None, passphrase:
 
     FILE is on the node's machine, and is never overwritten; without it, it lies beside those that the node makes by
     itself. It has all rows and events, but no keys: neither the node's own nor those of sessions.
-
-    \b
-    offgrid state backup /media/stick --for ogr-…
     """
     if encrypt + (public_key is not None) + passphrase > 1:
         raise click.UsageError("one of --encrypt, --for and --passphrase is enough")
@@ -85,7 +82,12 @@ def backups() -> None:
 
 @click.command("verify-backup")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--secret", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The recovery key's file.")
+@click.option(
+    "--recovery-secret",
+    "secret",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The recovery key's file.",
+)
 @click.option("--passphrase", is_flag=True, help="It is sealed by a passphrase, which is asked for.")
 @common
 def verify_backup(file: Path, secret: Path | None, passphrase: bool) -> int:

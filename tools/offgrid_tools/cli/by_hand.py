@@ -22,9 +22,12 @@ FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 @click.command()
 @click.option(
-    "--src", default="", help="The account that pays: a member's name or id, or NODE/LANE. [default: this node's]"
+    "--src",
+    metavar="ACCOUNT",
+    default="",
+    help="The account that pays: a member's name or id, or NODE/LANE. [default: this node's]",
 )
-@click.option("--dst", required=True, help="Who is paid: a member's name or id, or NODE/LANE.")
+@click.option("--dst", metavar="ACCOUNT", required=True, help="Who is paid: a member's name or id, or NODE/LANE.")
 @click.option("--amount", "amount_micro", type=Amount(), required=True, help="Credits, at most six places.")
 @click.option("--fee", "fee_micro", type=Amount(), help="What it costs besides. [default: the ledger's least]")
 @click.option("--meta", "meta", multiple=True, metavar="NAME=VALUE", help="Goes into the transaction; repeat it.")
@@ -33,14 +36,7 @@ FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 )
 @common
 def create(src: str, dst: str, amount_micro: int, fee_micro: int | None, meta: tuple[str, ...], output: str) -> None:
-    """Make an unsigned transaction for the account's next slot, as a file. Nothing is kept of it, and nothing moves.
-
-    \b
-    offgrid tx create --dst barn --amount 12.5 -o rent.json
-    offgrid tx sign rent.json                               # by this node, or with --key wherever the key is
-    offgrid tx send rent.json
-    offgrid tx finalize rent.json
-    """
+    """Make an unsigned transaction for the account's next slot, as a file. Nothing is kept of it, and nothing moves."""
     about = pairs("--meta", meta)
     client = settings().connect()
     made = client.ledger.create_transaction(dst, amount_micro, src=src, fee_micro=fee_micro or 0, meta=about)

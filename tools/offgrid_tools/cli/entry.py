@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -75,7 +76,7 @@ def _carry_out(args: list[str], settings: Settings) -> int:
         click.echo(error.format_message(), err=True)
         return exits.USAGE
     except click.ClickException as error:
-        return _say(settings, exits.USAGE, error.format_message(), hint=_usage_hint(error))
+        return _say(settings, exits.USAGE, error.format_message() + _meant(error), hint=_usage_hint(error))
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the last resort: people get a sentence, not a traceback
@@ -150,6 +151,18 @@ def _say(settings: Settings, exit_code: int, message: str, *, hint: str = "", **
         lines.append(f"  → {hint}")
     click.echo(clean("\n".join(lines), lines=True), err=True)
     return exit_code
+
+
+def _meant(error: click.ClickException) -> str:
+    """Which of an option's words a wrong one is close to."""
+    of = error.param.type if isinstance(error, click.BadParameter) and error.param is not None else None
+    said = re.match(r"'([^']{1,80})' is not one of", error.message)
+    if said is None or not isinstance(of, click.Choice):
+        return ""
+    import difflib
+
+    close = difflib.get_close_matches(said[1].lower(), [str(choice) for choice in of.choices], 1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _usage_hint(error: click.ClickException) -> str:

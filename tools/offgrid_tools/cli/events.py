@@ -38,8 +38,15 @@ def since_us(text: str, now_us: int) -> int:
 )
 @click.option("--since", metavar="TIME", help="From then on: 10m, 2h, 2026-11-20T08:00.")
 @click.option("--until", metavar="TIME", help="Up to then; not with --follow.")
-@click.option("--subject", default="", help="About one job, node, mission, …")
-@click.option("--limit", type=click.IntRange(0), default=LIMIT, show_default=True, help="The newest so many; 0: all.")
+@click.option("--subject", metavar="ID", default="", help="About one job, node, mission, …")
+@click.option(
+    "--limit",
+    metavar="COUNT",
+    type=click.IntRange(0),
+    default=LIMIT,
+    show_default=True,
+    help="The newest so many; 0: all.",
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on with each event as it happens, until Ctrl-C.")
 @common
 def events(

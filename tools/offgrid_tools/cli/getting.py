@@ -83,13 +83,6 @@ def get(
     What another node shares with this one may be named as OWNER/ID or OWNER/NAME, and must be where several share it.
 
     When a get is cut off, the same command goes on behind what of it has come and is right.
-
-    \b
-    offgrid get notes.txt -o copy.txt
-    offgrid get photos/ -o restored
-    offgrid get attic/notes.txt -o theirs.txt
-    offgrid get o-4f7k -o - | tar t
-    offgrid get film.mkv --range 0-999999 -o head.mkv
     """
     if object.endswith("/"):
         if wanted is not None or output == "-":

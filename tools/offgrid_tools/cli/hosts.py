@@ -137,9 +137,6 @@ def drop(owner: str, yes: bool) -> None:
 
     Members it was shared with read it for as long as it is here (`offgrid ls --shared` there), and lose it too: have
     them `offgrid get` it first. Nothing goes by itself; `offgrid host show` says how much it is.
-
-    \b
-    offgrid host drop old-laptop
     """
     if not yes:
         _ask(owner)

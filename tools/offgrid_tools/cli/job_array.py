@@ -72,10 +72,6 @@ def array(inputs: tuple[str, ...], lines: str | None, task_id: str, mode: str | 
           **said: Any) -> int:  # fmt: skip
     """Run a program on many inputs: an array of jobs of one task, one for each FILE or line.
 
-    \b
-    offgrid job array texts/*.txt --command wc --arg -w | paste -sd+ | bc
-    offgrid job array --each-line urls.txt --command fetch --outputs pages/
-
     Interrupted, the jobs go on; `offgrid job cancel --task` takes them back.
     """
     if bool(inputs) == (lines is not None):

@@ -21,9 +21,9 @@ KNOWN_WITHIN_S = 1.0  # what a running job has said is told at once, or there is
 
 
 @click.command()
-@click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
-@click.option("--task", "task_id", default="", help="All of a task that have not ended.")
-@click.option("--reason", default="", help="Why; it stands with the jobs.")
+@click.argument("job_ids", nargs=-1, metavar="[JOB]...")
+@click.option("--task", "task_id", metavar="TASK", default="", help="All of a task that have not ended.")
+@click.option("--reason", metavar="TEXT", default="", help="Why; it stands with the jobs.")
 @common
 def cancel(job_ids: tuple[str, ...], task_id: str, reason: str) -> None:
     """Cancel jobs: what runs is stopped, and unpaid. Those that have ended stay as they are."""
@@ -42,7 +42,7 @@ def cancel(job_ids: tuple[str, ...], task_id: str, reason: str) -> None:
 
 
 @click.command()
-@click.argument("job_id")
+@click.argument("job_id", metavar="JOB")
 @common
 def why(job_id: str) -> None:
     """Why a job is where it is, and for every host the reason that it did or would not get it."""
@@ -81,7 +81,7 @@ def _verdict(verdict: HostVerdict, names: dict[str, str]) -> tuple[str, ...]:
 
 
 @click.command()
-@click.argument("job_id")
+@click.argument("job_id", metavar="JOB")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
 @common
 def logs(job_id: str, follow: bool) -> int:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 ARGS = click.argument("args", nargs=-1, type=click.UNPROCESSED)
-TASK = click.option("--task", "task_id", default="", help="The task that it joins. [default: a new mission and task]")
+TASK = click.option(
+    "--task", "task_id", metavar="TASK", default="", help="The task that it joins. [default: a new mission and task]"
+)
 MODE = click.option(
     "--mode", type=MODES, help="The mesh, the local queue, or whichever works. [default: as configured]"
 )
@@ -33,7 +35,7 @@ MODE = click.option(
 @FILE
 @ARGS
 @program_options
-@click.option("--task", "task_id", required=True, help="The task that the job belongs to.")
+@click.option("--task", "task_id", metavar="TASK", required=True, help="The task that the job belongs to.")
 @term_options
 @common
 def create(file: str, args: tuple[str, ...], task_id: str, **said: Any) -> None:
@@ -80,6 +82,7 @@ def submit(file: str, args: tuple[str, ...], task_id: str, mode: str | None, **s
 @MODE
 @term_options
 @click.option(
+    "-o",
     "--output",
     type=TargetFile(),
     help="Write the job's output here; - is standard output, with nothing else on it.",
@@ -108,13 +111,7 @@ def run(
     folder: str | None,
     **said: Any,
 ) -> int:
-    """Run a program on FILE (- is standard input) somewhere in the mesh and wait for the result.
-
-    \b
-    offgrid job run notes.txt --command wc -- -w
-    offgrid job run notes.txt --wasm count.wat --output counts.txt
-    offgrid job run notes.txt --llm llama3 --system "Answer in one line." --requires 'gpu.count > 0'
-    """
+    """Run a program on FILE (- is standard input) somewhere in the mesh and wait for the result."""
     payload, options = payload_of(file, args, said), options_of(said)
     client = settings().connect()
     with _left_going() as made:

@@ -38,7 +38,9 @@ OPEN = "queued", "awarded", "running"
     help="Between two looks.",
 )
 @click.option("--count", type=click.IntRange(1), help="So many looks, then end. [default: until q or Ctrl-C]")
-@click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Jobs that are shown.")
+@click.option(
+    "--limit", metavar="COUNT", type=click.IntRange(0), default=20, show_default=True, help="Jobs that are shown."
+)
 @common  # fmt: skip
 def top(interval: float, count: int | None, limit: int) -> None:
     """A live look at running jobs, hosts and rates; q ends it. With --json a document per look."""

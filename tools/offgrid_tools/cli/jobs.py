@@ -21,7 +21,7 @@ MODES = click.Choice(["auto", "offgrid", "disabled"])
 
 
 @click.command()
-@click.argument("job_id")
+@click.argument("job_id", metavar="JOB")
 @click.option("--mode", type=MODES, help="The mesh, the local queue, or whichever works. [default: as configured]")
 @common
 def dispatch(job_id: str, mode: str | None) -> None:
@@ -46,7 +46,7 @@ def dispatch(job_id: str, mode: str | None) -> None:
 
 
 @click.command()
-@click.argument("job_id")
+@click.argument("job_id", metavar="JOB")
 @common
 def watch(job_id: str) -> int:
     """Follow a job until it ends. With --json one line per change."""
@@ -64,11 +64,13 @@ def watch(job_id: str) -> int:
 
 
 @click.command("list")
-@click.option("--task", "task_id", default="", help="Those of one task.")
+@click.option("--task", "task_id", metavar="TASK", default="", help="Those of one task.")
 @click.option("--state", "states", multiple=True, type=STATES, help="Those in this state; repeat it for more.")
 @click.option("--executions", is_flag=True, help="The executions of redundant jobs as well.")
 @click.option("--oldest-first", is_flag=True, help="In the order in which they were made.")
-@click.option("--limit", type=click.IntRange(0), help="At most so many; 0: all. [default: 100; with --json all]")
+@click.option(
+    "--limit", metavar="COUNT", type=click.IntRange(0), help="At most so many; 0: all. [default: 100; with --json all]"
+)
 @common
 def list_(task_id: str, states: tuple[str, ...], executions: bool, oldest_first: bool, limit: int | None) -> None:
     """List jobs, the newest first."""
@@ -103,8 +105,8 @@ def list_(task_id: str, states: tuple[str, ...], executions: bool, oldest_first:
 
 
 @click.command()
-@click.argument("job_id")
-@click.option("--output", "output", type=TargetFile(), help="Write the job's output here; - is stdout.")
+@click.argument("job_id", metavar="JOB")
+@click.option("-o", "--output", "output", type=TargetFile(), help="Write the job's output here; - is stdout.")
 @click.option("--save-files", "folder", type=click.Path(file_okay=False), metavar="DIR",
               help="Write the files that it left here.")  # fmt: skip
 @common

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import click
 
+ROOT_NAME = "offgrid"
+
 
 class Entry(NamedTuple):
     """Where a command lives ("module:attribute", below offgrid_tools.cli) and what the group's help says of it."""
@@ -22,6 +24,7 @@ class LazyGroup(click.Group):
     def __init__(self, name: str, entries: Mapping[str, Entry], help: str, params: list[click.Parameter]) -> None:  # noqa: A002 - click's word
         super().__init__(name, help=help, params=params, context_settings={"help_option_names": ["-h", "--help"]})
         self._entries = entries
+        self._is_root = name == ROOT_NAME
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._entries)
@@ -33,6 +36,7 @@ class LazyGroup(click.Group):
         module, _, attribute = entry.place.partition(":")
         command = getattr(importlib.import_module(f"offgrid_tools.cli.{module}"), attribute)
         assert isinstance(command, click.Command)
+        _give_examples(command, cmd_name if self._is_root else f"{self.name} {cmd_name}")
         return command
 
     def resolve_command(
@@ -46,6 +50,15 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in self._entries.items()])
+
+
+def _give_examples(command: click.Command, path: str) -> None:
+    from offgrid_tools.cli.examples import epilog_of
+
+    command.epilog = epilog_of(path)
+    if isinstance(command, click.Group) and not isinstance(command, LazyGroup):
+        for name, inner in command.commands.items():
+            _give_examples(inner, f"{path} {name}")
 
 
 def _meant(name: str, known: Mapping[str, Entry]) -> str:

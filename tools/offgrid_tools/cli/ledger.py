@@ -43,12 +43,7 @@ MEET_S, MEET_AGAIN_S = 3.0, 0.2  # a new ledger's genesis and the answer to it t
 )
 @common
 def open_(witnesses: tuple[str, ...], balances: tuple[str, ...], fee_micro: int | None) -> None:
-    """Open the mesh's ledger: who witnesses, who begins with how much. Once and for ever, by an admin's node.
-
-    \b
-    offgrid ledger open
-    offgrid ledger open --witness attic --witness barn=2 --balance attic=500 --balance barn=0.25 --fee 0
-    """
+    """Open the mesh's ledger: who witnesses, who begins with how much. Once and for ever, by an admin's node."""
     weights = numbered("--witness", pairs("--witness", witnesses, bare=True), MILLI_PLACES, WEIGHT_MILLI_MAX)
     amounts = numbered("--balance", pairs("--balance", balances), MICRO_PLACES, MICRO_MAX)
     client = settings().connect()

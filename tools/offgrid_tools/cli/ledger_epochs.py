@@ -21,7 +21,7 @@ POLL_S = 0.2
 EPOCHS_SHOWN = 20
 
 WAIT = click.option(
-    "--wait",
+    "--timeout",
     "wait_s",
     type=click.FloatRange(0, 86_400),
     default=30.0,
@@ -41,11 +41,6 @@ def witnesses(added: tuple[str, ...], removed: tuple[str, ...], weighed: tuple[s
 
     The witnesses of now end their epoch with a checkpoint as soon as a quorum of them has heard of it. Whoever is added
     without a weight has that of its membership.
-
-    \b
-    offgrid ledger witnesses
-    offgrid ledger witnesses --add attic=2 --remove barn
-    offgrid ledger witnesses --weight cellar=0.5
     """
     client = settings().connect()
     if not (added or removed or weighed):
@@ -83,7 +78,14 @@ def checkpoint(wait_s: float) -> int:
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(1, 100_000), default=EPOCHS_SHOWN, show_default=True, help="How many.")
+@click.option(
+    "--limit",
+    metavar="COUNT",
+    type=click.IntRange(1, 100_000),
+    default=EPOCHS_SHOWN,
+    show_default=True,
+    help="How many.",
+)
 @common
 def epochs(limit: int) -> None:
     """The epochs that have ended, the newest first: checkpoint, who sealed it, what its witnesses got."""
@@ -99,10 +101,6 @@ def settle_rewards(epoch: int | None, now: bool, wait_s: float) -> int:
     """What witnesses got for an epoch: its fees, by weight, paid by the checkpoint that ended it.
 
     They follow from the checkpoint alone, so every node says the same of them.
-
-    \b
-    offgrid settle-rewards
-    offgrid settle-rewards --now
     """
     if now and epoch is not None:
         raise click.UsageError("--now pays for the epoch that it is; --epoch shows one that has ended: one of them")

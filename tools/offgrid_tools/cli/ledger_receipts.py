@@ -20,7 +20,7 @@ READABLE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 
 @click.command()
-@click.argument("tx_id")
+@click.argument("tx_id", metavar="TX")
 @click.option(
     "-o",
     "--output",
@@ -29,7 +29,7 @@ READABLE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 )
 @common
 def receipt(tx_id: str, output: str | None) -> None:
-    """Gather a light receipt of transaction TX_ID: signatures of witnesses that hold it final.
+    """Gather a light receipt of transaction TX: signatures of witnesses that hold it final.
 
     Just as many as prove it to whoever was not there: two of four equal witnesses, 135 bytes. `offgrid tx
     verify-receipt` checks it without a node, given the transaction (`offgrid tx show TX_ID --json`) and the ledger's

@@ -52,8 +52,10 @@ def _row(road: Road) -> tuple[str, ...]:
 
 
 @click.command()
-@click.argument("node")
-@click.option("--via", default="", help="Over this road, or whose name begins so: grpc, lora, udp:*:7700.")
+@click.argument("node", metavar="NODE")
+@click.option(
+    "--via", metavar="ROAD", default="", help="Over this road, or whose name begins so: grpc, lora, udp:*:7700."
+)
 @click.option("-c", "--count", type=click.IntRange(1, COUNT_MAX), default=4, show_default=True, help="How often.")
 @click.option("--interval", type=click.FloatRange(0, 3600), default=1.0, show_default=True, help="Seconds between.")
 @click.option("--timeout", type=TIMEOUT, default=10.0, show_default=True, help="Seconds to wait for each answer.")
@@ -114,7 +116,7 @@ def _sum_up(count: int, times: list[float]) -> None:
 
 
 @click.command()
-@click.argument("node")
+@click.argument("node", metavar="NODE")
 @click.option("--timeout", type=TIMEOUT, default=10.0, show_default=True, help="Seconds to wait for each answer.")
 @common
 def trace(node: str, timeout: float) -> int:

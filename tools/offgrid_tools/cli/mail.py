@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from offgrid.v1.mail_pb2 import GetMailResponse, Mail
 
 MESSAGE_BYTES_MAX = 64 * 1024
-NODE = click.argument("node")
+NODE = click.argument("node", metavar="NODE")
 EXPIRES = click.option("--expires", metavar="TIME", help="Give it up after 10m, 2h, 3d… [default: mail.max_days]")
 
 
@@ -31,19 +31,16 @@ def _expires_s(text: str | None) -> float:
 
 @click.command()
 @NODE
-@click.option("--text", help="What it says.")
+@click.option("--text", metavar="TEXT", help="What it says.")
 @click.option("--file", "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
               help="Or a file; - is standard input. 64 KiB at most.")  # fmt: skip
-@click.option("--name", default="", help="What the file is called there. [default: as it is called here]")
+@click.option(
+    "--name", metavar="NAME", default="", help="What the file is called there. [default: as it is called here]"
+)
 @EXPIRES
 @common
 def send(node: str, text: str | None, file: str | None, name: str, expires: str | None) -> None:
-    """Send a message to the people at NODE, whether it is up or not.
-
-    \b
-    offgrid mail send barn --text "The pump is fixed."
-    offgrid mail send barn --file map.png --expires 2d
-    """
+    """Send a message to the people at NODE, whether it is up or not."""
     if (text is None) == (file is None):
         raise click.UsageError("--text TEXT or --file FILE, one of them, says what is sent")
     if file is None:
@@ -77,7 +74,7 @@ def job(node: str, file: str, args: tuple[str, ...], mode: str | None, expires: 
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
+@click.option("--limit", metavar="COUNT", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
 def sent(limit: int) -> None:
     """What this node has sent, the newest first."""
@@ -111,8 +108,8 @@ def sent(limit: int) -> None:
 
 
 @click.command()
-@click.argument("number", type=click.IntRange(1, 2**64 - 1))
-@click.option("--output", type=TargetFile(), help="Write the output of a job here; - is standard output.")
+@click.argument("number", metavar="NUMBER", type=click.IntRange(1, 2**64 - 1))
+@click.option("-o", "--output", type=TargetFile(), help="Write the output of a job here; - is standard output.")
 @common
 def show(number: int, output: str | None) -> int:
     """Show what came of what this node has sent; of a job, its result."""
@@ -134,7 +131,7 @@ def show(number: int, output: str | None) -> int:
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
+@click.option("--limit", metavar="COUNT", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
 def inbox(limit: int) -> None:
     """Messages that others have sent to this node."""
@@ -167,8 +164,8 @@ def inbox(limit: int) -> None:
 
 
 @click.command()
-@click.argument("message_id")
-@click.option("--output", type=TargetFile(), help="Write it here, as it is; - is standard output.")
+@click.argument("message_id", metavar="MESSAGE")
+@click.option("-o", "--output", type=TargetFile(), help="Write it here, as it is; - is standard output.")
 @common
 def read(message_id: str, output: str | None) -> None:
     """Read a message."""
@@ -208,7 +205,7 @@ def read(message_id: str, output: str | None) -> None:
 
 
 @click.command()
-@click.argument("message_ids", nargs=-1, required=True)
+@click.argument("message_ids", nargs=-1, metavar="MESSAGE...", required=True)
 @common
 def rm(message_ids: tuple[str, ...]) -> None:
     """Delete messages that this node has received."""
@@ -222,7 +219,7 @@ def rm(message_ids: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
+@click.option("--limit", metavar="COUNT", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
 def held(limit: int) -> None:
     """What this node holds for others until they come by."""

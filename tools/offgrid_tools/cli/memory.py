@@ -19,22 +19,17 @@ HITTERS_SHOWN = 3
 @click.command()
 @click.option("--key", help="Was it seen? A name or an id: of a job, a node, an object, a session, a prompt, …")
 @click.option("--count", "what", metavar="TYPE", help="How many were there? A type, or a kind of sessions' events.")
-@click.option("--from", "since", metavar="TIME", help="From then on: 10m (ago), 2h, 2026-11-20T08:00.")
-@click.option("--to", "until", metavar="TIME", help="Up to then.")
-@click.option("--session", default="", help="In this session alone; its id or name.")
+@click.option("--since", metavar="TIME", help="From then on: 10m (ago), 2h, 2026-11-20T08:00.")
+@click.option("--until", metavar="TIME", help="Up to then.")
+@click.option("--session", metavar="SESSION", default="", help="In this session alone; its id or name.")
 @common
 def ask(key: str | None, what: str | None, since: str | None, until: str | None, session: str) -> None:
-    """Ask what happened, also of events that are gone.
-
-    \b
-    offgrid memory ask --key j-k3vq…
-    offgrid memory ask --count energy.update --from 2026-11-20 --to 2026-11-21 --session 'flight 7'
-    """
+    """Ask what happened, also of events that are gone."""
     if (key is None) == (what is None):
         raise click.UsageError("give --key or --count")
     from offgrid_tools.cli.sessions import time_us
 
-    since_us, until_us = time_us("--from", since), time_us("--to", until)
+    since_us, until_us = time_us("--since", since), time_us("--until", until)
     memory = settings().connect().memory
     if key is not None:
         _show_seen(memory.seen(key, session=session, since_us=since_us, until_us=until_us))
@@ -48,8 +43,17 @@ def ask(key: str | None, what: str | None, since: str | None, until: str | None,
 
 
 @click.command()
-@click.option("--session", default="", help="Of this session; its id or name. [default: the journal]")
-@click.option("--limit", type=click.IntRange(0), default=LIMIT, show_default=True, help="The oldest so many; 0: all.")
+@click.option(
+    "--session", metavar="SESSION", default="", help="Of this session; its id or name. [default: the journal]"
+)
+@click.option(
+    "--limit",
+    metavar="COUNT",
+    type=click.IntRange(0),
+    default=LIMIT,
+    show_default=True,
+    help="The oldest so many; 0: all.",
+)
 @common
 def windows(session: str, limit: int) -> None:
     """List summaries of the journal, or of a session, oldest first; --json has all that is in them."""

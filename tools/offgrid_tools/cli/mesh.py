@@ -198,7 +198,7 @@ def members() -> None:
     help="What the new member may do; repeat it for more. [default: everything]",
 )
 @click.option("--weight", "weight_milli", type=Weight(), metavar="WEIGHT", help="Its weight in quorums. [default: 1.0]")
-@click.option("--domain", default="", help="What it fails together with: a room, a power line.")
+@click.option("--domain", metavar="NAME", default="", help="What it fails together with: a room, a power line.")
 @click.option(
     "--qr", "picture", type=click.Path(path_type=Path), help="Write it as a QR code, too: FILE.svg or FILE.png."
 )
@@ -238,7 +238,7 @@ def _show_code(token: str) -> None:
 
 
 @click.command()
-@click.argument("node")
+@click.argument("node", metavar="NODE")
 @common
 def remove(node: str) -> None:
     """Revoke the membership of NODE: its name, its id, or the id's first characters."""

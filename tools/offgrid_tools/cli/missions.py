@@ -35,7 +35,7 @@ def _show(mission: Mission) -> None:
 
 @click.command()
 @click.argument("title")
-@click.option("--description", default="", help="What it is for.")
+@click.option("--description", metavar="TEXT", default="", help="What it is for.")
 @common
 def create(title: str, description: str) -> None:
     """Create a mission called TITLE."""
@@ -43,7 +43,7 @@ def create(title: str, description: str) -> None:
 
 
 @click.command("list")
-@click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
+@click.option("--limit", metavar="COUNT", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
 def list_(limit: int) -> None:
     """List missions."""
@@ -64,7 +64,7 @@ def list_(limit: int) -> None:
 
 
 @click.command()
-@click.argument("mission_id")
+@click.argument("mission_id", metavar="MISSION")
 @common
 def show(mission_id: str) -> None:
     """Show one mission."""
@@ -72,9 +72,9 @@ def show(mission_id: str) -> None:
 
 
 @click.command()
-@click.argument("mission_id")
-@click.option("--title", help="Its new title.")
-@click.option("--description", help="Its new description.")
+@click.argument("mission_id", metavar="MISSION")
+@click.option("--title", metavar="TEXT", help="Its new title.")
+@click.option("--description", metavar="TEXT", help="Its new description.")
 @click.option("--status", type=click.Choice(["active", "completed"]), help="A completed mission takes no more tasks.")
 @common
 def update(mission_id: str, title: str | None, description: str | None, status: str | None) -> None:

@@ -18,19 +18,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("prefix", default="")
-@click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
+@click.option("--limit", metavar="COUNT", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @click.option("--deleted", is_flag=True, help="What was deleted, and which hosts have yet to hear of it.")
 @click.option("--regained", is_flag=True, help="What this node forgot with its disk: what is back, and what not yet.")
 @click.option("--shared", is_flag=True, help="What other nodes let this one read, in place of its own.")
 @click.option("-l", "--long", is_flag=True, help="Also what may be lost before each of them is.")
 @common
 def ls(prefix: str, limit: int, deleted: bool, regained: bool, shared: bool, long: bool) -> None:
-    """List this node's own objects, or those whose names begin with PREFIX.
-
-    \b
-    offgrid ls photos/
-    offgrid ls --deleted
-    """
+    """List this node's own objects, or those whose names begin with PREFIX."""
     client = settings().connect()
     if deleted:
         from offgrid_tools.cli.removing import show_deleted
@@ -84,7 +79,7 @@ def info(object: str) -> None:  # noqa: A002 - what the wire calls it
 
 @click.group(invoke_without_command=True)
 @click.option("--open", "open_only", is_flag=True, help="Only what is still on its way.")
-@click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
+@click.option("--limit", metavar="COUNT", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
 @click.pass_context
 def outbox(context: click.Context, open_only: bool, limit: int) -> None:
@@ -115,7 +110,7 @@ def outbox(context: click.Context, open_only: bool, limit: int) -> None:
 
 
 @outbox.command()
-@click.argument("entry_id", metavar="ID", type=click.IntRange(1, 2**64 - 1))
+@click.argument("entry_id", metavar="ENTRY", type=click.IntRange(1, 2**64 - 1))
 @common
 def cancel(entry_id: int) -> None:
     """Give up entry ID, which is not completed: its object stays on this node and goes nowhere any more."""

@@ -23,7 +23,7 @@ SHARDS_SHOWN = 6  # of one host; --json has all
               help="Instead of an object: of one of this size that might be put.")  # fmt: skip
 @click.option("--code", type=CodeParam(), metavar="K/N", help="It would be coded so. [default: as configured]")
 @click.option("--copies", type=click.IntRange(1, 64), help="It would have so many full copies.")
-@click.option("--padded/--no-padded", default=None, help="It would be filled up to its size's class. "
+@click.option("--padded/--exact", default=None, help="It would be filled up to its size's class. "
               "[default: as configured]")  # fmt: skip
 @click.option("--policy", type=click.Choice(POLICIES), help="What to prefer. [default: as configured]")
 @common
@@ -35,12 +35,7 @@ def explain(
     padded: bool | None,
     policy: str | None,
 ) -> None:
-    """What every host holds of OBJECT or would get of it now, and why; or of one that might be put.
-
-    \b
-    offgrid placement explain notes.txt
-    offgrid placement explain --size 100000000 --code 12/20 --policy bandwidth
-    """
+    """What every host holds of OBJECT or would get of it now, and why; or of one that might be put."""
     if object and (size_bytes is not None or code or copies or padded is not None):
         text = "--size, --code, --copies and --padded are for an object that might be put, not for one that is"
         raise click.UsageError(text)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("export")
-@click.argument("session")
+@click.argument("session", metavar="SESSION")
 @click.argument("file", type=TargetFile())
 @click.option(
     "--format",
@@ -39,10 +39,6 @@ def export_(session: str, file: str, form: str, content: bool | None) -> None:
 
     It has the session, the schemas that its events need, the events, and at its end a digest over it all. The journal
     tells of it.
-
-    \b
-    offgrid state export 'flight 7' flight.jsonl
-    offgrid state export 'flight 7' - | jq 'select(.kind == "energy.update").data.energy'
     """
     client = settings().connect()
     with counting() as on_events, unsound("FILE"):

@@ -29,7 +29,7 @@ STALE = frozenset({"RequestIdReused", "ObjectDeleted"})  # a kept request id mad
 
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
-@click.option("--name", help="What to call it, or its folder. [default: its own name]")
+@click.option("--name", metavar="NAME", help="What to call it, or its folder. [default: its own name]")
 @click.option(
     "--required",
     "required_milli",
@@ -48,7 +48,10 @@ STALE = frozenset({"RequestIdReused", "ObjectDeleted"})  # a kept request id mad
 @click.option("--wait/--no-wait", default=True, help="Wait until so much has acked. [default: wait]")
 @click.option("--timeout", type=FiniteRange(0.001, 4_000_000), metavar="SECONDS", help="Wait no longer.")
 @click.option(
-    "--request-id", default="", help="Makes the put safe to repeat. [default: one that is kept until it ends]"
+    "--request-id",
+    metavar="ID",
+    default="",
+    help="Makes the put safe to repeat. [default: one that is kept until it ends]",
 )
 @common
 def put(
@@ -67,11 +70,6 @@ def put(
 
     A folder's files are called as their paths below it: photos/2026/a.jpg. When a put is cut off, the same command goes
     on where it was.
-
-    \b
-    offgrid put notes.txt
-    offgrid put photos letters/*.txt
-    tar c photos | offgrid put - --name photos.tar --required 3.0
     """
     if code is not None and copies is not None:
         raise click.UsageError("--code and --copies are two ways to keep it; give one of them")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _id(help_text: str) -> Callable[[F], F]:
-    return click.option("--id", "quorum_id", required=True, metavar="ID", help=help_text)
+    return click.option("--id", "quorum_id", required=True, metavar="QUORUM", help=help_text)
 
 
 def _show(quorum: Quorum) -> None:
@@ -71,7 +71,7 @@ def create(quorum_id: str, required: int, members: tuple[str, ...]) -> None:
 
 @click.command()
 @_id("Which quorum of this node's.")
-@click.option("--node", default="", help="Whose ack, by id or name. [default: this node's]")
+@click.option("--node", metavar="NODE", default="", help="Whose ack, by id or name. [default: this node's]")
 @common
 def ack(quorum_id: str, node: str) -> None:
     """Ask a member for its signed ack."""
@@ -80,7 +80,9 @@ def ack(quorum_id: str, node: str) -> None:
 
 @click.command()
 @_id("Which quorum: this node's own, or one that it keeps track of as a broker.")
-@click.option("--owner", default="", help="Whose, by id or name, where several nodes own one of that id.")
+@click.option(
+    "--owner", metavar="NODE", default="", help="Whose, by id or name, where several nodes own one of that id."
+)
 @common
 def status(quorum_id: str, owner: str) -> None:
     """Show who counts, who acked, and whether that is enough."""
@@ -89,7 +91,7 @@ def status(quorum_id: str, owner: str) -> None:
 
 @click.command("list")
 @click.option("--objects", "with_objects", is_flag=True, help="Those of objects too.")
-@click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
+@click.option("--limit", metavar="COUNT", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
 def list_(with_objects: bool, limit: int) -> None:
     """List quorums: this node's own, and those that it keeps track of as a broker."""

@@ -18,11 +18,13 @@ RESULT_BYTES_MAX = 64 * 1024 * 1024  # the largest output that a job may have
 
 
 @click.command()
-@click.argument("job_id")
-@click.option("--output", type=TargetFile(), default="-", help="Write it here; - is standard output. [default: -]")
+@click.argument("job_id", metavar="JOB")
+@click.option(
+    "-o", "--output", type=TargetFile(), default="-", help="Write it here; - is standard output. [default: -]"
+)
 @common
 def receipt(job_id: str, output: str) -> None:
-    """Write JOB_ID's receipt as a file that stands alone, for `verify-receipt`."""
+    """Write JOB's receipt as a file that stands alone, for `verify-receipt`."""
     import json
 
     document = settings().connect().jobs.receipt(job_id)

@@ -66,7 +66,7 @@ def asked_secret(file: Path | None, *, passphrase: bool) -> Secret:
         try:
             key = read_secret(file).key
         except ValueError as error:
-            raise click.BadParameter(f"{file} {error}", param_hint="--secret") from error
+            raise click.BadParameter(f"{file} {error}", param_hint="--recovery-secret") from error
     return Secret(key, _asked(again=False) if passphrase else b"")
 
 

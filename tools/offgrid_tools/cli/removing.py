@@ -23,10 +23,6 @@ def rm(objects: tuple[str, ...], recursive: bool) -> None:
     """Delete each OBJECT (an id, its first characters, or a name), for good.
 
     It is gone here at once. Hosts that are away hear of it when they are back; `offgrid ls --deleted` shows which.
-
-    \b
-    offgrid rm notes.txt
-    offgrid rm -r photos/
     """
     client = settings().connect()
     marks: list[Deletion] = []

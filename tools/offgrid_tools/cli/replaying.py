@@ -26,12 +26,12 @@ FILE = click.Path(exists=True, dir_okay=False)
 
 
 @click.command()
-@click.argument("session", required=False)
+@click.argument("session", metavar="[SESSION]", required=False)
 @click.option("--from-export", "file", type=FILE, help="Of this export; no node is needed.")
 @click.option(
     "--until", metavar="TIME|NUMBER", help="Up to that event, or as it was then: 10m (ago), 2026-11-20T08:00."
 )
-@click.option("--reducer", default="", help="That folds them. [default: session]")
+@click.option("--reducer", metavar="REDUCER", default="", help="That folds them. [default: session]")
 @click.option("--verbose", is_flag=True, help="Show each event.")
 @common
 def replay(session: str | None, file: str | None, until: str | None, reducer: str, verbose: bool) -> int:

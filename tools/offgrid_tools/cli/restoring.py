@@ -31,7 +31,7 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--recovery-secret", type=FILE, help="Opens the keys of sessions, and a sealed backup.")
 @click.option("--passphrase", is_flag=True, help="The backup is sealed by a passphrase, which is asked for.")
 @click.option("--wrapped-keys", type=FILE, help="The keys of its sessions. [default: keys.wrapped beside FILE]")
-@click.option("--session", "only", multiple=True, metavar="ID", help="That session alone; repeat it for more.")
+@click.option("--session", "only", multiple=True, metavar="SESSION", help="That session alone; repeat it for more.")
 @click.option("--dry-run", is_flag=True, help="Only say what would become of which.")
 @common
 def restore(

@@ -44,7 +44,7 @@ def retention() -> None:
 
 
 @click.command()
-@click.argument("session")
+@click.argument("session", metavar="SESSION")
 @click.option("--off", is_flag=True, help="It is pinned no more.")
 @common
 def pin(session: str, off: bool) -> None:

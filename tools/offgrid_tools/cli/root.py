@@ -8,7 +8,7 @@ import sys
 import click
 
 from offgrid_tools.cli import exits
-from offgrid_tools.cli.lazy import Entry, LazyGroup
+from offgrid_tools.cli.lazy import ROOT_NAME, Entry, LazyGroup
 from offgrid_tools.cli.settings import common_options
 
 DIST = "offgrid_node-"
@@ -39,7 +39,7 @@ def _installed_version() -> str:
 
 
 ROOT = LazyGroup(
-    "offgrid",
+    ROOT_NAME,
     {
         "status": Entry("mesh:status", "What this node is and how it does."),
         "smoke": Entry("smoke:smoke", "Try everything once on the running mesh, and say what works."),

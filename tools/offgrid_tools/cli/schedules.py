@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 @FILE
 @ARGS
 @program_options
-@click.option("--name", default="", help="What people call it.")
-@click.option("--timezone", default="UTC", show_default=True, help="That the times are meant in: Europe/Berlin.")
+@click.option("--name", metavar="NAME", default="", help="What people call it.")
+@click.option(
+    "--timezone", metavar="ZONE", default="UTC", show_default=True, help="That the times are meant in: Europe/Berlin."
+)
 @click.option("--no-overlap", is_flag=True, help="Pass a time over while the last job is still open.")
 @click.option("--catch-up", is_flag=True, help="Make up for the last time that passed while the node was down.")
 @TASK
@@ -29,11 +31,7 @@ if TYPE_CHECKING:
 @common
 def add(cron: str, file: str, args: tuple[str, ...], name: str, timezone: str, no_overlap: bool, catch_up: bool,
         task_id: str, mode: str | None, **said: Any) -> None:  # fmt: skip
-    """Add a schedule: run a program on FILE (- is standard input) at every time that CRON names.
-
-    \b
-    offgrid schedule add '0 3 * * *' site.txt --command backup --timezone Europe/Berlin --no-overlap
-    """
+    """Add a schedule: run a program on FILE (- is standard input) at every time that CRON names."""
     payload, options = payload_of(file, args, said), options_of(said)
     made = settings().connect().schedules.create(
         cron, payload, name=name, timezone=timezone, no_overlap=no_overlap, catch_up=catch_up, task_id=task_id,
@@ -43,7 +41,7 @@ def add(cron: str, file: str, args: tuple[str, ...], name: str, timezone: str, n
 
 
 @click.command("list")
-@click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
+@click.option("--limit", metavar="COUNT", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
 def list_(limit: int) -> None:
     """List schedules."""
@@ -68,7 +66,7 @@ def list_(limit: int) -> None:
 
 
 @click.command()
-@click.argument("schedule_id")
+@click.argument("schedule_id", metavar="SCHEDULE")
 @common
 def pause(schedule_id: str) -> None:
     """Pause a schedule: it makes no jobs until it is resumed."""
@@ -76,7 +74,7 @@ def pause(schedule_id: str) -> None:
 
 
 @click.command()
-@click.argument("schedule_id")
+@click.argument("schedule_id", metavar="SCHEDULE")
 @common
 def resume(schedule_id: str) -> None:
     """Resume a schedule with the next time that is due."""
@@ -84,7 +82,7 @@ def resume(schedule_id: str) -> None:
 
 
 @click.command()
-@click.argument("schedule_id")
+@click.argument("schedule_id", metavar="SCHEDULE")
 @common
 def rm(schedule_id: str) -> None:
     """Remove a schedule; jobs that it has made go on."""

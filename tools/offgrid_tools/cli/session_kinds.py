@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("kind", required=False)
+@click.argument("kind", metavar="[KIND]", required=False)
 @common
 def kinds(kind: str | None) -> None:
     """List the kinds of events that this node knows; of one KIND show the schema."""
@@ -46,15 +46,11 @@ def kinds(kind: str | None) -> None:
 
 
 @click.command()
-@click.argument("kind")
+@click.argument("kind", metavar="KIND")
 @click.argument("schema", type=click.File("rb"), metavar="FILE")
 @common
 def register_kind(kind: str, schema: Any) -> None:
-    """Let events of KIND be recorded, as the JSON Schema in FILE (- is standard input) has them.
-
-    \b
-    offgrid state register-kind sensor.reading reading.json
-    """
+    """Let events of KIND be recorded, as the JSON Schema in FILE (- is standard input) has them."""
     import json
 
     try:

@@ -16,13 +16,20 @@ if TYPE_CHECKING:
 
 LIMIT = 50
 HEADING = f"{'NUMBER':>8}  {'TIME':<23}  {'KIND':<22}  {'FRAME':>7}  DATA"
-SESSION = click.argument("session")
+SESSION = click.argument("session", metavar="SESSION")
 
 
 @click.command()
-@click.option("--name", default="", help="Of that name.")
+@click.option("--name", metavar="NAME", default="", help="Of that name.")
 @click.option("--open", "open_only", is_flag=True, help="That have not ended.")
-@click.option("--limit", type=click.IntRange(0), default=LIMIT, show_default=True, help="The newest so many; 0: all.")
+@click.option(
+    "--limit",
+    metavar="COUNT",
+    type=click.IntRange(0),
+    default=LIMIT,
+    show_default=True,
+    help="The newest so many; 0: all.",
+)
 @common
 def sessions(name: str, open_only: bool, limit: int) -> None:
     """List sessions, the newest first."""
@@ -49,7 +56,7 @@ def sessions(name: str, open_only: bool, limit: int) -> None:
 @SESSION
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Of that kind; repeat it for more.")
 @click.option("--after", type=click.IntRange(0), help="Behind that number, without the state.")
-@click.option("--reducer", default="", help="That folds the state. [default: session]")
+@click.option("--reducer", metavar="REDUCER", default="", help="That folds the state. [default: session]")
 @common
 def watch(session: str, kinds: tuple[str, ...], after: int | None, reducer: str) -> None:
     """Follow SESSION: first what its events came to, then each event, until it ends or Ctrl-C."""
@@ -78,16 +85,12 @@ def watch(session: str, kinds: tuple[str, ...], after: int | None, reducer: str)
 
 @click.command()
 @SESSION
-@click.option("--reducer", default="", help="That folds them. [default: session]")
+@click.option("--reducer", metavar="REDUCER", default="", help="That folds them. [default: session]")
 @click.option("--at", metavar="TIME", help="As it was then: 10m (ago), 2026-11-20T08:00.")
 @click.option("--number", type=click.IntRange(1), help="Of the events up to that number.")
 @common
 def show(session: str, reducer: str, at: str | None, number: int | None) -> None:
-    """Show what the events of SESSION come to; its id, or a name: the newest of that name.
-
-    \b
-    offgrid state show 'flight 7' --at 2026-11-20T08:00
-    """
+    """Show what the events of SESSION come to; its id, or a name: the newest of that name."""
     if at is not None and number is not None:
         raise click.UsageError("--at and --number cannot both be given")
     client, at_us = settings().connect(), time_us("--at", at)
@@ -132,11 +135,18 @@ def show(session: str, reducer: str, at: str | None, number: int | None) -> None
 
 @click.command()
 @SESSION
-@click.option("--kind", "kinds", multiple=True, help="Of that kind: energy.update; repeat it for more.")
+@click.option("--kind", "kinds", metavar="KIND", multiple=True, help="Of that kind: energy.update; repeat it for more.")
 @click.option("--since", metavar="TIME", help="From then on: 10m, 2h, 2026-11-20T08:00.")
 @click.option("--until", metavar="TIME", help="Up to then.")
 @click.option("--frame", type=click.IntRange(0), help="Of that frame.")
-@click.option("--limit", type=click.IntRange(0), default=LIMIT, show_default=True, help="The newest so many; 0: all.")
+@click.option(
+    "--limit",
+    metavar="COUNT",
+    type=click.IntRange(0),
+    default=LIMIT,
+    show_default=True,
+    help="The newest so many; 0: all.",
+)
 @common
 def records(
     session: str, kinds: tuple[str, ...], since: str | None, until: str | None, frame: int | None, limit: int
@@ -156,7 +166,7 @@ def records(
 
 @click.command()
 @SESSION
-@click.option("--reducer", default="", help="That folds them. [default: session]")
+@click.option("--reducer", metavar="REDUCER", default="", help="That folds them. [default: session]")
 @common
 def snapshot(session: str, reducer: str) -> None:
     """Keep what the events of SESSION come to now, so that a start need not fold them anew."""

@@ -17,10 +17,6 @@ def settle(payer: str) -> None:
     Whoever has work done sets money aside for this node in a hold, and promises ever more of it by vouchers. One
     transaction posts a hold, however many jobs its newest voucher covers; the payer gets the rest. This happens by
     itself every economy.settlement_interval seconds (OFFGRID_SETTLEMENT_INTERVAL).
-
-    \b
-    offgrid settle
-    offgrid settle --payer core
     """
     answer = settings().connect().ledger.settle(payer)
     if settings().json:

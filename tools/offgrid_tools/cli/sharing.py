@@ -22,9 +22,6 @@ def share(object: str, node: str) -> None:  # noqa: A002 - what the wire calls i
     """Let NODE (an id, its first characters, or a name) read OBJECT.
 
     The object stays where it is; its key is sealed for that node, which hears of it as soon as it is alive.
-
-    \b
-    offgrid share notes.txt attic
     """
     made = settings().connect().objects.share(object, node)
     _say(made, f"{made.object_id} may be read by {node}")

@@ -49,12 +49,7 @@ def sim(ctx: click.Context, seed: int | None, mesh: str, trace: str | None, muta
 def ledger(
     seed: int, level: str | None, witnesses: int | None, owners: int | None, trace: str | None, mutant: str | None
 ) -> int:
-    """Replay one seed of the ledger's own simulator: witnesses and owners, some of whom lie.
-
-    \b
-    offgrid sim ledger --seed 7
-    offgrid sim ledger --seed 7 --level slots --witnesses 20 --owners 100
-    """
+    """Replay one seed of the ledger's own simulator: witnesses and owners, some of whom lie."""
     simulator = importlib.import_module("offgrid_tools.ledgersim.main")
     _one_of("--level", level, simulator.LEVELS)
     mutants = importlib.import_module("offgrid_tools.ledgersim.mutants").MUTANTS

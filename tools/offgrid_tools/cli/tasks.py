@@ -34,9 +34,11 @@ def _show(task: Task, counts: dict[str, int] | None = None) -> None:
 
 
 @click.command()
-@click.argument("mission_id")
+@click.argument("mission_id", metavar="MISSION")
 @click.argument("name")
-@click.option("--kind", default="compute", show_default=True, help="What its jobs are; they inherit it.")
+@click.option(
+    "--kind", metavar="KIND", default="compute", show_default=True, help="What its jobs are; they inherit it."
+)
 @common
 def create(mission_id: str, name: str, kind: str) -> None:
     """Create a task called NAME in a mission."""
@@ -44,8 +46,8 @@ def create(mission_id: str, name: str, kind: str) -> None:
 
 
 @click.command("list")
-@click.option("--mission", "mission_id", default="", help="Those of one mission.")
-@click.option("--limit", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
+@click.option("--mission", "mission_id", metavar="MISSION", default="", help="Those of one mission.")
+@click.option("--limit", metavar="COUNT", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
 def list_(mission_id: str, limit: int) -> None:
     """List tasks."""
@@ -66,7 +68,7 @@ def list_(mission_id: str, limit: int) -> None:
 
 
 @click.command()
-@click.argument("task_id")
+@click.argument("task_id", metavar="TASK")
 @common
 def show(task_id: str) -> None:
     """Show one task, and how many of its jobs are in which state."""

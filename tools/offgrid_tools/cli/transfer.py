@@ -41,11 +41,12 @@ def timeout(end: str) -> Callable[[F], F]:
 @click.command()
 @click.option(
     "--src",
+    metavar="ACCOUNT",
     default="",
     help="The account that pays, of this node's: its name, or /3 for its lane 3. "
     "[default: the first that is free and has the funds]",
 )
-@click.option("--dst", required=True, help="Who is paid: a member's name or id, or NODE/LANE.")
+@click.option("--dst", metavar="ACCOUNT", required=True, help="Who is paid: a member's name or id, or NODE/LANE.")
 @click.option("--amount", "amount_micro", type=Amount(), required=True, help="Credits, at most six places.")
 @click.option("--fee", "fee_micro", type=Amount(), help="What it costs besides. [default: the ledger's least]")
 @click.option("--meta", "meta", multiple=True, metavar="NAME=VALUE", help="Goes into the transaction; repeat it.")
@@ -63,12 +64,7 @@ def transfer(
     no_wait: bool,
     wait_s: float,
 ) -> int:
-    """Pay somebody, and wait until it is final.
-
-    \b
-    offgrid transfer --dst barn --amount 12.5
-    offgrid transfer --src attic --dst barn --amount 0.05 --fee 0.001 --meta action=read_file
-    """
+    """Pay somebody, and wait until it is final."""
     about = pairs("--meta", meta)
     client = settings().connect()
     tx = client.ledger.transfer(dst, amount_micro, src=src, fee_micro=fee_micro or 0, meta=about, request_id=request_id)
@@ -87,7 +83,7 @@ def transfer(
 
 
 @click.command()
-@click.argument("tx_id")
+@click.argument("tx_id", metavar="TX")
 @common
 def show(tx_id: str) -> None:
     """Show one transaction: by its id, or the first eight characters of it or more; or a file of `tx create`'s."""
@@ -101,7 +97,7 @@ def show(tx_id: str) -> None:
 
 
 @click.command()
-@click.option("--account", default="", help="Of this node's: /3 is its lane 3. [default: its own]")
+@click.option("--account", metavar="ACCOUNT", default="", help="Of this node's: /3 is its lane 3. [default: its own]")
 @timeout("has ended")
 @common
 def unlock(account: str, wait_s: float) -> int:

@@ -34,11 +34,6 @@ def create_lane(count: int, fund_micro: int) -> None:
     """Open lanes: further accounts of this node's, so that its transfers need not wait for each other.
 
     A lane is named like its node with its number behind: attic/3, or /3 at the node itself.
-
-    \b
-    offgrid wallet create-lane --count 4 --fund 100
-    offgrid transfer --src /3 --dst barn --amount 5
-    offgrid transfer --src /3 --dst attic --amount 95 --fee 0.001     # back to the node's own account
     """
     ledger = settings().connect().ledger
     lanes = len(ledger.wallet().accounts) - 1
@@ -75,19 +70,14 @@ def _show_wallet(wallet: GetWalletResponse) -> None:
 
 
 @click.command()
-@click.argument("payer", metavar="[NODE", default="")
-@click.argument("amount_micro", metavar="AMOUNT]", type=Amount(zero=True), required=False)
+@click.argument("payer", metavar="[NODE]", default="")
+@click.argument("amount_micro", metavar="[AMOUNT]", type=Amount(zero=True), required=False)
 @common
 def credit(payer: str, amount_micro: int | None) -> None:
     """How much of what NODE signs to this node counts as accepted before it is final; 0 is nothing. Without both: all.
 
     What is accepted so is shown apart and cannot be spent before it is final. You lose it if NODE signs another
     transaction in its place: set no more than you would lend.
-
-    \b
-    offgrid wallet credit barn 50
-    offgrid wallet credit barn 0
-    offgrid wallet credit
     """
     if bool(payer) != (amount_micro is not None):
         raise click.UsageError("either NODE and AMOUNT, or neither")
