@@ -7,6 +7,7 @@ clients wait.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -16,13 +17,20 @@ from offgrid_node.config.addresses import split_address
 from offgrid_node.config.http_ports import AUTO, OFF, auto_ports
 from offgrid_node.discovery.addresses import join_address
 from offgrid_node.gateway.binding import Sockets, address_of, bind, bind_first
+from offgrid_node.protocol.errors import FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
     from offgrid_node.config import Config
+    from offgrid_node.gateway.access import Policy
     from offgrid_node.gateway.node_view import NodeView
     from offgrid_node.gateway.server import HttpServer
+    from offgrid_node.gateway.sign_ins import SignIns
 
 APP = "offgrid_node.gateway.app"
+
+_log = logging.getLogger(__name__)
 
 
 class Web:
@@ -36,6 +44,7 @@ class Web:
         self._servers: list[HttpServer] = []
         self._starting: asyncio.Task[None] | None = None
         self._view: NodeView | None = None
+        self._sign_ins: SignIns | None = None
         self.url = self.metrics = ""
 
     def bind(self) -> None:
@@ -65,6 +74,17 @@ class Web:
         if self._gateway or self._monitoring:
             self._starting = asyncio.create_task(self._serve(view), name="gateway")
 
+    def page_link(self) -> str:
+        """The page's URL, with a code in its fragment that signs a browser in where a token is asked for. Raises
+        FailedPrecondition where there is no gateway, Unavailable while it is not up."""
+        if not self.url:
+            raise FailedPrecondition('this node has no gateway: gateway.listen is "off"', reason="GatewayOff")
+        if self._view is None:
+            raise Unavailable("the gateway is not up yet", reason="GatewayStarting", retry_ms=500)
+        if self._sign_ins is None:
+            return f"{self.url}/"
+        return f"{self.url}/#code={self._sign_ins.make_code(self._view.runtime.clock.now().mono_ms)}"
+
     async def close(self) -> None:
         if self._starting is not None:
             self._starting.cancel()
@@ -76,19 +96,35 @@ class Web:
             each.close()
 
     async def _serve(self, view: Callable[[], NodeView]) -> None:
-        await asyncio.to_thread(import_module, APP)
-        from offgrid_node.gateway.app import application, monitoring_routes_of, routes_of
+        try:
+            await asyncio.to_thread(import_module, APP)
+            await self._serve_view(view())
+        except Exception:  # noqa: BLE001 - the node goes on without; its log says why
+            _log.exception("the gateway cannot be served")
+
+    async def _serve_view(self, view: NodeView) -> None:
+        from offgrid_node.gateway.access import policy_of
+        from offgrid_node.gateway.app import monitoring_routes_of, routes_of
+        from offgrid_node.gateway.sign_ins import SignIns
+
+        self._view, gateway = view, self._config.gateway
+        token, signed = gateway.token.get_secret_value(), bool(gateway.auth_key.get_secret_value())
+        signs = self._sign_ins = SignIns(token, f"offgrid-{view.node_id[:8]}") if token else None
+        policy = policy_of(gateway.hosts, signs, signed=signed)
+        await self._open(self._gateway, routes_of(view, signs), policy, view)
+        monitoring = policy_of(self._config.metrics.hosts)
+        await self._open(self._monitoring, monitoring_routes_of(view), monitoring, view)
+
+    async def _open(self, sockets: Sockets, routes: Sequence[BaseRoute], policy: Policy, view: NodeView) -> None:
+        from offgrid_node.gateway.app import application
+        from offgrid_node.gateway.edge import HEADERS
         from offgrid_node.gateway.server import HttpServer
 
-        self._view, config = view(), self._config
-        for sockets, routes, hosts in (
-            (self._gateway, routes_of, config.gateway.hosts),
-            (self._monitoring, monitoring_routes_of, config.metrics.hosts),
-        ):
-            if sockets:
-                server = HttpServer(application(routes(self._view), hosts))
-                self._servers.append(server)
-                await server.serve(sockets)
+        if sockets:
+            clock = view.runtime.clock
+            app = application(routes, policy, lambda: clock.now().mono_ms, view.stopping)
+            self._servers.append(HttpServer(app, HEADERS))
+            await self._servers[-1].serve(sockets)
 
 
 def reachable(address: str) -> str:

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp
 
 from offgrid_node.gateway.about import about_routes
+from offgrid_node.gateway.access import Policy
 from offgrid_node.gateway.edge import Edge
 from offgrid_node.gateway.faults import Refusal, fault_response
 from offgrid_node.gateway.feed import feed_routes
+from offgrid_node.gateway.login import login_routes
 from offgrid_node.gateway.metrics_page import metrics_routes
 from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.gateway.object_bytes import ObjectBytes
 from offgrid_node.gateway.old_paths import old_routes
 from offgrid_node.gateway.openapi import openapi_routes
 from offgrid_node.gateway.page import page_routes
+from offgrid_node.gateway.sign_ins import SignIns
 from offgrid_node.gateway.transcoding import transcoded_routes
 from offgrid_node.protocol.errors import Fault
 
 _REASONS = {HTTPStatus.NOT_FOUND: "UnknownPath", HTTPStatus.METHOD_NOT_ALLOWED: "MethodNotAllowed"}
-DEFECT = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal", "a defect of this node, its log says more")
 
 
-def routes_of(view: NodeView) -> list[BaseRoute]:
+def routes_of(view: NodeView, sign_ins: SignIns | None) -> list[BaseRoute]:
     """All that the gateway serves; the first that matches a request has it."""
     return [
+        *login_routes(sign_ins, view.runtime.clock),
         *about_routes(view.about),
         *metrics_routes(view),
         *feed_routes(view),
@@ -47,10 +51,12 @@ def monitoring_routes_of(view: NodeView) -> list[BaseRoute]:
     return [*about_routes(view.about), *metrics_routes(view)]
 
 
-def application(routes: Sequence[BaseRoute], hosts: Sequence[str] = ()) -> ASGIApp:
-    """`hosts` are the names, beyond localhost, by which this node may be addressed."""
-    handlers = {HTTPException: _on_http_error, Fault: _on_fault, Exception: _on_defect}
-    return Edge(Starlette(routes=list(routes), exception_handlers=handlers), hosts)  # type: ignore[arg-type]
+def application(
+    routes: Sequence[BaseRoute], policy: Policy, now_ms: Callable[[], int], stopping: asyncio.Event
+) -> ASGIApp:
+    """What `HttpServer` serves to those whom `policy` lets in; `now_ms` goes forwards only."""
+    handlers = {HTTPException: _on_http_error, Fault: _on_fault}
+    return Edge(ExceptionMiddleware(Router(routes), handlers), policy, now_ms, stopping)  # type: ignore[arg-type]
 
 
 async def _on_http_error(request: Request, error: HTTPException) -> Response:
@@ -65,7 +71,3 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
 
 async def _on_fault(request: Request, fault: Fault) -> Response:
     return fault_response(fault)
-
-
-async def _on_defect(request: Request, error: Exception) -> Response:
-    return DEFECT.response

@@ -1,75 +1,165 @@
-"""What every request passes before any route: whether it may be asked here, how much of it is read, how fast it comes.
-
-ASGI in, ASGI out. Answers of routes leave with Cache-Control: no-store unless they say otherwise.
+"""What every request passes before any route: whether it is let in (`access.py`), how its body comes (`bodies.py`), and
+how its answer leaves when something fails or the node stops. ASGI in, ASGI out.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import asyncio
 import logging
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Callable
 from http import HTTPStatus
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from offgrid_node.gateway.access import Asked, Policy, Proof, admit
+from offgrid_node.gateway.bodies import Body, Held
 from offgrid_node.gateway.connection import HEAD_BYTES_MAX
 from offgrid_node.gateway.faults import Refusal
 
-OTHER_VERSION = Refusal(
-    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "UnknownVersion", "this node speaks HTTP/1.1", (("Connection", "close"),)
+PROVED = "offgrid.proved"
+"""In a request's scope, where there is a token: True when it has shown it, False when it was let in only as far as to
+where its signature is checked. Missing: nothing was asked for."""
+_CSP = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
+    b"base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+HEADERS = (
+    (b"content-security-policy", _CSP),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""With every answer, whoever makes it."""
+
+CLOSE = (("Connection", "close"),)
+OTHER_VERSION = Refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "UnknownVersion", "this node speaks HTTP/1.1", CLOSE)
 LARGE_HEAD = Refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     "LargeHead",
     f"the request's head has more than {HEAD_BYTES_MAX} bytes",
-    (("Connection", "close"),),
+    CLOSE,
 )
+BAD_TARGET = Refusal(
+    HTTPStatus.BAD_REQUEST,
+    "BadTarget",
+    "a request names a path that begins with '/', without '..' and control characters; this node is no proxy",
+    CLOSE,
+)
+DEFECT = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal", "a defect of this node, its log says more", CLOSE)
 
 _log = logging.getLogger(__name__)
-
-
-def _head_bytes(scope: Scope) -> int:
-    fields = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
-    return len(scope.get("raw_path", b"")) + len(scope["query_string"]) + fields
 
 
 class Edge:
     """Wraps one application."""
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] = ()) -> None:
-        self._app = app
-        self._hosts = frozenset(host.lower().rstrip(".") for host in hosts)
+    def __init__(self, app: ASGIApp, policy: Policy, now_ms: Callable[[], int], stopping: asyncio.Event) -> None:
+        self._app, self._policy, self._now_ms, self._stopping = app, policy, now_ms, stopping
+        self._held = Held()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuses, or lets in; what fails in there is logged, and never shown."""
-        if scope["http_version"] not in ("1.0", "1.1"):
-            await OTHER_VERSION.response(scope, receive, send)
+        method = scope["method"] if scope["type"] == "http" else "GET"
+        asked = Asked(method, scope["path"], scope["headers"], (scope.get("client") or ("", 0))[0])
+        passed = _malformed(scope) or admit(asked, self._policy, self._now_ms())
+        if isinstance(passed, Refusal):
+            await _refuse(passed, scope, Body(asked, Proof.LATER, receive, self._held), send)
             return
-        if _head_bytes(scope) > HEAD_BYTES_MAX:  # h11 looks only at what came in several pieces
-            await LARGE_HEAD.response(scope, receive, send)
+        if self._policy.sign_ins is not None and passed is not Proof.NONE:
+            scope[PROVED] = passed is Proof.TOKEN
+        scope["app"] = self._app  # without it Starlette's router answers by itself that there is no such path
+        if scope["type"] == "websocket":
+            await self._failed(scope, receive, send)
             return
-        host = Headers(scope=scope).get("host", "")
-        if not self._is_ours(host):
-            text = f"this node is not called {host!r}; use its address, localhost, or a name of gateway.hosts"
-            await Refusal(HTTPStatus.FORBIDDEN, "UnknownHost", text).response(scope, receive, send)
-            return
+        body = Body(asked, passed, receive, self._held)
+        try:
+            if refusal := body.check_head():
+                await _refuse(refusal, scope, body, send)
+            else:
+                await self._exchange(scope, body, send)
+        finally:
+            body.close()
 
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).setdefault("cache-control", "no-store")
-            await send(message)
+    async def _exchange(self, scope: Scope, body: Body, send: Send) -> None:
+        answer = _Answer(body, send)
+        stopped = asyncio.ensure_future(self._stopping.wait())
+
+        async def receive() -> Message:
+            """A node that stops is to streams as if their client had gone: they end."""
+            coming = asyncio.ensure_future(body.receive())
+            try:
+                await asyncio.wait({coming, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                return coming.result() if coming.done() else {"type": "http.disconnect"}
+            finally:
+                coming.cancel()
 
         try:
-            await self._app(scope, receive, sent)
-        except Exception:  # noqa: BLE001 - at the edge: the reader was answered, and the log is where it belongs
-            _log.exception("%s failed", scope["path"])
+            failed = await self._failed(scope, receive, answer.send)
+        finally:
+            stopped.cancel()
+        refusal = body.refusal or (DEFECT if failed else None)
+        if not answer.began and refusal is not None:
+            await _refuse(refusal, scope, body, send)
+        elif not failed:
+            await answer.end()
 
-    def _is_ours(self, host: str) -> bool:
-        """Whether a Host header names an address, localhost, or a name that the owner gave; with any port."""
-        name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-        name = name.lower().rstrip(".")
-        with suppress(ValueError):
-            return bool(ipaddress.ip_address(name))
-        return name == "localhost" or name in self._hosts
+    async def _failed(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Whether the application did, by a defect; it was logged."""
+        try:
+            await self._app(scope, receive, send)
+        except ClientDisconnect:
+            return False
+        except Exception:  # noqa: BLE001 - at the edge: the reader is answered, and the log is where it belongs
+            _log.exception("%s failed", scope["path"])
+            return True
+        return False
+
+
+class _Answer:
+    """What leaves for one request. Of a request that has to be refused after all nothing leaves from here."""
+
+    def __init__(self, body: Body, send: Send) -> None:
+        self._body, self._send = body, send
+        self._open_end = False
+        self.began = False
+
+    async def send(self, message: Message) -> None:
+        if not self.began:
+            if self._body.refusal is not None:
+                return
+            self.began = True
+            headers = MutableHeaders(scope=message)
+            headers.setdefault("cache-control", "no-store")
+            self._open_end = "content-length" not in headers
+        elif not message.get("more_body", False):
+            self._open_end = False
+        await self._send(message)
+
+    async def end(self) -> None:
+        """Of a stream that was broken off: what has come is whole."""
+        if self.began and self._open_end:
+            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _refuse(refusal: Refusal, scope: Scope, body: Body, send: Send) -> None:
+    response = refusal.response
+    response.headers["cache-control"] = "no-store"
+    if scope["type"] == "websocket":
+        await response(scope, body.receive, send)
+        return
+    await send({"type": "http.response.start", "status": refusal.code, "headers": response.raw_headers})
+    await body.linger(send, {"type": "http.response.body", "body": refusal.body})
+
+
+def _malformed(scope: Scope) -> Refusal | None:
+    if scope["http_version"] not in ("1.0", "1.1"):
+        return OTHER_VERSION
+    fields = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    if len(scope.get("raw_path", b"")) + len(scope["query_string"]) + fields > HEAD_BYTES_MAX:
+        return LARGE_HEAD  # h11 looks only at what came in several pieces
+    path = scope["path"]
+    bad = not path.startswith("/") or any(char < " " or char == "\x7f" for char in path)
+    return BAD_TARGET if bad or ".." in path.replace("\\", "/").split("/") else None

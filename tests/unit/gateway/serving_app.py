@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
+from offgrid_node.gateway.access import Policy
+from offgrid_node.gateway.app import application
 from offgrid_node.gateway.binding import bind
 from offgrid_node.gateway.server import HttpServer
 
+OPEN = Policy()
 Fields = dict[str, str]
+
+
+def app_of(routes: Sequence[BaseRoute], policy: Policy = OPEN) -> ASGIApp:
+    return application(routes, policy, lambda: time.monotonic_ns() // 1_000_000, asyncio.Event())
 
 
 async def ask(port: int, raw: bytes) -> tuple[int, Fields, bytes]:
@@ -18,8 +27,8 @@ async def ask(port: int, raw: bytes) -> tuple[int, Fields, bytes]:
     closes; for that, the request should ask it to."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(raw)
-    await writer.drain()
     try:
+        await writer.drain()
         answer = await reader.read()
     except ConnectionResetError:
         answer = b""

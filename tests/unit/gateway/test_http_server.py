@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving_app import ask, request, serving
+from serving_app import app_of, ask, request, serving
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from offgrid_node.gateway import connection
-from offgrid_node.gateway.app import application
+from offgrid_node.gateway.access import policy_of
 from offgrid_node.gateway.binding import address_of, bind, bind_first
 from offgrid_node.gateway.connection import CONNECTIONS_EACH_MAX, HEAD_BYTES_MAX
 from offgrid_node.protocol.errors import FailedPrecondition
@@ -33,7 +33,7 @@ ROUTES = [Route("/metrics", page, methods=["GET"])]
 
 
 def talking(talk: Callable[[int], Awaitable[None]], hosts: tuple[str, ...] = ()) -> None:
-    serving(application(ROUTES, hosts), talk)
+    serving(app_of(ROUTES, policy_of(hosts)), talk)
 
 
 def test_get_answers_with_the_page_and_head_without_it() -> None:
@@ -91,6 +91,9 @@ def test_what_is_no_proper_request_gets_its_status_and_a_sentence(raw: bytes, st
         ("localhost.evil.example", 403),
         ("127.0.0.1.evil.example", 403),
         ("[evil.example]", 403),
+        ("127.0.0.1@evil.example", 403),
+        ("127.1", 403),
+        ("127.0.0.1:x", 403),
         ("", 403),
     ],
 )

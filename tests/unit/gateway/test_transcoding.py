@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from fake_handlers import Answer, router_of
 from google.protobuf.message import Message
-from serving_app import ask, request, serving
+from serving_app import app_of, ask, request, serving
 
 from offgrid.json_form import json_of
 from offgrid.v1 import jobs_pb2, mesh_pb2, objects_pb2, state_pb2
 from offgrid_node.gateway import streams
-from offgrid_node.gateway.app import application
 from offgrid_node.gateway.requests import BODY_BYTES_MAX
 from offgrid_node.gateway.transcoding import transcoded_routes
 from offgrid_node.protocol.errors import Exhausted, NotFound, Unavailable
@@ -67,7 +66,7 @@ def play(scenario: Callable[[Node], Awaitable[None]]) -> None:
         node.port = port
         await scenario(node)
 
-    serving(application(transcoded_routes(router_of(node.answers), node.stopping)), talk)
+    serving(app_of(transcoded_routes(router_of(node.answers), node.stopping)), talk)
 
 
 def test_a_get_has_its_fields_in_path_and_query_and_answers_in_the_form_of_the_command() -> None:

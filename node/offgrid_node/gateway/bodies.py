@@ -1,0 +1,122 @@
+"""How much of a request's body is read, and how fast it has to come.
+
+A body that is too large is refused at its Content-Length, before it is read; one that turns out to be, or that comes
+too slowly, is refused in the middle. After that the rest is thrown away for a moment, since closing with unread bytes
+would take the answer back (RFC 9112, 9.6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from starlette.types import Message, Receive, Send
+
+from offgrid_node.gateway.access import Asked, Proof
+from offgrid_node.gateway.faults import Refusal
+from offgrid_node.gateway.requests import BODY_BYTES_MAX
+
+UNPROVED_BYTES_MAX = 1024 * 1024  # of one whose sender is not known yet
+HELD_BYTES_MAX = 64 * 1024 * 1024  # of all requests at once
+STALL_S, BODY_S = 10.0, 60.0  # between two pieces, and for all of it
+LINGER_S, LINGER_BYTES_MAX = 1.0, 32 * 1024 * 1024
+STREAMED = (("PUT", "/v1/objects/"),)
+"""Whose handlers take the body piece by piece, however long it is."""
+
+CLOSE = (("Connection", "close"),)
+ENCODED = Refusal(
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "EncodedBody", "bodies are taken as they are: send no Content-Encoding", CLOSE
+)
+SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, "SlowBody", "the request's body came too slowly", CLOSE)
+FULL = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "TooManyBodies",
+    "too much is being sent to this node at once",
+    (("Retry-After", "1"), *CLOSE),
+)
+
+
+class Held:
+    """What all requests hold of bodies now."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+
+
+class Body:
+    """One request's, between the server and the application."""
+
+    def __init__(self, asked: Asked, proof: Proof, receive: Receive, held: Held) -> None:
+        streamed = any(asked.method == method and asked.path.startswith(below) for method, below in STREAMED)
+        self._asked, self._receive, self._held = asked, receive, held
+        unproved = proof is Proof.LATER or asked.path == "/v1/login"
+        self._most = None if streamed else UNPROVED_BYTES_MAX if unproved else BODY_BYTES_MAX
+        self._size = 0
+        self._whole = False
+        self._began_s = asyncio.get_running_loop().time()
+        self.refusal: Refusal | None = None
+
+    def check_head(self) -> Refusal | None:
+        """What the head tells already."""
+        if self._asked.one(b"content-encoding").lower() not in ("", "identity"):
+            return ENCODED
+        length = self._asked.one(b"content-length")
+        if self._most is not None and length.isdigit() and int(length) > self._most:
+            return _too_large(self._most)
+        return None
+
+    async def receive(self) -> Message:
+        """The next piece; once it has to be refused, `refusal` says so and the client counts as gone."""
+        if self.refusal is not None:
+            return {"type": "http.disconnect"}
+        if self._whole:
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._patience_s())
+        except TimeoutError:
+            return self._cut(SLOW)
+        size = len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        if self._most is None:
+            return message
+        self._size += size
+        self._held.size_bytes += size
+        if self._size > self._most:
+            return self._cut(_too_large(self._most))
+        if self._held.size_bytes > HELD_BYTES_MAX:
+            return self._cut(FULL)
+        return message
+
+    def close(self) -> None:
+        """The request is over."""
+        self._held.size_bytes -= self._size
+        self._size = 0
+
+    async def linger(self, send: Send, answer: Message) -> None:
+        """Says `answer`, the body of a refusal, and ends it when what still comes has been thrown away."""
+        await send({**answer, "more_body": True})
+        left = 0 if self._whole else LINGER_BYTES_MAX
+        try:
+            async with asyncio.timeout(LINGER_S):
+                while left > 0:
+                    message = await self._receive()
+                    if not message.get("more_body", False):
+                        break
+                    left -= len(message.get("body", b""))
+        except TimeoutError:
+            pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _patience_s(self) -> float:
+        if self._most is None:
+            return STALL_S
+        return max(0.0, min(STALL_S, self._began_s + BODY_S - asyncio.get_running_loop().time()))
+
+    def _cut(self, refusal: Refusal) -> Message:
+        self.refusal = refusal
+        return {"type": "http.disconnect"}
+
+
+def _too_large(most: int) -> Refusal:
+    text = f"the request's body has more than {most} bytes; files go to PUT /v1/objects/NAME"
+    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RequestTooLarge", text, CLOSE)
