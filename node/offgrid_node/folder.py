@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from offgrid.backup.recovery import public_from
 from offgrid_node.config import CONFIG_NAME, load, template
@@ -34,8 +35,7 @@ FINDINGS_SHOWN = 5
 _log = logging.getLogger("offgrid")
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
+class Folder(msgspec.Struct, frozen=True):
     """Where one node lives."""
 
     path: Path
@@ -90,8 +90,7 @@ class Folder:
         return self.path / f"{CONFIG_NAME}.draft"
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(msgspec.Struct, frozen=True):
     """What `init` or `join` made."""
 
     folder: Folder

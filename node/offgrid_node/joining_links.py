@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Protocol, runtime_checkable
 
 from google.protobuf.message import Message
+from msgspec.structs import replace
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.keys import NodeKey, open_sealed

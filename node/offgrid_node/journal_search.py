@@ -10,9 +10,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TypeVar
 
+import msgspec
 from google.protobuf.message import DecodeError, Message
 
 from offgrid.pieces import as_a
@@ -51,12 +51,11 @@ VIA = "via"  # what the member at the given address is called until it has said 
 M = TypeVar("M", bound=Message)
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(msgspec.Struct):
     """A segment, and who keeps it, each with the wrapped key that he has: that one nobody has signed."""
 
     body: Manifest
-    hosts: dict[str, bytes] = field(default_factory=dict)
+    hosts: dict[str, bytes] = msgspec.field(default_factory=dict)
 
 
 class _Known:

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+
+import msgspec
 
 from offgrid.client import Client, OffgridError, connect
 from offgrid_node.protocol.errors import Unavailable
@@ -34,14 +35,13 @@ LOCAL: Mapping[str, object] = {
 }
 
 
-@dataclass(slots=True)
-class LocalNode:
+class LocalNode(msgspec.Struct):
     """One node: its folder and, while it runs, its process."""
 
     name: str
     roles: tuple[str, ...]
     folder: Path
-    settings: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] = msgspec.field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     node_id: str = ""
     runner: tuple[str, ...] = ()  # a command that runs its command elsewhere, as `ip netns exec NAME` does

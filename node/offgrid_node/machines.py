@@ -6,7 +6,8 @@ They are made anew whenever the store is loaded: at the start, and when a commit
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from offgrid_node.parts import Parts
 from offgrid_node.protocol.effects import Machine

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
 
 from offgrid_node import __version__
 from offgrid_node.backups.taking import Facts, take_backup
@@ -27,8 +28,7 @@ Portion = Callable[[Store, bytes], tuple[Batch, bytes | None]]
 """What is to be changed behind a place, empty at first, and the place behind that; None: it was the last."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """`what` it does, in words. The portions are bounded, and given the same place they change the same."""
 
     what: str
@@ -40,8 +40,7 @@ STEPS: Mapping[int, Step] = {}  # by the form that they lead from; none is neede
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Migrated:
+class Migrated(msgspec.Struct, frozen=True):
     """`steps`: those taken, or to be taken; `backup` is None where nothing was to be done, or it was made before."""
 
     before: int

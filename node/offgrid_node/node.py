@@ -7,9 +7,9 @@ assembled here is the same in both.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 
 from google.protobuf.message import Message
+from msgspec.structs import replace
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.executor import Progress

@@ -4,10 +4,11 @@ ones, the simulator twins of them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from offgrid.reducers import Reducer, SessionReducer
 from offgrid_node.protocol.clock import Clock
@@ -49,8 +50,7 @@ def never(delay_ms: int, callback: Callable[[], None]) -> None:
     """A Later for nodes without a clock that ticks by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True):
     """What a node is made of. `jobs.salt` is filled in from the store's genesis. `copies` of an object are wanted, acks
     of `required_milli` make it durable."""
 
@@ -88,12 +88,12 @@ class Parts:
     at_death: Callable[[], Collection[bytes]] = frozenset  # payloads under which the process before this one died
     monitor: Monitor = log_nothing
     meters: Meters | None = None  # None: nothing is counted
-    reducers: Mapping[str, Reducer] = field(default_factory=lambda: {SessionReducer.name: SessionReducer()})
+    reducers: Mapping[str, Reducer] = msgspec.field(default_factory=lambda: {SessionReducer.name: SessionReducer()})
     links: LinkRoads | None = None  # one of the roads: packet links
-    privacy: Privacy = field(default_factory=Privacy)
+    privacy: Privacy = msgspec.field(default_factory=Privacy)
     compaction_interval_ms: int = COMPACTION_INTERVAL_MS
     backups: BackupParts | None = None  # None: the store is no file
-    retention: Budget = field(default_factory=Budget)
+    retention: Budget = msgspec.field(default_factory=Budget)
     retention_interval_ms: int = RETENTION_INTERVAL_MS
     mailbox_bytes: int = MAILBOX_MB * 1024 * 1024
     mail_keep_us: int = MAX_DAYS * DAY_US

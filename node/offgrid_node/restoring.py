@@ -13,9 +13,10 @@ import asyncio
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from offgrid.v1 import state_pb2
 from offgrid_node.folder import MIB, STORE_FILE, Folder, open_store
@@ -56,8 +57,7 @@ ASIDE = ".restoring"  # behind the store's name, until all is there
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(msgspec.Struct, frozen=True):
     """What came back, or would."""
 
     node_id: str

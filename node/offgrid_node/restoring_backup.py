@@ -13,9 +13,10 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from offgrid.backup import BackupDamaged, BackupError, SecretNeeded
 from offgrid.backup.container import BackupReader, Manifest
@@ -46,8 +47,7 @@ FROM_KEY = b"from_backup"  # in JOURNAL: digest of the backup that the store cam
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class CameBack:
+class CameBack(msgspec.Struct, frozen=True):
     """What came back, or would. `sessions`: how many of them can be read."""
 
     manifest: Manifest

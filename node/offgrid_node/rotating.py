@@ -13,10 +13,11 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 from google.protobuf.message import DecodeError
+from msgspec.structs import replace
 
 from offgrid.pieces import read_known
 from offgrid.v1 import ledger_pb2, mesh_pb2
@@ -53,16 +54,14 @@ from offgrid_node.storage.store import Batch, Store
 CHANGE_FILE = "key_change"  # in a node's folder; it has no secrets
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """A node's key that is in no file any more: only the root can name the next one."""
 
     node_id: str
     public_key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Rotated:
+class Rotated(msgspec.Struct, frozen=True):
     """What came of it. `number`: how often this node's key was replaced; `change_path`: what another member may be
     given, where the root has signed."""
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.folder import ROOT_KEY, Folder, open_store
@@ -34,8 +35,7 @@ ROOT_NEXT = f"{ROOT_KEY}.next"
 ROOT_CHANGE_FILE = "root_change"  # in a node's folder; it has no secrets
 
 
-@dataclass(frozen=True, slots=True)
-class RootRotated:
+class RootRotated(msgspec.Struct, frozen=True):
     """What came of it. `number`: how often the mesh's root key was replaced; `change_path`: what a member may be given
     that nobody else tells."""
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol, TypeVar
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.event_types import type_name
@@ -97,14 +97,13 @@ class Monitor(Protocol):
     def __call__(self, fault: Fault, cause: BaseException | None) -> None: ...
 
 
-@dataclass(slots=True)
-class Pending:
+class Pending(msgspec.Struct):
     """One gathered batch on its way through the commit."""
 
-    batch: Batch = field(default_factory=Batch)
-    events: list[Record] = field(default_factory=list)
-    outgoing: list[Outgoing] = field(default_factory=list)
-    early: list[Call] = field(default_factory=list)  # has left already
+    batch: Batch = msgspec.field(default_factory=Batch)
+    events: list[Record] = msgspec.field(default_factory=list)
+    outgoing: list[Outgoing] = msgspec.field(default_factory=list)
+    early: list[Call] = msgspec.field(default_factory=list)  # has left already
     inputs: int = 0
     journal_seq: int = 0  # once it is committed
     commit_s: float = 0.0  # what that took; whoever drives the runtime measures it

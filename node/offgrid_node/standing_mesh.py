@@ -13,9 +13,9 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from offgrid.client import OffgridError
@@ -33,8 +33,7 @@ PEEK_S, POLL_S = 1.0, 0.05
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(msgspec.Struct, frozen=True):
     """One node of the mesh as mesh.json has it."""
 
     name: str
@@ -43,8 +42,7 @@ class Planned:
     door_port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """How a node stands: its process (0: none runs), and where its page is ("": nowhere, or it does not answer)."""
 
     planned: Planned

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ from types import SimpleNamespace
 import grpc
 import pytest
 from google.protobuf.message import Message
+from msgspec.structs import replace
 
 from offgrid_node.keys import NodeKey, issue_leaf
 from offgrid_node.protocol.errors import FailedPrecondition, PermissionDenied

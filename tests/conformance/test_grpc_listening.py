@@ -8,7 +8,6 @@ import socket
 import stat
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -16,6 +15,7 @@ import pytest
 from carrier_world import GET_JOB, POSIX, STATUS, WATCH, World, run, until, world_in
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
+from msgspec.structs import replace
 
 from offgrid.v1 import jobs_pb2, mesh_pb2
 from offgrid_node.protocol.errors import (

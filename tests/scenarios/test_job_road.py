@@ -6,9 +6,9 @@ Whole nodes in virtual time: the daemon's own machines, runtime and handlers on 
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from road_town import TOKENS, Town
 
 from offgrid.v1 import jobs_pb2

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeVar
 
 import pytest
 from google.protobuf.message import Message
+from msgspec.structs import replace
 from road_town import ANSWER_S, Town
 
 from offgrid.v1 import jobs_pb2, mail_pb2

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf.message import Message
+from msgspec.structs import replace
 from segment_hosts import BEFORE, GENESIS, KEY, SALT, Hosts, Sealed
 
 from offgrid.v1 import objects_pb2, state_pb2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid_node.keys import NodeKey, verify
 from offgrid_node.protocol.errors import Fault
@@ -20,8 +22,7 @@ SALT_BYTES = 16
 MESH_HASH_BYTES = 20
 
 
-@dataclass(frozen=True)
-class ByHand:
+class ByHand(msgspec.Struct, frozen=True):
     """What such a file holds."""
 
     mesh_id: str

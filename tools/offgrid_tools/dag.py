@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 from xml.sax.saxutils import escape
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import PeerFault
@@ -43,8 +45,7 @@ NAME_CHARS_MAX = 22
 DIGEST_CHARS = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Vertex:
+class Vertex(msgspec.Struct, frozen=True):
     """A block. `kinds` counts its items; `details` says what they are, the first of them."""
 
     position: int
@@ -75,7 +76,8 @@ def vertices(blocks: Iterable[tuple[int, ledger_pb2.Block]], salt: bytes, names:
 
 def document(vertex: Vertex) -> dict[str, Any]:
     """For programs."""
-    return asdict(vertex)
+    shown: dict[str, Any] = msgspec.to_builtins(vertex)
+    return shown
 
 
 def lines(graph: Sequence[Vertex]) -> Iterator[tuple[object, ...]]:

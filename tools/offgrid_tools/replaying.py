@@ -9,10 +9,11 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from offgrid.client import Client, OffgridError
 from offgrid.v1 import common_pb2, ledger_pb2, mesh_pb2
@@ -55,8 +56,7 @@ FAULTS = (Fault,)  # why a ledger cannot be read
 ROUNDS_MAX = 20  # in which new blocks are awaited to stop coming while the rows are read
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     mesh: str
     mesh_id: str
     blocks: int

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
 from enum import Enum, auto
+
+import msgspec
 
 from offgrid_transports.gathering import Contradiction, Gathering, MessageTooLarge
 from offgrid_transports.messages import Message, cut, read_request, response
@@ -30,8 +31,7 @@ SENDING_TIMES = 4  # as long as it takes without loss, and nobody else on the li
 PATIENCE_MS_MAX = 3_600_000.0  # a caller may say that it waits longer; nothing is held for it beyond this
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A call that has arrived whole and is handed out exactly once; answer it with `respond`.
 
     `deadline_ms` is when the caller stops waiting, on this side's monotonic clock."""
@@ -50,8 +50,7 @@ class _Phase(Enum):
     ANSWERING = auto()
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(msgspec.Struct):
     phase: _Phase
     expires_ms: float
     deadline_ms: float = 0.0

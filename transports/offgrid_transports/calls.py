@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
+
+import msgspec
 
 from offgrid_transports.gathering import Contradiction, Gathering, MessageTooLarge
 from offgrid_transports.headway import Headway
@@ -42,8 +43,7 @@ class End(Enum):
     """No answer came, or it was lost: it may have been carried out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """The end of a call; `detail` says why when there is no answer."""
 
     end: End
@@ -56,8 +56,7 @@ class Reply:
 Done = Callable[[Reply], None]
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(msgspec.Struct):
     """A call in flight. `probes` counts questions since the request arrived or a part of its answer came."""
 
     request: Outgoing

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_transports.outgoing import Outgoing, Span
 from offgrid_transports.records import Ack
@@ -22,8 +23,7 @@ PATIENT_TRIES_SHARED = 1  # where it may be others who speak
 _HALF, _WHOLE = 0x8000, 0x10000
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(msgspec.Struct, frozen=True):
     """`expected_ms`: when the link itself can have carried it and the shortest answer; what that takes beyond is the
     peer's time. `due_ms`: how much of that its peer may take on purpose; infinite where no word is expected."""
 

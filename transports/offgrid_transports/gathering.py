@@ -9,7 +9,8 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+
+import msgspec
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024  # as gRPC's own limit, so that a message fits either carrier
 PIECE_COST_BYTES = 128  # what a piece costs beside its bytes while it waits; keeps one-byte pieces from being free
@@ -28,17 +29,16 @@ class MessageTooLarge(Exception):
     """The message would be longer than MESSAGE_BYTES_MAX."""
 
 
-@dataclass(slots=True)
-class Gathered:
+class Gathered(msgspec.Struct):
     """What is held of one message: its beginning, and pieces from beyond a gap."""
 
-    beginning: bytearray = field(default_factory=bytearray)
+    beginning: bytearray = msgspec.field(default_factory=bytearray)
     end: int | None = None
     cost_bytes: int = PIECE_COST_BYTES
     touched_ms: float = 0
-    _waiting: dict[int, bytes] = field(default_factory=dict)
+    _waiting: dict[int, bytes] = msgspec.field(default_factory=dict)
     """By offset; pieces may overlap."""
-    _offsets: list[int] = field(default_factory=list)
+    _offsets: list[int] = msgspec.field(default_factory=list)
     """Of those, a heap."""
     _reach: int = 0
 

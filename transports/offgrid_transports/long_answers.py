@@ -5,7 +5,7 @@ Whoever answers requests of an endpoint stands behind this. Only peers who are k
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from offgrid_transports.answers import Request
 from offgrid_transports.endpoint import Endpoint

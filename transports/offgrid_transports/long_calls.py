@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from offgrid_transports.calls import CallRefused, Done, End, Reply
 from offgrid_transports.endpoint import Endpoint, UnknownPeer
@@ -42,8 +43,7 @@ RETRY_MS, RETRY_MS_MAX = 250, 8_000
 BEGUN_MAX = 64  # requests of which a part may be there already
 
 
-@dataclass(slots=True)
-class _Call:
+class _Call(msgspec.Struct):
     """One under way. `tries`: in a row, for the same block; `headway`: of the request, and then of the answer."""
 
     peer: str

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
+
+import msgspec
 
 from offgrid_transports.registry import LinkSpec
 from offgrid_transports.transport import (
@@ -30,14 +31,16 @@ ENDS_MAX = 1024
 MTU_BYTES_MIN = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Faults:
+class Faults(msgspec.Struct, frozen=True):
     """How bad the network is. Probabilities are per frame; a frame takes `delay_ms` plus up to `jitter_ms`."""
 
     loss: float = 0.0
     duplicate: float = 0.0
     delay_ms: int = 0
     jitter_ms: int = 0
+
+
+FAULTLESS = Faults()
 
 
 class MemoryNetwork:
@@ -50,7 +53,7 @@ class MemoryNetwork:
         *,
         mtu_bytes: int = 1200,
         bitrate_bps: int = 0,
-        faults: Faults = Faults(),
+        faults: Faults = FAULTLESS,
         queue_frames_max: int = QUEUE_FRAMES_MAX,
     ) -> None:
         """`bitrate_bps` 0 is a link without a limit."""

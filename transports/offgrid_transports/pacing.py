@@ -20,7 +20,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 WINDOW_FRAMES_MIN = 4
 WINDOW_FRAMES_FIRST = 10
@@ -42,8 +43,7 @@ PERSISTENT_RTTS = 4.0
 FIRST_RTT_MS = 100.0  # assumed for the pace before anything was measured
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
+class _Sent(msgspec.Struct, frozen=True):
     at_ms: float
     length: int
     delivered: int  # bytes delivered in all when it left

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_transports.transport import Priority, Transport
 
@@ -14,8 +15,7 @@ ACK_DELAY_MS_MIN = 8.0
 _ACCESSES = 3  # a slot is waited for until it is free: somewhat more than the mean
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(msgspec.Struct, frozen=True):
     """Two are the same where link and address are."""
 
     transport: Transport

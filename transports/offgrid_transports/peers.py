@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
+
+import msgspec
 
 from offgrid_transports.bound import Bound
 from offgrid_transports.calls import Done, End, Reply
@@ -41,8 +42,7 @@ class Waiting(NamedTuple):
     priority: Priority
 
 
-@dataclass(slots=True)
-class Peer:
+class Peer(msgspec.Struct):
     name: str
     public: bytes
     path: Path
@@ -51,8 +51,8 @@ class Peer:
     bound: Bound | None = None
     hello: Hello | None = None
     tries: int = 0
-    waiting: deque[Waiting] = field(default_factory=deque)
-    greeted: set[Path] = field(default_factory=set)
+    waiting: deque[Waiting] = msgspec.field(default_factory=deque)
+    greeted: set[Path] = msgspec.field(default_factory=set)
     """Where the last hello went."""
     early: Waiting | None = None
     """A call that left with the hello: the first of the session that this comes to, and of no other."""

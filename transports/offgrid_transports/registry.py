@@ -10,9 +10,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid_transports.transport import BadSpec, LinkHost, Transport
 
@@ -26,14 +28,13 @@ SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}\Z")
 Opener = Callable[["LinkSpec", LinkHost], Transport]
 
 
-@dataclass(frozen=True, slots=True)
-class LinkSpec:
+class LinkSpec(msgspec.Struct, frozen=True):
     """`scheme:target?name=value&…`, taken apart. Openers read parameters through `number` and `whole` and then call
     `check_names`."""
 
     scheme: str
     target: str
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __str__(self) -> str:
         query = "&".join(f"{name}={value}" for name, value in self.params.items())

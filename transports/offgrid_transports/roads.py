@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from offgrid_transports.path import SHORT_BYTES, Path
 from offgrid_transports.transport import Priority, Transport
@@ -38,8 +39,7 @@ class Measured(NamedTuple):
     rate: float = math.inf
 
 
-@dataclass(slots=True)
-class Road:
+class Road(msgspec.Struct):
     path: Path
     heard_ms: float
     """When a frame of the peer last came there."""

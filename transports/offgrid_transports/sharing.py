@@ -9,8 +9,9 @@ all. Who still does not have it after ROUNDS_MAX is asked by itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
+
+import msgspec
 
 from offgrid_transports.calls import CallRefused, Done, End, Reply
 from offgrid_transports.coding import CodingError, Encoder
@@ -38,8 +39,7 @@ ROUNDS_MAX = 3
 REPORT_BYTES = 40  # of a frame that says what is missing
 
 
-@dataclass(eq=False, slots=True)
-class Shared:
+class Shared(msgspec.Struct, eq=False):
     """A call that may be put together with others."""
 
     peer: str
@@ -51,13 +51,12 @@ class Shared:
     rounds: int = 0
 
 
-@dataclass(eq=False, slots=True)
-class _Group:
+class _Group(msgspec.Struct, eq=False):
     """Of calls on one link: `lacking` are those that miss so many symbols."""
 
     transport: Transport
-    calls: list[Shared] = field(default_factory=list)
-    lacking: dict[Shared, int] = field(default_factory=dict)
+    calls: list[Shared] = msgspec.field(default_factory=list)
+    lacking: dict[Shared, int] = msgspec.field(default_factory=dict)
     id: bytes = b""
     digest: bytes = b""
     encoder: Encoder | None = None

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
+
+import msgspec
 
 from offgrid_transports.bound import Bound
 from offgrid_transports.path import SHORT_BYTES, Path
@@ -31,8 +32,7 @@ ECHO_BYTES = HEAD_BYTES + 2 + 1 + 5 + 16  # with the counter, kind, number and t
 Done = Callable[[float | None], None]
 
 
-@dataclass(slots=True)
-class _Asked:
+class _Asked(msgspec.Struct):
     ours: int
     path: Path
     sent_ms: float

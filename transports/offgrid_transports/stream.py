@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from random import Random
+
+import msgspec
 
 from offgrid_transports.stream_frames import Deframer, Garbage, framed, hello
 from offgrid_transports.transport import BROADCAST, LINK_BYTE, LinkHost, OnEvent, OnFrame, Priority, Shown, Unshared
@@ -33,8 +34,7 @@ Dial = Callable[[Factory], Awaitable[tuple[asyncio.BaseTransport, asyncio.BasePr
 Serve = Callable[[Factory], Awaitable[asyncio.Server]]
 
 
-@dataclass(frozen=True, slots=True)
-class StreamSettings:
+class StreamSettings(msgspec.Struct, frozen=True):
     """Who listens has `serve`, who dials has `dial`. `name_peer` says the address of who is at the other end,
     `released` is called once nothing listens any more."""
 

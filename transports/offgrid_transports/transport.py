@@ -9,10 +9,11 @@ at least one byte, and the first is below LINK_BYTE: what begins with a higher o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
 from random import Random
 from typing import Protocol
+
+import msgspec
 
 from offgrid_transports.keep import Keep, MemoryKeep
 
@@ -139,8 +140,7 @@ class Unshared:
         return 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class LinkHost:
+class LinkHost(msgspec.Struct, frozen=True):
     """What a link is given by the process that opens it.
 
     `now_ms` is a monotonic clock. `shared` holds what links of one process have in common (the in-memory network): hand
@@ -150,8 +150,8 @@ class LinkHost:
     rng: Random
     schedule: Schedule
     now_ms: Callable[[], int]
-    shared: dict[str, object] = field(default_factory=dict)
-    keep: Keep = field(default_factory=MemoryKeep)
+    shared: dict[str, object] = msgspec.field(default_factory=dict)
+    keep: Keep = msgspec.field(default_factory=MemoryKeep)
     """Where links remember what has to outlive the process, such as the airtime of the last hour. The default forgets:
     a daemon gives one that lasts."""
     clock: str = ""

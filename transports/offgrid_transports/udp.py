@@ -18,9 +18,10 @@ import ipaddress
 import socket
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from random import SystemRandom
+
+import msgspec
 
 from offgrid_transports import udp_sockets
 from offgrid_transports.mtu_search import BASE, ECHO, LEAST, PROBE, MtuSearch, echo_of
@@ -60,8 +61,7 @@ class UdpFailed(TransportError):
     """The system does not give the socket."""
 
 
-@dataclass(frozen=True, slots=True)
-class UdpSettings:
+class UdpSettings(msgspec.Struct, frozen=True):
     """`own` has one address a family; `groups` and `peers` are where BROADCAST goes."""
 
     own: tuple[Address, ...]
@@ -71,8 +71,7 @@ class UdpSettings:
     mtu_bytes: int = MTU_BYTES
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(msgspec.Struct):
     """An address that was sent to."""
 
     address: Address

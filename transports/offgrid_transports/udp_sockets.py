@@ -13,7 +13,8 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 BUFFER_BYTES = 4 << 20  # asked for; what the system gives is in the figures
 DATAGRAM_BYTES = 65_535
@@ -37,8 +38,7 @@ Sockaddr = tuple[str, int] | tuple[str, int, int, int]
 OnDatagram = Callable[[bytes, Sockaddr], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """Where datagrams go to or come from. `scope` is the number of the interface, for link-local ones."""
 
     family: socket.AddressFamily

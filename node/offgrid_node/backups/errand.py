@@ -13,9 +13,11 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from offgrid.backup.recovery import Recipient
 from offgrid_node.backups.taking import Facts, take_backup
@@ -30,8 +32,7 @@ NICE = 10
 LINE_BYTES_MAX = 16 * 1024 * 1024  # what is damaged is named in one
 
 
-@dataclass(frozen=True, slots=True)
-class Errand:
+class Errand(msgspec.Struct, frozen=True):
     """`target`: where the backup goes (`take_backup`); empty: the store is copied and looked through. `recipient`: for
     whom it is sealed, encoded and in hex."""
 
@@ -41,8 +42,7 @@ class Errand:
     facts: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """`path`: of the copy, or of the backup; `damaged`: what is wrong in it."""
 
     path: str

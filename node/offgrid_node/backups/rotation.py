@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import msgspec
 
 NEWEST, DAYS, WEEKS = 24, 7, 4
 _NAME = re.compile(r"backup-(\d{8}T\d{6}Z)-(\d+)(-damaged)?\.(zip|sealed)\Z")
 _TIME = "%Y%m%dT%H%M%SZ"
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """One that lies there."""
 
     name: str

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from offgrid.backup import BackupError
 from offgrid.backup.container import BackupReader, BackupWriter, Manifest
@@ -39,8 +40,7 @@ Say = Callable[[str, int, int], None]
 """What is done, how far it is and of how much, in bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What the store itself does not say."""
 
     node_id: str

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.coding.coder import Coder
 from offgrid_node.coding.fallback import Fallback
@@ -21,8 +22,7 @@ GOLDEN = "e52ffd34d512321fd07b663cb9146e43"
 """BLAKE2b-128 over the shards 12 to 19 that zfec 1.6 makes of `_rows()`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """`absent` says of each faster coder that is not here what is missing, `refused` of one that is why it is not
     used."""
 

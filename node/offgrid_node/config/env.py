@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 from dotenv.parser import parse_stream
 from pydantic.fields import FieldInfo
 
@@ -63,8 +64,7 @@ class Variable:
     value_at: tuple[int, int] = (1, 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
+class Override(msgspec.Struct, frozen=True):
     """A variable that sets the key at `path` to `value`."""
 
     path: Keys

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
+import msgspec
 from annotated_types import Ge, Le
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -26,8 +26,7 @@ _WANTED = {"integer": "an integer", "boolean": "true or false", "text": "a text"
 _TEXT_BOOLEANS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(msgspec.Struct, frozen=True):
     """One error: whether the key (and not its value) is to blame, and the parts of a `Problem`."""
 
     of_key: bool

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
+
+import msgspec
 
 from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
 
@@ -12,8 +13,7 @@ SHOWN_CHARS_MAX = 60
 """Characters of a wrong value that a message repeats."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """One thing that is wrong. `line` and `column` count from 1, columns in characters.
 
     `file` is the path as it was given, ".env" beside it, or "environment" (which has neither lines nor columns: 1, 1).

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
 
 from .addresses import BadAddress
 
@@ -15,8 +16,7 @@ RULE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SqlTarget:
+class SqlTarget(msgspec.Struct, frozen=True):
     """`socket`: a path, and then host and port say nothing."""
 
     user: str

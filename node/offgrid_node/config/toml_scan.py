@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+
+import msgspec
 
 NESTING_MAX = 32
 """Arrays and inline tables within each other, and parts of one dotted key; a Python parser recurses over both."""
@@ -55,16 +56,14 @@ class TomlFault(Exception):
         self.fatal = fatal
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One part of a dotted key, unquoted, and where it starts."""
 
     name: str
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(msgspec.Struct, frozen=True):
     """Where a value starts and ends; an array has `items`, an inline table `fields`, a leaf neither."""
 
     start: int

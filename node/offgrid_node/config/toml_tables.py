@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
+
+import msgspec
 
 from .toml_scan import Extent, Part, Path, TomlFault
 
@@ -20,8 +21,7 @@ _UNQUOTED = re.compile(r"(?=[A-Za-z./]|.*:)[A-Za-z0-9_./:@+-]{1,80}")
 _LEADING_ZEROS = re.compile(r"0+([1-9][0-9]*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """Offsets of a key (for an array's element: of the element) and of its value (for a table: of its name)."""
 
     key: int

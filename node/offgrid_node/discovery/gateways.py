@@ -10,7 +10,8 @@ import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.config import split_address
 from offgrid_node.discovery.hints import ADDRESSES_MAX
@@ -25,8 +26,7 @@ AT_ONCE = 8
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class About:
+class About(msgspec.Struct, frozen=True):
     """What a gateway says of its node: `addresses` are "host:port" of its mesh port."""
 
     node_id: str

@@ -10,7 +10,8 @@ import ipaddress
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.discovery.addresses import join_address
 from offgrid_node.protocol.ids import NODE_ID
@@ -28,8 +29,7 @@ _UNCLEAN = re.compile(r"[^a-z0-9-]+")
 _VERSION = re.compile(r"[0-9A-Za-z.+-]{1,32}\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Hint:
+class Hint(msgspec.Struct, frozen=True):
     """Somebody says that this node is there. `addresses` are IP addresses, `door_port` is None when it is closed."""
 
     node_id: str

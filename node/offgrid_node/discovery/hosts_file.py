@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from offgrid_node.config.addresses import ADDRESS_RULE, BadAddress, split_address
 from offgrid_node.discovery.json_places import JsonFault, Place, line_and_column, parse_places
@@ -23,8 +24,7 @@ FORM = '{"hosts": [{"name": "…", "address": "host:port"}]} or ["host:port"]'
 _KEYS = {"name": NAME_RULE, "address": ADDRESS_RULE}
 
 
-@dataclass(frozen=True, slots=True)
-class HostEntry:
+class HostEntry(msgspec.Struct, frozen=True):
     """A host to try. `name` is "" when the file gives none."""
 
     address: str

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 NESTING_MAX = 16
 
@@ -23,8 +24,7 @@ class JsonFault(Exception):
         self.message = message
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A value and where it begins. Arrays hold Places; objects map a key to its own offset and its value's Place."""
 
     offset: int

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from offgrid_node.doctor.subject import Subject
@@ -21,8 +22,7 @@ class State(StrEnum):
     FAULT = "fault"
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """What a check has seen. `command` is empty where nothing is to be done."""
 
     state: State
@@ -30,8 +30,7 @@ class Said:
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """Of the check of that name."""
 
     check: str
@@ -49,8 +48,7 @@ class Needs(StrEnum):
     RUNNING = "the node does not answer"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """`look` says nothing where all is well; what it raises of the system's errors becomes a warning."""
 
     name: str

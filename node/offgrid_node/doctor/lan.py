@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 import ifaddr
+import msgspec
 
 from offgrid_node.config import split_address
 from offgrid_node.discovery.addresses import join_address, ranked_ips
@@ -36,13 +36,12 @@ PEEK_S, PEEKS_MAX = 1.5, 16
 FIREWALL = "sudo ufw allow 5353/udp"  # the one that most machines have; `iptables -I INPUT` says it elsewhere
 
 
-@dataclass(slots=True)
-class Heard:
+class Heard(msgspec.Struct):
     """What came back of a question sent by multicast. Addresses are IPs."""
 
     own: bool = False
     refused: str = ""
-    nodes: dict[str, set[str]] = field(default_factory=dict)
+    nodes: dict[str, set[str]] = msgspec.field(default_factory=dict)
     """node id → "host:port" of its mesh port."""
 
 

@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
+
+import msgspec
 
 from offgrid.client import Address, Client, NoNode, OffgridError, find
 from offgrid_node.config import ConfigError, Problem
@@ -27,12 +28,11 @@ CALL_S = 1.5  # for each question to the node
 UNAUTHENTICATED = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 
 
-@dataclass
-class Subject:
+class Subject(msgspec.Struct, dict=True):
     """Asked by several threads at once. `utc_us` is the clock that people set."""
 
     path: Path
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    environ: Mapping[str, str] = msgspec.field(default_factory=lambda: dict(os.environ))
     utc_us: Callable[[], int] = lambda: time.time_ns() // 1_000
     problems: tuple[Problem, ...] = ()
     trouble: OffgridError | None = None

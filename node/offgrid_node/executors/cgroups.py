@@ -16,9 +16,10 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 BOUNDING = frozenset({"memory", "pids"})  # what must be there for a job's bounds to be the kernel's
 THREADS_EACH = 4  # pids.max counts threads as well
@@ -65,8 +66,7 @@ class Kernel:
             return [Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False)]
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True):
     """Of all that a job runs, together. `cpu_percent` is of one processor; 0: all there are."""
 
     memory_bytes: int
@@ -83,8 +83,7 @@ class Bounds:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(msgspec.Struct, frozen=True):
     """One job's, or one warm process's."""
 
     folder: Path

@@ -13,9 +13,10 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 CONNECT_TIMEOUT_S = 5.0
 LIST_TIMEOUT_S, LIST_TIMEOUT_MAX_S = 5.0, 15.0  # for some of a list of models, and for all of it
@@ -32,8 +33,7 @@ class Silent(Unreachable):
     """Somebody is there and does not answer in time: it may just be at work."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """The head of an answer."""
 
     status: int

@@ -7,7 +7,8 @@ as Ollama, llama.cpp's server and vLLM speak it, and of the HTML standard's even
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+
+import msgspec
 
 LINE_BYTES_MAX = 1024 * 1024  # an event is one line; a token's is a few hundred bytes
 DONE = b"[DONE]"
@@ -19,8 +20,7 @@ class BadAnswer(Exception):
     of the conversation."""
 
 
-@dataclass(slots=True)
-class Said:
+class Said(msgspec.Struct):
     """What some bytes brought: text of the answer, and thoughts that are not part of it."""
 
     text: str = ""

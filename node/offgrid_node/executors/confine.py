@@ -16,8 +16,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 POSIX, LINUX = os.name == "posix", sys.platform == "linux"
 # What holds all of a job's processes together where there are no control groups: nothing but each one's own limits, or
@@ -29,8 +30,7 @@ SETPRIV_TIMEOUT_S = 5
 POSIX_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Bounds of each process of a job (they are inherited, not shared)."""
 
     cpu_s: int

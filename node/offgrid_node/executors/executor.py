@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.bounds import LOG_BYTES_MAX
@@ -25,8 +26,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """What work under way says: each field that is set is news, and `log` and `output` follow what was said before."""
 
     fraction: float | None = None
@@ -44,8 +44,7 @@ def say_nothing(progress: Progress) -> None:
     """For work that nobody listens to."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(msgspec.Struct, frozen=True):
     """A piece of work, whole: the input is in the payload, the bytes of its files in `files`, by their names.
 
     `say` may be called in any thread, at any time and as often as one likes: it is cheap, never blocks, and drops what
@@ -54,13 +53,12 @@ class Work:
 
     payload: jobs_pb2.JobPayload
     timeout_ms: int
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes] = msgspec.field(default_factory=dict)
     say: Callable[[Progress], None] = say_nothing
     owner: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What work has used; 0 where it is not known. `used_tokens` is of a language model; 0: the order's size stands."""
 
     cpu_us: int = 0
@@ -68,16 +66,14 @@ class Usage:
     used_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class OutputFile:
+class OutputFile(msgspec.Struct, frozen=True):
     """A file that belongs to the result; `name` is relative to the job's folder, with slashes, without ".."."""
 
     name: str
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How a piece of work ended.
 
     `error` is empty when it ran to its own end, whatever its exit code; otherwise one of JobTimeout, OutputTooLarge,

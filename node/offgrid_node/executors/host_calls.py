@@ -11,9 +11,9 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from wasmtime import Func, FuncType, Instance, Linker, Store, ValType, _ffi
 
 # Of one value, in memory: 16 bytes, of which the first ones count.
@@ -58,8 +58,7 @@ _define = _function(
 _NO_FINALIZER = _Finalizer()
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
+class Exported(msgspec.Struct, frozen=True):
     """The memory of one store that its module exports: `address` is that of its handle, which `item` holds."""
 
     address: int

@@ -11,8 +11,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.capture import OUTPUT_DETAIL, Capture, failed, timeout_detail

@@ -7,7 +7,8 @@ Bounded in bytes, entries and depth; files that the job has brought cannot be ch
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid_node.protocol.jobs.artifacts import FILES_BYTES_MAX
 
@@ -26,17 +27,15 @@ class FolderError(Exception):
         self.errno = errno
 
 
-@dataclass(slots=True, eq=False)
-class File:
+class File(msgspec.Struct, eq=False):
     inode: int
     data: bytearray
     fixed: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Folder:
+class Folder(msgspec.Struct, eq=False):
     inode: int
-    entries: dict[str, File | Folder] = field(default_factory=dict)
+    entries: dict[str, File | Folder] = msgspec.field(default_factory=dict)
 
 
 class MemoryFolder:

@@ -14,8 +14,9 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from offgrid_node.executors import confine
 from offgrid_node.executors import sandbox as sandboxes
@@ -41,8 +42,7 @@ AUTO, BWRAP, RLIMITS = "auto", "bwrap", "rlimits"
 NO_CPU = "this node has no control groups that hold processor time"
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """A listed program; `label` names its bytes, so that a receipt says what ran."""
 
     path: Path

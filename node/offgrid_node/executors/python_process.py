@@ -9,9 +9,10 @@ import re
 import secrets
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from offgrid_node.executors import confine
 from offgrid_node.executors.capture import Capture
@@ -30,8 +31,7 @@ FRAME_BYTES_MAX = {b"H": SAID_BYTES_MAX, b"P": SAID_BYTES_MAX, b"E": OUTPUT_BYTE
 LOG_GRACE_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """How a call ended: what the worker says of it, and the output."""
 
     said: Mapping[str, Any]

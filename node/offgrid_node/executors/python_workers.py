@@ -11,9 +11,11 @@ import math
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid_node.executors import removal
 from offgrid_node.executors.artifacts import TooMuchLeft, collect
@@ -41,8 +43,7 @@ DETAIL_CHARS_MAX = 2_000
 Lost = Callable[[], Coroutine[Any, Any, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """What sort of process: `imports` are loaded before it is ready, `calls_max` is when it is replaced."""
 
     imports: tuple[str, ...] = ()

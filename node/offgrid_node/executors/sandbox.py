@@ -13,9 +13,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from offgrid_node.executors import confine, seccomp
 
@@ -33,8 +34,7 @@ HOST_NAME = "job"
 NO_FILES: Mapping[str, int] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Sandbox:
+class Sandbox(msgspec.Struct, frozen=True):
     """How to start a program behind bubblewrap. `readable` are further paths that programs may read; `hidden`, the
     node's own folder, stays out of sight wherever it lies."""
 
@@ -42,7 +42,7 @@ class Sandbox:
     prlimit: Path
     readable: tuple[Path, ...] = ()
     hidden: Path | None = None
-    filter: bytes = field(default_factory=seccomp.filter_for)
+    filter: bytes = msgspec.field(default_factory=seccomp.filter_for)
 
     def command(
         self,

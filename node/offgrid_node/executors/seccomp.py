@@ -11,8 +11,9 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from struct import Struct
+
+import msgspec
 
 _STATEMENT = Struct("=HBBI")
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -24,8 +25,7 @@ _NEW_NAMESPACES = 0x7E020080  # every CLONE_NEW… flag
 FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, all of which a network namespace holds
 
 
-@dataclass(frozen=True, slots=True)
-class Calls:
+class Calls(msgspec.Struct, frozen=True):
     """An architecture's numbers: refused calls, those that "do not exist", and three that are looked into."""
 
     arch: int

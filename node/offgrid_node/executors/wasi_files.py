@@ -7,8 +7,9 @@ no folder was given. Layouts: https://github.com/WebAssembly/WASI/blob/wasi-0.1/
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from offgrid_node.executors.memory_folder import File, Folder, FolderError, MemoryFolder
 
@@ -34,8 +35,7 @@ FDSTAT, FILESTAT, DIRENT = struct.Struct("<BxHxxxxQQ"), struct.Struct("<QQB7xQQQ
 SIZE_MAX = 1 << 40
 
 
-@dataclass(slots=True)
-class Descriptor:
+class Descriptor(msgspec.Struct):
     """An open file, or folder."""
 
     entry: File | Folder

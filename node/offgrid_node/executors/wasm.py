@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 
+import msgspec
 from wasmtime import ExitTrap, InstancePre, Linker, Store, Trap, WasiConfig, WasmtimeError
 
 from offgrid.v1 import jobs_pb2
@@ -72,8 +72,7 @@ class Lane:
         return self._linked
 
 
-@dataclass(slots=True)
-class Ended:
+class Ended(msgspec.Struct):
     """What came of one call of `_start`; memory never shrinks, so what it has at the end is its peak."""
 
     exit_code: int = 0

@@ -14,8 +14,9 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from offgrid_node.executors import confine
 from offgrid_node.executors.cgroups import Group
@@ -31,8 +32,7 @@ TICK_US = 1_000_000 // (os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
+class Allowed(msgspec.Struct, frozen=True):
     """Of all processes of a job together. Without a namespace or group to find them by, it is the first one alone."""
 
     processes: int

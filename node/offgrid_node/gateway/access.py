@@ -15,10 +15,11 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
 from urllib.parse import urlsplit
+
+import msgspec
 
 from offgrid_node.gateway.faults import Refusal
 from offgrid_node.gateway.sign_ins import SignIns
@@ -49,8 +50,7 @@ class Proof(Enum):
     LATER = "nothing yet: it is let in as far as to where its signature is checked"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """The head of a request. `peer` is the address that it came from; `path` is decoded, headers are in lower case."""
 
     method: str
@@ -65,8 +65,7 @@ class Asked:
         return ", ".join(self.all(name))
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """`hosts` are names besides localhost; `signed`: there is a secret for signatures; `sign_ins`: there is a token."""
 
     hosts: frozenset[str] = frozenset()

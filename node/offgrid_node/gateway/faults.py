@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from math import ceil
 from typing import Any
 
+import msgspec
 from google.protobuf import json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from starlette.responses import Response
@@ -56,8 +56,7 @@ _STATUSES: Mapping[int, int] = {
 Headers = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """A request that no handler sees: status code, a word for programs, a sentence for people, further headers."""
 
     code: int

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Set
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid_node.discovery.gateways import About
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from offgrid_node.meters import Meters
 
 
-@dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeView(msgspec.Struct, frozen=True):
     """`about` and `facts` are asked at each use; handlers are reached by `router`, in process and as an admin. Streams
     end once `stopping` is set: what is not through a second later is cut off.
 
@@ -40,4 +39,4 @@ class NodeView:
     own_roles: Callable[[], Set[int]]
     request: Callable[[str, str, Message, int, Callable[[Message | Fault], None]], None]
     url: str
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)

@@ -12,11 +12,11 @@ import hashlib
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from importlib import resources
 from importlib.resources.abc import Traversable
 
+import msgspec
 import segno
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -40,8 +40,7 @@ _COMMENT, _LEADING = re.compile(rb"^ *//.*$|^/\*.*\*/$", re.MULTILINE), re.compi
 FOR_EVER, ASK_AGAIN = "public, max-age=31536000, immutable", "no-cache"
 
 
-@dataclass(frozen=True, slots=True)
-class PageFile:
+class PageFile(msgspec.Struct, frozen=True):
     """One file as it is sent."""
 
     content_type: str

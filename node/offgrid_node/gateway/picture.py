@@ -8,9 +8,9 @@ names answer them (`offgrid.json_form`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.json_form import json_of
@@ -33,17 +33,16 @@ M = TypeVar("M", bound=Message)
 Entries = Mapping[str, Message]
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(msgspec.Struct, frozen=True):
     """`seq` is the newest event that the jobs and transactions have in them."""
 
     seq: int = 0
     status: Message | None = None
     host: Message | None = None
-    peers: Entries = field(default_factory=dict)
-    links: Entries = field(default_factory=dict)
-    jobs: Entries = field(default_factory=dict)
-    transactions: Entries = field(default_factory=dict)
+    peers: Entries = msgspec.field(default_factory=dict)
+    links: Entries = msgspec.field(default_factory=dict)
+    jobs: Entries = msgspec.field(default_factory=dict)
+    transactions: Entries = msgspec.field(default_factory=dict)
 
 
 LISTS: tuple[tuple[str, Callable[[Picture], Entries]], ...] = (

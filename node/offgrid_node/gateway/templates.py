@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 ONE, REST = "*", "**"
 NEAREST_CHARS_MAX = 256
@@ -29,8 +30,7 @@ class BadPath(ValueError):
     """What is percent-encoded is no UTF-8."""
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(msgspec.Struct, frozen=True):
     """A field of the request, and which of the template's segments it is: `first` to before `last`."""
 
     field: str
@@ -38,8 +38,7 @@ class Variable:
     last: int
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(msgspec.Struct, frozen=True):
     """`segments` are literals, ONE or REST."""
 
     text: str

@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from nacl.bindings import crypto_scalarmult, crypto_scalarmult_base, crypto_sign_ed25519_pk_to_curve25519
@@ -33,8 +33,7 @@ NONCE_START = bytes(12 - NUMBER_BYTES)
 KEYS_MAX = 1_024  # agreed keys that are remembered, of readers and of senders
 
 
-@dataclass(slots=True)
-class _Agreed:
+class _Agreed(msgspec.Struct):
     public: bytes
     cipher: AESGCM
     letters: int = 0

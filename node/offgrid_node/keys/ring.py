@@ -11,8 +11,9 @@ interrupted, the node is the old one or the new one, and the next start finds ou
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from offgrid_node.keys.store import NodeKey, fsync_folder, key_path, read_key_file, write_key_file
 from offgrid_node.protocol.errors import Corrupt, NotFound
@@ -20,8 +21,7 @@ from offgrid_node.protocol.errors import Corrupt, NotFound
 NODE, NEXT = "node", "node.next"
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRing:
+class KeyRing(msgspec.Struct, frozen=True):
     """The key in force and those before it, the newest first."""
 
     key: NodeKey

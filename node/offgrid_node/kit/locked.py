@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from packaging.markers import Marker
 
 from offgrid_node.kit.targets import Target
@@ -17,8 +17,7 @@ PACKAGE = Path(__file__).resolve().parent
 IN_WHEEL, IN_CHECKOUT = PACKAGE / "locks", PACKAGE.parents[2] / "locks"
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(msgspec.Struct, frozen=True):
     """One package of a lock. `asked_by` holds names of other pins, and PROJECT where that asks for it itself."""
 
     name: str

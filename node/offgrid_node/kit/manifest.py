@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from offgrid_node.protocol.errors import InvalidRequest
 
@@ -22,14 +23,12 @@ NAME, INSTALLER, README, WHEELS = "kit.json", "install.py", "README.txt", "wheel
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Wheel:
+class Wheel(msgspec.Struct, frozen=True):
     bytes: int
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True):
     version: str
     pip: str
     files: Mapping[str, Wheel]

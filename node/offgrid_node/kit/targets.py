@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 PYTHONS = ("3.11", "3.12", "3.13")
 GLIBC_MINOR_MAX = 28  # of glibc 2: Debian 10, RHEL 8 and newer
@@ -15,8 +16,7 @@ def _manylinux(machine: str) -> tuple[str, ...]:
     return (*newest_first, *(f"manylinux{year}_{machine}" for year in ("2014", "2010", "1")))
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(msgspec.Struct, frozen=True):
     """A system on a processor: the platform tags of wheels that run there, and what markers ask about it."""
 
     tags: tuple[str, ...]
@@ -35,8 +35,7 @@ PLATFORMS: Mapping[str, Platform] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """One of those, and a Python of it: `linux-x86_64-3.11`."""
 
     platform_name: str

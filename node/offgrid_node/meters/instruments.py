@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 SERIES_MAX = 512  # of one instrument; as many as methods times kinds of callers, and room to grow
 OTHER = "other"  # every label of the series that takes what is beyond SERIES_MAX
@@ -49,8 +50,7 @@ class Counter(_Series):
         return iter(self._counts.items())
 
 
-@dataclass(slots=True)
-class Distribution:
+class Distribution(msgspec.Struct):
     """What a histogram holds for one series: how many fell into each bucket (not cumulated), and their sum.
 
     `counts` has one more entry than there are bounds: what was above all of them."""

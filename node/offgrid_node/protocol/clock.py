@@ -5,12 +5,12 @@ Timers use the monotonic reading, which no wrong wall clock can disturb; the wal
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Now:
+
+class Now(msgspec.Struct, frozen=True):
     """One instant: `mono_ms` for timers (arbitrary zero), `utc_us` for stamps (microseconds since 1970, may lie)."""
 
     mono_ms: int

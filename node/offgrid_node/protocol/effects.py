@@ -10,9 +10,9 @@ frozen dataclass.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2, state_pb2
@@ -58,8 +58,7 @@ class Answered(NamedTuple):
     fault: Fault | None
 
 
-@dataclass(frozen=True, slots=True)
-class Woke:
+class Woke(msgspec.Struct, frozen=True):
     """The machine's own deadline has passed."""
 
 
@@ -223,8 +222,7 @@ class Stop(NamedTuple):
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class DropBlob:
+class DropBlob(msgspec.Struct, frozen=True):
     """Delete a blob here unless a row wants it: an object's sealed copy, a shard of another's; a missing one is no
     error."""
 

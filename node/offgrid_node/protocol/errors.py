@@ -19,8 +19,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Self
+
+import msgspec
 
 CONNECTION_REFUSED = "ConnectionRefused"
 """Reason of an Unavailable: the other machine has answered that nobody listens there."""
@@ -28,8 +29,7 @@ NO_ROAD = "NoRoad"
 """Reason of an Unavailable: this node knows no way to the one that it would call."""
 
 
-@dataclass(frozen=True, slots=True)
-class FieldViolation:
+class FieldViolation(msgspec.Struct, frozen=True):
     """One field that was wrong, as `google.rpc.BadRequest` has it."""
 
     field: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.objects.manifest import Manifest
@@ -11,8 +12,7 @@ from offgrid_node.protocol.objects.manifest import Manifest
 CORE, BROKER, HOST = 1, 2, 3  # the values of offgrid.v1.Role
 
 
-@dataclass(frozen=True, slots=True)
-class PeerUp:
+class PeerUp(msgspec.Struct, frozen=True):
     """mesh → all others: a member is alive, with the roles that its config asks for and its record allows.
 
     Said again whenever one of these changes, and for this node itself at start.
@@ -26,16 +26,14 @@ class PeerUp:
     wrap_label: bytes = b""  # of the key for which objects are wrapped for it (mesh/wrapping.py)
 
 
-@dataclass(frozen=True, slots=True)
-class PeerDown:
+class PeerDown(msgspec.Struct, frozen=True):
     """mesh → all others: a member is dead, or was `removed` and comes back under that name no more."""
 
     node_id: str
     removed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class KeyReplaced:
+class KeyReplaced(msgspec.Struct, frozen=True):
     """mesh → ledger: a member signs by its next key now, its `number`th since the first. Said when this node learns it,
     and of all members whose key was ever replaced at start."""
 
@@ -43,8 +41,7 @@ class KeyReplaced:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class AdminChanged:
+class AdminChanged(msgspec.Struct, frozen=True):
     """mesh → ledger: a member is an admin now, or is none any more. Said when this node learns it, and of all admins
     at start."""
 
@@ -52,8 +49,7 @@ class AdminChanged:
     admin: bool
 
 
-@dataclass(frozen=True, slots=True)
-class OpenQuorum:
+class OpenQuorum(msgspec.Struct, frozen=True):
     """objects → quorum: this node needs acks of `subject`. Said again it is answered again; with other members, another
     layout or something `lost` it opens the next epoch, in which acks count on as far as they are for what it asks. A
     quorum that is reached gets one only where `though_reached`.
@@ -73,8 +69,7 @@ class OpenQuorum:
     quiet: bool = False  # of a segment of the journal, of which the journal says nothing
 
 
-@dataclass(frozen=True, slots=True)
-class QuorumOpened:
+class QuorumOpened(msgspec.Struct, frozen=True):
     """quorum → objects: the epoch as signed, for hosts to sign their acks for; who has acked already what of it, and
     whether that is enough."""
 
@@ -85,16 +80,14 @@ class QuorumOpened:
     reached: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CloseQuorum:
+class CloseQuorum(msgspec.Struct, frozen=True):
     """objects → quorum: what was to be acked is deleted. This node forgets the quorum, and brokers do when they hear
     it."""
 
     quorum_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class AckArrived:
+class AckArrived(msgspec.Struct, frozen=True):
     """objects → quorum: a host's ack, its signature checked, what it says not yet."""
 
     quorum_id: str
@@ -102,8 +95,7 @@ class AckArrived:
     ack: common_pb2.Signed
 
 
-@dataclass(frozen=True, slots=True)
-class QuorumAcked:
+class QuorumAcked(msgspec.Struct, frozen=True):
     """quorum → objects: an ack counts, for these shards, (0,) for a copy; `reached` once all so far are enough."""
 
     quorum_id: str
@@ -113,8 +105,7 @@ class QuorumAcked:
     reached: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AckRefused:
+class AckRefused(msgspec.Struct, frozen=True):
     """quorum → objects: an ack that arrived does not count, for people to read why. Every AckArrived is answered so, or
     with QuorumAcked; one that counts already with QuorumAcked again."""
 
@@ -123,8 +114,7 @@ class AckRefused:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectAdded:
+class ObjectAdded(msgspec.Struct, frozen=True):
     """jobs → objects: sealed bytes are fsynced in this node's blob store under `body.object_id`; the object becomes
     durable in this batch. Said again of a known one it changes nothing. `required_milli` 0 is what the config says."""
 
@@ -134,22 +124,19 @@ class ObjectAdded:
     required_milli: int
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentDurable:
+class SegmentDurable(msgspec.Struct, frozen=True):
     """objects → state: a segment of this node's journal has its acks."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentLost:
+class SegmentLost(msgspec.Struct, frozen=True):
     """objects → state: a segment of this node's journal is damaged or gone wherever it was."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class DropSegment:
+class DropSegment(msgspec.Struct, frozen=True):
     """state → objects: a segment that nobody needs any more is to be deleted, everywhere; or at one node, which shows
     it though it is deleted."""
 

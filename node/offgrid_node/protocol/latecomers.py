@@ -10,7 +10,7 @@ newer can be on its way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import FailedPrecondition
@@ -27,8 +27,7 @@ def next_life(before: int, begun: int, now: Now) -> int:
     return max(before + 1, begun << CLOCK_BITS | now.utc_us // 1_000)
 
 
-@dataclass(slots=True)
-class _Heard:
+class _Heard(msgspec.Struct):
     place: tuple[int, int]
     at_ms: int
 

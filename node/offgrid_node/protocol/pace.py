@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 SHARE = 2_000  # of a road's time one part is for each kind of thing that one node says regularly
 SEALED_BYTES = 24  # of a frame: what it is, for whom, and that nobody has changed it
 WAIT_FACTOR = 4  # frames get lost, and others have the channel meanwhile
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True):
     """`frame_us` is what a frame takes beside its bytes, `byte_us` what each of those takes; `wait_ms` passes, as a
     rule, until a frame may begin. `frame_bytes` is the longest frame; `peers` are reached by the same road."""
 

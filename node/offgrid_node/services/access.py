@@ -6,7 +6,8 @@ A test walks every RPC, every kind of caller and every role of the node that is 
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.protocol.errors import FailedPrecondition, PermissionDenied
 from offgrid_node.protocol.events import BROKER, CORE, HOST
@@ -18,8 +19,7 @@ ROLE_NAMES = {CORE: "core", BROKER: "broker", HOST: "host"}
 ALL_ROLES = frozenset(ROLE_NAMES)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """Who may call, and the role that this node itself must have in force to answer; None: any, or none."""
 
     callers: frozenset[str]

@@ -7,15 +7,15 @@ back while the others are served. gRPC's own limit on concurrent calls bounds no
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.protocol.errors import Exhausted
 
 RETRY_IN_FLIGHT_MS = 100  # a guess: when something in flight has ended, there is room again
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What one peer may use; `peers_max` bounds the table of those that we remember, `calls_max` the calls of all."""
 
     calls_per_s: float = 2_000.0
@@ -26,8 +26,7 @@ class Limits:
     calls_max: int = 8_192
 
 
-@dataclass(slots=True)
-class _Peer:
+class _Peer(msgspec.Struct):
     tokens: float
     filled_ms: int
     calls: int = 0

@@ -10,8 +10,9 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import msgspec
 
 from offgrid_node.protocol.errors import Exhausted, Fault, Internal, Unavailable
 from offgrid_node.services.flow import Step
@@ -29,8 +30,7 @@ Carry = Callable[[Callable[[], Any], Ended], None]
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
+class _Task(msgspec.Struct, frozen=True):
     work: Callable[[], Any]
     done: Ended
     key: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Kind(StrEnum):
@@ -14,8 +15,7 @@ class Kind(StrEnum):
     ADMIN = "admin"  # sits on this machine, behind a socket of mode 0600
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """`node_id` is set for members only; `roles` are those in force for that member (values of offgrid.v1.Role)."""
 
     kind: Kind

@@ -12,8 +12,8 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+import msgspec
 from google.protobuf.message import DecodeError, Message
 
 from offgrid.frames import Frames, FrameTooLong, Outgoing
@@ -118,8 +118,7 @@ class FramedLane(asyncio.BufferedProtocol):
             self._transport.write(self._outgoing.take())
 
 
-@dataclass(slots=True)
-class _Line:
+class _Line(msgspec.Struct):
     """A connection to a member, or where one could be."""
 
     lane: FramedLane | None = None
@@ -144,15 +143,14 @@ class _Line:
             self.lane.abort()
 
 
-@dataclass(slots=True)
-class _Place:
+class _Place(msgspec.Struct):
     """Where a member listens, and the connections to it."""
 
     host: str
     port: int
     certificate: bytes
-    small: _Line = field(default_factory=_Line)
-    pieces: _Line = field(default_factory=_Line)
+    small: _Line = msgspec.field(default_factory=_Line)
+    pieces: _Line = msgspec.field(default_factory=_Line)
     used_s: float = 0.0
 
     @property

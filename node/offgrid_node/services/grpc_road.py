@@ -11,10 +11,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
+import msgspec
 from google.protobuf.message import DecodeError, Message
 
 from offgrid.pieces import read_known
@@ -74,8 +74,7 @@ class DirectoryView(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Link:
+class _Link(msgspec.Struct):
     certificate: bytes
     channel: grpc.aio.Channel
     calls: int = 0

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Backups:
+class Backups(msgspec.Struct, frozen=True):
     """Since the start; the newest also from before it, where it was made by itself."""
 
     done: int = 0
@@ -15,8 +14,7 @@ class Backups:
     newest_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class KeptFacts:
+class KeptFacts(msgspec.Struct, frozen=True):
     """`shares`: name, what it may take and what it takes, in bytes. `held`: something is kept that should go.
     `mirror_seq`: the newest event in the copy for SQL; None: there is no copy."""
 

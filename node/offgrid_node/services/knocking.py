@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from weakref import WeakKeyDictionary
+
+import msgspec
 
 from offgrid_node.protocol.errors import PeerFault, PermissionDenied
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, unbase32
@@ -27,8 +28,7 @@ DOOR_SHARE = 50
 KNOWN_MAX = 256
 
 
-@dataclass(frozen=True, slots=True)
-class _Answered:
+class _Answered(msgspec.Struct, frozen=True):
     at_ms: float
     apart_ms: int
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
+import msgspec
 from google.protobuf.message import DecodeError, Message
 
 from offgrid.lanes import call_parts, read_answers
@@ -31,8 +31,7 @@ RETRY_MS = 500
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct):
     """A call without an answer."""
 
     method: Method

@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 from google.protobuf.message import DecodeError, Message
 
 from offgrid.lanes import PIECE_CALL_BYTES_MAX, Call, answer_parts, read_calls
@@ -40,8 +40,7 @@ PACKAGE = "offgrid.v1."
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct):
     """On its way, with what is owed when it has left; `response` is not in `head` yet."""
 
     head: lane_pb2.LaneAnswer

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_transports.sharing import GATHER_MS
 from offgrid_transports.transport import Priority, Schedule, TransportError
@@ -25,8 +26,7 @@ class NoTurn(TransportError):
     """Too much waits already."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Turn:
+class Turn(msgspec.Struct, frozen=True, eq=False):
     """A call that waits, to a peer, with a body of so many bytes. `begin` sends it, unless it raises; `give_up` says
     that it was not sent. Those with the same `alike`, unless it is None, ask for the same."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
@@ -25,8 +26,7 @@ from offgrid_node.services.kept_facts import KeptFacts
 from offgrid_node.services.paging import decode_token, take_page
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
+class NodeFacts(msgspec.Struct, frozen=True):
     """What GetStatus tells beyond the mesh and the runtime."""
 
     version: str
@@ -53,7 +53,7 @@ class NodeFacts:
     retention: str = ""
     gateway: str = ""  # to this machine's commands
     gateway_told: str = ""  # to members
-    health: HealthFacts = field(default_factory=HealthFacts)
+    health: HealthFacts = msgspec.field(default_factory=HealthFacts)
     kept: Callable[[], KeptFacts] = KeptFacts  # asked for metrics alone
 
 

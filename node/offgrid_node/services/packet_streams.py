@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+import msgspec
 from google.protobuf.message import DecodeError, Message
 
 from offgrid.v1 import lane_pb2
@@ -27,8 +27,7 @@ IDLE_MS = 120_000
 WAIT_MS_MAX = 60_000
 
 
-@dataclass(slots=True)
-class _Cursor:
+class _Cursor(msgspec.Struct):
     """`number` is the last batch's."""
 
     peer: str
@@ -38,7 +37,7 @@ class _Cursor:
     number: int = 0
     last: lane_pb2.StreamBatch | None = None
     waiting: Ticket | None = None
-    rest: deque[Message] = field(default_factory=deque)
+    rest: deque[Message] = msgspec.field(default_factory=deque)
 
     @property
     def has_ended(self) -> bool:

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2, state_pb2
@@ -66,8 +66,7 @@ SNAPSHOTS_HOLD = "they are snapshots of sessions: purge some"
 _log = logging.getLogger("offgrid.retention")
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True):
     base_mb: int = 128
     token_level: int = 0
     cleanup_days: int = 90  # 0: nothing goes for its age alone
@@ -81,8 +80,7 @@ class Budget:
         return self.total_bytes * SHARES[name] // 100
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What others say and do. `safe_upto`: the journal's events that hosts have, None where it does not go to hosts;
     `summed_upto`: those that are in summaries; `compact_now` summarises all that has happened; `sum_up` takes snapshots
     of a session, `shred` shreds some; the oldest summaries are put together, or go."""

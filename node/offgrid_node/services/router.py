@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -33,8 +33,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(msgspec.Struct, frozen=True):
     """One RPC: `name` is "offgrid.v1.Service/Method"."""
 
     name: str

@@ -13,9 +13,10 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from offgrid.pieces import Buffer
 from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, Fault, Internal, NotFound
@@ -37,8 +38,7 @@ WRITING_BYTES = 2 << 20  # that much of a file has come, and the disk begins wit
 STAGED, KEPT = "staged", "kept"
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(msgspec.Struct, frozen=True):
     """A blob that is still coming in. `age_s`: since its last piece."""
 
     name: str

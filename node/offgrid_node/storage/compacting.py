@@ -9,8 +9,9 @@ only once the rename is durable.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from offgrid_node.protocol.errors import Corrupt, Unavailable
 from offgrid_node.storage.copying import drop_copy
@@ -25,8 +26,7 @@ LAST_BYTES_MAX = 1024 * 1024  # brought into the copy while commits wait
 ROUNDS_MAX = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Compacted:
+class Compacted(msgspec.Struct, frozen=True):
     before_bytes: int
     after_bytes: int
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from offgrid_node.protocol.errors import Corrupt
 
@@ -38,8 +39,7 @@ class Tail(NamedTuple):
 EMPTY = Tail(0, bytes(DIGEST_BYTES))
 
 
-@dataclass(frozen=True, slots=True)
-class Pack:
+class Pack(msgspec.Struct, frozen=True):
     """A decoded pack; `digest` is its own, `previous` the one it names."""
 
     first_seq: int

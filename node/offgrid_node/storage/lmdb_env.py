@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 import lmdb
+import msgspec
 
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, Unavailable
 from offgrid_node.storage.disk import DISK_RETRY_MS, disk_fault, write_durably
@@ -54,8 +54,7 @@ class Gap(NamedTuple):
     damaged: bytes
 
 
-@dataclass(slots=True)
-class Opened:
+class Opened(msgspec.Struct):
     """An open environment and what is known of it. `synced_txn` is the last transaction known to be on the disk."""
 
     env: lmdb.Environment
@@ -65,12 +64,14 @@ class Opened:
     tail: Tail = EMPTY
     floor: Tail = EMPTY  # the last event that is kept no more
     log_id: bytes = b""
-    dbs: dict[str, lmdb._Database] = field(default_factory=dict)
-    sums: dict[str, TableSum] = field(default_factory=dict)
-    suspect: set[str] = field(default_factory=set)  # tables that were seen to lack rows, or to have another's
-    gaps: dict[str, list[Gap]] = field(default_factory=dict)  # by table
+    dbs: dict[str, lmdb._Database] = msgspec.field(default_factory=dict)
+    sums: dict[str, TableSum] = msgspec.field(default_factory=dict)
+    suspect: set[str] = msgspec.field(default_factory=set)  # tables that were seen to lack rows, or to have another's
+    gaps: dict[str, list[Gap]] = msgspec.field(default_factory=dict)  # by table
     seen: int = 0  # rows and packs, since the map was laid
-    number: int = field(default_factory=itertools.count().__next__)  # after a reopening transactions may count anew
+    number: int = msgspec.field(
+        default_factory=itertools.count().__next__
+    )  # after a reopening transactions may count anew
 
     def lay_map(self) -> None:
         """Lets go of all pages that were looked at; the system caches them as long as it likes. No transaction may be

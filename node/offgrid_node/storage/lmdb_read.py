@@ -10,10 +10,10 @@ it by the table's sum.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice, pairwise
 
 import lmdb
+import msgspec
 
 from offgrid_node.protocol.errors import Corrupt
 from offgrid_node.storage.rows import (
@@ -32,16 +32,15 @@ Snapshot = tuple[int, int]
 EDGE_ROWS = 2
 
 
-@dataclass(slots=True)
-class Chunk:
+class Chunk(msgspec.Struct):
     """Rows in the order of the read, the edges (both ascending), and what the read saw of the store.
 
     `more` says that a bound, not the range's end, stopped it; `snapshot` is the last transaction that it saw.
     """
 
-    rows: list[Row] = field(default_factory=list)
-    below: list[Row] = field(default_factory=list)
-    above: list[Row] = field(default_factory=list)
+    rows: list[Row] = msgspec.field(default_factory=list)
+    below: list[Row] = msgspec.field(default_factory=list)
+    above: list[Row] = msgspec.field(default_factory=list)
     more: bool = False
     snapshot: Snapshot = (-1, -1)
 

@@ -7,8 +7,9 @@ gone, cut short, or of the right length and wrong content, as file systems leave
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from random import Random
+
+import msgspec
 
 from offgrid.pieces import Buffer
 from offgrid_node.protocol.errors import Fault, Unavailable
@@ -18,11 +19,10 @@ LIMIT_BYTES = 1 << 40
 FOLDERS = (KEPT, STAGED)
 
 
-@dataclass(slots=True)
-class _Blob:
+class _Blob(msgspec.Struct):
     """`durable`: its bytes and its name would survive a power cut."""
 
-    data: bytearray = field(default_factory=bytearray)
+    data: bytearray = msgspec.field(default_factory=bytearray)
     durable: bool = False
 
 

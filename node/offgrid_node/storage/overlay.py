@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid_node.protocol.errors import Corrupt
 from offgrid_node.storage.rows import KeyRange
@@ -67,13 +68,12 @@ class Overlay:
         return version, laid[::-1] if reverse else laid
 
 
-@dataclass(slots=True)
-class Remembered:
+class Remembered(msgspec.Struct):
     """Batches that went to the store below since a copy of it was begun, in their order, each with the number of the
     event before it. Too many are none: the copy is given up."""
 
     bytes_max: int
-    batches: list[tuple[int, Batch]] = field(default_factory=list)
+    batches: list[tuple[int, Batch]] = msgspec.field(default_factory=list)
     bytes: int = 0
 
     @property

@@ -8,7 +8,8 @@ be served.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.protocol.errors import Corrupt, Exhausted, Internal
 from offgrid_node.protocol.sound import row_name
@@ -112,8 +113,7 @@ def damaged_order(table: str, key: bytes) -> Corrupt:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRange:
+class KeyRange(msgspec.Struct, frozen=True):
     """The keys of a scan: from `low` (inclusive) to `end` (exclusive; None: to the table's last key)."""
 
     low: bytes
@@ -138,8 +138,7 @@ def _after_prefix(prefix: bytes) -> bytes | None:
     return head[:-1] + bytes([head[-1] + 1]) if head else None
 
 
-@dataclass(frozen=True, slots=True)
-class TableSum:
+class TableSum(msgspec.Struct, frozen=True):
     """How many rows a table has and the sum of their checksums modulo 2^64.
 
     It is kept with every commit, so that `verify` also sees a row that vanished or came back from the past, which

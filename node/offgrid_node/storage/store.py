@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 JOURNAL_SEQ_FIRST = 1
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(msgspec.Struct):
     """One transaction: journal entries in order (serialised `offgrid.v1.Event`s without seq) and row changes.
 
     `writes` maps (table, key) to a value, or to None for a deletion; the last change of a key stands. `floor`: the
@@ -18,8 +18,8 @@ class Batch:
     journal goes on behind that.
     """
 
-    events: list[bytes] = field(default_factory=list)
-    writes: dict[tuple[str, bytes], bytes | None] = field(default_factory=dict)
+    events: list[bytes] = msgspec.field(default_factory=list)
+    writes: dict[tuple[str, bytes], bytes | None] = msgspec.field(default_factory=dict)
     floor: int = 0
 
     def __bool__(self) -> bool:

@@ -10,10 +10,10 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from zeroconf.asyncio import AsyncZeroconf
 
 from offgrid_node.discovery import mdns

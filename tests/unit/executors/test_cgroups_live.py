@@ -6,11 +6,11 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from offgrid import by_value
 from offgrid.v1 import jobs_pb2

@@ -9,13 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import wasmtime
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.executors import modules, programs

@@ -6,11 +6,11 @@ Long, since it is the whole specification of one machine part, case by case, ove
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from bulk_world import SALT, STRIPE, Node, World
+from msgspec.structs import replace
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.keys.stripes import StripeSealer

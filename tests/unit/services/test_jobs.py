@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from google.protobuf.message import Message
 from jobs_bench import JOBS, SETTLED_S, SPEC, WASM, Bench, builtin, spec
+from msgspec.structs import replace
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Execute

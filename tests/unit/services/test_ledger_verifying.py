@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from google.protobuf.message import Message
 from ledger_house import House
+from msgspec.structs import replace
 
 from offgrid.client.ledger import Ledger
 from offgrid.v1 import ledger_pb2, mesh_pb2

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from bulk_world import STRIPE, Letter, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from offgrid.client.silence import PAUSE_MS_MAX
 from offgrid.v1 import objects_pb2

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from bulk_world import Letter, Node, World
+from msgspec.structs import replace
 
 from offgrid.pieces import as_a
 from offgrid.v1 import objects_pb2

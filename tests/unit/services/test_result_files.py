@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from large_bench import Network, Side
+from msgspec.structs import replace
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Executed

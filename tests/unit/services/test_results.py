@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from large_bench import SALT, STRIPE_BYTES, Network, Side
+from msgspec.structs import replace
 
 from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.keys import verify

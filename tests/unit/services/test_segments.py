@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from bulk_world import SALT, Node, World
+from msgspec.structs import replace
 
 from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.draft import Draft

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import pytest
 from bulk_world import SALT, Letter, Node, World
+from msgspec.structs import replace
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.errors import (

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from bulk_world import SALT, STRIPE, Letter, World
 from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.effects import DropBlob

@@ -4,10 +4,10 @@ them; what an owner does not know stays."""
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import replace
 
 import pytest
 from bulk_world import SALT, Node, World
+from msgspec.structs import replace
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest

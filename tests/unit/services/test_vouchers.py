@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from ledger_house import BARN, GONE, NODE, House
+from msgspec.structs import replace
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.keys import NodeKey, verify

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from cli_run import Run
+from msgspec.structs import replace
 from small_node import SmallNode
 
 from offgrid_node.protocol.errors import FailedPrecondition

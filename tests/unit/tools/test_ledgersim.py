@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger.items import TxItem

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from random import Random
 
 import pytest
 from lora_world import FAST, World
+from msgspec.structs import replace
 
 from offgrid_tools.emulators import lora
 from offgrid_tools.emulators.channel import Channel

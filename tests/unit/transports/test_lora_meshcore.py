@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from lora_world import FAST, World
+from msgspec.structs import replace
 
 from offgrid_tools.soak.duty import fullest_us
 from offgrid_transports.lora import meshcore

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from lora_world import EU, FAST, World
+from msgspec.structs import replace
 
 from offgrid_tools.emulators.rnode import Firmware
 from offgrid_tools.soak.duty import fullest_us

@@ -10,10 +10,10 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.lanes import PIECE_BYTES_MAX
@@ -43,8 +43,7 @@ ROUNDS, ROUNDS_QUICK = 5, 1
 FRAMED, GRPC = "framed", "grpc"
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(msgspec.Struct, frozen=True):
     """What some work took."""
 
     seconds: float
@@ -80,8 +79,7 @@ def transfer(pieces: Sequence[bytes], carrier: str = FRAMED) -> Spent:
 # ---- the process that sends
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """Implements DirectoryView for the one node that there is."""
 
     node: str

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
+
+import msgspec
 
 GOALS = Path(__file__).with_name("goals.toml")
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
+class Figure(msgspec.Struct, frozen=True):
     """One value by its name in goals.toml. Where the name says _vs_ it is a ratio, and `peer_value` what it is to."""
 
     name: str
@@ -31,8 +32,7 @@ class Verdict(Enum):
     REPORT = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
+class Goal(msgspec.Struct, frozen=True):
     """At least `least`, at most `most`; neither for what is only reported. `step` is what must hold already today."""
 
     unit: str

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+
+import msgspec
 
 from offgrid_tools.bench.figures import Figure
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """How one run is done: `folder` is on the disk to measure, `quick` means fewer rounds, for a look.
 
     `tables` takes what a group has to show beside its figures, as Markdown by name.
@@ -21,14 +21,13 @@ class Plan:
     quick: bool
     say: Callable[[str], None]
     profile: bool = False
-    tables: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, str] = msgspec.field(default_factory=dict)
 
     def rounds(self, full: int, quick: int) -> int:
         return quick if self.quick else full
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(msgspec.Struct, frozen=True):
     """One group; its module has `measure(plan)`, and is imported when it is asked for only."""
 
     summary: str

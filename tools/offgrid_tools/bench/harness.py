@@ -12,8 +12,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from offgrid_node.storage.disk import measure_fsync_ms
 
@@ -21,8 +22,7 @@ Sample = Callable[[], float]
 PIECE_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Pairs:
+class Pairs(msgspec.Struct, frozen=True):
     """What ours and theirs gave, pair by pair."""
 
     ours: Sequence[float]
@@ -98,13 +98,12 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-@dataclass(slots=True)
-class Conditions:
+class Conditions(msgspec.Struct):
     """What else the machine was doing: its load average (one minute) and what a small fsync takes in `folder`."""
 
     folder: Path
-    loads: list[float] = field(default_factory=list)
-    fsyncs_ms: list[float] = field(default_factory=list)
+    loads: list[float] = msgspec.field(default_factory=list)
+    fsyncs_ms: list[float] = msgspec.field(default_factory=list)
 
     def __str__(self) -> str:
         return f"load {_span(self.loads)}, fsync {_span(self.fsyncs_ms)} ms"

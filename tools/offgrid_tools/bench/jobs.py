@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from offgrid_tools.bench import profile
 from offgrid_tools.bench.figures import Figure

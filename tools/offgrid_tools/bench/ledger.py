@@ -6,8 +6,9 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import time
-from dataclasses import dataclass, replace
 
+import msgspec
+from msgspec.structs import replace
 from nacl.signing import SigningKey
 
 from offgrid_node.keys import verify
@@ -156,8 +157,7 @@ def events_per_s(seeds: int) -> float:
     return events / spent_s
 
 
-@dataclass(frozen=True, slots=True)
-class Checks:
+class Checks(msgspec.Struct, frozen=True):
     per_s: float
     cpu_s: float  # of a processor, for one
 

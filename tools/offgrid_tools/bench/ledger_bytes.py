@@ -7,7 +7,7 @@ one block says all that it has to say by then; otherwise each answers at once to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.ids import node_id_bytes
@@ -30,8 +30,7 @@ TURNS_MAX = 100
 AMOUNT_MICRO = 12_500
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
+class Round(msgspec.Struct, frozen=True):
     """All blocks of one payment until it is final at every node. `sizes` are in the order in which they were said.
     `late_bytes` are of what is left to say then: the confirm of a witness that was sealed before, and ends nothing."""
 

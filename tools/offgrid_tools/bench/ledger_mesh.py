@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import grpc
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.client import Client
@@ -48,8 +48,7 @@ IN_FLIGHT = 4_096  # transactions that are pushed and not final everywhere
 AMOUNT_MICRO = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Flood:
+class Flood(msgspec.Struct, frozen=True):
     """What one sample took; how many blocks of all authors, and how many of them were another's for a witness, all
     witnesses together."""
 

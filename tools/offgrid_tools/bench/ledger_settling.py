@@ -7,7 +7,7 @@ blocks that each author says once, and vouchers with their answers. What gossip 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Call
@@ -27,8 +27,7 @@ WITNESSES, AMOUNT_MICRO = 4, 5
 ANSWER_BYTES = 16  # a voucher's, with its framing
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """Bytes of all nodes together."""
 
     hosts: int

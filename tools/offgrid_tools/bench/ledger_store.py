@@ -10,8 +10,9 @@ node keeps of its own jobs and transfers, and its journal, have budgets of their
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from offgrid_node.protocol.ledger.commands import EndEpoch
 from offgrid_node.protocol.ledger.tables import CHAINS, LOG, PLACES, TX_INDEX, TXS
@@ -26,8 +27,7 @@ BLOCKS = (LOG, PLACES, CHAINS)
 LIMIT_BYTES = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """`txs` a day, of which each is final before the next; `days` in all, of which `kept` are kept."""
 
     txs: int
@@ -38,8 +38,7 @@ class Shape:
 FULL, QUICK = Shape(300, 5, 3), Shape(100, 4, 2)
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """Bytes for one transaction: of its blocks; of its row; of its places in lists, on the day on which it was made and
     once they are joined."""
 

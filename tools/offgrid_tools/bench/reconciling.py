@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
 from random import Random
+
+import msgspec
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.objects.inventory import NOTHING_KEPT
@@ -26,8 +27,7 @@ CHUNK_SYMBOLS = 8  # of a stream: what is sent in vain, once the listener has en
 FRAME_BYTES = 4  # around each, and around how many items there are
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(msgspec.Struct, frozen=True):
     """`size_bytes` are both sides' messages; `asking_s` and `answering_s` processor time."""
 
     size_bytes: int

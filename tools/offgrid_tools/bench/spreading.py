@@ -9,10 +9,10 @@ but its author; all else that is said, calls and answers, links and meetings, is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, ledger_pb2
@@ -46,8 +46,7 @@ HEAL_S = 900  # so long the halves may take to hold the same
 TIMEOUT_MS = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """`writers` in all, each writing `blocks` while the mesh is cut; half of both on either side."""
 
     nodes: int
@@ -56,8 +55,7 @@ class Shape:
     hours: float
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
+class Spread(msgspec.Struct, frozen=True):
     """`tree_bytes`: each block once to each node but its author. `healed_s`: from the joining until all hold the
     same; `healing_bytes` of that time, beside `lacking_bytes` that were lacking when it began."""
 

@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.local_mesh import LocalMesh, LocalNode
@@ -46,8 +47,7 @@ def in_words(code: Code) -> str:
     return f"{code.total} copies" if code.needed == 1 else f"{code.needed} of {code.total}"
 
 
-@dataclass(frozen=True, slots=True)
-class Repair:
+class Repair(msgspec.Struct, frozen=True):
     """`pulled_bytes` came into those who made the shards anew, `owner_bytes` into the owner."""
 
     shards: int

@@ -16,9 +16,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from offgrid_tools.bench.figures import Figure
 from offgrid_tools.bench.groups import Plan
@@ -45,14 +46,13 @@ limits = []
 """
 
 
-@dataclass(slots=True)
-class Seen:
+class Seen(msgspec.Struct):
     """At one share of loss: shares of the rate, theirs 0 where it was not reached; what a link of theirs took on the
     air (bytes, milliseconds), and an echo of 32 bytes."""
 
-    ours: list[float] = field(default_factory=list)
-    theirs: list[float] = field(default_factory=list)
-    links: list[bool] = field(default_factory=list)
+    ours: list[float] = msgspec.field(default_factory=list)
+    theirs: list[float] = msgspec.field(default_factory=list)
+    links: list[bool] = msgspec.field(default_factory=list)
     link_air: tuple[int, float] = (0, 0.0)
     echo_air_ms: float = 0.0
 
@@ -161,8 +161,7 @@ def _their_share(peer: Reticulum, limit_s: float, seen: Seen) -> float:
     return _share_of(outcome["seconds"]) if outcome["done"] else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Air:
+class Air(msgspec.Struct, frozen=True):
     """Two emulated RNodes on a channel of their own."""
 
     ports: list[Path]

@@ -14,8 +14,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from offgrid_tools.bench.figures import Figure
 from offgrid_tools.bench.groups import Plan
@@ -39,16 +40,14 @@ THEIR_IN_FLIGHT = 4
 LINK_S = 60.0
 
 
-@dataclass(slots=True)
-class Seen:
+class Seen(msgspec.Struct):
     """At one share of loss: MB/s, theirs 0 where it did not arrive."""
 
-    ours: list[float] = field(default_factory=list)
-    theirs: list[float] = field(default_factory=list)
+    ours: list[float] = msgspec.field(default_factory=list)
+    theirs: list[float] = msgspec.field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Calls:
+class Calls(msgspec.Struct):
     """Seconds that each took; how often the answering side was asked, and about how many different ones."""
 
     waits_s: list[float]

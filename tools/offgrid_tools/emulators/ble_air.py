@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+import msgspec
 from bumble import hci, ll
 from bumble.controller import Connection, Controller, LegacyAdvertiser
 from bumble.link import LocalLink
@@ -32,8 +32,7 @@ OCTETS_US = 2120
 PHYS = {Phy.LE_1M: 1, Phy.LE_2M: 2}
 
 
-@dataclass(frozen=True, slots=True)
-class AirSettings:
+class AirSettings(msgspec.Struct, frozen=True):
     """`loss` is of each packet on air; `buffers` is how many packets a controller takes from its host at once."""
 
     paced: bool = True
@@ -44,8 +43,7 @@ class AirSettings:
     seed: int = 1
 
 
-@dataclass(slots=True)
-class Pairing:
+class Pairing(msgspec.Struct):
     """How two controllers' connection stands."""
 
     phy: Phy = Phy.LE_1M

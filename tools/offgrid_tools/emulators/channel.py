@@ -11,9 +11,10 @@ collide.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
+
+import msgspec
 
 from offgrid_tools.emulators.clock import Clock
 from offgrid_transports.lora.modulation import Modulation
@@ -51,8 +52,7 @@ class Station(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Flight:
+class Flight(msgspec.Struct):
     """A frame on the air."""
 
     sender: Station
@@ -60,13 +60,12 @@ class Flight:
     frame: bytes
     start_us: int
     end_us: int
-    deaf: set[str] = field(default_factory=set)  # who sent meanwhile
-    over: dict[str, float] = field(default_factory=dict)  # the strongest that disturbed, by hearer
+    deaf: set[str] = msgspec.field(default_factory=set)  # who sent meanwhile
+    over: dict[str, float] = msgspec.field(default_factory=dict)  # the strongest that disturbed, by hearer
     sensed: bool = False
 
 
-@dataclass(slots=True)
-class Counts:
+class Counts(msgspec.Struct):
     """What has happened on the channel."""
 
     frames: int = 0

@@ -15,9 +15,10 @@ import contextlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
+
+import msgspec
 
 from offgrid_tools.emulators.channel import Channel
 from offgrid_tools.emulators.clock import RealClock
@@ -32,11 +33,10 @@ FIRST_NODE_NUM = 0x0FF60001
 SPEED_MAX = 1000.0
 
 
-@dataclass(slots=True)
-class Wanted:
+class Wanted(msgspec.Struct):
     """What the command line asks for."""
 
-    devices: list[tuple[str, str]] = field(default_factory=list)
+    devices: list[tuple[str, str]] = msgspec.field(default_factory=list)
     loss: float = 0.0
     speed: float = 1.0
     stats: Path | None = None
@@ -103,7 +103,7 @@ async def serve(wanted: Wanted) -> None:
             await asyncio.wait([ended], timeout=1)
             if wanted.stats is not None:
                 asked = {name: device.asked for name, device in devices.items()}
-                counts = {**asdict(channel.counts), "asked": asked}
+                counts = {**msgspec.to_builtins(channel.counts), "asked": asked}
                 await asyncio.to_thread(wanted.stats.write_text, json.dumps(counts), "utf-8")
     finally:
         for pty in ptys:

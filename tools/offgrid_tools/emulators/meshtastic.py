@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_tools.emulators.channel import Channel
 from offgrid_transports.lora.modulation import Modulation
@@ -70,8 +71,7 @@ WINDOW_SLOTS = 16
 START_TIME = 1_700_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """What its owner has set."""
 
     region: int = 3

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_tools.emulators.channel import Channel
 from offgrid_transports.lora.kiss import KissDecoder, encode
@@ -68,8 +69,7 @@ BOOT_US = 300_000
 STATISTICS_US = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Firmware:
+class Firmware(msgspec.Struct, frozen=True):
     """What kind of RNode it is."""
 
     version: tuple[int, int] = (1, 86)
@@ -78,11 +78,14 @@ class Firmware:
     statistics_us: int = STATISTICS_US  # how often it tells without cause; 0: never
 
 
+FIRMWARE = Firmware()
+
+
 class RNodeEmulator:
     """One RNode; a `Station`. `write` takes what it says to its host."""
 
     def __init__(
-        self, name: str, channel: Channel, write: Callable[[bytes], object], firmware: Firmware = Firmware()
+        self, name: str, channel: Channel, write: Callable[[bytes], object], firmware: Firmware = FIRMWARE
     ) -> None:
         self.name = name
         self.write = write

@@ -15,9 +15,11 @@ import heapq
 import itertools
 import sys
 from collections import OrderedDict
-from dataclasses import dataclass, fields, replace
 from functools import partial
 from random import Random
+
+import msgspec
+from msgspec.structs import fields, replace
 
 from offgrid_transports.transport import FRAME_BYTES_MAX
 from offgrid_transports.udp_sockets import Listening, Sockaddr, name_of, open_socket, parse_address
@@ -27,8 +29,7 @@ WAITING_MAX = 200_000
 EARLY_MS = 0.5  # the loop wakes up to a millisecond late; so much early evens it out
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditions(msgspec.Struct, frozen=True):
     """Probabilities are per datagram; `rate` is in bytes a millisecond with `buffer` bytes before it, 0 without."""
 
     loss: float = 0.0

@@ -4,8 +4,9 @@ one that serves a friend while a member of its mesh says what it likes. In virtu
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from functools import partial
+
+import msgspec
 
 from offgrid_tools.emulators.clock import VirtualClock, after_ms, now_ms
 from offgrid_tools.fuzz.frames import PSK, key_of, public_of
@@ -30,10 +31,9 @@ QUIET_MS = 1_200_000  # after which whatever was under way has ended
 HELD_BYTES_MAX = 200_000
 
 
-@dataclass(slots=True)
-class _Call:
+class _Call(msgspec.Struct):
     body: bytes
-    ends: list[Reply] = field(default_factory=list)
+    ends: list[Reply] = msgspec.field(default_factory=list)
 
 
 class _Radio(MemoryTransport):

@@ -4,8 +4,9 @@ doubled, delayed and played back, and a member that keeps to nothing says whatev
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from functools import partial
+
+import msgspec
 
 from offgrid_tools.emulators.relay_mesh import PSK, MemoryMesh, RadioMesh, RelayNode
 from offgrid_tools.fuzz.script import Script
@@ -51,10 +52,9 @@ BOUNDS = {
 UNDER_WAY = ("opens", "answers", "searches", "waiting", "floods", "timers")  # of which nothing is left in the end
 
 
-@dataclass(slots=True)
-class _Call:
+class _Call(msgspec.Struct):
     body: bytes
-    ends: list[Reply] = field(default_factory=list)
+    ends: list[Reply] = msgspec.field(default_factory=list)
 
 
 class _Between:

@@ -3,9 +3,10 @@ and nobody calls the signer of another."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+
+import msgspec
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.ids import base32, node_id_bytes
@@ -24,8 +25,7 @@ def name_of(number: int) -> str:
     return base32(blake2b(number.to_bytes(4, "big"), digest_size=20).digest())
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(msgspec.Struct, frozen=True, dict=True):
     """A `Signer`."""
 
     node_id: str

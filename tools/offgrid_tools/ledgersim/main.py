@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 from typing import Protocol, TextIO
+
+import msgspec
 
 from offgrid_node.protocol.ledger.records import noop_digest
 from offgrid_tools.ledgersim.judge import Broken, Judge
@@ -59,8 +61,7 @@ def _slots(seed: int, witnesses: int, owners: int, trace: Trace | None) -> Level
 LEVELS: dict[str, Callable[[int, int, int, Trace | None], Level]] = {"slots": _slots, "whole": _whole}
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """What one seed came to; equal for equal seeds, byte by byte. `witnesses` is what was asked for, 0: the seed chose.
     `events` are messages and timers, each handled by one node."""
 
@@ -180,8 +181,7 @@ def replay(report: Report) -> str:
     return f"offgrid sim ledger --seed {report.seed} --level {report.level}{sized}"
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(msgspec.Struct, frozen=True):
     """One seed of a level, with as many witnesses; 0: the seed chooses."""
 
     seed: int

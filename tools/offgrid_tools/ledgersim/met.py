@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(slots=True)
-class Met:
+class Met(msgspec.Struct):
     """How often. `cut_off` and `lost` are messages, `lies` what a liar signs against what it has signed before, `torn`
     slots of two transactions or more; of `epochs` that ended, `ordered` by an admin's order, and `evicted` without
     somebody who forked; `usurped` is how often a liar led the end of one and proposed what it liked; `dismissed` are

@@ -5,8 +5,10 @@ switch them off, an executor that one host alone has, jobs by the clock and in t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from random import Random
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid_node.protocol.events import CORE, HOST
 from offgrid_node.protocol.jobs.settings import DROP_ALL, DROP_REST, Rule
@@ -22,8 +24,7 @@ FORGER_CHANCE, DEADLY_CHANCE, TRUSTING_CHANCE = 0.15, 0.15, 0.15
 DROP_FOLDERS = (DROP_REST, DROP_ALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Bustle:
+class Bustle(msgspec.Struct, frozen=True):
     """`rushes` and `schedules` are per core; `toggled` are hosts, by name; `drop` is what the cores' folders get."""
 
     rushes: int = 0

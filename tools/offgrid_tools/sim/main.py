@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
 from json import dumps
 from pathlib import Path
 from typing import TextIO
+
+import msgspec
 
 from offgrid_node.protocol.objects.settings import REPAIR_AFTER_MS
 from offgrid_tools.sim.aftermath import Aftermath
@@ -31,8 +32,7 @@ FINISH_US = 150 * SECOND  # after the last misfortune everything must have come 
 DRAINED_US = REPAIR_AFTER_MS * MS + FINISH_US
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """What one seed came to; equal for equal seeds, byte by byte."""
 
     seed: int
@@ -193,7 +193,7 @@ def run(
 ) -> int:
     """Prints what the seed came to, the same bytes every time. Returns 1 on a violation, otherwise 0."""
     report = simulate(seed, mesh=mesh, mutant=mutant, trace=trace)
-    text = dumps(asdict(report), indent=2) if json else _for_people(report)
+    text = dumps(msgspec.to_builtins(report), indent=2) if json else _for_people(report)
     print(text, file=out or sys.stdout)
     return 1 if report.violation else 0
 
@@ -224,8 +224,7 @@ def replay(mesh: str, seed: int) -> str:
     return f"offgrid sim --seed {seed}" + ("" if mesh == HOME else f" --mesh {mesh}")
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True):
     """What many seeds came to. `unequal` are seeds whose second run did not repeat the first."""
 
     seeds: int

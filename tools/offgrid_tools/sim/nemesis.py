@@ -7,8 +7,10 @@ may also end for want of hosts or brokers, as long as the last misfortune is rec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.events import BROKER, HOST
@@ -54,8 +56,7 @@ MAIL_BAITS = (writes_to(frozenset({OWN, OUTBOX})), writes_to(frozenset({HELD})),
 VAULT_BAITS = (KEEPING, writes_to(frozenset({WRAP_LABELS})))  # where there are neither jobs nor votes
 
 
-@dataclass(frozen=True, slots=True)
-class Weather:
+class Weather(msgspec.Struct, frozen=True):
     """How the roads are as long as the seed's misfortunes last."""
 
     mild: bool

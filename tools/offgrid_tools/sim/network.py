@@ -4,10 +4,10 @@ connections that are reset."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.pieces import Piece
@@ -89,8 +89,7 @@ class LyingListener(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Faults:
+class Faults(msgspec.Struct):
     """Chances per message and the longest delays. Nodes of different groups are parted; `cuts` holds one-way cuts.
 
     With the chance `reset` a message's connection is reset about when it arrives, before or after. At `bytes_per_s` a
@@ -103,9 +102,9 @@ class Faults:
     duplicate_late_us: int = 2_000  # a copy may come this much later than the first
     bytes_per_s: int = 0
     reset: float = 0.0
-    group_of: dict[str, int] = field(default_factory=dict)
-    cuts: dict[tuple[str, str], bool] = field(default_factory=dict)
-    paces: dict[str, Pace] = field(default_factory=dict)
+    group_of: dict[str, int] = msgspec.field(default_factory=dict)
+    cuts: dict[tuple[str, str], bool] = msgspec.field(default_factory=dict)
+    paces: dict[str, Pace] = msgspec.field(default_factory=dict)
     """Of all that a node calls, as it sees it; its peers may see it otherwise."""
 
 

@@ -9,8 +9,10 @@ together. Whatever befalls the others passes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from random import Random
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid_node.protocol.events import BROKER, CORE, HOST
 from offgrid_tools.sim.bustle import CALM, Bustle, draw_bustle
@@ -90,8 +92,7 @@ LEAGUE_CHANCE, WEIGHTS_CHANCE = 0.25, 0.4
 EQUAL_MILLI, WEIGHTS_MILLI = 1_000, (250, 1_000, 1_000, 1_500, 4_000)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """`vices` are those of the nodes that are bad for good, by name. No ledger is opened where `open_us` is None, and
     its witnesses are all of `weights_milli`, by name, unless one is removed: then they weigh the same."""
 

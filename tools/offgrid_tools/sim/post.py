@@ -3,8 +3,10 @@ most seeds no two of them are ever in reach of each other: they take turns at be
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from random import Random
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid_tools.sim.spec import Spec
 
@@ -14,8 +16,7 @@ APART_CHANCE, LIAR_CHANCE, SMALL_CHANCE = 0.7, 0.4, 0.2
 SMALL_BYTES = 4_000  # of a box: a quarter of it is four short messages
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
+class Post(msgspec.Struct, frozen=True):
     """`mails` are written by each; `apart`: no two writers ever meet; `long`: some are long,
     where there is room."""
 

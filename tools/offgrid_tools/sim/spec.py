@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.settings import Rule
@@ -10,8 +10,7 @@ from offgrid_node.protocol.mail.settings import DAY_US, MAILBOX_MB, MAX_DAYS
 from offgrid_node.services.retention import Budget
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(msgspec.Struct, frozen=True):
     """One machine's."""
 
     name: str

@@ -4,8 +4,10 @@ seeds their journals go to hosts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from random import Random
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid_node.protocol.events import HOST
 from offgrid_node.services.retention import Budget
@@ -21,8 +23,7 @@ AGED_CHANCE = 0.3
 CUT_CHANCE, HOSTS, REQUIRED_MILLI = 0.2, 3, 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class SmallBudget(Budget):
+class SmallBudget(Budget, frozen=True):
     """One that a seed fills."""
 
     bytes: int = BUDGETS_BYTES[0]
@@ -32,8 +33,7 @@ class SmallBudget(Budget):
         return self.bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Talk:
+class Talk(msgspec.Struct, frozen=True):
     """`speakers` at each of these machines do so many things."""
 
     machines: tuple[str, ...]

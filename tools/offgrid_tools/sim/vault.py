@@ -4,8 +4,10 @@ many of them bad for good as what is required may lose."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from random import Random
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid_node.protocol.events import HOST
 from offgrid_tools.sim.spec import Spec
@@ -29,8 +31,7 @@ RESEALS_CHANCE, UNSHARES_CHANCE, REKEYED_CHANCE, REROOTS_CHANCE = 0.4, 0.5, 0.1,
 CODES = (COPIES, (3, 5), (3, 6), (2, 7), (4, 12))
 
 
-@dataclass(frozen=True, slots=True)
-class Vault:
+class Vault(msgspec.Struct, frozen=True):
     """`owners` keep things, by name; each thing must outlive the loss of what weighs less than one of `required`. Those
     under a `code` are needed and total shards; (1, 1) is a copy."""
 
@@ -38,7 +39,7 @@ class Vault:
     things: int
     required: tuple[int, ...]
     codes: tuple[Code, ...] = CODES
-    readers: Mapping[str, str] = field(default_factory=dict)  # by owner, who is let read some of it
+    readers: Mapping[str, str] = msgspec.field(default_factory=dict)  # by owner, who is let read some of it
     leaves: str = ""  # a host that is drained, and taken away
     expires: bool = False  # some of what each of them keeps
     rotates: tuple[str, ...] = ()  # who gets another key for which objects are wrapped for it
@@ -46,7 +47,7 @@ class Vault:
     unshares: float = 0.0  # the chance that who was let read a thing is to be no reader any more
     rekeyed: tuple[str, ...] = ()  # who gets another identity key
     reroots: bool = False  # the mesh gets another root key
-    struck: Mapping[str, str] = field(default_factory=dict)  # by owner, what becomes of its disk
+    struck: Mapping[str, str] = msgspec.field(default_factory=dict)  # by owner, what becomes of its disk
     cuts: bool = False  # nothing befalls them but power cuts, one after the other
 
 

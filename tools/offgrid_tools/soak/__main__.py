@@ -39,9 +39,10 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from json import dumps
 from pathlib import Path
+
+import msgspec
 
 from offgrid_tools.sim.plan import MAIL_MESH, MARKET_MESH, TALK_MESH, VAULT_MESH
 from offgrid_tools.soak.auctions import soak_auctions
@@ -173,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def told(seed: int, toll: Toll, json: Path | None) -> list[str]:
     """What was violated; the figures go to the file."""
     if json is not None:
-        json.write_text(dumps({"seed": seed, **asdict(toll)}, indent=2) + "\n", encoding="utf-8")
+        json.write_text(dumps({"seed": seed, **msgspec.to_builtins(toll)}, indent=2) + "\n", encoding="utf-8")
     return toll.violations
 
 

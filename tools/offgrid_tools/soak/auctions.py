@@ -9,8 +9,10 @@ say.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from random import Random
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.book import Book, Standing
@@ -26,8 +28,7 @@ HANDICAPS = (0, 0, 250, 500, 500, 742, 1_000, SHUNNED)
 CORE = "core"
 
 
-@dataclass(frozen=True, slots=True)
-class Seller:
+class Seller(msgspec.Struct, frozen=True):
     """A host: what it asks and what its broker adds to that; `busy` or one that had the job before. `more` are the asks
     of further offers of its one slot."""
 
@@ -39,8 +40,7 @@ class Seller:
     more: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Auction:
+class Auction(msgspec.Struct, frozen=True):
     """One draw. The liar is the first seller, and asks its cost here."""
 
     sellers: tuple[Seller, ...]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.folder import Folder, open_store
@@ -51,8 +52,7 @@ def ends_of(wanted: Acked) -> tuple[jobs_pb2.JobState.ValueType, ...]:
     return (COMPLETED, CANCELLED) if wanted.taken_back else (COMPLETED,)
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
+class Stores(msgspec.Struct, frozen=True):
     """What the stores of the stopped nodes say: figures in a line, jobs whose result was accepted, what is wrong."""
 
     figures: str

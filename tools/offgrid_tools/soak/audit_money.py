@@ -7,7 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.client import OffgridError
 from offgrid.v1 import ledger_pb2
@@ -24,13 +25,12 @@ POLL_S = 0.3
 FINAL = ledger_pb2.TX_STATE_FINAL
 
 
-@dataclass(slots=True)
-class Money:
+class Money(msgspec.Struct):
     """What the nodes say of the ledger at last."""
 
-    balances: dict[str, ledger_pb2.ListBalancesResponse] = field(default_factory=dict)  # by node
-    bookings: ledger_pb2.ListBookingsResponse = field(default_factory=ledger_pb2.ListBookingsResponse)
-    final: dict[str, ledger_pb2.Transaction] = field(default_factory=dict)  # by transfer
+    balances: dict[str, ledger_pb2.ListBalancesResponse] = msgspec.field(default_factory=dict)  # by node
+    bookings: ledger_pb2.ListBookingsResponse = msgspec.field(default_factory=ledger_pb2.ListBookingsResponse)
+    final: dict[str, ledger_pb2.Transaction] = msgspec.field(default_factory=dict)  # by transfer
 
     def unpaid(self, *, promised: bool) -> list[str]:
         """The jobs that are not paid yet; what is only promised counts when it is asked for."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
+
+import msgspec
 
 from offgrid.client import Client, OffgridError
 
@@ -17,18 +18,17 @@ PAUSE_S = 0.05
 TRANSIENT = ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
 
 
-@dataclass(slots=True)
-class Writer:
+class Writer(msgspec.Struct):
     """One client; what it does over and over is `step`."""
 
     name: str
     rng: Random
     connect: Callable[[], Client]
-    violations: list[str] = field(default_factory=list)
+    violations: list[str] = msgspec.field(default_factory=list)
     repeats: int = 0
     pause_s: float = 0.0
     """Between steps."""
-    _stop: threading.Event = field(default_factory=threading.Event)
+    _stop: threading.Event = msgspec.field(default_factory=threading.Event)
 
     def run(self) -> None:
         with self.connect() as client:

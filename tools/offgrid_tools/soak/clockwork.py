@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.client import Client, payloads
 from offgrid.v1 import jobs_pb2
@@ -15,13 +16,12 @@ MINUTE_US = 60_000_000
 LATE_US = 15_000_000  # a core that was dead at the due time makes the job as it comes back
 
 
-@dataclass(slots=True)
 class Clockwork(Writer):
     """Makes the schedule; what comes of it is asked at the end."""
 
     made: jobs_pb2.Schedule | None = None
     paused: jobs_pb2.Schedule | None = None
-    acked: list[Acked] = field(default_factory=list)
+    acked: list[Acked] = msgspec.field(default_factory=list)
 
     def begin(self, client: Client) -> None:
         payload = payloads.builtin(input=CONTENT)

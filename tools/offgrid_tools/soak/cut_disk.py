@@ -16,11 +16,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 from unittest.mock import patch
+
+import msgspec
 
 from offgrid_node.storage import disk, lmdb_held, redo_log
 from offgrid_node.storage.lmdb import LmdbStore
@@ -31,13 +32,12 @@ SECTOR_BYTES = 512
 PASSING = ("lock.mdb", "owner.lock", "owner.pid")  # of a process, and of no use to the next one
 
 
-@dataclass(slots=True)
-class Inode:
+class Inode(msgspec.Struct):
     """A file, held open so that its number stays its own; `versions` are its contents since it was durable last."""
 
     fd: int
     is_lmdb: bool
-    versions: list[bytes] = field(default_factory=lambda: [b""])
+    versions: list[bytes] = msgspec.field(default_factory=lambda: [b""])
 
     def read(self) -> bytes:
         os.lseek(self.fd, 0, os.SEEK_SET)

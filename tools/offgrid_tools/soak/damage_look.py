@@ -14,9 +14,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from offgrid_node.folder import Folder, check_store, open_store
 from offgrid_node.protocol.errors import Fault
@@ -28,12 +29,11 @@ HONEST = ("Corrupt", "Unavailable", "FailedPrecondition")  # of refusals: kinds 
 SHOWN = 160
 
 
-@dataclass(slots=True)
-class Seen:
+class Seen(msgspec.Struct):
     """`told`: what named the damage; `wrong`: answers that are not right and no refusal, and defects."""
 
-    told: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
+    told: list[str] = msgspec.field(default_factory=list)
+    wrong: list[str] = msgspec.field(default_factory=list)
     killed: str = ""  # the signal, or "hangs"
 
     @property
@@ -52,7 +52,7 @@ def look(folder: Path, known: Known, *, rows_too: bool) -> Seen:
             os.close(reading)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
             with os.fdopen(writing, "wb") as pipe:
-                pipe.write(json.dumps(asdict(_seen(folder, known, rows_too))).encode())
+                pipe.write(json.dumps(msgspec.to_builtins(_seen(folder, known, rows_too))).encode())
         finally:
             os._exit(0)
     os.close(writing)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,7 @@ Answers = dict[str, str]
 Rows = dict[str, list[tuple[bytes, bytes]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """The right answers, those once it has gone on (`go_on`), each row of each table, and each event."""
 
     answers: Answers
@@ -58,8 +56,7 @@ class Known:
     events: list[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """`states`: what a node in that state is to say; `restored`: what one does that came back from the backup, and its
     keys, which were `whole`."""
 

@@ -11,9 +11,10 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+
+import msgspec
 
 from offgrid.backup import BackupError
 from offgrid.backup.container import BackupReader
@@ -39,8 +40,7 @@ TARGETS = {DATA: 64, LOG: 16, SESSION_KEYS: 6, KEPT: 5, NODE_KEY: 3, MADE: 1}
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
+class Round(msgspec.Struct, frozen=True):
     """What was done to which file, and what came of it."""
 
     target: str

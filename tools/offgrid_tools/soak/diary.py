@@ -11,10 +11,11 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import msgspec
 
 from offgrid.client import Client, OffgridError
 from offgrid.client.sessions import NotDurable, Session
@@ -61,8 +62,7 @@ class Said:
         return show_state(REDUCER, self._state)[1]
 
 
-@dataclass(slots=True)
-class Page:
+class Page(msgspec.Struct):
     """One session of the diary. `durable` is what the node has answered for; `key` the one that it is sealed under, as
     far as it was seen; `purged` once the node has said so, `purging` from the first time that it was asked on."""
 
@@ -203,15 +203,14 @@ class Seat(threading.Thread):
         return None
 
 
-@dataclass(slots=True)
-class Diary:
+class Diary(msgspec.Struct):
     """All sessions of a run; thread-safe. `lengths`: how many events one has, from and to."""
 
     rng: Random
     lengths: tuple[int, int] = (300, 1_500)
-    pages: dict[str, Page] = field(default_factory=dict)
-    given_up: threading.Event = field(default_factory=threading.Event)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    pages: dict[str, Page] = msgspec.field(default_factory=dict)
+    given_up: threading.Event = msgspec.field(default_factory=threading.Event)
+    _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
     _at_us: int = 1_790_000_000_000_000
 
     def begin(self, session_id: str, name: str) -> Page:

@@ -10,8 +10,9 @@ counted is compared with it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
+
+import msgspec
 
 from offgrid_tools.emulators.channel import Channel
 from offgrid_tools.emulators.clock import VirtualClock
@@ -38,8 +39,7 @@ SETTINGS = (
 LINK, NEIGHBOUR = "link", "neighbour"
 
 
-@dataclass(slots=True)
-class Day:
+class Day(msgspec.Struct):
     """What one day came to."""
 
     frames: int

@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from offgrid.client import Client, OffgridError
 from offgrid.client.papers import document
@@ -46,22 +47,20 @@ class Stuck(Exception):
     """What must come true has not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     seed: int
     kills: int
 
 
-@dataclass(slots=True)
-class Story:
+class Story(msgspec.Struct):
     """What happens to the mesh, one thing after the other."""
 
     mesh: LocalMesh
     killer: Killer
     plan: Plan
     say: Say
-    committee: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FIRST, MILLI))
-    receipts: list[tuple[bytes, bytes]] = field(default_factory=list)  # with their transactions
+    committee: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(FIRST, MILLI))
+    receipts: list[tuple[bytes, bytes]] = msgspec.field(default_factory=list)  # with their transactions
 
     _first_tx: str = ""
 

@@ -15,12 +15,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.frames import HEAD_BYTES, frame
@@ -52,8 +52,7 @@ LABELS = "x" * 100
 DETAILS_KEY = "grpc-status-details-bin"
 
 
-@dataclass(frozen=True, slots=True)
-class Siege:
+class Siege(msgspec.Struct, frozen=True):
     """Who floods whom with what, by which carrier, and for how long."""
 
     name: str
@@ -65,12 +64,11 @@ class Siege:
     seconds: float
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """Of its calls: how many were answered, refused by their reasons, refused with a time to come back, and lost."""
 
     answered: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = msgspec.field(default_factory=dict)
     with_retry: int = 0
     lost: int = 0
 
@@ -393,7 +391,7 @@ def _key_in(folder: str) -> NodeKey:
 def main() -> int:
     siege = Siege(**json.load(sys.stdin))
     outcome = asyncio.run(Flooder(siege).run())
-    json.dump(asdict(outcome), sys.stdout)
+    json.dump(msgspec.to_builtins(outcome), sys.stdout)
     return 0
 
 

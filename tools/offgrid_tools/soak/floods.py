@@ -13,8 +13,9 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import msgspec
 
 from offgrid.client import Client, payloads
 from offgrid.v1 import jobs_pb2
@@ -31,8 +32,7 @@ GROWTH_MIB_MAX = 96.0  # of one flood; a broker's line of 100,000 orders is the 
 OUR_WAY = {"TooManyCalls", "RateLimited", "TooManyBytes", "TooManyPeers", "ClassFlood", "TooManyLanes", "InboxFull"}
 
 
-@dataclass(frozen=True, slots=True)
-class Flood:
+class Flood(msgspec.Struct, frozen=True):
     """What is thrown at which role, by which carriers."""
 
     name: str
@@ -121,7 +121,7 @@ def _flooding(mesh: LocalMesh, client: Client, flood: Flood, carrier: str) -> su
         stderr=subprocess.PIPE,
     )
     assert process.stdin is not None
-    process.stdin.write(json.dumps(asdict(siege)).encode())
+    process.stdin.write(json.dumps(msgspec.to_builtins(siege)).encode())
     process.stdin.close()
     process.stdin = None
     return process

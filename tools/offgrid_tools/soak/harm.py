@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
+
+import msgspec
 
 PAGE_BYTES, SECTOR_BYTES = 4_096, 512
 RANGE_BYTES_MAX, NOISE_BYTES_MAX = 65_536, 4_096
@@ -12,8 +13,7 @@ TRIES_MAX = 64
 BEHIND_PERCENT = 5  # of the damages come behind what is in use as well
 
 
-@dataclass(frozen=True, slots=True)
-class Harm:
+class Harm(msgspec.Struct, frozen=True):
     """What was done, in words, and what has become of the file."""
 
     kind: str

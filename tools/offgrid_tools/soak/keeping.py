@@ -5,7 +5,8 @@ other; meanwhile those that are kept are read, shared and deleted. What is not d
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.client import Client
 from offgrid_node.protocol.etypes import EventType
@@ -18,8 +19,7 @@ REQUIRED_MILLI = 2_000
 CODES = (None, (2, 3), (2, 5))  # three hosts at least lose two of them before such an object is lost
 
 
-@dataclass(slots=True)
-class Kept:
+class Kept(msgspec.Struct):
     """What the node has acknowledged: from then on it must not get lost."""
 
     object_id: str
@@ -27,15 +27,14 @@ class Kept:
     reader: str = ""  # the name of a node that may read it
 
 
-@dataclass(slots=True)
 class Keeping(Writer):
     """One client at one node. `readers` are other nodes, by name; `deleted` are the ids of what the node has said to be
     so."""
 
     readers: tuple[str, ...] = ()
-    kept: list[Kept] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)
-    used: Counter[str] = field(default_factory=Counter)
+    kept: list[Kept] = msgspec.field(default_factory=list)
+    deleted: list[str] = msgspec.field(default_factory=list)
+    used: Counter[str] = msgspec.field(default_factory=Counter)
 
     def step(self, client: Client, number: int) -> None:
         data, request_id = self.rng.randbytes(self.rng.choice(SIZES)), f"{self.name}-{number}"

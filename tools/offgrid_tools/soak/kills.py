@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+
+import msgspec
 
 from offgrid.client import Client, OffgridError
 from offgrid_node.local_mesh import LocalMesh, LocalNode
@@ -59,8 +60,7 @@ START_S = (0.05, 1.0)
 SPREAD_S = 120.0  # so long a ledger that is opened may take to be known everywhere
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """`rounds` kills of each role: a quarter of them while the other roles live, so that much work is under way. Each
     client rests for `pause_s` between what it does."""
 
@@ -73,8 +73,7 @@ class Plan:
         return max(1, self.rounds // 4)
 
 
-@dataclass(slots=True)
-class Killer:
+class Killer(msgspec.Struct):
     """Kills the nodes of one role, one at a time, at moments that nobody chose."""
 
     role: str
@@ -84,7 +83,7 @@ class Killer:
     say: Say
     done: int = 0
     spoilt: int = 0
-    violations: list[str] = field(default_factory=list)
+    violations: list[str] = msgspec.field(default_factory=list)
 
     def run(self, until: int) -> None:
         """Kills until `until` have died in all."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from offgrid_tools.emulators.channel import Channel
@@ -45,11 +45,10 @@ FAST = Modulation(869_525_000, 125_000, 7)
 FREE = Band(0, 10**10, 99, ())  # no limit on what is sent
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     server: str
     tag: bytes
-    ends: list[Reply] = field(default_factory=list)
+    ends: list[Reply] = msgspec.field(default_factory=list)
 
 
 class Storm:

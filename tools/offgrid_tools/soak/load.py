@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from offgrid.client import Client, OffgridError
 from offgrid.v1.jobs_pb2 import JobSpec
@@ -16,24 +16,22 @@ ARRAY_CHANCE, ARRAY = 0.1, 4
 REPENT_S_MAX = 0.6
 
 
-@dataclass(slots=True)
-class Acked:
+class Acked(msgspec.Struct):
     """What the core has acknowledged of one job; from then on it must neither vanish nor end twice."""
 
     job_id: str
     expected: bytes
     dispatched: bool = False
-    files: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes] = msgspec.field(default_factory=dict)
     taken_back: bool = False  # or, if it was too late, completed
     is_cancelled: bool = False  # the core has said so
     has_receipt: bool = True
 
 
-@dataclass(slots=True)
 class Load(Writer):
     """One client that has jobs done."""
 
-    acked: list[Acked] = field(default_factory=list)
+    acked: list[Acked] = msgspec.field(default_factory=list)
     _task_id: str = ""
 
     def begin(self, client: Client) -> None:

@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+
+import msgspec
 
 from offgrid.client import Client, OffgridError, connect, payloads
 from offgrid_tools.soak.clients import PAUSE_S, TRANSIENT
@@ -33,18 +34,17 @@ def contents(name: str, number: int) -> list[bytes]:
     return [f"{name} {number} {each}".encode() for each in range(JOBS_PER_CALL)]
 
 
-@dataclass(slots=True)
-class Mortal:
+class Mortal(msgspec.Struct):
     """A client that dies and is followed by another of its name. Runs in a thread; `acked` is what any life of it was
     told."""
 
     name: str
     folder: Path
     rng: Random
-    violations: list[str] = field(default_factory=list)
+    violations: list[str] = msgspec.field(default_factory=list)
     deaths: int = 0
-    ids: dict[int, list[str]] = field(default_factory=dict)  # by the number of the call
-    _stop: threading.Event = field(default_factory=threading.Event)
+    ids: dict[int, list[str]] = msgspec.field(default_factory=dict)  # by the number of the call
+    _stop: threading.Event = msgspec.field(default_factory=threading.Event)
 
     @property
     def acked(self) -> list[Acked]:

@@ -8,22 +8,22 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from offgrid_node.services.jobs.drops import JOB, RESULT
 
 LOOK_S = 0.1
 
 
-@dataclass(slots=True)
-class Outside:
+class Outside(msgspec.Struct):
     """Gives each job its input back. Goes on over all deaths of the node."""
 
     folder: Path
     answered: int = 0
-    violations: list[str] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
+    violations: list[str] = msgspec.field(default_factory=list)
+    _stop: threading.Event = msgspec.field(default_factory=threading.Event)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.client import Client
 from offgrid_tools.soak.clients import Writer
@@ -12,8 +13,7 @@ AMOUNT_MAX_MICRO = 1_000_000
 PAUSE_S = 0.3
 
 
-@dataclass(slots=True)
-class Paid:
+class Paid(msgspec.Struct):
     """What the node has acknowledged: this transfer is to become final, once. `node` is the payer's name."""
 
     node: str
@@ -22,12 +22,11 @@ class Paid:
     amount_micro: int
 
 
-@dataclass(slots=True)
 class Paying(Writer):
     """One client at the node of the same name."""
 
     payees: Sequence[str] = ()
-    paid: list[Paid] = field(default_factory=list)
+    paid: list[Paid] = msgspec.field(default_factory=list)
 
     def step(self, client: Client, number: int) -> None:
         dst, amount = self.rng.choice(self.payees), self.rng.randint(1, AMOUNT_MAX_MICRO)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid_tools.emulators.relay_mesh import MemoryMesh, RadioMesh, RelayNode
 from offgrid_tools.soak.chance import chance
@@ -30,12 +32,11 @@ QUIET_S = 7_200.0  # after the last call's time is up
 STEP = 50
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     client: str
     server: str
     tag: bytes
-    ends: list[Reply] = field(default_factory=list)
+    ends: list[Reply] = msgspec.field(default_factory=list)
 
 
 class Trial:

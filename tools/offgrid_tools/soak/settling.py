@@ -15,10 +15,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
 
 from offgrid.client import Client, payloads
 from offgrid.v1 import jobs_pb2, ledger_pb2
@@ -57,8 +58,7 @@ OPEN_STATES = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """`interval_s` is the settlement interval."""
 
     seed: int
@@ -72,18 +72,17 @@ class Plan:
         return [f"h{number:02}" for number in range(self.hosts)]
 
 
-@dataclass(slots=True)
 class Work(Writer):
     """One client of the core: batches of small jobs, each job for a host that it names. A job whose host was down for
     longer than it was retried is asked for again, as a new one."""
 
     plan: Plan | None = None
     killer: Killer | None = None
-    acked: dict[str, Acked] = field(default_factory=dict)  # by job
+    acked: dict[str, Acked] = msgspec.field(default_factory=dict)  # by job
     again: int = 0
-    _numbers: dict[str, int] = field(default_factory=dict)  # by job, the receipt that it is for
+    _numbers: dict[str, int] = msgspec.field(default_factory=dict)  # by job, the receipt that it is for
     _asked: int = 0
-    _tries: Counter[int] = field(default_factory=Counter)
+    _tries: Counter[int] = msgspec.field(default_factory=Counter)
     _patience: Patience | None = None
     _task_id: str = ""
 

@@ -12,9 +12,10 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from offgrid.backup.recovery import make_secret, public_of, public_text, read_secret
 from offgrid.backup.wrapped import WRAPPED_KEYS
@@ -67,8 +68,7 @@ DEFECTS = ("Traceback", "damaged", "INTERNAL")
 BREAKER_S = 0.5  # a node that dies all the time is tried again soon
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """`rounds` kills, as many in each phase."""
 
     seed: int

@@ -5,18 +5,18 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 Say = Callable[[str], None]
 
 
-@dataclass(slots=True)
-class Toll:
+class Toll(msgspec.Struct):
     """What a run came to: figures by name, and what was violated, one sentence each."""
 
-    figures: dict[str, float] = field(default_factory=dict)
-    violations: list[str] = field(default_factory=list)
+    figures: dict[str, float] = msgspec.field(default_factory=dict)
+    violations: list[str] = msgspec.field(default_factory=list)
 
 
 def at_home(name: str, folder: Path | None, soak: Callable[[Path], Toll], say: Say) -> Toll:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid_tools.emulators.channel import Channel
 from offgrid_tools.emulators.clock import VirtualClock, after_ms, now_ms
@@ -40,10 +41,9 @@ FREE = Band(0, 10**10, 99, ())  # no limit on what is sent
 NAMES = {public_of(name): name for name in "ab"}
 
 
-@dataclass(slots=True)
-class _Call:
+class _Call(msgspec.Struct):
     body: bytes
-    ends: list[Reply] = field(default_factory=list)
+    ends: list[Reply] = msgspec.field(default_factory=list)
 
 
 class Unplugging:

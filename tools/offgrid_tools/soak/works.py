@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from random import Random
+
+import msgspec
 
 from offgrid.client import payloads
 from offgrid.client.functions import PYTHON, encode_call, encode_function
@@ -30,14 +31,13 @@ ECHO = b"""(module
     (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))))"""
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(msgspec.Struct, frozen=True):
     """One job: how it is asked for, what comes back, and whether its client will change its mind."""
 
     payload: jobs_pb2.JobPayload
     expected: bytes
-    options: JobOptions = field(default_factory=JobOptions)
-    files: dict[str, bytes] = field(default_factory=dict)  # that it leaves
+    options: JobOptions = msgspec.field(default_factory=JobOptions)
+    files: dict[str, bytes] = msgspec.field(default_factory=dict)  # that it leaves
     taken_back: bool = False
     mode: str = ""
     has_receipt: bool = True  # else nobody signs for it

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from markdown_it import MarkdownIt
 
 RUN = ("sh", "console", "python")
@@ -19,8 +19,7 @@ class BadBlock(Exception):
     """A block that is neither run nor declared; says where and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(msgspec.Struct, frozen=True):
     """One fence. `line` is that of its opening, from 1."""
 
     language: str

@@ -14,9 +14,10 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+
+import msgspec
 
 from offgrid.client import OffgridError, connect
 from offgrid_node.config.env import long_name
@@ -37,14 +38,13 @@ class WalkFailed(Exception):
     """What was typed did not do what the page says."""
 
 
-@dataclass(slots=True)
-class Machine:
+class Machine(msgspec.Struct):
     """`means`: what the page writes for something that is elsewhere here, such as a serial port."""
 
     name: str
     folder: Path
     environ: dict[str, str]
-    means: Mapping[str, str] = field(default_factory=dict)
+    means: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class Stage:

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import msgspec
+
 PROMPT, ANY = "$ ", "…"
 
 
-@dataclass(slots=True)
-class Statement:
+class Statement(msgspec.Struct):
     """A command as it is typed, and the lines that it answers; None: they are not shown."""
 
     text: str

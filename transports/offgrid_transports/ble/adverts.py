@@ -8,8 +8,9 @@ advertisement, what is left in the scan response. Joined: one byte with the PSM 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from uuid import UUID
+
+import msgspec
 
 from offgrid_transports.transport import HELLO_BYTES_MAX
 
@@ -28,16 +29,14 @@ SEEN_MAX = 64  # whoever was seen longest ago is forgotten
 assert 1 + HELLO_BYTES_MAX <= ADVERT_PART_BYTES + RESPONSE_PART_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Advert:
+class Advert(msgspec.Struct, frozen=True):
     """What a node shows."""
 
     psm: int
     hello: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(msgspec.Struct, frozen=True):
     """An advertisement that was heard; `address` is what the radio connects to."""
 
     address: str

@@ -7,8 +7,9 @@ are the figures of a connection that is always on air: the most that the link ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 SPACE_US = 150.0  # T_IFS
 OCTETS_MIN = 27  # the data length of every connection at first
@@ -38,8 +39,7 @@ class Phy(Enum):
         return self.packet_us(payload_bytes) + self.packet_us(0) + 2 * SPACE_US
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """How a channel cuts a message: pieces of at most `piece_bytes`, each with `piece_overhead`, the message with
     `message_overhead` once."""
 

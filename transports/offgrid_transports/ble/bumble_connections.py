@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from bumble import core, gatt, hci, l2cap
 from bumble.device import Connection, Device
 
@@ -33,8 +33,7 @@ Later = Callable[[Coroutine[Any, Any, None]], None]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(eq=False, slots=True)
-class Peer:
+class Peer(msgspec.Struct, eq=False):
     """A connection, and its channel once it has one."""
 
     connection: Connection

@@ -9,7 +9,8 @@ channels with one name lead to one neighbour, whatever its Bluetooth addresses a
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_transports.transport import HELLO_BYTES_MAX, LINK_BYTE
 
@@ -26,8 +27,7 @@ class BadGreeting(ValueError):
     """The first message is not a greeting; says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(msgspec.Struct, frozen=True):
     """What one end says of itself."""
 
     name: bytes

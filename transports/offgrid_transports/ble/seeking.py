@@ -8,8 +8,9 @@ other after a while, in case the first does not hear it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from random import Random
+
+import msgspec
 
 from offgrid_transports.ble.adverts import Sighting
 from offgrid_transports.transport import HELLO_MESH_BYTES
@@ -24,8 +25,7 @@ RETRY_MS_MIN, RETRY_MS_MAX = 500, 60_000
 CANDIDATES_MAX = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Duty:
+class Duty(msgspec.Struct, frozen=True):
     """How a radio looks for others and shows itself; 0 is not at all."""
 
     name: str
@@ -49,8 +49,7 @@ def duty(now_ms: int, brisk_until_ms: int, links: int, links_max: int) -> Duty:
     return SETTLED if links else LONELY
 
 
-@dataclass(slots=True)
-class Candidate:
+class Candidate(msgspec.Struct):
     """Somebody who was seen and is not connected."""
 
     sighting: Sighting

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_transports.lora.regions import Limit
 from offgrid_transports.transport import Priority
@@ -32,8 +33,7 @@ SHARES_PERCENT: Mapping[Priority, int] = {
 SHARED_WINDOW_US = 600_000_000  # shorter windows are dwell times, of which nothing can be kept back
 
 
-@dataclass(slots=True)
-class Sent:
+class Sent(msgspec.Struct):
     """One frame: how long, by when at the latest it was off the air, and for whom."""
 
     air_us: int

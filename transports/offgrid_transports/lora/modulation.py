@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import lru_cache
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid_transports.lora.airtime import airtime_us
 from offgrid_transports.registry import LinkSpec
@@ -18,8 +20,7 @@ PREAMBLE_MIN, PREAMBLE_MAX = 6, 65_535
 PARAMETERS = ("freq", "bw", "sf", "cr", "power")
 
 
-@dataclass(frozen=True, slots=True)
-class Modulation:
+class Modulation(msgspec.Struct, frozen=True):
     """One setting of a radio; `cr` is the coding rate's denominator, `preamble` is in symbols."""
 
     freq_hz: int

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_transports.line import Line
 from offgrid_transports.lora.airbook import Airbook
@@ -27,8 +28,7 @@ RETRY_MS = 100  # until a rule that has just said no is asked again
 NOTE_RETRY_MS = 10_000
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(msgspec.Struct):
     """A frame in the queue."""
 
     address: str

@@ -7,9 +7,10 @@ ours. A mistake in one is said with its place.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+
+import msgspec
 
 from offgrid_transports.lora.modulation import Modulation
 from offgrid_transports.transport import BadSpec
@@ -23,16 +24,14 @@ LIMIT_KEYS = ("window_s", "used_ms")
 Table = dict[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(msgspec.Struct, frozen=True):
     """At most `used_us` of air in any `window_us`."""
 
     window_us: int
     used_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Band:
+class Band(msgspec.Struct, frozen=True):
     """A stretch of spectrum with one set of rules, for bandwidths from `bw_hz_min` to `bw_hz_max`."""
 
     low_hz: int
@@ -57,8 +56,7 @@ class Band:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(msgspec.Struct, frozen=True):
     """A country's or a union's rules."""
 
     name: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 SHARE = 0.02
 DEPTH_MS = 1_500.0  # of air that may be said at once
@@ -60,8 +61,7 @@ class Share(NamedTuple):
         return self._replace(one=self.one * part, whole=self.whole * part)
 
 
-@dataclass(slots=True)
-class _Sharer:
+class _Sharer(msgspec.Struct):
     own: Budget
     taken_ms: float = -math.inf  # when something was
 

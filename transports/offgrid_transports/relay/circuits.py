@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid_transports.path import Path
 from offgrid_transports.relay.arrivals import Arrivals
@@ -25,8 +26,7 @@ SHORT_FRAME_BYTES = 48  # an acknowledgement, a question, a small answer
 IDLE_MS = 3 * 3_600_000.0
 
 
-@dataclass(slots=True, eq=False)
-class Way:
+class Way(msgspec.Struct, eq=False):
     """One direction. `label`: on frames that come, None where they begin here; `path` and `out`: where they go, and
     their label there, None where they end here or that is not known yet. `last`: the next one is the end."""
 
@@ -38,8 +38,8 @@ class Way:
     priority: Priority = Priority.JOB  # of what left last
     ending: int = 0  # frames to come that end a burst
     ends_as: Priority = Priority.JOB  # as urgent as the burst
-    arrivals: Arrivals = field(default_factory=Arrivals)
-    custody: Custody = field(default_factory=Custody)
+    arrivals: Arrivals = msgspec.field(default_factory=Arrivals)
+    custody: Custody = msgspec.field(default_factory=Custody)
 
     def urgency(self, frame: bytes) -> Priority:
         """Of one that is handed on, by what a relay can see of it. What is said in many frames is bulk, and what is as
@@ -59,8 +59,7 @@ class Way:
         return Priority.JOB
 
 
-@dataclass(slots=True, eq=False)
-class Circuit:
+class Circuit(msgspec.Struct, eq=False):
     """`forth` leads from the source to the target. `ours`: this end's number of the session, `theirs` the other's, 0
     while it is not known; at a relay the source's and the target's."""
 
@@ -70,8 +69,8 @@ class Circuit:
     ours: int
     theirs: int
     metric: Metric
-    forth: Way = field(default_factory=Way)
-    back: Way = field(default_factory=Way)
+    forth: Way = msgspec.field(default_factory=Way)
+    back: Way = msgspec.field(default_factory=Way)
     opened: bool = False
     opens: int = 0  # OPENs that the source has begun
     first: bytes = b""  # what goes with each of them

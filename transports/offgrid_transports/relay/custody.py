@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
 from enum import Enum, auto
+
+import msgspec
 
 from offgrid_transports.session import MORE
 
@@ -20,8 +21,7 @@ MARK_BYTES = 2
 ANSWER_SHARE = 0.75  # of the wait for word, before which nothing answers what goes on for more hops
 
 
-@dataclass(slots=True)
-class Held:
+class Held(msgspec.Struct):
     """`left_ms`: when it has left; `wait_ms`: how long word may take from then on, infinite where none is expected;
     `due_ms`: when there should have been some."""
 

@@ -15,9 +15,10 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
+
+import msgspec
 
 from offgrid_transports.relay.frames import HOPS_MAX, NUMBER_BYTES, Answer, Ask, hop_of
 from offgrid_transports.relay.routes import Route
@@ -48,22 +49,20 @@ class Due(NamedTuple):
     not_on: frozenset[int] = frozenset()
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(msgspec.Struct):
     """A question of somebody. `best`: the best way it came; `copies`: how often it was heard, by link, no worse than
     this node would say it."""
 
     best: Ask
     rank: Rank
     own: int  # hops to be avoided that handing it on adds
-    copies: dict[int, int] = field(default_factory=dict)
+    copies: dict[int, int] = msgspec.field(default_factory=dict)
     answers: Route | None = None  # this node would answer, with that way on
     done: bool = False
     passed: Rank | None = None  # of the best answer that went through here
 
 
-@dataclass(slots=True)
-class _Search:
+class _Search(msgspec.Struct):
     """One's own. `fresh`: ways that others were told are not trusted."""
 
     numbers: list[int]  # of each try

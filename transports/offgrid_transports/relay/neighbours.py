@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_transports.path import Path
 from offgrid_transports.relay.frames import NAME_BYTES, hop_of
@@ -20,8 +21,7 @@ PROVED_MAX = 512  # paths where somebody is known to be
 NEIGHBOUR_MS = 1_800_000.0
 
 
-@dataclass(slots=True)
-class _Place:
+class _Place(msgspec.Struct):
     """`proved_ms`: until then the neighbour is known to be there."""
 
     heard_ms: float

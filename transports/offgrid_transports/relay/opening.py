@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_transports.path import Path
 from offgrid_transports.relay.circuits import Circuit, Circuits, Way
@@ -31,8 +32,7 @@ OPEN_BYTES = 150  # of one with a hello in it
 NO_TURN = -1
 
 
-@dataclass(slots=True)
-class _Sent:
+class _Sent(msgspec.Struct):
     path: Path
     said: Open
     wait_ms: float

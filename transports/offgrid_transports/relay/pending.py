@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from offgrid_transports.relay.bindings import Bindings
 from offgrid_transports.relay.circuits import Circuit, Circuits
@@ -33,11 +34,10 @@ class Waiting(NamedTuple):
     priority: Priority = Priority.CONTROL
 
 
-@dataclass(slots=True)
-class _Queue:
+class _Queue(msgspec.Struct):
     """`failed`: ways in a row that did not open."""
 
-    frames: deque[Waiting] = field(default_factory=lambda: deque(maxlen=WAITING_MAX))
+    frames: deque[Waiting] = msgspec.field(default_factory=lambda: deque(maxlen=WAITING_MAX))
     failed: int = 0
 
 

@@ -6,7 +6,8 @@ They are in memory only, but for those whose orders stood in line: such a one is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -23,8 +24,7 @@ AWARD_RETRY_MS = 2_000
 AWARD_BYTES = 200
 
 
-@dataclass(slots=True)
-class Lease:
+class Lease(msgspec.Struct):
     """An award. `waited`: its order stood in the queue, and is a row until the award is delivered."""
 
     order: JobOrder

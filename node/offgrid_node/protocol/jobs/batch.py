@@ -6,7 +6,8 @@ Orders go to brokers and hosts so, receipts come back so: a signature and its ch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.protocol.effects import Signer, Verifier
 from offgrid_node.protocol.errors import PeerFault
@@ -14,8 +15,7 @@ from offgrid_node.protocol.merkle import root_of, tree_of
 from offgrid_node.protocol.signing import digest_of
 
 
-@dataclass(frozen=True, slots=True)
-class BatchKind:
+class BatchKind(msgspec.Struct, frozen=True):
     """Personalisations of the leaves and of what is signed over their root."""
 
     leaf: bytes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.jobs.classes import CLASSES_MAX, Classes, ClassKey, Seat
@@ -14,16 +15,14 @@ CHANGED_MAX = 20_000  # hosts remembered as changed, those that have left among 
 ATTEMPT_DIGITS_MAX = 10  # of an attempt that a host names
 
 
-@dataclass(slots=True)
-class Use:
+class Use(msgspec.Struct):
     """A slot in use: since when, and under which offer, as far as this broker awarded it; 0: only its host says so."""
 
     since_ms: int
     offer_id: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class Bid:
+class Bid(msgspec.Struct, eq=False):
     """One offer of one host, as it takes part in auctions. `used` counts what this broker awarded under it."""
 
     standing: Standing
@@ -43,23 +42,22 @@ class Bid:
         return max(0, min(self.standing.free, self.slots - self.used))
 
 
-@dataclass(slots=True)
-class Standing:
+class Standing(msgspec.Struct):
     """A host in the book. `seq` is the newest word of its present life; `free` its free slots, none while it takes no
     work: paused, or not alive. `handicap` is what its score has on top of its ask."""
 
     host: str
-    profile: jobs_pb2.HostProfile = field(default_factory=jobs_pb2.HostProfile)
-    offers: dict[int, jobs_pb2.Offer] = field(default_factory=dict)
+    profile: jobs_pb2.HostProfile = msgspec.field(default_factory=jobs_pb2.HostProfile)
+    offers: dict[int, jobs_pb2.Offer] = msgspec.field(default_factory=dict)
     seq: int = 0
     alive: bool = False
     paused: bool = False
     handicap: int = 0
     said_bytes: int = 0  # of its profile and its offers, as it has said them
-    held: set[ClaimKey] = field(default_factory=set)
-    used: dict[ClaimKey, Use] = field(default_factory=dict)
+    held: set[ClaimKey] = msgspec.field(default_factory=set)
+    used: dict[ClaimKey, Use] = msgspec.field(default_factory=dict)
     free: int = 0
-    bids: list[Bid] = field(default_factory=list)
+    bids: list[Bid] = msgspec.field(default_factory=list)
 
     @property
     def is_open(self) -> bool:

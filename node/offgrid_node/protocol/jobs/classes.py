@@ -15,8 +15,9 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Exhausted
@@ -56,12 +57,11 @@ class Seat(NamedTuple):
         return (not owners or core in owners) and not any(core in cores for cores in self.barred)
 
 
-@dataclass(slots=True)
-class Bucket:
+class Bucket(msgspec.Struct):
     """Seats in one class, best first; `seen` is the last change of the book that it knows."""
 
-    seats: list[Seat] = field(default_factory=list)
-    of_host: dict[str, tuple[Seat, ...]] = field(default_factory=dict)
+    seats: list[Seat] = msgspec.field(default_factory=list)
+    of_host: dict[str, tuple[Seat, ...]] = msgspec.field(default_factory=dict)
     seen: int = 0
 
     def replace(self, host: str, own: tuple[Seat, ...]) -> None:
@@ -74,13 +74,12 @@ class Bucket:
                 insort(self.seats, seat)
 
 
-@dataclass(slots=True)
-class Purse:
+class Purse(msgspec.Struct):
     """What a core may still spend, as of `at_ms`, and its classes, the least recently used first."""
 
     looks: float
     at_ms: int
-    classes: OrderedDict[ClassKey, None] = field(default_factory=OrderedDict)
+    classes: OrderedDict[ClassKey, None] = msgspec.field(default_factory=OrderedDict)
 
     def fill(self, now_ms: int) -> None:
         passed_ms = max(0, now_ms - self.at_ms)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.events import ObjectAdded
@@ -18,24 +19,21 @@ RUN_MAX = 256  # jobs of one RunJobs: as many as one call to a broker takes
 # ---- from the owner of a core; `digest` is 16 bytes of all that the request says but its id
 
 
-@dataclass(frozen=True, slots=True)
-class CreateMission:
+class CreateMission(msgspec.Struct, frozen=True):
     title: str
     description: str
     request_id: str
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateMission:
+class UpdateMission(msgspec.Struct, frozen=True):
     mission_id: str
     title: str | None
     description: str | None
     status: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CreateTask:
+class CreateTask(msgspec.Struct, frozen=True):
     mission_id: str
     name: str
     kind: str
@@ -58,16 +56,14 @@ class NewJob(NamedTuple):
     due_us: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class CreateJob:
+class CreateJob(msgspec.Struct, frozen=True):
     task: jobs_pb2.Task
     job: NewJob
     request_id: str
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RunJobs:
+class RunJobs(msgspec.Struct, frozen=True):
     """Creates and dispatches them, all or none. `jobs` are at most RUN_MAX."""
 
     task: jobs_pb2.Task
@@ -77,14 +73,12 @@ class RunJobs:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class DispatchJob:
+class DispatchJob(msgspec.Struct, frozen=True):
     job_id: str
     mode: jobs_pb2.DispatchMode.ValueType
 
 
-@dataclass(frozen=True, slots=True)
-class CancelJobs:
+class CancelJobs(msgspec.Struct, frozen=True):
     """These, or without any the oldest CANCEL_MAX of a task's that have not ended."""
 
     job_ids: tuple[str, ...]
@@ -92,15 +86,13 @@ class CancelJobs:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class CountJobs:
+class CountJobs(msgspec.Struct, frozen=True):
     """Answered with the task and how many jobs of it are in each state."""
 
     task: jobs_pb2.Task
 
 
-@dataclass(frozen=True, slots=True)
-class CreateSchedule:
+class CreateSchedule(msgspec.Struct, frozen=True):
     """`schedule` is without its job."""
 
     schedule: jobs_pb2.Schedule
@@ -109,27 +101,23 @@ class CreateSchedule:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateSchedule:
+class UpdateSchedule(msgspec.Struct, frozen=True):
     schedule_id: str
     paused: bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteSchedule:
+class DeleteSchedule(msgspec.Struct, frozen=True):
     schedule_id: str
 
 
 # ---- between core, broker and host
 
 
-@dataclass(frozen=True, slots=True)
-class PostOffers:
+class PostOffers(msgspec.Struct, frozen=True):
     request: jobs_pb2.PostOffersRequest
 
 
-@dataclass(frozen=True, slots=True)
-class SubmitJobs:
+class SubmitJobs(msgspec.Struct, frozen=True):
     """Orders signed by `core`, and attempts of its that are over. Those of the orders that are `doubtful` may have been
     awarded before: they are not awarded anew."""
 
@@ -139,8 +127,7 @@ class SubmitJobs:
     doubtful: frozenset[AttemptKey] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class DeliverAwards:
+class DeliverAwards(msgspec.Struct, frozen=True):
     broker: str
     awards: tuple[jobs_pb2.Clearing, ...]
 
@@ -154,8 +141,7 @@ class Start(NamedTuple):
     price_micro: int
 
 
-@dataclass(frozen=True, slots=True)
-class StartJobs:
+class StartJobs(msgspec.Struct, frozen=True):
     """`settled` are reports that came with earlier answers."""
 
     core: str
@@ -163,28 +149,24 @@ class StartJobs:
     settled: tuple[AttemptKey, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CancelStarts:
+class CancelStarts(msgspec.Struct, frozen=True):
     """Attempts of `core` that nobody waits for any more."""
 
     core: str
     attempts: tuple[AttemptKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ToggleHost:
+class ToggleHost(msgspec.Struct, frozen=True):
     """What this host's owner wants of it."""
 
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class StopHost:
+class StopHost(msgspec.Struct, frozen=True):
     """This process is about to stop, in order."""
 
 
-@dataclass(frozen=True, slots=True)
-class RenewLeases:
+class RenewLeases(msgspec.Struct, frozen=True):
     """Attempts that `host` still has: a page, or the digest of one that it has said before. It says so again in
     `next_ms`; 0 is a second."""
 
@@ -230,13 +212,11 @@ class Dropped(NamedTuple):
     result: jobs_pb2.JobResult
 
 
-@dataclass(frozen=True, slots=True)
-class ReportResults:
+class ReportResults(msgspec.Struct, frozen=True):
     host: str
     reports: tuple[Report, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CloseLeases:
+class CloseLeases(msgspec.Struct, frozen=True):
     core: str
     leases: tuple[Over, ...]

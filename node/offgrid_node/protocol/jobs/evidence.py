@@ -10,8 +10,9 @@ cannot show is which mesh is meant: who checks it compares the mesh id with one 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Verifier
@@ -43,12 +44,11 @@ PATH_STEPS_MAX = 20  # of a tree with LEAVES_MAX leaves
 PARTS = ("facts", "result", "receipt", "host", "mesh")
 
 
-@dataclass(slots=True)
-class Verdict:
+class Verdict(msgspec.Struct):
     """`problems` is empty where everything holds. `body` and `host` are there as far as they could be read. The host
     has had `keys` keys so far; the one of `key_number`, counted from 0, signed."""
 
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = msgspec.field(default_factory=list)
     body: ReceiptBody | None = None
     host: MemberRecord | None = None
     mesh_id: str = ""

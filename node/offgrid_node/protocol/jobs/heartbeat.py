@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -49,8 +50,7 @@ def digest_of_page(keys: Iterable[AttemptKey]) -> bytes:
     return whole.digest()
 
 
-@dataclass(slots=True)
-class _Word:
+class _Word(msgspec.Struct):
     """One that is under way: `left` of its pages are not answered yet. It says that the next comes in `next_ms`."""
 
     left: int
@@ -58,8 +58,7 @@ class _Word:
     missed: bool = False
 
 
-@dataclass(slots=True)
-class _Told:
+class _Told(msgspec.Struct):
     """A core that is told of leases, and has heard something at `heard_ms`. `next_ms`: in how long after that it waits
     for another word, by the last that it is known to have heard whole, which was said at `whole_ms`. `open` are the
     words under way, by when they were said."""
@@ -68,7 +67,7 @@ class _Told:
     heard_ms: int
     next_ms: int
     whole_ms: int = -1
-    open: dict[int, _Word] = field(default_factory=dict)
+    open: dict[int, _Word] = msgspec.field(default_factory=dict)
 
     def due_ms(self, pace: Pace, now: Now) -> int:
         """Of the next word: as the road allows now, or as the core was told while it was another one. What is not

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.events import ObjectAdded
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 REPORTS_MAX, REPORT_BYTES_MAX = 2_500, 64 * 1024 * 1024  # that a core has not settled; beyond it, it gets no more work
 
 
-@dataclass(slots=True, eq=False)
-class Lease:
+class Lease(msgspec.Struct, eq=False):
     """An attempt that was taken on; `report` once its work is over."""
 
     order: JobOrder

@@ -9,7 +9,8 @@ have numbers that rise for ever: the upper half is the host's epoch, durable bef
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -33,8 +34,7 @@ EMPTY_BYTES = 60  # of a word that says nothing new, with its answer
 RETRY_SHARE, RETRY_DOUBLINGS = 10, 8  # of a slow road's time one part is for words that were not taken, and then less
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(msgspec.Struct, frozen=True):
     """All that there was to say at one time. `held` are attempts, as they are said."""
 
     seq: int
@@ -61,8 +61,7 @@ class Word:
         return request
 
 
-@dataclass(slots=True)
-class Told:
+class Told(msgspec.Struct):
     """What one broker has taken, and what is under way to it until `under_way_ms` at the latest."""
 
     taken: Word | None = None

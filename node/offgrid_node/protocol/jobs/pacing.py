@@ -10,7 +10,8 @@ free, and what waited for it has left a place. When the line is empty it is as i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.rng import Rng
@@ -20,8 +21,7 @@ DOUBLINGS_MAX = 10
 ANSWER_MS = 10_000  # should even the end of a call get lost
 
 
-@dataclass(slots=True)
-class Pace:
+class Pace(msgspec.Struct):
     """One broker's line, by priority, and how much of it may go at `due_ms`."""
 
     due_ms: int
@@ -29,7 +29,7 @@ class Pace:
     refusals: int = 0  # in a row, of calls of which nothing was taken
     under_way: bool = False
     made_room: int = 0  # jobs that have ended there since
-    line: dict[int, dict[str, None]] = field(default_factory=dict)
+    line: dict[int, dict[str, None]] = msgspec.field(default_factory=dict)
 
     @property
     def next_ms(self) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -23,8 +24,7 @@ PAGE_BYTES = 64 * 1024  # so much, and one lease more, is kept at most for the s
 UNSETTLED_MS = 2_000  # after which reports that went with an answer are sent by themselves
 
 
-@dataclass(slots=True, eq=False)
-class Page:
+class Page(msgspec.Struct, eq=False):
     """A row, and those of its leases that are not settled."""
 
     number: int

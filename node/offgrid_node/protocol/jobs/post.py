@@ -7,9 +7,9 @@ waited LATE_MS. A crash before that loses it, so only that is late which comes a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2, state_pb2
@@ -34,8 +34,7 @@ LATE_MS = 200
 LATE_MAX = 4_096  # effects
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(msgspec.Struct, frozen=True):
     """What a coalesced call was about, so that its end finds the way back. Of a heartbeat's, `said_ms` is when."""
 
     what: str
@@ -60,8 +59,7 @@ class Starting(NamedTuple):
 Item: TypeAlias = bytes | Starting | Message  # an order is bytes
 
 
-@dataclass(slots=True)
-class Heap:
+class Heap(msgspec.Struct):
     """What there is to say to one node by one method."""
 
     keys: list[AttemptKey]

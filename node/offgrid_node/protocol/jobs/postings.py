@@ -8,7 +8,8 @@ another and knows no host. An offer stands for as long as its host said with its
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -32,8 +33,7 @@ HEARD_BYTES = 4 * 1024  # of a host's own that are taken though the book is full
 HANDICAP_STEP = 50  # a score that has moved by less stays where it is
 
 
-@dataclass(slots=True)
-class Credit:
+class Credit(msgspec.Struct):
     """A token bucket: words that a host may still say, as of `at_ms`."""
 
     words: float

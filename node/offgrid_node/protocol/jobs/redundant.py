@@ -14,8 +14,9 @@ this node runs itself, in its local queue, needs no second opinion.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -55,17 +56,16 @@ class Roads(Protocol):
     def to_local_queue(self, entry: Open, now: Now) -> None: ...
 
 
-@dataclass(slots=True)
-class Parent:
+class Parent(msgspec.Struct):
     """A redundant job that is open, with its executions in order: those that are open are the core's own messages.
     `alone` is (host, attempt, whether it may) of the first execution, as it was last drawn; `excused` is how many of
     the executions went before the job came back from the local queue: that those found no road says nothing now."""
 
     job: jobs_pb2.Job
-    executions: list[jobs_pb2.Job] = field(default_factory=list)
+    executions: list[jobs_pb2.Job] = msgspec.field(default_factory=list)
     alone: tuple[str, int, bool] = ("", 0, False)
     excused: int = 0
-    late: list[jobs_pb2.Job] = field(default_factory=list)  # executions that run on after the job's end
+    late: list[jobs_pb2.Job] = msgspec.field(default_factory=list)  # executions that run on after the job's end
 
     @property
     def under_way(self) -> list[jobs_pb2.Job]:

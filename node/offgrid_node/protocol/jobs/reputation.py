@@ -13,8 +13,9 @@ moves the mean by a sixteenth, and counts for LATENCY_MAX_MS at most.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from struct import Struct
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -49,8 +50,7 @@ VoteKey = tuple[str, str]  # (host, core)
 _ROW = Struct(">dddQ")
 
 
-@dataclass(slots=True)
-class Vote:
+class Vote(msgspec.Struct):
     """Of one core on one host; weights as of `utc_ms`."""
 
     good: float = 0.0

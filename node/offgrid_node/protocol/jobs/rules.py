@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -48,8 +49,7 @@ class Standing(NamedTuple):
     barred_until_us: int = 0
 
 
-@dataclass(slots=True)
-class Used:
+class Used(msgspec.Struct):
     """By one owner under one rule today."""
 
     tokens: int = 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Signer
@@ -17,8 +18,7 @@ DROP_REST, DROP_ALL = "rest", "all"  # those that this node cannot run itself, o
 ANYBODY = "*"  # an owner, or an executor, in a rule
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """What a host does for whom, see `rules.py`. `owners` are members' names or ids, `executors` labels, or beginnings
     of labels before a "*". `slots` 0: the host's; a quota of 0: none. `hours` are minutes of the day, from and to."""
 
@@ -33,8 +33,7 @@ class Rule:
     deny: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class JobsSettings:
+class JobsSettings(msgspec.Struct, frozen=True):
     """`salt` is the mesh's; prices are per million tokens. `executors` are the labels that this node's executors offer
     now: they change while it runs, as models come and go, so they are read each time and never kept."""
 
@@ -47,10 +46,10 @@ class JobsSettings:
     price_micro: int = 1_000
     executors: Sequence[str] = ()
     kinds: tuple[str, ...] = ("compute",)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     drop: str = ""  # which jobs of the local queue go to the drop folder: DROP_REST, DROP_ALL or none
     # What this machine has, for requirements to be matched against; what the node itself knows is filled in later.
-    profile: jobs_pb2.HostProfile = field(default_factory=jobs_pb2.HostProfile)
+    profile: jobs_pb2.HostProfile = msgspec.field(default_factory=jobs_pb2.HostProfile)
 
     rules: tuple[Rule, ...] = ()
     utc_offset_s: Callable[[int], int] = lambda utc_s: 0  # of the machine's local time, at an instant

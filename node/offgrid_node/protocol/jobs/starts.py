@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now
@@ -15,8 +16,7 @@ HOLD_MS = 5  # how long a start waits for its work, so that its answer may bring
 ANSWER_BYTES_MAX = 64 * 1024  # of reports that go with an answer: what any link carries well within its time
 
 
-@dataclass(slots=True, eq=False)
-class Unanswered:
+class Unanswered(msgspec.Struct, eq=False):
     """One call of a core. `open` are the attempts of which it is not known what comes of them, in their order."""
 
     ticket: int

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
+
+import msgspec
 
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ids import node_id_bytes
@@ -22,8 +23,7 @@ BALANCE_AND_SEQ = 16  # bytes of a row
 _UNTOUCHED = bytes(BALANCE_AND_SEQ)
 
 
-@dataclass(slots=True)
-class Account:
+class Account(msgspec.Struct):
     balance_micro: int
     next_seq: int
     head: bytes
@@ -43,8 +43,7 @@ class Account:
         return cls(*cls.FORM.unpack(row))
 
 
-@dataclass(slots=True)
-class Totals:
+class Totals(msgspec.Struct):
     """Fees that nobody has got yet, all the money that there is, how many steps have brought anything into lists of
     transactions, and how many transactions there were in all."""
 

@@ -6,7 +6,8 @@ Pure questions over committed rows, for tests, the simulator and `offgrid ledger
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.protocol.effects import Rows
 from offgrid_node.protocol.ids import base32
@@ -14,8 +15,7 @@ from offgrid_node.protocol.ledger.accounts import Account, Totals
 from offgrid_node.protocol.ledger.tables import ACCOUNTS, META, TOTALS_KEY
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
+class Sums(msgspec.Struct, frozen=True):
     """In millionths."""
 
     balances_micro: int

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid_node.protocol.ledger.chains import Chains
 from offgrid_node.protocol.ledger.heads import HEADS_MAX, Span
@@ -31,31 +32,28 @@ OFFERS_MAX = 8  # peers that offer one author's blocks
 OFFERED_MAX = HEADS_MAX  # authors that one peer offers
 
 
-@dataclass(slots=True)
-class _Gap:
+class _Gap(msgspec.Struct):
     """One author's blocks. `heights`: how far each peer has them; `again`: from here on, though that height is held
     (two heads of one height: a fork comes out)."""
 
     due_ms: int
-    heights: dict[str, int] = field(default_factory=dict)
+    heights: dict[str, int] = msgspec.field(default_factory=dict)
     again: int = 0
-    announced: dict[str, None] = field(default_factory=dict)  # who offered it as news: its link is grafted
+    announced: dict[str, None] = msgspec.field(default_factory=dict)  # who offered it as news: its link is grafted
     asked: str = ""
     asked_ms: int = 0
 
 
-@dataclass(slots=True)
-class _Asked:
+class _Asked(msgspec.Struct):
     """One peer's answer, which is awaited."""
 
     since_ms: int
     news_ms: int
     blocks: int = 0  # that were new, since then
-    authors: dict[bytes, None] = field(default_factory=dict)
+    authors: dict[bytes, None] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What one peer is asked for; `graft`: of these authors it is to push whatever comes next. A span that nobody can
     have is the last word of an author: no more of what was asked for."""
 

@@ -12,7 +12,8 @@ What is heard proves nothing: a made-up beacon has a listener ask for what is no
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ledger.heads import HEADS_MAX, ID_BYTES, SUMMARY_BYTES, Heads
@@ -27,8 +28,7 @@ KEY_KIND = b"og.beacon.v1"
 FIRST_MAX = 2 * HEADS_MAX  # symbols; after these the sender begins anew
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True):
     """What a listener knows of one sender's heads. `here`: authors and heights that the sender lacks; `there`: ids of
     heads that it has, to be named under `code`."""
 

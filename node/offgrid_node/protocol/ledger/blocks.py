@@ -8,7 +8,8 @@ says. `seal_block` makes this node's own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.effects import Signer
@@ -35,8 +36,7 @@ BLOCK_SIGNATURES_MAX = 512  # its author's included: checking one takes 0.05 to 
 Holds = Callable[[Claim], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedBlock:
+class CheckedBlock(msgspec.Struct, frozen=True):
     """A block that may go into the ledger: every signature in it was checked. `raw` is the whole ledger_pb2.Block,
     serialised, as it is kept and passed on."""
 

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import ledger_pb2
@@ -50,8 +50,7 @@ DOUBLINGS_MAX = 7  # of AGAIN_MS, and no longer than PATIENCE_MS
 CALL_TIMEOUT_MS = 8_000
 
 
-@dataclass(frozen=True, slots=True)
-class BootTag:
+class BootTag(msgspec.Struct, frozen=True):
     """Which of our calls has ended. `after`: the page that was asked for."""
 
     what: str

@@ -21,7 +21,8 @@ from __future__ import annotations
 import heapq
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.draft import Draft
@@ -39,8 +40,7 @@ NOTHING = bytes(32)
 TELL_SEEN, TELL_FORK = 1, 2
 
 
-@dataclass(slots=True)
-class Author:
+class Author(msgspec.Struct):
     """The newest block of its chain, as this node has it. `place` is the highest position of any block of this author.
     `forked_at` is the lowest height at which it is known to have forked, 0 of an honest author. `tell`: this node has
     to tell the others of it (TELL_SEEN how far it has come, TELL_FORK the evidence as well)."""

@@ -15,7 +15,8 @@ is the root over all accounts, in their order, ACCOUNTS_PER_LEAF in a leaf: acco
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes
 from offgrid_node.protocol.ledger.records import AMOUNT_MAX, DIGEST_BYTES, SEQ_MAX, SUPPLY_MAX, WITNESSES_MAX
@@ -33,8 +34,7 @@ TARGET_SLOTS_MAX = 255
 Witnesses = tuple[tuple[str, int], ...]  # node id, weight in thousandths
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """An admin wants the epoch to begin with these witnesses. `key` is the number of the admin's key that signs it."""
 
     ledger: bytes
@@ -67,8 +67,7 @@ class Order:
         return digest_of(ORDER_KIND, salt, self.encode())
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(msgspec.Struct, frozen=True):
     """What an epoch ends with. `count` is how many accounts there are, `order` the digest of the order that names the
     witnesses of the next epoch."""
 
@@ -117,8 +116,7 @@ class Checkpoint:
         return digest_of(CHECKPOINT_KIND, salt, self.encode())
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """What an account's slots end with, from `seq` on, each by its transaction's digest or the no-op's."""
 
     account: bytes
@@ -138,8 +136,7 @@ class Target:
         return cls(account, seq, tuple(reader.fixed(DIGEST_BYTES) for _ in range(count)))
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(msgspec.Struct, frozen=True):
     """The newest block of an author's chain that lies behind the checkpoint. `forked_at` is 0, or of who forked the
     height behind this one: from there on blocks come by name alone, as in chains.Author."""
 

@@ -10,7 +10,7 @@ Balances, slots and chains are the machine's business.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.ledger.beacon import Heard
@@ -30,16 +30,14 @@ CHECKPOINTS_MAX = 64  # in one PushCheckpoints call
 VOUCHERS_MAX = 64  # in one DeliverVouchers call
 
 
-@dataclass(frozen=True, slots=True)
-class HeadsHeard:
+class HeadsHeard(msgspec.Struct, frozen=True):
     """A member has said coded symbols to all who hear it, and this node knows from them where its heads differ."""
 
     node: str
     heard: Heard
 
 
-@dataclass(frozen=True, slots=True)
-class OpenLedger:
+class OpenLedger(msgspec.Struct, frozen=True):
     """Answered with OpenLedgerResponse, its genesis empty for the handler to fill; AlreadyExists (LedgerOpen) when
     there is one."""
 
@@ -47,8 +45,7 @@ class OpenLedger:
     body: LedgerGenesis
 
 
-@dataclass(frozen=True, slots=True)
-class CreateTransfer:
+class CreateTransfer(msgspec.Struct, frozen=True):
     """`outputs` are (account's 20 bytes, amount); `fee_micro` 0 is the ledger's least fee. A repeated `request_id` is
     answered with what it made.
 
@@ -65,8 +62,7 @@ class CreateTransfer:
     src: bytes = b""  # an account of this node's; empty: whichever is free and has the funds
 
 
-@dataclass(frozen=True, slots=True)
-class OpenLanes:
+class OpenLanes(msgspec.Struct, frozen=True):
     """`count` lanes in all, at most lanes.LANES_MAX; `fund_micro` is paid into each new one out of the node's own
     account. Asked again it changes nothing.
 
@@ -78,8 +74,7 @@ class OpenLanes:
     fund_micro: int
 
 
-@dataclass(frozen=True, slots=True)
-class SignTransaction:
+class SignTransaction(msgspec.Struct, frozen=True):
     """A transaction made by hand, to be signed for an account of this node's. Asked again it gives the same.
 
     Answered with SignTransactionResponse. FailedPrecondition (EconomyOff, LedgerNotOpen, Muted, NotByHand, NotNext,
@@ -90,8 +85,7 @@ class SignTransaction:
     tx: Tx
 
 
-@dataclass(frozen=True, slots=True)
-class SendTransaction:
+class SendTransaction(msgspec.Struct, frozen=True):
     """A transaction made by hand and signed by its account's owner, as the handler has checked. `owner_is_up`: whether
     that is another node which this one is in touch with. Sent again it changes nothing.
 
@@ -102,8 +96,7 @@ class SendTransaction:
     owner_is_up: bool
 
 
-@dataclass(frozen=True, slots=True)
-class UnlockSlot:
+class UnlockSlot(msgspec.Struct, frozen=True):
     """The owner asks that the open slot of this account of its ends. Asked again it changes nothing.
 
     Answered with UnlockSlotResponse. FailedPrecondition (EconomyOff, LedgerNotOpen, Muted, NothingUnderWay: no
@@ -113,8 +106,7 @@ class UnlockSlot:
     account: bytes = b""  # empty: the node's own
 
 
-@dataclass(frozen=True, slots=True)
-class SetCreditLine:
+class SetCreditLine(msgspec.Struct, frozen=True):
     """How much of what `payer`, a member, has signed to this node counts as accepted before it is final; 0: nothing.
 
     Answered with SetCreditLineResponse, its line empty for the handler to fill. FailedPrecondition (EconomyOff,
@@ -125,8 +117,7 @@ class SetCreditLine:
     amount_micro: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(msgspec.Struct, frozen=True):
     """Posts what this payer (20 bytes) has promised this node, or what all have (b"").
 
     Answered with SettleResponse. FailedPrecondition (EconomyOff, LedgerNotOpen, Muted, NothingToSettle), Unavailable
@@ -136,8 +127,7 @@ class Settle:
     payer: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class DeliverVouchers:
+class DeliverVouchers(msgspec.Struct, frozen=True):
     """Vouchers of a payer's, each with the terms of its hold, whose payee this node is; signed as the terms say. Of its
     holds that are `asked` for it wants to know what is held.
 
@@ -149,8 +139,7 @@ class DeliverVouchers:
     asked: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class OrderCommittee:
+class OrderCommittee(msgspec.Struct, frozen=True):
     """Who is to witness from the next epoch on, as an admin of the mesh has signed it; the handler has checked that.
     Asked again it changes nothing.
 
@@ -161,8 +150,7 @@ class OrderCommittee:
     item: OrderItem
 
 
-@dataclass(frozen=True, slots=True)
-class EndEpoch:
+class EndEpoch(msgspec.Struct, frozen=True):
     """This node, a witness, wishes that the epoch ends. Asked again it changes nothing.
 
     Answered with EndEpochResponse. FailedPrecondition (EconomyOff, LedgerNotOpen, Muted, NotAWitness), Unavailable
@@ -170,8 +158,7 @@ class EndEpoch:
     """
 
 
-@dataclass(frozen=True, slots=True)
-class PushBlocks:
+class PushBlocks(msgspec.Struct, frozen=True):
     """What `sender` has for this node: blocks, `asked` for or not; (author, height) of others in the same call that are
     of no use here (`useless`); and words between neighbours (links.py, backfill.py).
 
@@ -184,8 +171,7 @@ class PushBlocks:
     words: Words = NO_WORDS
 
 
-@dataclass(frozen=True, slots=True)
-class SyncBlocks:
+class SyncBlocks(msgspec.Struct, frozen=True):
     """A step of a meeting (meeting.py). `yours` is the newest block of this node's that `sender` has: b"" for none,
     None where it does not say, and `epoch` the one in which it stands then. What it wants by digest; its genesis'
     digest, empty once it knows that this node has the same, and the genesis itself until then; whether it has chosen
@@ -204,8 +190,7 @@ class SyncBlocks:
     epoch: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class AskCheckpoints:
+class AskCheckpoints(msgspec.Struct, frozen=True):
     """`sender` is behind all blocks that are kept: it is to be brought what epochs ended with, from this one on.
 
     Answered with AskCheckpointsResponse. FailedPrecondition (EconomyOff, LedgerNotOpen).
@@ -215,16 +200,14 @@ class AskCheckpoints:
     first: int
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(msgspec.Struct, frozen=True):
     """A checkpoint, and who has sealed it, with their signatures: each was checked."""
 
     checkpoint: Checkpoint
     seals: tuple[tuple[bytes, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PushCheckpoints:
+class PushCheckpoints(msgspec.Struct, frozen=True):
     """Checkpoints one after the other; `heads` those of the last, if it is the newest of `sender`'s.
 
     Answered with PushCheckpointsResponse; FailedPrecondition (EconomyOff, LedgerNotOpen).

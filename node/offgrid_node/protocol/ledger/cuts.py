@@ -14,7 +14,9 @@ from __future__ import annotations
 from bisect import bisect
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
@@ -61,8 +63,7 @@ class NotYet(Exception):
     """Why a cut does not hold here, as far as this node knows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What all accounts come to by a cut, rewards included; `fees_micro` are those of which they are paid."""
 
     fees_micro: int

@@ -9,8 +9,9 @@ what it had acked; it is told again what it lacks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
+
+import msgspec
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
@@ -28,8 +29,7 @@ CALL_TIMEOUT_MS = 10_000
 METHOD = "offgrid.v1.LedgerService/DeliverVouchers"
 
 
-@dataclass(frozen=True, slots=True)
-class VoucherTag:
+class VoucherTag(msgspec.Struct, frozen=True):
     """Which of our calls has ended, and what it said: hold, amount, count, of a question what is acked."""
 
     node: str

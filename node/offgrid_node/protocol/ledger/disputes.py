@@ -7,7 +7,8 @@ which blocks are known. What this node has said itself stands among the rest, in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.draft import Draft
@@ -19,8 +20,7 @@ DIGESTS_MAX = 8  # of one witness at one ballot, of transactions that are not he
 NO_CERTIFICATE = (0, NOTHING)
 
 
-@dataclass(slots=True)
-class Dispute:
+class Dispute(msgspec.Struct):
     """`tallies`: ballot → transaction or no-op → who voted and confirmed. `reports`: ballot → certificate that is seen
     here (its ballot and what it is for), or none → who reported it as the highest that they know. `reporters`: ballot →
     whoever reported there."""
@@ -28,9 +28,9 @@ class Dispute:
     account: bytes
     seq: int
     unlocked: bool = False
-    tallies: dict[int, dict[bytes, Tally]] = field(default_factory=dict)
-    reports: dict[int, dict[tuple[int, bytes], int]] = field(default_factory=dict)
-    reporters: dict[int, int] = field(default_factory=dict)
+    tallies: dict[int, dict[bytes, Tally]] = msgspec.field(default_factory=dict)
+    reports: dict[int, dict[tuple[int, bytes], int]] = msgspec.field(default_factory=dict)
+    reporters: dict[int, int] = msgspec.field(default_factory=dict)
 
     # ---- questions
 

@@ -10,9 +10,10 @@ whose owner asks for the slot's end, counts no more.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
+
+import msgspec
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.ledger.accounts import Account
@@ -32,8 +33,7 @@ class Scanner(Protocol):
     def scan(self, table: str, start: bytes = b"", *, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(msgspec.Struct, frozen=True):
     """A transaction that stands first in a slot that is not final."""
 
     slot: Slot

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.ledger.sources import CLOCK_MARGIN_US, NO_ROOT, HoldSource, HoldTerms, Post
@@ -12,13 +12,12 @@ from offgrid_node.protocol.merkle import Peaks
 FUNDING, OPEN, ENDED = ledger_pb2.HOLD_STATE_FUNDING, ledger_pb2.HOLD_STATE_OPEN, ledger_pb2.HOLD_STATE_ENDED
 
 
-@dataclass(slots=True)
-class Given:
+class Given(msgspec.Struct):
     """One that has not ended, or whose end waits for what others' ends show."""
 
     terms: HoldTerms
     row: ledger_pb2.GivenHold
-    peaks: Peaks = field(default_factory=Peaks)
+    peaks: Peaks = msgspec.field(default_factory=Peaks)
     is_sure: bool = True  # whether its payee has said since this node's start what it holds, or could hold nothing
     asks: bool = False  # whether its payee is to say what it holds: after a start of either
     is_lost: bool = False  # whether it has ended by what is not known here (missed.py)

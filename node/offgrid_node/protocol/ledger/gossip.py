@@ -14,8 +14,8 @@ slow peer costs nothing but its own delay.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, ledger_pb2
@@ -52,8 +52,7 @@ MEETING_BYTES = 120  # where nothing is different
 MEETINGS_SHARE = 50  # of a slow road's time one part is for meetings while there is something to find
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(msgspec.Struct, frozen=True):
     """Which of our calls has ended."""
 
     what: str

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import NODE_ID_BYTES
@@ -28,8 +29,7 @@ SUMMARY_KIND = b"og.heads.v1"
 _SUM_BYTES = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """Blocks of one author's chain, both ends included."""
 
     author: bytes

@@ -24,9 +24,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter
+
+import msgspec
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import node_id_from
@@ -52,8 +53,7 @@ _SEAL = struct.Struct(">BI32s64s")
 _REPORT = struct.Struct(">B20sQII32s")
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """A signature that whoever takes an item in has to check: `signer` (a node id) signed `digest`, its block of that
     height, its transaction of that number, or by its key of that number: by them its key of then is found."""
 
@@ -65,8 +65,7 @@ class Claim:
     key: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TxItem:
+class TxItem(msgspec.Struct, frozen=True):
     """A transaction as its owner signed it."""
 
     tx: Tx
@@ -78,8 +77,7 @@ class TxItem:
         return bytes((TX,)) + self.signature + self.body
 
 
-@dataclass(slots=True, unsafe_hash=True)  # not frozen: to make one would take three times as long
-class Statement:
+class Statement(msgspec.Struct, frozen=True):
     """A vote (`confirms` False) or a confirm, by the author of the block: for this transaction in this slot, or, at
     ballots above 0, for the no-op (records.noop_digest)."""
 
@@ -94,8 +92,7 @@ class Statement:
         return _STATEMENT.pack(kind, self.account, self.seq, self.ballot, self.tx_digest)
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
+class Marks(msgspec.Struct, frozen=True):
     """Votes (`confirms` False) or confirms at ballot 0, by the author of the block that carries this, for the
     transactions at these places of a block that is held (marking.py). The last byte of `places` is not zero."""
 
@@ -111,16 +108,14 @@ class Marks:
         return bytes((CONFIRMS if self.confirms else VOTES,)) + self.block + self.places
 
 
-@dataclass(frozen=True, slots=True)
-class SignedHeader:
+class SignedHeader(msgspec.Struct, frozen=True):
     header: Header
     body: bytes
     signature: bytes
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Fork:
+class Fork(msgspec.Struct, frozen=True):
     """Evidence: one author signed two blocks at one height."""
 
     first: SignedHeader
@@ -130,8 +125,7 @@ class Fork:
         return _two(FORK, self.first, self.second)
 
 
-@dataclass(frozen=True, slots=True)
-class Double:
+class Double(msgspec.Struct, frozen=True):
     """Evidence: one owner signed two transactions for one slot."""
 
     first: TxItem
@@ -141,8 +135,7 @@ class Double:
         return _two(DOUBLE, self.first, self.second)
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """The author of this block holds that block of `author`, who forked: whoever reads this should hold it too."""
 
     author: bytes
@@ -152,8 +145,7 @@ class Seen:
         return _SEEN.pack(SEEN, self.author, self.digest)
 
 
-@dataclass(frozen=True, slots=True)
-class Unlock:
+class Unlock(msgspec.Struct, frozen=True):
     """An owner asks that this slot of its account ends: with what may be final there already, else with nothing."""
 
     source: NodeSource | LaneSource
@@ -169,8 +161,7 @@ class Unlock:
         return bytes((UNLOCK,)) + self.signature + self.source.encode() + self.seq.to_bytes(8, "big")
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """The author of the block says no more at lower ballots of this slot. `certified` has, of all that it knows to have
     a quorum of votes, the highest ballot; 32 zeros: it knows of none."""
 
@@ -184,16 +175,14 @@ class Report:
         return _REPORT.pack(REPORT, self.account, self.seq, self.ballot, self.certified_ballot, self.certified)
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """The author of the block wants its epoch to end."""
 
     def encode(self) -> bytes:
         return bytes((WISH,))
 
 
-@dataclass(frozen=True, slots=True)
-class OrderItem:
+class OrderItem(msgspec.Struct, frozen=True):
     """An order as an admin of the mesh signed it."""
 
     order: Order
@@ -205,8 +194,7 @@ class OrderItem:
         return bytes((ORDER,)) + self.signature + self.body
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(msgspec.Struct, frozen=True):
     """What the block's epoch could end with. Of authors that `heads` does not name it is what it was before."""
 
     checkpoint: Checkpoint
@@ -221,8 +209,7 @@ class Cut:
         return writer.done()
 
 
-@dataclass(frozen=True, slots=True)
-class Seal:
+class Seal(msgspec.Struct, frozen=True):
     """The author of the block holds that checkpoint of that epoch final: its signature of receipts.Final over the cut's
     slot. Whoever leans on it checks it; no block is refused for a wrong one."""
 

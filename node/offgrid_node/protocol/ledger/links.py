@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid_node.protocol.ledger.heads import HEADS_MAX, Span
 from offgrid_node.protocol.rng import Rng
@@ -30,26 +31,31 @@ OUTBOX_BLOCKS_MAX = 1_024
 OUTBOX_BYTES_MAX = 4 * 1024 * 1024
 
 
-@dataclass(slots=True)
-class Peer:
+class Peer(msgspec.Struct):
     """What is under way to one peer, and what it is to be told."""
 
     chosen: bool = False
     chose: bool = False  # … this node
-    outbox: deque[tuple[bytes, int]] = field(default_factory=deque)  # blocks to push, with the height of an own one
+    outbox: deque[tuple[bytes, int]] = msgspec.field(
+        default_factory=deque
+    )  # blocks to push, with the height of an own one
     outbox_bytes: int = 0
     held_ms: int | None = None  # they wait so long for something to go with (spreading.py)
     ended_ms: int | None = None  # … if it is not for something that is under way
-    answers: deque[int] = field(default_factory=deque)  # positions of blocks that it asked for by name
-    serving: dict[bytes, Span] = field(default_factory=dict)  # what it asked for by height and has not got yet
-    served: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # author → how far it was served, and when
-    shown: dict[bytes, int] = field(default_factory=dict)  # author → a height that it has, for all this node knows
-    lazy: dict[bytes, None] = field(default_factory=dict)  # authors whose blocks are only announced to it
-    announce: dict[bytes, int] = field(default_factory=dict)
+    answers: deque[int] = msgspec.field(default_factory=deque)  # positions of blocks that it asked for by name
+    serving: dict[bytes, Span] = msgspec.field(default_factory=dict)  # what it asked for by height and has not got yet
+    served: dict[bytes, tuple[int, int]] = msgspec.field(
+        default_factory=dict
+    )  # author → how far it was served, and when
+    shown: dict[bytes, int] = msgspec.field(
+        default_factory=dict
+    )  # author → a height that it has, for all this node knows
+    lazy: dict[bytes, None] = msgspec.field(default_factory=dict)  # authors whose blocks are only announced to it
+    announce: dict[bytes, int] = msgspec.field(default_factory=dict)
     announce_ms: int | None = None
-    prune: dict[bytes, None] = field(default_factory=dict)
-    graft: dict[bytes, None] = field(default_factory=dict)
-    lacking: dict[bytes, Span] = field(default_factory=dict)
+    prune: dict[bytes, None] = msgspec.field(default_factory=dict)
+    graft: dict[bytes, None] = msgspec.field(default_factory=dict)
+    lacking: dict[bytes, Span] = msgspec.field(default_factory=dict)
     leave: bool = False
     pushing: bool = False
     asked_last: bool = False  # the last push carried what it had asked for

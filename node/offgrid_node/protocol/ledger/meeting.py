@@ -13,7 +13,8 @@ they have: see voice.py. Blocks are asked for apart from this (backfill.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import PeerFault
@@ -35,11 +36,10 @@ SYMBOLS_MAX = 8_192  # of one meeting: of more heads than there may be
 LISTED_SHARE = 0.3  # of all heads: where so many differ, to show them all takes fewer bytes than symbols and names
 
 
-@dataclass(slots=True)
-class Learnt:
+class Learnt(msgspec.Struct):
     """What a meeting has told the side that asks. `theirs`: heads that the other has and this side has not."""
 
-    theirs: dict[bytes, int] = field(default_factory=dict)
+    theirs: dict[bytes, int] = msgspec.field(default_factory=dict)
     here: frozenset[tuple[bytes, int]] = frozenset()  # heads that this side showed, for the other has none like them
     in_sync: bool = False
 
@@ -121,8 +121,7 @@ class Meeting:
         return ledger_pb2.SyncBlocksRequest(heads=heads, all_heads=True, summary=self._summary)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """What the side that asks wants to know, bounded and decoded. `count` symbols from `first` on under `key`; or, when
     it shows `heads`, the names of `ids`, or of `all_heads`."""
 
@@ -130,7 +129,7 @@ class Question:
     key: bytes = b""
     first: int = 0
     count: int = FIRST_SYMBOLS
-    heads: Mapping[bytes, int] = field(default_factory=dict)
+    heads: Mapping[bytes, int] = msgspec.field(default_factory=dict)
     ids: tuple[int, ...] = ()
     all_heads: bool = False
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ledger.blocks import CheckedBlock
@@ -25,28 +26,25 @@ ASK_MS = 100
 GIVE_UP_MS = 600_000  # after so long no one has it; another block that names it begins anew
 
 
-@dataclass(slots=True)
-class _Want:
+class _Want(msgspec.Struct):
     since_ms: int
     by: bytes  # the author who named it first
-    of: dict[str, None] = field(default_factory=dict)  # who named it, the first one first
+    of: dict[str, None] = msgspec.field(default_factory=dict)  # who named it, the first one first
     named: bool = False
 
 
-@dataclass(slots=True)
-class _Pool:
+class _Pool(msgspec.Struct):
     """What one peer has brought, the oldest first."""
 
-    orphans: dict[bytes, int] = field(default_factory=dict)  # digest → bytes
+    orphans: dict[bytes, int] = msgspec.field(default_factory=dict)  # digest → bytes
     size: int = 0
 
 
-@dataclass(slots=True)
-class _Wants:
+class _Wants(msgspec.Struct):
     """What one author has named, the oldest first."""
 
-    wanted: dict[bytes, None] = field(default_factory=dict)
-    named: dict[bytes, None] = field(default_factory=dict)
+    wanted: dict[bytes, None] = msgspec.field(default_factory=dict)
+    named: dict[bytes, None] = msgspec.field(default_factory=dict)
 
 
 class Orphans:

@@ -7,7 +7,8 @@ keeps nobody else from being paid.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ids import NODE_ID_BYTES
@@ -17,8 +18,7 @@ WINDOW_MAX = 256  # bookings of one payee in memory, the oldest first; all are i
 _DIGEST_BYTES, _AMOUNT_BYTES = 32, 8
 
 
-@dataclass(frozen=True, slots=True)
-class Owed:
+class Owed(msgspec.Struct, frozen=True):
     """One booking that no hold covers yet; in its hold's rows it stands in the same form."""
 
     number: int
@@ -42,12 +42,11 @@ class Owed:
         return cls(number, row[job_at:].decode(), row[payee_at:job_at], amount, row[:amount_at])
 
 
-@dataclass(slots=True)
-class _Line:
+class _Line(msgspec.Struct):
     """What one payee is owed. All up to the number `held` are in the window, and of what comes behind only what is owed
     again; `last` is the highest number."""
 
-    window: dict[int, Owed] = field(default_factory=dict)
+    window: dict[int, Owed] = msgspec.field(default_factory=dict)
     micro: int = 0
     held: int = 0
     last: int = 0

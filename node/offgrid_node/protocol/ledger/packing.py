@@ -9,8 +9,9 @@ left out. What is open stays, however old it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from itertools import islice
+
+import msgspec
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.draft import Draft
@@ -25,14 +26,13 @@ KEY_BYTES = NODE_ID_BYTES + NUMBER_BYTES
 _ENDS = (ledger_pb2.TX_STATE_FINAL, ledger_pb2.TX_STATE_VOID, ledger_pb2.TX_STATE_UNKNOWN)
 
 
-@dataclass(slots=True)
-class _Pack:
+class _Pack(msgspec.Struct):
     """Rows of one list, one after the other, that are to be one. `told`: as the rows have it; `kept`: without what is
     dropped."""
 
-    keys: list[bytes] = field(default_factory=list)
+    keys: list[bytes] = msgspec.field(default_factory=list)
     told: int = 0
-    kept: list[bytes] = field(default_factory=list)
+    kept: list[bytes] = msgspec.field(default_factory=list)
 
 
 class Packing:

@@ -13,8 +13,9 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.ids import node_id_bytes
@@ -50,8 +51,7 @@ EPOCHS_MAX, WITNESSES_EVER_MAX = 16_384, 1_024
 TX_BYTES_MAX = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Papers:
+class Papers(msgspec.Struct, frozen=True):
     """What holds of a file: whose word counts in this ledger, and by which keys."""
 
     salt: bytes
@@ -62,16 +62,15 @@ class Papers:
     mesh_name: str
 
 
-@dataclass(slots=True)
-class Verdict:
+class Verdict(msgspec.Struct):
     """`problems` is empty where everything holds; then the other fields are there. `said` are the names of those who
     signed, with their weights in thousandths."""
 
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = msgspec.field(default_factory=list)
     papers: Papers | None = None
     tx: Tx | None = None
     tx_digest: bytes = b""
-    said: list[tuple[str, int]] = field(default_factory=list)
+    said: list[tuple[str, int]] = msgspec.field(default_factory=list)
 
     @property
     def valid(self) -> bool:
@@ -169,8 +168,7 @@ def _genesis(whole: Mapping[str, Any], root: Root, verify: Verifier) -> LedgerGe
     return genesis
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
+class _Ended(msgspec.Struct, frozen=True):
     """An epoch's end: its checkpoint, and signatures of witnesses of that epoch by node."""
 
     checkpoint: Checkpoint

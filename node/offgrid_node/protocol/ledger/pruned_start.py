@@ -9,7 +9,8 @@ so wrong ones count for nothing, and it is an error only where too few are left 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Rows
@@ -35,8 +36,7 @@ from offgrid_node.protocol.mesh.keychange import CHANGES_MAX
 Find = Callable[[str, str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """What a store has of it. `accounts` are entries of snapshots.accounts_at, `seals` by epoch: who has sealed, the
     digest and the signature."""
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
+
+import msgspec
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now
@@ -46,8 +47,7 @@ ENDED_MAX = 512  # epochs of which it is known when they ended
 _DONE = struct.Struct(">QQQ")
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """Where this node stood when an epoch was over: the newest position of a block, the newest list of transactions,
     how many of these there were, and what its clock said."""
 

@@ -15,7 +15,8 @@ As text a receipt is PREFIX and its bytes in base32, for paper and for whoever r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, unbase32
@@ -29,8 +30,7 @@ PREFIX = "ogr1:"
 MASK_BYTES_MAX = WITNESSES_MAX // 8
 
 
-@dataclass(frozen=True, slots=True)
-class Final:
+class Final(msgspec.Struct, frozen=True):
     """What each signature of a receipt is for: that this transaction is final in this slot. `ledger` is its genesis'
     digest."""
 
@@ -46,8 +46,7 @@ class Final:
         return digest_of(FINAL_KIND, salt, writer.fixed(self.tx_digest, DIGEST_BYTES).done())
 
 
-@dataclass(frozen=True, slots=True)
-class LightReceipt:
+class LightReceipt(msgspec.Struct, frozen=True):
     """`witnesses` is a set as in committee.py; a signature of each, in the order of their bits."""
 
     epoch: int

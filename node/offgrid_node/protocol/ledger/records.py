@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from struct import Struct
+
+import msgspec
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes, node_id_from
@@ -61,8 +62,7 @@ _UNSEEN = re.compile(
 # ---- genesis
 
 
-@dataclass(frozen=True)
-class LedgerGenesis:
+class LedgerGenesis(msgspec.Struct, frozen=True, dict=True):
     """What an admin of the mesh signs once: who witnesses with what weight, who begins with how much, the least fee."""
 
     issuer: str
@@ -142,8 +142,7 @@ class LedgerGenesis:
 # ---- transactions
 
 
-@dataclass(frozen=True)
-class Tx:
+class Tx(msgspec.Struct, frozen=True, dict=True):
     """Moves money of its source's account in the slot `seq` of that; `prev` is the digest of the transaction in the
     slot before, or of the genesis: the slots of an account are a chain. `request` is what `request_mark` makes of the
     id under which it was asked for: by it an owner that was restored knows a repeated call."""
@@ -288,8 +287,7 @@ def _slot_body(account: bytes, seq: int) -> bytes:
 # ---- blocks
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(msgspec.Struct, frozen=True, dict=True):
     """What the author of a block signs: its place in the author's chain, other blocks that it had seen, its items."""
 
     author: bytes

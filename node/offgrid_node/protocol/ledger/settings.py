@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
+
+import msgspec
 
 from offgrid_node.protocol.effects import Signer
 from offgrid_node.protocol.ids import node_id_bytes
@@ -15,8 +16,7 @@ KEEP_MS = 30 * 86_400_000
 KEEP_TXS = 300_000  # 10,000 a day for 30 days
 
 
-@dataclass(frozen=True)
-class LedgerSettings:
+class LedgerSettings(msgspec.Struct, frozen=True, dict=True):
     """`salt` is the mesh's. With `enabled` False (economy.enabled) the machine stays silent: it refuses every command,
     books nothing and tells nobody anything; what it had before stays. `settlement_interval_ms`
     (economy.settlement_interval) is how often vouchers of others are posted, by all at once, at each full one by the

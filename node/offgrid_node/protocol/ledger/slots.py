@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.ledger.tables import NUMBER_BYTES, SLOTS, TALLIES, number_of, slot_key
@@ -25,8 +26,7 @@ NOTHING = bytes(32)
 VERSION = 1
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(msgspec.Struct):
     """Masks of witnesses, for one transaction."""
 
     voted: int = 0
@@ -40,8 +40,7 @@ class Tally:
         return cls(*_TALLY.unpack(row))
 
 
-@dataclass(slots=True)
-class Slot:
+class Slot(msgspec.Struct):
     """`first` is the transaction seen first, the only one that this node may vote for; `voted` and `confirmed` are this
     node's own statements at ballot 0. `doubled`: a second transaction was seen. `disputed`: something was said of it at
     a higher ballot, or its owner wants it to end (disputes.py). `aside`: something cannot be counted yet (aside.py).
@@ -57,7 +56,7 @@ class Slot:
     aside: bool = False
     carried: bool = False
     stored: bool = False  # whether it has a row
-    tallies: dict[bytes, Tally] = field(default_factory=dict)
+    tallies: dict[bytes, Tally] = msgspec.field(default_factory=dict)
 
     @property
     def key(self) -> bytes:

@@ -21,8 +21,9 @@ nothing can be promised but out of holds that were funded in its time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
+
+import msgspec
 
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32
 from offgrid_node.protocol.signing import SIGNATURE_BYTES, BodyReader, BodyWriter, check_version, decode_body, digest_of
@@ -39,8 +40,7 @@ ROOT_BYTES = 32
 NO_ROOT = bytes(ROOT_BYTES)
 
 
-@dataclass(frozen=True)
-class NodeSource:
+class NodeSource(msgspec.Struct, frozen=True):
     """The account of this node, which signs for it."""
 
     node: bytes
@@ -62,8 +62,7 @@ class NodeSource:
         return bytes((NODE,)) + self.node
 
 
-@dataclass(frozen=True)
-class LaneSource:
+class LaneSource(msgspec.Struct, frozen=True, dict=True):
     """One of the further accounts of a node, from 1 on; it signs for all of them."""
 
     owner: bytes
@@ -82,8 +81,7 @@ class LaneSource:
         return bytes((LANE,)) + self.owner + self.lane.to_bytes(2, "big") + self.key.to_bytes(KEY_NUMBER_BYTES, "big")
 
 
-@dataclass(frozen=True)
-class HoldTerms:
+class HoldTerms(msgspec.Struct, frozen=True, dict=True):
     """What was agreed: out of `funds_micro`, which a transaction of the payer's brings, the payee gets what the payer
     promises by vouchers, the payer the rest, and `fee_micro` is the fee for that. `number` is the payer's; from
     `expires_us` on, and the margin for clocks, the payer may close it. `key` is the number of the payer's key of
@@ -137,8 +135,7 @@ class HoldTerms:
         return terms
 
 
-@dataclass(frozen=True)
-class Voucher:
+class Voucher(msgspec.Struct, frozen=True):
     """The payer of a hold owes its payee so much in all, for `count` bookings under one Merkle root (records.py). A
     later one takes the place of an earlier one."""
 
@@ -153,8 +150,7 @@ class Voucher:
         return digest_of(VOUCHER_KIND, salt, writer.uint(self.count, 4).fixed(self.root, ROOT_BYTES).done())
 
 
-@dataclass(frozen=True)
-class Post:
+class Post(msgspec.Struct, frozen=True):
     """The payee has what the voucher promises."""
 
     amount_micro: int
@@ -170,8 +166,7 @@ class Post:
         return writer.fixed(self.root, ROOT_BYTES).fixed(self.signature, SIGNATURE_BYTES).done()
 
 
-@dataclass(frozen=True)
-class GiveBack:
+class GiveBack(msgspec.Struct, frozen=True):
     """The payee wants nothing of it."""
 
     @property
@@ -182,8 +177,7 @@ class GiveBack:
         return bytes((GIVE_BACK,))
 
 
-@dataclass(frozen=True)
-class Close:
+class Close(msgspec.Struct, frozen=True):
     """The payer, after its time: an honest one leaves the payee what its last voucher promises."""
 
     amount_micro: int
@@ -195,8 +189,7 @@ class Close:
 Act = Post | GiveBack | Close
 
 
-@dataclass(frozen=True)
-class HoldSource:
+class HoldSource(msgspec.Struct, frozen=True):
     """A hold, and how it ends; the payee signs, or the payer where it closes it."""
 
     terms: HoldTerms

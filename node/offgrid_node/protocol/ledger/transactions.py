@@ -6,7 +6,7 @@ What an owner with money may sign for the slots in reach (witness.py) is bounded
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.clock import Now
@@ -29,8 +29,7 @@ from offgrid_node.protocol.ledger.tables import (
 HELD_MAX = 16_384  # transactions in memory; all are in their rows
 
 
-@dataclass(slots=True)
-class Known:
+class Known(msgspec.Struct):
     item: TxItem
     row: ledger_pb2.TxRow
 

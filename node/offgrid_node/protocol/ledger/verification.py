@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.errors import PeerFault
@@ -49,8 +50,7 @@ BOOT_ROWS = 4_096  # in one write
 MARKED_MAX = 64  # blocks whose transactions are held in memory, for what is marked of them
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     where: str
     what: str
 

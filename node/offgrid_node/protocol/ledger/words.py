@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.ledger.heads import Span, decode_authors, decode_heads, decode_spans
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(msgspec.Struct, frozen=True):
     """`asked`: the blocks beside them were asked for. `announced`: how far the sender has each author's blocks."""
 
     asked: bool = False
-    announced: Mapping[bytes, int] = field(default_factory=dict)
+    announced: Mapping[bytes, int] = msgspec.field(default_factory=dict)
     prune: tuple[bytes, ...] = ()
     graft: tuple[bytes, ...] = ()
     lacking: tuple[Span, ...] = ()

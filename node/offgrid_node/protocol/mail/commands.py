@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import mail_pb2
 from offgrid_node.protocol.mail.parcels import ParcelHead
 
 
-@dataclass(frozen=True, slots=True)
-class SendMail:
+class SendMail(msgspec.Struct, frozen=True):
     """`sealed` is a letter for the destination; `expires_in_us` 0: as late as may be."""
 
     destination: str
@@ -21,16 +20,14 @@ class SendMail:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class DepositParcel:
+class DepositParcel(msgspec.Struct, frozen=True):
     """From the parcel's source itself."""
 
     head: ParcelHead
     parcel: mail_pb2.Parcel
 
 
-@dataclass(frozen=True, slots=True)
-class DeliverParcel:
+class DeliverParcel(msgspec.Struct, frozen=True):
     """For this node, from whoever carries it. `answer` is set where it is one to a request of this node's; else it is a
     request, or cannot be opened."""
 
@@ -40,32 +37,27 @@ class DeliverParcel:
     carrier: str
 
 
-@dataclass(frozen=True, slots=True)
-class OfferParcel:
+class OfferParcel(msgspec.Struct, frozen=True):
     """Whoever has it would bring it."""
 
     head: ParcelHead
 
 
-@dataclass(frozen=True, slots=True)
-class DropParcels:
+class DropParcels(msgspec.Struct, frozen=True):
     source: str
     numbers: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TakeMessage:
+class TakeMessage(msgspec.Struct, frozen=True):
     source: str
     name: str
     data: bytes
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class MarkRead:
+class MarkRead(msgspec.Struct, frozen=True):
     message_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteMessage:
+class DeleteMessage(msgspec.Struct, frozen=True):
     message_id: str

@@ -7,10 +7,10 @@ when the peer comes up anew. Nothing is kept for peers that are down: whoever ha
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid_node.protocol.clock import Now
@@ -47,11 +47,10 @@ class Said(NamedTuple):
     request: Message
 
 
-@dataclass(slots=True)
-class _Line:
+class _Line(msgspec.Struct):
     """Of a peer that is up. `asked` is on its way, and whatever its end is, frees the line."""
 
-    ready: dict[Errand, None] = field(default_factory=dict)
+    ready: dict[Errand, None] = msgspec.field(default_factory=dict)
     asked: Errand | None = None
     paused_ms: int = 0
     failures: int = 0

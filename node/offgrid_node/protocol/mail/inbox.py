@@ -8,7 +8,8 @@ raises its floor fills its own window and nobody else's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.v1 import mail_pb2
 from offgrid_node.protocol.clock import Now
@@ -34,12 +35,11 @@ ROW_BYTES = 64
 Key = tuple[str, int]  # source, number
 
 
-@dataclass(slots=True)
-class _Window:
+class _Window(msgspec.Struct):
     """What is remembered of a source's requests: what each takes here."""
 
     floor: int = 0
-    sizes: dict[int, int] = field(default_factory=dict)
+    sizes: dict[int, int] = msgspec.field(default_factory=dict)
 
 
 class Inbox:

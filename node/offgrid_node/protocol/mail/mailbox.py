@@ -7,7 +7,7 @@ the parcel, its source says so, or at the time that the ack named.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import mail_pb2
 from offgrid_node.protocol.clock import Now
@@ -29,8 +29,7 @@ FULL_RETRY_MS = 600_000
 Key = tuple[str, int]  # source, number
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(msgspec.Struct, frozen=True):
     destination: str
     size_bytes: int
     until_us: int

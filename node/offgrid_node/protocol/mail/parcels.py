@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from struct import Struct
+
+import msgspec
 
 from offgrid.v1 import common_pb2, mail_pb2
 from offgrid_node.protocol.effects import Signer, Verifier
@@ -27,8 +28,7 @@ _HEAD = Struct(f">B{NODE_ID_BYTES}s{NODE_ID_BYTES}sQQQI{DIGEST_BYTES}s")
 PARCEL_OVERHEAD_BYTES = _HEAD.size + 80  # the signature and protobuf's frames
 
 
-@dataclass(frozen=True, slots=True)
-class ParcelHead:
+class ParcelHead(msgspec.Struct, frozen=True):
     """What the source signs. `expires_us` is by the source's clock."""
 
     source: str

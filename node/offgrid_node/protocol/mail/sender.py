@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Set
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.v1 import mail_pb2
 from offgrid_node.protocol.clock import Now
@@ -28,15 +29,14 @@ DROPS_MAX = 256  # in one call
 SERVICE = "offgrid.v1.MailService"
 
 
-@dataclass(slots=True)
-class _Own:
+class _Own(msgspec.Struct):
     destination: str
     expires_us: int
     taken: bool
     custody: dict[str, int]  # until when, by mailbox
     lasting: bool  # no time ends it
-    asked: set[str] = field(default_factory=set)  # for custody, in line or under way
-    failed: set[str] = field(default_factory=set)  # mailboxes, or the destination, that did not take it so far
+    asked: set[str] = msgspec.field(default_factory=set)  # for custody, in line or under way
+    failed: set[str] = msgspec.field(default_factory=set)  # mailboxes, or the destination, that did not take it so far
 
 
 class Sender:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid_node.protocol.effects import Signer
 from offgrid_node.protocol.pace import Paces, all_free
@@ -11,8 +11,7 @@ DAY_US = 86_400_000_000
 MAILBOX_MB, MAX_DAYS = 16, 7
 
 
-@dataclass(frozen=True, slots=True)
-class MailSettings:
+class MailSettings(msgspec.Struct, frozen=True):
     """`salt` is the mesh's. `mailbox_bytes` are held for others, 0: none. What is sent or held lasts
     `keep_us` at most."""
 

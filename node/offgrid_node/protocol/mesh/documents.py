@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import msgspec
 
 from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.effects import Verifier
@@ -25,8 +26,7 @@ MESH_CHARS_MIN = 12  # of the mesh id: what every invite token has of it, behind
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """One field of the file that is not what it must be."""
 
     field: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.errors import InvalidRequest, PeerFault
@@ -17,16 +18,14 @@ RowKey = tuple[str, bytes]
 CheckCertificate = Callable[[bytes], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class HeldMember:
+class HeldMember(msgspec.Struct, frozen=True):
     """A decoded membership record and the proof that it came in."""
 
     record: MemberRecord
     proof: mesh_pb2.MemberProof
 
 
-@dataclass(frozen=True, slots=True)
-class HeldPeer:
+class HeldPeer(msgspec.Struct, frozen=True):
     """A decoded peer record and the signed message that it came in."""
 
     record: PeerRecord
@@ -43,8 +42,7 @@ class Held(NamedTuple):
     rival: Chain
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """What became of one node since changes were last taken; `before` and `after` are None when not a member.
 
     With neither flag set only the rows have changed.

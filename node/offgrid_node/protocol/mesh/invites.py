@@ -5,7 +5,8 @@ An invite's row is a fixed body like those of records.py, though nobody signs it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import msgspec
+from msgspec.structs import replace
 
 from offgrid_node.protocol.effects import Delete, Effect, Put, Rows
 from offgrid_node.protocol.errors import FailedPrecondition, PermissionDenied
@@ -19,8 +20,7 @@ USED_MAX = 1_024  # used ones are kept for repeated joins; the one used first is
 _NOBODY = bytes(NODE_ID_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class Invite:
+class Invite(msgspec.Struct, frozen=True):
     """One invite. `used_by` is the node that it admitted, "" while it is open."""
 
     secret: bytes

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+
+import msgspec
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.effects import Signer, Verifier
@@ -30,8 +31,7 @@ CHANGES_MAX = 64  # of one node; each is some 700 bytes that travel with its rec
 RIVALLED = 255  # more than any chain is long
 
 
-@dataclass(frozen=True)
-class KeyChange:
+class KeyChange(msgspec.Struct, frozen=True, dict=True):
     """`number` counts from 1. `height` and `seq`: of the node's first block and first transaction by the next key."""
 
     node_id: str
@@ -68,8 +68,7 @@ def decode_key_change(body: bytes) -> KeyChange:
     return decode_body("key change", body, _read, lambda change: change.body)
 
 
-@dataclass(frozen=True, slots=True)
-class HeldChange:
+class HeldChange(msgspec.Struct, frozen=True):
     """A decoded change and the message that it came in."""
 
     change: KeyChange

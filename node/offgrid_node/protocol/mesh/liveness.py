@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.clock import Now
@@ -22,23 +23,20 @@ PING_VIA = "offgrid.v1.MeshService/PingVia"
 RELAYS_MAX = 256  # probes under way for others
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeTag:
+class ProbeTag(msgspec.Struct, frozen=True):
     """A probe of our own."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class HelpTag:
+class HelpTag(msgspec.Struct, frozen=True):
     """A probe that another member makes for us."""
 
     number: int
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class RelayTag:
+class RelayTag(msgspec.Struct, frozen=True):
     """A probe that we make for another member."""
 
     ticket: int

@@ -8,7 +8,8 @@ step it says nothing: a boot counter is made durable together with whatever that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import mesh_pb2, objects_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
@@ -68,8 +69,7 @@ BOOT_KEY, REACH_KEY = b"boot", b"reach"
 BOOT_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class MeshSettings:
+class MeshSettings(msgspec.Struct, frozen=True):
     """What this node's config says. `roles` are those asked for; addresses are "host:port", best first.
 
     Without any address the last AddressesChanged that became durable counts, so that a reload forgets nothing.

@@ -8,7 +8,8 @@ only a moment later does it say that nobody listens.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid_node.protocol.mesh.quiet import Quiet
 from offgrid_node.protocol.timers import Timers
@@ -17,11 +18,10 @@ HELPERS = 2  # the paper's k
 LOOKS, LOOK_INTERVALS = 3, 0.1  # at whose connection broke, so long as nobody knows more; a process is gone before that
 
 
-@dataclass(slots=True)
-class _Probe:
+class _Probe(msgspec.Struct):
     target: str
     due_ms: int
-    helpers: set[str] = field(default_factory=set)
+    helpers: set[str] = msgspec.field(default_factory=set)
     refused: bool = False  # by all who have tried: nobody listens there
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
+
+import msgspec
 
 from offgrid.v1 import common_pb2
 from offgrid_node.protocol.effects import Signer, Verifier
@@ -75,8 +76,7 @@ def is_address(text: str) -> bool:
     return bool(host) and port.isdecimal() and len(text) <= ADDRESS_CHARS_MAX and bool(_PRINTABLE.match(text))
 
 
-@dataclass(frozen=True)
-class Genesis:
+class Genesis(msgspec.Struct, frozen=True, dict=True):
     """What a mesh is: signed by its root key, never changed."""
 
     mesh_name: str
@@ -113,8 +113,7 @@ def _read_genesis(reader: BodyReader) -> Genesis:
     return Genesis(name, root_key, created_us, reader.fixed(NONCE_BYTES))
 
 
-@dataclass(frozen=True)
-class MemberRecord:
+class MemberRecord(msgspec.Struct, frozen=True, dict=True):
     """That a node belongs to the mesh and what it may do; with `removed`, the tombstone that ends it for ever.
 
     `issuer` is the admin's node id, or "" for the root key. A tombstone carries no roles, weight or domain.
@@ -165,8 +164,7 @@ def _read_member(reader: BodyReader) -> MemberRecord:
     return MemberRecord(node_id, name, key, roles, weight_milli, domain, epoch, admin, removed, issuer_id)
 
 
-@dataclass(frozen=True)
-class PeerRecord:
+class PeerRecord(msgspec.Struct, frozen=True, dict=True):
     """What a member says of itself: the roles its config asks for, where its mesh port is, what it runs, and for which
     key objects are wrapped for it (`wrapping.py`); of number 0 that is its identity key, and the field empty."""
 

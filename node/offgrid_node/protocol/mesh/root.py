@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+
+import msgspec
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.effects import Signer, Verifier
@@ -28,8 +29,7 @@ KEPT_MAX = 1_024  # records and key changes by the root's own word: 32 kB beside
 DIGEST_BYTES = 32
 
 
-@dataclass(frozen=True)
-class RootChange:
+class RootChange(msgspec.Struct, frozen=True, dict=True):
     """`number` counts from 1. `kept_hash` is that of the digests that the root stands by (`hash_of`)."""
 
     number: int

@@ -6,7 +6,8 @@ A push goes to a few members that pass it on when it was news to them; what gets
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.clock import Now
@@ -28,23 +29,19 @@ FAREWELLS_MAX = 64
 SETTLE_PAUSE_MS = 10_000  # between two pushes of everything
 
 
-@dataclass(frozen=True, slots=True)
-class PushTag:
+class PushTag(msgspec.Struct, frozen=True):
     """Records pushed; nothing depends on the answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class RootTag:
+class RootTag(msgspec.Struct, frozen=True):
     """What is known of the root's keys, told to a member who knows something else of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class FarewellTag:
+class FarewellTag(msgspec.Struct, frozen=True):
     """A tombstone pushed to the member that it ends."""
 
 
-@dataclass(frozen=True, slots=True)
-class SyncTag:
+class SyncTag(msgspec.Struct, frozen=True):
     """A full exchange, and both sides' digests when it began."""
 
     theirs: bytes

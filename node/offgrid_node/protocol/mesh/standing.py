@@ -8,7 +8,7 @@ for nobody has seen it die: a mesh that starts is full of members that are still
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.effects import Effect, Raise, Record
@@ -19,8 +19,7 @@ from offgrid_node.protocol.mesh.swim import ALIVE, DEAD, SUSPECT
 AUDIENCE = ("jobs", "objects", "quorum", "ledger", "state", "mail")
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
+class _Said(msgspec.Struct, frozen=True):
     up: PeerUp | None
     boot: int
     removed: bool = False

@@ -8,8 +8,8 @@ a laptop). What does not belong here is left out and said; anti-entropy brings a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 from google.protobuf.message import DecodeError
 
 from offgrid.v1 import common_pb2, mesh_pb2
@@ -67,19 +67,18 @@ def read_root(rows: Rows, genesis: Genesis, verify: Verifier) -> tuple[Root, Roo
     return root, rival if rival.number else None
 
 
-@dataclass(slots=True)
-class StoredRecords:
+class StoredRecords(msgspec.Struct):
     """The rows that stand up to checking, and in `refused` a sentence on each kind of which some do not."""
 
     root: Root
     verify: Verifier
     check_certificate: CheckCertificate
-    admins: dict[str, HeldMember] = field(default_factory=dict)
-    members: dict[str, HeldMember] = field(default_factory=dict)
-    peers: dict[str, HeldPeer] = field(default_factory=dict)
-    chains: dict[str, Chain] = field(default_factory=dict)
-    rivals: dict[str, Chain] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
+    admins: dict[str, HeldMember] = msgspec.field(default_factory=dict)
+    members: dict[str, HeldMember] = msgspec.field(default_factory=dict)
+    peers: dict[str, HeldPeer] = msgspec.field(default_factory=dict)
+    chains: dict[str, Chain] = msgspec.field(default_factory=dict)
+    rivals: dict[str, Chain] = msgspec.field(default_factory=dict)
+    refused: list[str] = msgspec.field(default_factory=list)
 
     @classmethod
     def read(cls, rows: Rows, root: Root, verify: Verifier, check_certificate: CheckCertificate) -> StoredRecords:

@@ -16,8 +16,9 @@ is not probed while its beacons are heard (quiet.py): these show that it is ther
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from offgrid_node.protocol.mesh.quiet import Quiet
 from offgrid_node.protocol.rng import Rng
@@ -54,16 +55,14 @@ class News(NamedTuple):
     incarnation: int
 
 
-@dataclass(slots=True)
-class _Welcome:
+class _Welcome(msgspec.Struct):
     """What one that is alive again is still to be told."""
 
     doubt: News | None  # of itself, for it to refute: others may hold it too
     told_up_to: str = ""  # who is alive, sorted
 
 
-@dataclass(slots=True)
-class _Peer:
+class _Peer(msgspec.Struct):
     liveness: int
     incarnation: int  # 0: never heard of
     suspect_until_ms: int

@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+
+import msgspec
 
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.protocol.objects.code import (
@@ -50,8 +51,7 @@ Combine = Callable[[Sequence[bytes], Sequence[memoryview]], list[bytes]]
 """A coder's `combine`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """`wrong` are shards whose answers do not belong to the others'; no honest one is named while those that are wrong
     are fewer than the answers beyond k. `told_apart`: the answers of all others are one code word."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.errors import Fault
@@ -11,16 +11,14 @@ from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.protocol.quorum.records import Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueue:
+class Enqueue(msgspec.Struct, frozen=True):
     """What the outbox row says instead of the object's name: the owner's own key and event type."""
 
     key: str
     etype: int
 
 
-@dataclass(frozen=True, slots=True)
-class AddObject:
+class AddObject(msgspec.Struct, frozen=True):
     """From this node's owner: the sealed bytes are fsynced in this node's blob store under `body.object_id`, or, where
     they are small, they are `sealed`.
 
@@ -50,32 +48,28 @@ class AddObject:
     regained: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class HostsChosen:
+class HostsChosen(msgspec.Struct, frozen=True):
     """This node's config names its hosts, and these are they, as far as is known; no other is given anything new. Said
     again and again: machines that were loaded anew know none."""
 
     node_ids: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class CancelEntry:
+class CancelEntry(msgspec.Struct, frozen=True):
     """From this node's owner: an outbox entry is given up. Answered with CancelOutboxEntryResponse, a repeated one with
     the same again."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteObject:
+class DeleteObject(msgspec.Struct, frozen=True):
     """From this node's owner: the object is to go, for good. Answered with DeleteObjectResponse, a repeated one with
     the same again."""
 
     object_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class ShareObject:
+class ShareObject(msgspec.Struct, frozen=True):
     """From this node's owner: another node may read the object, whose key is sealed for it. Answered with
     ShareObjectResponse."""
 
@@ -84,16 +78,14 @@ class ShareObject:
     sealed_key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class UnshareObject:
+class UnshareObject(msgspec.Struct, frozen=True):
     """From this node's owner: the node is told of the object no more. Answered with UnshareObjectResponse."""
 
     object_id: str
     node_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class TakeNotices:
+class TakeNotices(msgspec.Struct, frozen=True):
     """From an owner to whoever keeps or reads its objects: `deleted` and `unshared` are ids of such, checked to be
     that; what is `shared`, by its id, is signed by the owner, and so are the epochs that have `moved` something.
     `rewrapped` are new wraps, by object, for what this node reads already. `life` and `number` say what of the owner's
@@ -109,8 +101,7 @@ class TakeNotices:
     number: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class KeepReplica:
+class KeepReplica(msgspec.Struct, frozen=True):
     """From an owner to this host: all bytes are here, hashed against the manifest's root, and fsynced; or they are in
     `shards`, where they are small, in ascending order.
 
@@ -126,8 +117,7 @@ class KeepReplica:
     shards: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(msgspec.Struct, frozen=True):
     """The end of a Compare: what the host has acked and keeps no more, and what it keeps and has not acked, as it says;
     or the fault that kept it from being known."""
 
@@ -137,8 +127,7 @@ class Compared:
     fault: Fault | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TakeBack:
+class TakeBack(msgspec.Struct, frozen=True):
     """The end of a Regain: the sealed bytes of what this node had forgotten are fsynced here under `body.object_id`.
     `note` is what it noted down of it when it was made; empty where that does not open. `former_whole`: that which
     `note` says that it replaces is known here, and was read from hosts. `readers`: who says that he may read it.
@@ -153,8 +142,7 @@ class TakeBack:
     readers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NotRegained:
+class NotRegained(msgspec.Struct, frozen=True):
     """The end of a Regain: the object is this node's own by its signature, and could not be had now. `in_vain`: every
     member has answered, and those who claim to keep enough of it do not give it."""
 
@@ -164,16 +152,14 @@ class NotRegained:
     in_vain: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(msgspec.Struct, frozen=True):
     """The end of a Regain: this node knows nothing of the object any more, every member has said what it keeps of it,
     and that is too little ever to read it."""
 
     object_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class NewWrap:
+class NewWrap(msgspec.Struct, frozen=True):
     """An object's key for one who may read it, in place of the wrap of before."""
 
     node_id: str
@@ -181,8 +167,7 @@ class NewWrap:
     sealed_key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Rewrapped:
+class Rewrapped(msgspec.Struct, frozen=True):
     """The end of a Rewrap: new wraps by object, and from which object on it goes on ("": that was the last), with how
     many objects were looked at and how many of them this node's key did not open; or the fault that kept it from being
     done."""
@@ -195,8 +180,7 @@ class Rewrapped:
     fault: Fault | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reencrypt:
+class Reencrypt(msgspec.Struct, frozen=True):
     """From this node's owner: all objects that were sealed before then are to be sealed anew, of which there are so
     many. Answered with ReencryptObjectsResponse."""
 
@@ -204,13 +188,11 @@ class Reencrypt:
     objects: int
 
 
-@dataclass(frozen=True, slots=True)
-class StopReencryption:
+class StopReencryption(msgspec.Struct, frozen=True):
     """From this node's owner: no more of them. Answered with StopReencryptionResponse."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resealed:
+class Resealed(msgspec.Struct, frozen=True):
     """The end of a Reseal. Of one with `new_id`: for whom its key is wrapped now, of these readers of the old one;
     whoever is no member any more has no wrap."""
 
@@ -221,36 +203,31 @@ class Resealed:
     fault: Fault | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeReported:
+class ChangeReported(msgspec.Struct, frozen=True):
     """A host says that it has lost something that it kept for this node, or that it is emptied from now on."""
 
     node: str
 
 
-@dataclass(frozen=True, slots=True)
-class DropKept:
+class DropKept(msgspec.Struct, frozen=True):
     """From this host's owner: what is kept here for `owner`, who was removed from the mesh, is to go. Answered with
     DropKeptResponse, page by page."""
 
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class HostDrains:
+class HostDrains(msgspec.Struct, frozen=True):
     """This host's owner empties it: those for whom it keeps something are to hear of it at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicasLost:
+class ReplicasLost(msgspec.Struct, frozen=True):
     """Found at this host: its disk has them no more."""
 
     owner: str
     lost: tuple[Holding, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AuditSoon:
+class AuditSoon(msgspec.Struct, frozen=True):
     """Some host's newest ack of the object is for bytes that this node could not check: an audit has to."""
 
     object_id: str
@@ -260,8 +237,7 @@ Shown = tuple[tuple[str, tuple[int, ...]], ...]
 """Hosts, and which shards of each; (0,) of a copy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
+class Findings(msgspec.Struct, frozen=True):
     """What an audit has shown of an object under an epoch: who has what, who has other bytes or none. Of others nothing
     is known. `own_bad`: this node's own copy, which its row says is here, is damaged or gone."""
 
@@ -272,15 +248,13 @@ class Findings:
     own_bad: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Audited:
+class Audited(msgspec.Struct, frozen=True):
     """The end of an Audit."""
 
     findings: tuple[Findings, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TakeFindings:
+class TakeFindings(msgspec.Struct, frozen=True):
     """Of an audit that this node's owner has asked for. Answered with AuditObjectResponse: the object as it is then."""
 
     findings: Findings

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
@@ -36,8 +37,7 @@ Stray = Callable[[str, Holding, Now], bool]
 """A host keeps an item unasked. Whether it had better be asked for that again soon."""
 
 
-@dataclass(slots=True)
-class _Relapses:
+class _Relapses(msgspec.Struct):
     """How many comparisons found something lost, none of them long after the one before."""
 
     times: int = 0

@@ -4,8 +4,9 @@ those of `protocol/effects.py`, which names them all."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from offgrid.v1 import common_pb2, objects_pb2, state_pb2
 from offgrid_node.protocol.errors import Fault
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 # ---- effects
 
 
-@dataclass(frozen=True, slots=True)
-class Ship:
+class Ship(msgspec.Struct, frozen=True):
     """Bring this node's copy of an object to a host, in pieces; its end comes back as Shipped."""
 
     object_id: str
@@ -37,8 +37,7 @@ class SumPart(NamedTuple):
     coefficients: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Rebuild:
+class Rebuild(msgspec.Struct, frozen=True):
     """Have a host make its shards of an object from those of others, each as the sum of parts that follow one another;
     its end comes back as Shipped."""
 
@@ -49,8 +48,7 @@ class Rebuild:
     sums: Mapping[int, tuple[SumPart, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(msgspec.Struct, frozen=True):
     """Bring an object's sealed bytes back to this node from the hosts that have acked it, to be brought to others; its
     end comes back as Fetched."""
 
@@ -58,8 +56,7 @@ class Fetch:
     manifest: objects_pb2.Manifest
 
 
-@dataclass(frozen=True, slots=True)
-class KeepSegment:
+class KeepSegment(msgspec.Struct, frozen=True):
     """Seal a segment of this node's journal; its end comes back as SegmentKept with the same token. `head` says all but
     its object's id."""
 
@@ -108,8 +105,7 @@ class Regain(NamedTuple):
 # ---- how they end
 
 
-@dataclass(frozen=True, slots=True)
-class Shipped:
+class Shipped(msgspec.Struct, frozen=True):
     """The end of a Ship or of a Rebuild: the host's ack, its signature checked, or the fault that kept it from coming.
     `sent_bytes` it took of this Ship, in `took_ms`. `source_bad`: it failed because this node's own copy is gone or
     rotten. Of a Rebuild: `unfit` is who did not give its part; `spoilt`: the sum of all parts was not the shard;
@@ -128,8 +124,7 @@ class Shipped:
     lost: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentKept:
+class SegmentKept(msgspec.Struct, frozen=True):
     """The end of a KeepSegment: the segment is sealed and fsynced in this node's blob store, and `manifest`, whose
     signed bytes say `body`, carries its head; or the fault that kept it from that."""
 
@@ -140,8 +135,7 @@ class SegmentKept:
     fault: Fault | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """The end of a Fetch: the sealed bytes are fsynced in this node's blob store again, unless there is a fault."""
 
     object_id: str

@@ -9,7 +9,8 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.draft import Draft
@@ -73,8 +74,7 @@ class TrustedClock:
         self._draft.put_bytes(META, SEEN_CLOCK, b"".join(map(number_key, said)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
+class _Reading(msgspec.Struct, frozen=True):
     """What the clock said, 0 before it has said anything; and when that was, in this life."""
 
     utc_us: int = 0

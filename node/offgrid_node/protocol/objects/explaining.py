@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
+
+import msgspec
 
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.looks import Looks
@@ -38,8 +39,7 @@ REFUSED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True):
     """An object as delivery sees it, or one that might be put: without id and epoch then. `part_bytes` is what a copy
     or a shard takes at a host."""
 
@@ -53,8 +53,7 @@ class Placed:
         return f"{self.parcel.shards_total} shards" if self.parcel.coded else f"{self.parcel.copies} copies"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What `host` would get now, what it has acked, and why; of copies both are shard 0."""
 
     host: Host

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from math import inf
+
+from msgspec.structs import replace
 
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.events import HOST, PeerUp

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.protocol.draft import Draft
 from offgrid_node.protocol.effects import Rows
@@ -25,8 +26,7 @@ ITEM_KIND = b"og.inventory.v1"
 _MODULUS = 1 << 8 * SUM_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
+class Holding(msgspec.Struct, frozen=True):
     """An object, and which of its shards somebody keeps; (0,) where it is a copy."""
 
     object_id: str

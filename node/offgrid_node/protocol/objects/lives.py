@@ -8,7 +8,7 @@ life finds out by the next member that it asks, and stops.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import common_pb2
 from offgrid_node.protocol.draft import Draft
@@ -39,8 +39,7 @@ def lives_of(number: int) -> int:
     return last_life(number) - (last_life(number - 1) if number else 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
+class Life(msgspec.Struct, frozen=True):
     """It goes on behind segment `number` of the journal. `token` tells it from another that began at once."""
 
     owner: str
@@ -90,8 +89,7 @@ def verify_life(
     return life
 
 
-@dataclass(frozen=True, slots=True)
-class BeginLife:
+class BeginLife(msgspec.Struct, frozen=True):
     """From another member, who signed it. Answered with BeginLifeResponse, a repeated one again. `void`: the signature
     of the life noted before, where a key of before made it; it counts for nothing then."""
 

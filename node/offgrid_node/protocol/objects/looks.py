@@ -8,7 +8,9 @@ elsewhere. What it has not acked goes elsewhere at once, while the object is not
 from __future__ import annotations
 
 from collections.abc import Collection, Set
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid_node.protocol.objects.hosts import Hosts
 from offgrid_node.protocol.objects.layouts import laid_anew
@@ -19,16 +21,14 @@ from offgrid_node.protocol.quorum.enough import enough
 from offgrid_node.protocol.quorum.records import MEMBERS_MAX, Member
 
 
-@dataclass(frozen=True, slots=True)
-class NextEpoch:
+class NextEpoch(msgspec.Struct, frozen=True):
     """Its members with their weights and, of a coded object, the host of each shard."""
 
     members: tuple[tuple[str, int], ...]
     layout: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     """`ship`: hosts to be brought what they have not acked. `hopeful`: what is under way will do. `roomless`: living
     hosts take nothing of it. `complete`: all that is wanted was acked, by hosts that are not lost and weigh enough."""
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 from blake3 import blake3
 
 from offgrid.v1 import common_pb2
@@ -54,8 +54,7 @@ class Code(NamedTuple):
 FULL_COPIES = Code(1, 1)
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True, dict=True):
     """`size_bytes` is the plaintext's with what it is filled up by; where that is anything, `sealed_size` has its own
     size for whoever has the object's key (`keys/stripes.py`). `k` shards of the `len(roots)` give the object back.
     `expires_us`: from when on hosts may drop it, UTC; 0 for never."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from statistics import median_low
+
+import msgspec
+from msgspec.structs import replace
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
@@ -39,22 +41,20 @@ SPEED_AGE_MAX_MS = 3_600_000
 LIFE_BYTES_MAX = 16
 
 
-@dataclass(frozen=True, slots=True)
-class AskTag:
+class AskTag(msgspec.Struct, frozen=True):
     """What a GetCapacity was about."""
 
     sent_ms: int
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(msgspec.Struct):
     """Of one life of a host. `speeds` in bytes a second, each with its instant."""
 
     facts: Facts = UNKNOWN
     life: bytes | None = None  # as it last said
     unanswered: int = 0
-    round_trips_ms: deque[int] = field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
-    speeds: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
+    round_trips_ms: deque[int] = msgspec.field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
+    speeds: deque[tuple[int, int]] = msgspec.field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
 
 
 class Measuring:

@@ -9,7 +9,8 @@ reader's wrap stands a mark, and less is said.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
@@ -38,16 +39,14 @@ DELIVER = "offgrid.v1.ObjectService/DeliverNotices"
 NO_MEMBER = "NotAMember"  # the client's word for a node that was removed: it can never be told
 
 
-@dataclass(frozen=True, slots=True)
-class NoticeTag:
+class NoticeTag(msgspec.Struct, frozen=True):
     """Of a DeliverNotices under way: the objects, each with the number that its notice had."""
 
     node_id: str
     told: tuple[tuple[str, bytes], ...]
 
 
-@dataclass(slots=True)
-class _Listener:
+class _Listener(msgspec.Struct):
     """A node with something to hear, the newest of it noted down at `added_ms`. `due_ms` is None while a call is under
     way. The next page begins behind `behind`."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid_node.protocol.objects.hosts import Hosts
 
@@ -16,8 +17,7 @@ SPOILT_MAX = 2  # sums that were not the shard: then this node fetches the objec
 FAILING = 3  # tries in a row that failed: the host is not counted on any more
 
 
-@dataclass(slots=True)
-class Failed:
+class Failed(msgspec.Struct):
     """A host's failures in a row; they count while it lives the life in which they happened."""
 
     times: int
@@ -25,8 +25,7 @@ class Failed:
     life: int
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """What an epoch says of a parcel, shared by all whose epochs say the same."""
 
     weights: Mapping[str, int]
@@ -37,8 +36,7 @@ class Terms:
 NO_TERMS = Terms({}, (), 0)
 
 
-@dataclass(slots=True)
-class Parcel:
+class Parcel(msgspec.Struct):
     """`size_bytes` is what a host needs for its part, nearly; `shards_total` is 0 for copies. `epoch` is 0 until the
     quorum is open; while it is `asking` for the next one, what is known of it is over. `held` says who has acked what
     of it. `flights` are Ships under way, with the epoch whose ack they will bring. One that is given up is remembered
@@ -62,16 +60,16 @@ class Parcel:
     epoch: int = 0
     asking: bool = False
     terms: Terms = NO_TERMS
-    held: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    flights: dict[str, int] = field(default_factory=dict)
-    failed: dict[str, Failed] = field(default_factory=dict)
+    held: dict[str, tuple[int, ...]] = msgspec.field(default_factory=dict)
+    flights: dict[str, int] = msgspec.field(default_factory=dict)
+    failed: dict[str, Failed] = msgspec.field(default_factory=dict)
     fetching: bool = False
-    rebuilding: dict[str, Counter[str]] = field(default_factory=dict)
-    former: dict[int, str] = field(default_factory=dict)
-    unfit: dict[str, tuple[int, int]] = field(default_factory=dict)
-    suspects: Counter[str] = field(default_factory=Counter)
+    rebuilding: dict[str, Counter[str]] = msgspec.field(default_factory=dict)
+    former: dict[int, str] = msgspec.field(default_factory=dict)
+    unfit: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+    suspects: Counter[str] = msgspec.field(default_factory=Counter)
     spoilt: int = 0
-    unasked: set[str] = field(default_factory=set)
+    unasked: set[str] = msgspec.field(default_factory=set)
     journal: bool = False  # a segment of it, which waits for a fast road
     moves: int = 0  # epochs asked for since it is in memory
     move_ms: int = 0  # before then no further one, when there were many

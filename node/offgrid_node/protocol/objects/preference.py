@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median_low
+
+import msgspec
 
 NEAR_MS = 4  # within it all hosts are equally near: what is measured there is this machine's own scheduling
 
@@ -36,8 +37,7 @@ class Refusal(StrEnum):
     NO_ROOM = "no room"
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What a host said of itself to this node as an owner, and what was measured on the way; None is not known.
 
     `room_bytes` is what it would still take of this owner. `drained`: its owner empties it."""
@@ -52,8 +52,7 @@ class Facts:
 UNKNOWN = Facts()
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(msgspec.Struct, frozen=True):
     """`domain` names what it fails together with; "" is nothing but itself. `chosen`: this node's config lets it hold
     objects of this node's."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
@@ -35,8 +35,7 @@ REPORT = "offgrid.v1.ObjectService/ReportChange"
 REPORT_TIMEOUT_MS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class ReportTag:
+class ReportTag(msgspec.Struct, frozen=True):
     """Of a ReportChange under way."""
 
 

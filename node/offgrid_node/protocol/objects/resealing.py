@@ -13,7 +13,8 @@ What cannot be now (a job needs it, no host gives it) is left for the next pass.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.clock import Now
@@ -47,8 +48,7 @@ Wrapped = Callable[[str, bytes, Now], None]
 """A wrap was made for a node."""
 
 
-@dataclass(slots=True)
-class _Pending:
+class _Pending(msgspec.Struct):
     """Sealed anew, and not in its place yet."""
 
     new_id: str

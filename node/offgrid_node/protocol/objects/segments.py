@@ -8,7 +8,8 @@ a hash chain, and of two segments of one number only one belongs to it. `protoco
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.effects import Signer, Verifier
@@ -26,8 +27,7 @@ MARKS_MAX = 16_384  # four times what lies behind the largest base, and 96 KiB
 _NONE = bytes(OBJECT_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentHead:
+class SegmentHead(msgspec.Struct, frozen=True):
     """`previous`: the object before it, "" for the first. The segments from number `base` to this one, `previous` by
     `previous`, give the owner's rows whole; 0: there are none such yet. `events` of the journal are in them."""
 
@@ -84,8 +84,7 @@ def verify_head(
     return head
 
 
-@dataclass(frozen=True, slots=True)
-class KnownSegments:
+class KnownSegments(msgspec.Struct, frozen=True):
     """Segments that the owner knows of: `marks` of those up to number `last` that follow one another, in this life."""
 
     life: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid_node.protocol.effects import Signer
 from offgrid_node.protocol.objects.preference import Policy
@@ -17,8 +17,7 @@ OUTBOX_MAX = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectsSettings:
+class ObjectsSettings(msgspec.Struct, frozen=True):
     """`salt` is the mesh's; `copies` are wanted where so many hosts exist, `required_milli` is the weight of acks that
     makes an object durable, unless it says otherwise; what a host held that is dead for `repair_after_ms` is brought to
     others; each durable object is audited within `audit_days`, 0: only where a host's ack could not be checked."""

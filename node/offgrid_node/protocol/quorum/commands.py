@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import quorum_pb2
 from offgrid_node.protocol.quorum.records import Epoch, Member
@@ -10,8 +10,7 @@ from offgrid_node.protocol.quorum.records import Epoch, Member
 # ---- from this node's owner
 
 
-@dataclass(frozen=True, slots=True)
-class CreateQuorum:
+class CreateQuorum(msgspec.Struct, frozen=True):
     """`named`: the members were chosen by whoever asks, so a repeated request must name the same."""
 
     quorum_id: str
@@ -20,8 +19,7 @@ class CreateQuorum:
     named: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AckQuorum:
+class AckQuorum(msgspec.Struct, frozen=True):
     quorum_id: str
     node_id: str
 
@@ -29,15 +27,13 @@ class AckQuorum:
 # ---- between owner, member and broker
 
 
-@dataclass(frozen=True, slots=True)
-class SignAck:
+class SignAck(msgspec.Struct, frozen=True):
     """An epoch whose signature is that of its owner, who asks."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class TrackQuorums:
+class TrackQuorums(msgspec.Struct, frozen=True):
     """Rows of quorums that `owner` owns, every signature in them checked, and ids of those that it has closed. `life`
     and `number` say what of the owner's it comes after (`protocol/latecomers.py`)."""
 
@@ -48,8 +44,7 @@ class TrackQuorums:
     number: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class AckTag:
+class AckTag(msgspec.Struct, frozen=True):
     """What a SignAck call was about."""
 
     quorum_id: str
@@ -57,8 +52,7 @@ class AckTag:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class TellTag:
+class TellTag(msgspec.Struct, frozen=True):
     """What a TrackQuorums call was about: every change up to this number."""
 
     broker: str

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from struct import Struct
+
+import msgspec
 
 from offgrid.v1 import common_pb2
 from offgrid_node.protocol.effects import Signer, Verifier
@@ -39,8 +40,7 @@ NOTHING = bytes(
 )  # the subject of a quorum whose id says it all, and the possession of one who holds nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(msgspec.Struct, frozen=True):
     """Who counts in an epoch, and for how much. `since` is the first epoch that asked the member for all of it: acks of
     that one and of all later ones count. 0: this very epoch's alone, and wherever an epoch has a layout."""
 
@@ -49,8 +49,7 @@ class Member:
     since: int = 0
 
 
-@dataclass(frozen=True)
-class Epoch:
+class Epoch(msgspec.Struct, frozen=True, dict=True):
     """What the owner signs. `subject` is what is acked: an object's root, or 32 zeros where the id says it all.
 
     Of a coded object, `needed` shards give it back, and `layout` says for each shard which of the members, by index,
@@ -127,8 +126,7 @@ class Epoch:
         return cls(node_id_from(owner), quorum_id, number, subject, size, required, members, needed, layout, sinces)
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(msgspec.Struct, frozen=True):
     """What a member signs once the thing is durable with it. `possession` is a digest that only its bytes give."""
 
     node: str

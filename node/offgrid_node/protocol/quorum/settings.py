@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid_node.protocol.effects import Signer
 
@@ -10,8 +10,7 @@ FENCES_MAX = 100_000  # acks that a member signs for one owner
 TRACKED_MAX = 1_000_000  # quorums of one owner that a broker keeps track of
 
 
-@dataclass(frozen=True, slots=True)
-class QuorumSettings:
+class QuorumSettings(msgspec.Struct, frozen=True):
     """`salt` is the mesh's."""
 
     signer: Signer

@@ -8,7 +8,7 @@ closed is a change too, whose number is kept until every broker that was ever to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import quorum_pb2
 from offgrid_node.protocol.clock import Now
@@ -39,8 +39,7 @@ TELL_TIMEOUT_MS = 60_000  # a page of the largest rows is 1.5 MB, on a slow road
 TRACK = "offgrid.v1.QuorumService/TrackQuorums"
 
 
-@dataclass(slots=True)
-class _Broker:
+class _Broker(msgspec.Struct):
     """`told` is the last change that it was told; `due_ms` when it may be told more, None while a call is under way."""
 
     told: int

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import ceil, sqrt
+
+import msgspec
 
 from offgrid_node.protocol.errors import PeerFault
 
@@ -41,16 +42,14 @@ _STEP, _MASK = 0xDA942042E4DD58B5, (1 << 64) - 1
 _COUNT_MASK, _COUNT_HALF = (1 << _COUNT_BITS) - 1, 1 << (_COUNT_BITS - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Symbol:
+class Symbol(msgspec.Struct, frozen=True):
     """`total` is the sum of ids with their checks, `count` that of ones, modulo 256."""
 
     total: int
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class SymbolCode:
+class SymbolCode(msgspec.Struct, frozen=True):
     """How ids become symbols: `id_bytes` wide, under a session's `key`."""
 
     key: bytes

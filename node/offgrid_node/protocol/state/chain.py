@@ -7,7 +7,8 @@ chains may be there, of a node that was restored before: the one whose end is ne
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Corrupt, NotFound
@@ -15,8 +16,7 @@ from offgrid_node.protocol.objects.segments import SegmentHead
 from offgrid_node.protocol.sound import row_name
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(msgspec.Struct, frozen=True):
     """`heads`, the oldest first, give all rows. `beyond` are newer ones that are of no use, since some before them are
     not to be had."""
 

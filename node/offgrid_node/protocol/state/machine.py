@@ -17,7 +17,8 @@ roads alone lead to hosts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
@@ -69,13 +70,11 @@ TOKEN_BYTES = 8
 ACCEPTED, DURABLE = objects_pb2.OBJECT_STATE_ACCEPTED, objects_pb2.OBJECT_STATE_DURABLE
 
 
-@dataclass(frozen=True, slots=True)
-class Stirred:
+class Stirred(msgspec.Struct, frozen=True):
     """The journal has grown since the last segment was cut, or this machine was loaded."""
 
 
-@dataclass(frozen=True, slots=True)
-class StateSettings:
+class StateSettings(msgspec.Struct, frozen=True):
     """`required_milli` of acks are to make a segment durable, where the hosts of now weigh so much. `salt` is the
     mesh's; `key_number`: how many keys went before the signer's."""
 
@@ -92,8 +91,7 @@ class StateSettings:
         return self.signer.node_id
 
 
-@dataclass(frozen=True, slots=True)
-class _Cut:
+class _Cut(msgspec.Struct, frozen=True):
     """A segment under way: how things stand once it is there, and the notes that it makes good. `scanned`: it is of a
     base in the making."""
 

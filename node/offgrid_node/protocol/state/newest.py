@@ -21,8 +21,9 @@ A host that has not heard of this life hears of it (`objects/lives.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import count, takewhile
+
+import msgspec
 
 from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.clock import Now
@@ -46,15 +47,13 @@ PAST_MAX = 65_536  # segments whose ids are kept, some 3 MB; at one in 2 s a day
 Segments = Mapping[int, state_pb2.SegmentRow]
 
 
-@dataclass(frozen=True, slots=True)
-class HeadTag:
+class HeadTag(msgspec.Struct, frozen=True):
     """Of a ListSegments under way, `page` others before it."""
 
     page: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LifeTag:
+class LifeTag(msgspec.Struct, frozen=True):
     """Of a BeginLife under way."""
 
 

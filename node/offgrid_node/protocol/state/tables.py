@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid_node.protocol.objects.small import SMALL
 from offgrid_node.protocol.objects.tables import (
@@ -31,8 +31,7 @@ LEFT_OUT = OWN_TABLES | OF_REPLICAS
 NUMBER_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Newer:
+class Newer(msgspec.Struct, frozen=True):
     """The newest life of this node that a host has told of, and the highest number of a segment that was given by then,
     elsewhere or here."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from offgrid_node.backups.errand import Done
 from offgrid_node.backups.taking import Facts
@@ -31,8 +32,7 @@ class StoreFile(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class BackupParts:
+class BackupParts(msgspec.Struct, frozen=True):
     """`interval_ms`, `vacuum_ms`: 0 is never. `recovery_key`: empty for none. `bulk` has a thread of its own."""
 
     file: StoreFile

@@ -13,8 +13,9 @@ after a start all is ok until it was looked at, and the journal's NODE_STARTED s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+
+import msgspec
 
 RISE, FALL, STALE = 3, 6, 60  # looks
 CLEAR = 0.9  # of a threshold
@@ -30,16 +31,14 @@ class State(IntEnum):
     CRITICAL = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Thresholds of a figure; 0: none."""
 
     warn: float = 0.0
     critical: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(msgspec.Struct, frozen=True):
     """How a figure stands. `about`: a session's id, "" for this node. `threshold`: the one that it is beyond, in the
     state OK the lowest. `since_us`: when the state began, by the machine's clock of then."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import mesh_pb2
 
 
-@dataclass(frozen=True, slots=True)
-class HealthFacts:
+class HealthFacts(msgspec.Struct, frozen=True):
     """`told`: how often, by way and outcome. Bytes are 0 where they are not known."""
 
     alerts: tuple[mesh_pb2.Alert, ...] = ()

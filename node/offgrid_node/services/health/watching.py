@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import mesh_pb2
@@ -33,8 +33,7 @@ _STATES: Mapping[State, mesh_pb2.AlertState.ValueType] = {
 _log = logging.getLogger("offgrid.health")
 
 
-@dataclass(frozen=True, slots=True)
-class Thresholds:
+class Thresholds(msgspec.Struct, frozen=True):
     """As the owner set them; 0: none."""
 
     queue_depth: int

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
@@ -30,13 +30,12 @@ MESSAGE_JOBS_MAX = 512
 BACKLOG_MAX = 64  # messages of at most MESSAGE_JOBS_MAX small jobs
 
 
-@dataclass(slots=True)
-class Watch:
+class Watch(msgspec.Struct):
     """An open stream, and the jobs whose ends it has not been told."""
 
     name: str
     stream: Stream
-    awaited: set[str] = field(default_factory=set)
+    awaited: set[str] = msgspec.field(default_factory=set)
 
 
 class Ends:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.effects import Record
@@ -28,16 +29,15 @@ KNOWN_BYTES_MAX = 16 * 1024 * 1024  # of logs and outputs of all jobs, those hea
 BACKLOG_MAX = 256  # messages of at most CALL_BYTES_MAX for a slow reader
 
 
-@dataclass(slots=True)
-class Known:
+class Known(msgspec.Struct):
     """What an attempt has said so far, as far as it has come here."""
 
     attempt: int = 0
     fraction: float | None = None
     message: str = ""
-    log: bytearray = field(default_factory=bytearray)
-    output: bytearray = field(default_factory=bytearray)
-    streams: list[Watcher] = field(default_factory=list)
+    log: bytearray = msgspec.field(default_factory=bytearray)
+    output: bytearray = msgspec.field(default_factory=bytearray)
+    streams: list[Watcher] = msgspec.field(default_factory=list)
 
     @property
     def size_bytes(self) -> int:
@@ -63,8 +63,7 @@ class Known:
         return before != (self.fraction, self.message, self.size_bytes)
 
 
-@dataclass(slots=True)
-class Watcher:
+class Watcher(msgspec.Struct):
     """A stream and how far it has been told."""
 
     stream: Stream

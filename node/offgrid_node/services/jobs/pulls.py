@@ -7,10 +7,10 @@ opened once to see that it is what the manifest says, and its bytes go through a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.pieces import as_a
@@ -39,11 +39,10 @@ FULL_RETRY_MS = 60_000  # a full disk does not empty itself at once
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Pull:
+class _Pull(msgspec.Struct):
     """An output on its way here, and who waits for it: a host repeats what it is not answered in time."""
 
-    waiting: list[Callable[[Pulled | Fault], None]] = field(default_factory=list)
+    waiting: list[Callable[[Pulled | Fault], None]] = msgspec.field(default_factory=list)
 
 
 class Pulls:

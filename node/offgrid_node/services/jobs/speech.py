@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import jobs_pb2
@@ -30,14 +30,13 @@ CALL_BYTES_MAX, CALL_ITEMS_MAX = 64 * 1024, 64
 SPOKEN_MAX = 4096  # jobs that say something at a time
 
 
-@dataclass(slots=True)
-class Spoken:
+class Spoken(msgspec.Struct):
     """All that one attempt has said, and how much of it has been sent."""
 
     fraction: float | None = None
     message: str = ""
-    log: bytearray = field(default_factory=bytearray)
-    output: bytearray = field(default_factory=bytearray)
+    log: bytearray = msgspec.field(default_factory=bytearray)
+    output: bytearray = msgspec.field(default_factory=bytearray)
     log_sent: int = 0
     output_sent: int = 0
     news: bool = False  # of fraction or message

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.protocol.effects import Execute, Executed, Stop
 from offgrid_node.protocol.errors import Fault
@@ -17,8 +18,7 @@ CANCELLED = "Cancelled"
 NO_EXIT_CODE = -1
 
 
-@dataclass(slots=True)
-class _Begun:
+class _Begun(msgspec.Struct):
     """Work under way: its core's key, and how much memory its input holds."""
 
     key: bytes | None

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from offgrid.v1 import common_pb2, ledger_pb2
 from offgrid_node.protocol.effects import Verifier
@@ -43,8 +44,7 @@ OfUse = Callable[[Sequence[SignedHeader]], Sequence[bool]]
 """Of the blocks with these headers, each in its place: whether it would be looked at once its signatures hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sifted:
+class Sifted(msgspec.Struct, frozen=True):
     """What a call has brought: blocks that are good, and author and height of those that are of no use here."""
 
     blocks: tuple[CheckedBlock, ...]

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
 from weakref import WeakKeyDictionary
+
+import msgspec
 
 from offgrid_node.protocol.errors import Fault, PeerFault
 from offgrid_node.protocol.ledger.beacon import Beacon, Listener
@@ -32,11 +33,10 @@ Tell = Callable[[Transport, bytes], None]
 Deliver = Callable[[HeadsHeard], None]
 
 
-@dataclass(slots=True)
-class _Link:
+class _Link(msgspec.Struct):
     next_ms: float = 0.0
     waits: bool = False
-    marks: OrderedDict[str, bytes] = field(default_factory=OrderedDict)  # members', as last heard
+    marks: OrderedDict[str, bytes] = msgspec.field(default_factory=OrderedDict)  # members', as last heard
 
 
 class HeadsOnAir:

@@ -8,9 +8,10 @@ they are all there still; else the answer says how far it may be off. How much i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition
@@ -79,12 +80,11 @@ class _PageFull(Exception):
         self.place = Place(scope, number)
 
 
-@dataclass(slots=True)
-class _Page:
+class _Page(msgspec.Struct):
     question: Question
     since_us: int
     until_us: int
-    basis: state_pb2.AskBasis = field(default_factory=state_pb2.AskBasis)
+    basis: state_pb2.AskBasis = msgspec.field(default_factory=state_pb2.AskBasis)
     looked: int = 0
     steps: int = 0
 

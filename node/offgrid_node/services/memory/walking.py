@@ -8,7 +8,8 @@ this as well. What cannot be opened, because it is damaged or its key is gone, i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition
@@ -30,8 +31,7 @@ KeysOf = Callable[[str], Sequence[str]]
 """Which properties of a kind are keys."""
 
 
-@dataclass(slots=True)
-class _Scope:
+class _Scope(msgspec.Struct):
     """What is gathered of the journal, or of a session; `first` and `last` are numbers of events."""
 
     gathering: Gathering

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
@@ -46,17 +46,16 @@ GIVES_OTHER = "what it has is not what it acked"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Report:
+class Report(msgspec.Struct):
     """An object that is audited: what each host acked of it, its answers, and what became of each of its shards."""
 
     manifest: Manifest
     epoch: int
     acked: Mapping[str, tuple[int, ...]]
     local: bool
-    sums: dict[str, dict[int, bytes]] = field(default_factory=dict)  # by host, of those that answered
-    outcomes: dict[tuple[str, int], Outcome.ValueType] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
+    sums: dict[str, dict[int, bytes]] = msgspec.field(default_factory=dict)  # by host, of those that answered
+    outcomes: dict[tuple[str, int], Outcome.ValueType] = msgspec.field(default_factory=dict)
+    reasons: dict[str, str] = msgspec.field(default_factory=dict)
     own_bad: bool = False
     traffic_bytes: int = 0
     read_bytes: int = 0

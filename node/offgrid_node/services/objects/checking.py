@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Corrupt, Fault, NotFound
@@ -35,21 +36,19 @@ BlobsOf = Callable[[str], ReadableBlobs]  # what is kept here for an owner
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Shard:
+class Shard(msgspec.Struct):
     """One that is being read."""
 
     manifest: Manifest
     shard: int
-    digests: list[bytes] = field(default_factory=list)
+    digests: list[bytes] = msgspec.field(default_factory=list)
 
     @property
     def name(self) -> str:
         return blob_name(self.manifest, self.shard)
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """What is kept here no more: a shard that is damaged or gone, or all of whose row nobody can read (`by_row`)."""
 
     owner: str
@@ -57,8 +56,7 @@ class Lost:
     by_row: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """What was read, what it shows to be damaged, and why a shard cannot be read now; what it was the end of."""
 
     read_bytes: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import InvalidRequest
@@ -13,8 +13,7 @@ from offgrid_node.protocol.quorum.records import MEMBERS_MAX
 AsksForCode = objects_pb2.OpenUploadRequest | objects_pb2.PutObjectRequest
 
 
-@dataclass(frozen=True, slots=True)
-class CodePolicy:
+class CodePolicy(msgspec.Struct, frozen=True):
     """Objects of at least `from_bytes` are coded, smaller ones are kept as full copies. `padded`: hosts are to know the
     classes of their sizes alone."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.objects.hashing import Possession
@@ -26,8 +27,7 @@ Rows = Mapping[int, bytes]
 Waiting = Callable[[Rows | Fault], None]
 
 
-@dataclass(eq=False, slots=True)
-class Drawing:
+class Drawing(msgspec.Struct, eq=False):
     """One Ship's part in it: draws from the first cut to the last, perhaps more than once. `possession` is of all that
     was cut for it, whether or not it has come to draw that."""
 
@@ -38,14 +38,13 @@ class Drawing:
     following: int = 0  # the first stripe that no cut was made of for it: so possession takes the bytes in their order
 
 
-@dataclass(eq=False, slots=True)
-class _Cut:
+class _Cut(msgspec.Struct, eq=False):
     manifest: Manifest
     first: int
     count: int
     made_for: Sequence[Drawing]
     wanted_by: set[Drawing]  # of these, who has not gone on
-    waiting: list[Waiting] = field(default_factory=list)
+    waiting: list[Waiting] = msgspec.field(default_factory=list)
     outcome: Rows | Fault | None = None
 
     @property

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.pieces import Buffer, as_a
@@ -30,16 +30,14 @@ ASKING_MS_MAX = 20_000  # after so long nobody else is asked
 HEDGE_MS, HEDGE_BYTES_PER_S = 300, 10_000_000  # what takes longer is asked of others as well
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """Rows of one shard, one behind the other, and who gave them."""
 
     data: Buffer
     host: str
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """`count` stripes from `first` on, of every shard alike."""
 
     manifest: Manifest
@@ -67,14 +65,13 @@ Check = Callable[[int, objects_pb2.ReadReplicaResponse], "Step[Buffer]"]
 a Fault; then they are not what was asked for."""
 
 
-@dataclass(slots=True)
-class Gathered:
+class Gathered(msgspec.Struct):
     """What there is at the end: k pieces, or fewer, and then why not more, by shard. Those of `silent` have not said
     that they have it no more, nor given something else: they may give it another time."""
 
     pieces: dict[int, Piece]
     refused: dict[tuple[int, str], str]
-    silent: set[tuple[int, str]] = field(default_factory=set)
+    silent: set[tuple[int, str]] = msgspec.field(default_factory=set)
 
 
 class Gathering:

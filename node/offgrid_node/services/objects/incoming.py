@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.pieces import Buffer
 from offgrid_node.protocol.errors import Exhausted, FailedPrecondition
@@ -28,8 +29,7 @@ IDLE_MS_MAX = 600_000  # one that its owner does not go on with for so long make
 RETRY_MS, FULL_RETRY_MS = 5_000, 60_000
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """A manifest and an epoch that belong together, signed by the caller, checked; `shards` are this host's."""
 
     manifest: Manifest

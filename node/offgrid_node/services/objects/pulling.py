@@ -8,8 +8,8 @@ thinks otherwise by now, asks no more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
@@ -27,18 +27,18 @@ SUMS_MAX = 12  # of all replicas, but one for each: half of what a node lets one
 SLICE_MS = 5_000  # then it answers
 
 
-@dataclass
-class _Pull:
+class _Pull(msgspec.Struct):
     """One slice of one replica's. `reached` says how far each shard has come, `gaps` from where on it will not."""
 
     incoming: Incoming
     sums: Mapping[int, Parts]
     reached: dict[int, int]
     until_ms: int
-    waiting: dict[tuple[int, int], Callable[[bool], None]] = field(default_factory=dict)
-    gaps: dict[int, int] = field(default_factory=dict)
+    waiting: dict[tuple[int, int], Callable[[bool], None]] = msgspec.field(default_factory=dict)
+    gaps: dict[int, int] = msgspec.field(default_factory=dict)
     retry_ms: int = 0
     fault: Fault | None = None
+    spans: Iterator[tuple[int, int, int]] = iter(())
 
     def __post_init__(self) -> None:
         self.spans = self._spans()

@@ -7,8 +7,8 @@ is larger goes the way of uploads, with its one piece.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.event_types import SEMANTIC
@@ -38,8 +38,7 @@ from offgrid_node.storage.memory_blobs import MemoryBlobs
 PUT_BYTES_MAX = ENQUEUE_BYTES_MAX = PIECE_BYTES_MAX
 
 
-@dataclass(frozen=True, slots=True)
-class _Put:
+class _Put(msgspec.Struct, frozen=True):
     """What is asked for, checked. `digest` is the request's, `checksum` that of `data` where a repeated put may ask."""
 
     caller: str

@@ -12,10 +12,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+import msgspec
 from google.protobuf.message import DecodeError
 
 from offgrid.v1 import objects_pb2
@@ -72,8 +72,7 @@ class Members(Protocol):
     def live(self) -> Sequence[str]: ...
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(msgspec.Struct):
     """What members have shown of an object: the wrapped manifest and the newest epoch, this node's note, who keeps
     what, and who has not said whether he keeps any."""
 
@@ -82,10 +81,10 @@ class _Found:
     epoch: Epoch | None = None
     sealed_note: bytes = b""
     note: objects_pb2.ObjectNote | None = None
-    shards: dict[int, list[str]] = field(default_factory=dict)
-    asked: set[str] = field(default_factory=set)
-    silent: set[str] = field(default_factory=set)
-    readers: set[str] = field(default_factory=set)  # who say that it is shared with them
+    shards: dict[int, list[str]] = msgspec.field(default_factory=dict)
+    asked: set[str] = msgspec.field(default_factory=set)
+    silent: set[str] = msgspec.field(default_factory=set)
+    readers: set[str] = msgspec.field(default_factory=set)  # who say that it is shared with them
 
     @property
     def body(self) -> Manifest | None:

@@ -8,7 +8,8 @@ the manifest by the host's own word. Audits ask for proof soon after.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.effects import Verifier
@@ -30,8 +31,7 @@ from offgrid_node.services.objects.shipping import BEGINNINGS_MAX, COMMIT_BYTES_
 BEGIN_AGAIN = frozenset({"NotOpened", "ReplicaIncomplete", "ReplicaDamaged"})
 
 
-@dataclass(slots=True)
-class _Order:
+class _Order(msgspec.Struct):
     """One under way; the same again takes its place before the next step."""
 
     work: Rebuild

@@ -9,7 +9,8 @@ place that chance chooses.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.ids import base32
@@ -24,8 +25,7 @@ DAY_MS = 86_400_000
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True):
     """A round takes `days` at most where `bytes_per_s`, which is never exceeded, is enough for it."""
 
     bytes_per_s: int = 10_000_000

@@ -6,7 +6,7 @@ that asked for it, or with the node.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, Fault, InvalidRequest, NotFound
@@ -28,8 +28,7 @@ SAY_MS = 200  # between two messages
 DAMAGED_MAX = 1_000  # in one message: about 100 kB
 
 
-@dataclass(slots=True)
-class _Told:
+class _Told(msgspec.Struct):
     """What the reader is told, all of it and since the last message."""
 
     stream: Stream
@@ -39,7 +38,7 @@ class _Told:
     shards: int = 0
     damaged_total: int = 0
     unread_total: int = 0
-    damaged: list[objects_pb2.DamagedShard] = field(default_factory=list)
+    damaged: list[objects_pb2.DamagedShard] = msgspec.field(default_factory=list)
 
     def take(self, turn: Turn) -> None:
         self.read_bytes += turn.read_bytes

@@ -7,8 +7,9 @@ memory wrapped, for each who may read (`keys/wraps.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.coding.coder import Coder

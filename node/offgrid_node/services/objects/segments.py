@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from offgrid.v1 import common_pb2, objects_pb2
 from offgrid_node.protocol.effects import Signer, Verifier

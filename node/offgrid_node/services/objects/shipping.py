@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.pieces import Piece
@@ -49,8 +49,7 @@ COMMIT_BYTES_PER_S = 20_000_000  # the slowest disk and hash that a host's commi
 M = TypeVar("M", bound=Message)
 
 
-@dataclass(slots=True)
-class _Shipment:
+class _Shipment(msgspec.Struct):
     """One Ship under way; a newer one for the same host takes its place before the commit."""
 
     work: Ship
@@ -68,8 +67,7 @@ class _Shipment:
         return self.epoch.shards[self.work.node]
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(msgspec.Struct, frozen=True):
     """Of a shard, up to `end`; of the cut that begins with stripe `first`."""
 
     first: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from offgrid_node.coding.coder import Coder
 from offgrid_node.coding.fallback import Fallback
@@ -57,8 +58,7 @@ from offgrid_node.storage.blobs import BlobStore
 from offgrid_node.storage.row_blobs import RowBlobs
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectParts:
+class ObjectParts(msgspec.Struct, frozen=True):
     """What objects need besides a node's other parts. `keeps_replicas`: whether anything new is kept for others, and of
     the room for that one owner may take `owner_share_percent`. `cuts_journal`: its segments become objects."""
 
@@ -69,18 +69,17 @@ class ObjectParts:
     owner_share_percent: int = OWNER_SHARE_PERCENT
     stripe_bytes: int = STRIPE_BYTES
     piece_bytes: int = PIECE_BYTES_MAX  # of a replica that comes in
-    coder: Coder = field(default_factory=Fallback)
+    coder: Coder = msgspec.field(default_factory=Fallback)
     coding: CodePolicy = NEVER_CODED
     small_bytes: int = SMALL_BYTES_MAX  # kept in rows, not files
     one_call_bytes: int = PUT_REPLICA_BYTES_MAX  # of a replica, that an owner brings in one call
-    scrub: Pace = field(default_factory=Pace)
+    scrub: Pace = msgspec.field(default_factory=Pace)
     repair_bytes_per_s: int = UNLIMITED
     reencrypt_bytes_per_s: int = REENCRYPT_BYTES_PER_S
     cuts_journal: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
+class Ground(msgspec.Struct, frozen=True):
     """What services of both sides stand on. `kept` is for whoever only reads; `called` is what people call a node."""
 
     parts: ObjectParts

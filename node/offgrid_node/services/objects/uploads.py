@@ -7,9 +7,9 @@ was under way, and the same request id begins again at 0. What is committed is f
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from functools import partial
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.plaintext import CHECKSUM_BYTES, PlaintextChecksum
@@ -49,8 +49,7 @@ RETRY_MS = 1_000
 REFUSALS = frozenset({"OutboxFull", "RequestIdReused"})  # of the objects machine; all else may end well another time
 
 
-@dataclass(slots=True)
-class _Upload:
+class _Upload(msgspec.Struct):
     """Of one OpenUpload. `sealing` goes and `object_id` comes when the object is committed.
 
     `shared`: more than one OpenUpload was answered with it. They may be one client's, or two clients' whose bytes get
@@ -64,7 +63,7 @@ class _Upload:
     object_id: str = ""
     size_bytes: int = 0
     shared: bool = False
-    plaintext: PlaintextChecksum = field(default_factory=PlaintextChecksum)
+    plaintext: PlaintextChecksum = msgspec.field(default_factory=PlaintextChecksum)
 
 
 class Uploads:

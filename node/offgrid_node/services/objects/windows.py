@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
+
+import msgspec
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.coding.coder import Coder
@@ -32,15 +33,16 @@ NEAR = 4  # stripes: several are asked for at once, in any order
 Waiting = Callable[["Gathered | Fault"], None]
 
 
-@dataclass(slots=True)
-class _Window:
+class _Window(msgspec.Struct):
     """Of one object; `gathered` comes when it has ended."""
 
     span: Span
-    served: set[int] = field(default_factory=set)  # stripes; when all are, it goes
-    waiting: list[Waiting] = field(default_factory=list)
+    served: set[int] = msgspec.field(default_factory=set)  # stripes; when all are, it goes
+    waiting: list[Waiting] = msgspec.field(default_factory=list)
     gathered: Gathered | Fault | None = None
-    rows: Mapping[int, Buffer] = field(default_factory=dict)  # of the data, those that are worked out among them
+    rows: Mapping[int, Buffer] = msgspec.field(
+        default_factory=dict
+    )  # of the data, those that are worked out among them
 
     @property
     def size_bytes(self) -> int:

@@ -7,8 +7,9 @@ find out whether it leads there again. Pure but for the clock that it is given.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+import msgspec
 
 from offgrid_node.protocol.errors import CONNECTION_REFUSED, NO_ROAD, Fault
 
@@ -35,8 +36,7 @@ class Named(Protocol):
 AnyRoad = TypeVar("AnyRoad", bound=Named)
 
 
-@dataclass(slots=True)
-class Seen:
+class Seen(msgspec.Struct):
     """Of one carrier to one node, in milliseconds of the monotonic clock."""
 
     answered_ms: int | None = None

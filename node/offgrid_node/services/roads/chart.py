@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import links_pb2
@@ -19,8 +19,7 @@ Pinged = Callable[["float | Fault"], None]
 """Told the round trip in milliseconds, or why there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoadFacts:
+class RoadFacts(msgspec.Struct, frozen=True):
     """One road to a member; `via` and `address` tell it from the others. Times are in milliseconds."""
 
     via: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from offgrid.v1 import links_pb2
 from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound

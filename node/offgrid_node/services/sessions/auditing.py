@@ -7,8 +7,8 @@ each time: a handful of events of the journal for a million that are read, and n
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import state_pb2
@@ -20,8 +20,7 @@ from offgrid_node.services.caller import Caller
 LISTS_MAX = 1_024  # under way; one that was forgotten is told of as if it began anew
 
 
-@dataclass(frozen=True, slots=True)
-class _List:
+class _List(msgspec.Struct, frozen=True):
     """How many events were given, and how many the journal has said so far."""
 
     given: int = 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -48,8 +47,7 @@ _read_json = msgspec.json.Decoder().decode
 _recorded: Callable[[type[Recorded], tuple[Any, ...]], Recorded] = tuple.__new__  # two thirds of what Recorded(…) takes
 
 
-@dataclass(slots=True)
-class Folded:
+class Folded(msgspec.Struct):
     """What the events up to `number` come to; `snapshot`: the one from which that was worked out, 0: none."""
 
     number: int
@@ -66,8 +64,7 @@ def _said(reducer: Reducer, number: int) -> str:
     return snapshot_word(reducer.name, reducer.version, number)
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
+class _Failure(msgspec.Struct, frozen=True):
     """Of a reducer's version, at that event; `text` says so, and `where` as well (`loggable`)."""
 
     version: int

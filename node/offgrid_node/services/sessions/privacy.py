@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Privacy:
+class Privacy(msgspec.Struct, frozen=True):
     """`raw_content`: what is content may be recorded as it is; `export_content`: it is in exports that nobody asks for
     without it; `audit`: the journal tells of readings as well."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.reducers import Reducer
@@ -24,8 +24,7 @@ SESSIONS_MAX = 4_096  # of which it is remembered what has come
 _log = logging.getLogger("offgrid.sessions")
 
 
-@dataclass(slots=True)
-class _Since:
+class _Since(msgspec.Struct):
     """Of one session: how many events have come since its last snapshots, and whether a timer runs for them."""
 
     events: int = 0

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from job_bench import OWNER, WORKER, CoreBench, HostBench, ends
+from msgspec.structs import replace
 
 from offgrid.v1 import jobs_pb2, objects_pb2
 from offgrid_node.protocol.effects import Answered, Delete, DropBlob, Executed, Raise

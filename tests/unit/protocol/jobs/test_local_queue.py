@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from job_bench import TASK, new_job
+from msgspec.structs import replace
 from redundant_world import AUTO, MARKET, OWNER, World
 
 from offgrid.v1 import jobs_pb2

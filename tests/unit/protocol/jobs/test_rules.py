@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from job_bench import OTHER, OWNER, RIVAL, SALT, WORKER, Bench, BrokerBench, HostBench, order_of
+from msgspec.structs import replace
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.clock import Now

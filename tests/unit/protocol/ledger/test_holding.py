@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import replace
 
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, Bench, vote
+from msgspec.structs import replace
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.clock import Now

@@ -6,9 +6,8 @@ small order would sign what nobody wrote.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from nacl.bindings import crypto_core_ed25519_scalar_reduce, crypto_scalarmult_ed25519_base_noclamp
 from signed_ledger import LEDGER, TX, papers_of, receipt_of, shown, written
 from signed_receipts import GENESIS, HOST, OTHER

@@ -7,13 +7,13 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from signed_ledger import BOTH, LEDGER, TX, WITNESSES, epoch_of, papers_of, receipt_of, shown, written
 from signed_receipts import ADMIN, GENESIS, HOST, OTHER, ROOT, follow
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from gossip_bench import asks, pushed, synced
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, vote
+from msgspec.structs import replace
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Asked

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, vote
+from msgspec.structs import replace
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Asked

@@ -6,10 +6,10 @@ Long, since it is the whole specification of one machine part, case by case, ove
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
+from msgspec.structs import replace
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.effects import Asked

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mail_post import ALICE, BOB, SALT, parcel
+from msgspec.structs import replace
 
 from offgrid.v1 import mail_pb2
 from offgrid_node.keys import verify

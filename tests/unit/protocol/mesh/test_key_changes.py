@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mesh_world import Node, World, node_key
+from msgspec.structs import replace
 
 from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.keys import NodeKey, check_identity_certificate, fingerprint_of, identity_certificate, verify

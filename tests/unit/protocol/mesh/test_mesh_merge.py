@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mesh_world import node_key
+from msgspec.structs import replace
 
 from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.keys import NodeKey, check_identity_certificate, identity_certificate, verify

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mesh_world import Node, World, node_key
+from msgspec.structs import replace
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.keys import NodeKey, check_identity_certificate, identity_certificate, verify

@@ -9,11 +9,12 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
 from google.protobuf.message import Message
+from msgspec.structs import replace
 
 from offgrid.v1 import common_pb2, objects_pb2, quorum_pb2
 from offgrid_node.protocol.clock import Now

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from offgrid_node.protocol.objects.placement import assign
 from offgrid_node.protocol.objects.preference import UNKNOWN, Facts, Host, Policy, refusal

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from random import Random
 
+import msgspec
 import pytest
 from google.protobuf.message import Message
 
@@ -47,7 +47,7 @@ def epoch_of(body: Manifest, number: int = 1, **change: object) -> Epoch:
         body.owner, quorum_id_of(body.object_id), number, body.subject, body.sealed_bytes, 1_000,
         (Member(HOST.node_id, 1_000),),
     )  # fmt: skip
-    return dataclasses.replace(epoch, **change)  # type: ignore[arg-type]
+    return msgspec.structs.replace(epoch, **change)  # type: ignore[arg-type]
 
 
 class Keeper:
@@ -149,7 +149,9 @@ def test_an_epoch_of_something_else_is_refused(keeper: Keeper, change: dict[str,
 
 
 def coded_of(shards: int = 3) -> Manifest:
-    return dataclasses.replace(body_of(), k=2, codec=REED_SOLOMON, roots=tuple(bytes([n]) * 32 for n in range(shards)))
+    return msgspec.structs.replace(
+        body_of(), k=2, codec=REED_SOLOMON, roots=tuple(bytes([n]) * 32 for n in range(shards))
+    )
 
 
 def laid(body: Manifest, number: int, *mine: int, needed: int = 2, n: int = 3) -> Epoch:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from offgrid_node.protocol.objects.parcels import Parcel, Terms
 from offgrid_node.protocol.objects.tables import spreading_key

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,16 +40,16 @@ OWNER, HOST = base32(b"\x01" * 20), base32(b"\x02" * 20)
 EPOCH = Epoch(OWNER, "test123", 3, b"\x03" * 32, 0x0102030405, 2_000, (Member(HOST, 1_500), Member(OWNER, 500)))
 ACK = Ack(HOST, OWNER, "test123", 3, b"\x03" * 32, 0x0102030405, b"\x04" * 32)
 MANIFEST = Manifest(OWNER, b"\x05" * 16, 3_000_000, STRIPE_BYTES, 1, COPY, (b"\x06" * 32,), 1_700_000_000_000_000)
-CODED_EPOCH = dataclasses.replace(EPOCH, needed=2, layout=(0, NOBODY, 1, 0), sinces=(2, 0, 1, 0))
-LATER_EPOCH = dataclasses.replace(EPOCH, members=(Member(HOST, 1_500, 2), Member(OWNER, 500)))
-CODED = dataclasses.replace(
+CODED_EPOCH = msgspec.structs.replace(EPOCH, needed=2, layout=(0, NOBODY, 1, 0), sinces=(2, 0, 1, 0))
+LATER_EPOCH = msgspec.structs.replace(EPOCH, members=(Member(HOST, 1_500, 2), Member(OWNER, 500)))
+CODED = msgspec.structs.replace(
     MANIFEST,
     k=2,
     codec=REED_SOLOMON,
     roots=(b"\x06" * 32, b"\x07" * 32, b"\x08" * 32),
     expires_us=1_800_000_000_000_000,
 )
-PADDED = dataclasses.replace(MANIFEST, size_bytes=3_014_656, sealed_size=b"\x09" * SEALED_SIZE_BYTES)
+PADDED = msgspec.structs.replace(MANIFEST, size_bytes=3_014_656, sealed_size=b"\x09" * SEALED_SIZE_BYTES)
 GOLDEN = {
     "epoch": (
         EPOCH,
@@ -222,7 +221,7 @@ def test_noise_is_refused_as_the_peers_fault(noise: bytes, kind: type[Epoch | Ac
 )
 def test_an_epoch_that_breaks_a_rule_is_refused(change: dict[str, object], why: str) -> None:
     with pytest.raises(PeerFault, match=why):
-        Epoch.decode(dataclasses.replace(EPOCH, **change).encode())  # type: ignore[arg-type]
+        Epoch.decode(msgspec.structs.replace(EPOCH, **change).encode())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -237,25 +236,25 @@ def test_an_epoch_that_breaks_a_rule_is_refused(change: dict[str, object], why: 
 )
 def test_an_ack_is_for_just_one_epoch(change: dict[str, object]) -> None:
     assert ACK.is_for(EPOCH)
-    assert not ACK.is_for(dataclasses.replace(EPOCH, **change))  # type: ignore[arg-type]
+    assert not ACK.is_for(msgspec.structs.replace(EPOCH, **change))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("change", [{"owner": HOST}, {"quorum_id": "q"}, {"subject": bytes(32)}, {"size_bytes": 1}])
 def test_an_ack_counts_in_no_epoch_of_something_else(change: dict[str, object]) -> None:
     for epoch in (LATER_EPOCH, CODED_EPOCH):
         assert ACK.shards_in(epoch)
-        assert ACK.shards_in(dataclasses.replace(epoch, **change)) == ()  # type: ignore[arg-type]
+        assert ACK.shards_in(msgspec.structs.replace(epoch, **change)) == ()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("number", "whole", "coded"), [(1, (), ()), (2, (0,), (0,)), (3, (0,), (0, 3)), (4, (), ())])
 def test_an_ack_counts_for_what_its_node_was_to_hold_when_it_signed(
     number: int, whole: tuple[int, ...], coded: tuple[int, ...]
 ) -> None:
-    ack = dataclasses.replace(ACK, epoch=number)
+    ack = msgspec.structs.replace(ACK, epoch=number)
     assert ack.shards_in(EPOCH) == ((0,) if number == 3 else ()), "of no other epoch, where it does not say since when"
     assert ack.shards_in(LATER_EPOCH) == whole
     assert ack.shards_in(CODED_EPOCH) == coded
-    stranger = dataclasses.replace(ack, node=base32(b"\x09" * 20))
+    stranger = msgspec.structs.replace(ack, node=base32(b"\x09" * 20))
     assert (stranger.shards_in(LATER_EPOCH), stranger.shards_in(CODED_EPOCH)) == ((), ())
 
 

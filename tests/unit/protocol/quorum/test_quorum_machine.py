@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from random import Random
 
+import msgspec
 import pytest
 from quorum_town import SALT, Place, Town
 
@@ -199,7 +199,7 @@ class TestForObjects:
         owner.told(event)
         first = self.open(owner, town["a"], required=1_000)
         self.arrive(owner, town["a"], first)
-        owner.told(dataclasses.replace(event, lost=frozenset({(node, 0)}), though_reached=True))
+        owner.told(msgspec.structs.replace(event, lost=frozenset({(node, 0)}), though_reached=True))
         opened = owner.heard[-1]
         assert isinstance(opened, QuorumOpened)
         assert (opened.held, opened.reached) == ((), False)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 from itertools import combinations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from journal_world import OWNER, SALT, SIGNER, JournalWorld, state_of
+from msgspec.structs import replace
 
 from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.effects import Answered

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import turning

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from offgrid_tools.sim.mutants.patches import Mutant
 
 
-@dataclass(frozen=True, slots=True)
-class Planted(Mutant):
+class Planted(Mutant, frozen=True):
     """`unseen` says why it may go unseen; empty for all that must be found. `ends`: it shows only where epochs end."""
 
     level: str = "slots"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from offgrid_node.protocol.ledger.accounts import Accounts
 from offgrid_node.protocol.ledger.ballots import Ballots

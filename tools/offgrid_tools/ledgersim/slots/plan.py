@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
+
+import msgspec
 
 from offgrid_tools.ledgersim.weights import draw_weights
 
@@ -15,8 +16,7 @@ SIEGE_ODDS = 0.4
 MANY_OWNERS = ((0.01, 1_000), (0.04, 40))  # how often, and how many
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The first `liars` witnesses lie, together below a third of the weight. Of the owners the first `torn` sign two
     transactions for one slot now and then, and the next `hasty` ask at bad moments that a slot ends. `cut_ms`: how long
     a partition lasts when it is a long one. In a `siege` witnesses hear each other now and then, few owners do nothing

@@ -4,8 +4,9 @@ before anybody wishes it; they seal what nobody has agreed on; they order commit
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from random import Random
+
+from msgspec.structs import replace
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.ids import node_id_bytes

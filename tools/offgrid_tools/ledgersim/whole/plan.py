@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
+
+import msgspec
 
 from offgrid_tools.ledgersim.weights import draw_weights, one_decides
 
@@ -12,8 +13,7 @@ SIZES = (4, 7)  # unless asked for another; a committee of twenty takes a second
 EPOCHS_MS = (0, 0, 4_000, 8_000, HOUR_MS)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """`liars` of the witnesses lie, the first ones, together below a third of the weight; with `comeback` one more
     comes back from an old disk, and counts among them. `tearing`: an owner and its accomplice do nothing but sign two
     transactions for one slot. `lying_owner`: an owner that is no witness keeps no rule. `sleeper`: an owner is away for

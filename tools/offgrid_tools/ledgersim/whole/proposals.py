@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.ledger.blocks import CheckedBlock

@@ -3,7 +3,7 @@ their own, under seals that nobody gave, or the right one and accounts that it d
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.ids import node_id_bytes

@@ -6,7 +6,7 @@ tell; what is not redundant is believed.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from offgrid_node.executors.executor import Outcome
 from offgrid_tools.sim.cluster import Cluster

@@ -12,8 +12,8 @@ an old copy of it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import common_pb2, objects_pb2, state_pb2
@@ -39,13 +39,12 @@ from offgrid_tools.sim.monitor.evidence import Evidence, Violation
 from offgrid_tools.sim.monitor.rules import Passed, Rules, Written
 
 
-@dataclass(slots=True)
-class Told:
+class Told(msgspec.Struct):
     """What a journal says of an object."""
 
     durable: bool = False
     deleted: bool = False
-    readers: set[str] = field(default_factory=set)
+    readers: set[str] = msgspec.field(default_factory=set)
 
 
 def hear(told: dict[str, Told], event: objects_pb2.ObjectEvent) -> None:

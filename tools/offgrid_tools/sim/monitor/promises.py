@@ -8,7 +8,8 @@ their disks.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.objects.manifest import Manifest
@@ -19,8 +20,7 @@ from offgrid_tools.sim.monitor.objects import ObjectRules
 from offgrid_tools.sim.monitor.quorum import least_loss
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(msgspec.Struct, frozen=True):
     """Of a durable object at its owner, which was to bear the loss of what weighs less than `required_milli`, and bears
     that of what weighs less than `promised_milli`. `held` are whole shards on disks, by hosts
     whose acks count; `weights` are those of all whose acks count."""

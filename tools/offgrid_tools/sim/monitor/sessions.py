@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from offgrid.reducers import Recorded, SessionReducer, show_state
 from offgrid.v1 import state_pb2
@@ -34,16 +35,15 @@ from offgrid_tools.sim.monitor.rules import Journaled, Rules, Written
 MARK = "said by "  # in all that anybody says: it is in clear nowhere
 
 
-@dataclass(slots=True)
-class Said:
+class Said(msgspec.Struct):
     """What is known of a session. `events` are all that were ever durable; `blocks` those that are kept, by the number
     of their first event: how many, and the number of the journal's event that tells of it."""
 
     node: str
-    events: list[Entry] = field(default_factory=list)
-    texts: set[bytes] = field(default_factory=set)
-    blocks: dict[int, tuple[int, int]] = field(default_factory=dict)
-    row: state_pb2.Session = field(default_factory=state_pb2.Session)
+    events: list[Entry] = msgspec.field(default_factory=list)
+    texts: set[bytes] = msgspec.field(default_factory=set)
+    blocks: dict[int, tuple[int, int]] = msgspec.field(default_factory=dict)
+    row: state_pb2.Session = msgspec.field(default_factory=state_pb2.Session)
     answered: int = 0  # somebody was told that so many are recorded
     pinned: bool | None = False  # None: nobody knows
     pinning: int = 0  # people who are not answered yet

@@ -3,8 +3,9 @@ what is forgotten at a restart."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.events import CostIncurred

@@ -3,8 +3,9 @@ asks for, damage that nobody sees, errors that name nothing; and of what is shar
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.protocol.objects.outbox import Outbox

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from offgrid_node.protocol.effects import Put
 from offgrid_tools.sim.plan import HOME
@@ -15,8 +16,7 @@ Sound = Callable[..., Any]  # the method as it is
 Break = Callable[[Sound], Sound]  # gets it and returns the broken one
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
+class Patch(msgspec.Struct, frozen=True):
     """`owner.name` becomes `breaks(the sound one)`."""
 
     owner: Any
@@ -24,8 +24,7 @@ class Patch:
     breaks: Break
 
 
-@dataclass(frozen=True, slots=True)
-class Mutant:
+class Mutant(msgspec.Struct, frozen=True):
     """A planted bug: what it says about itself, what it changes, and in which of the meshes it shows."""
 
     says: str

@@ -4,8 +4,8 @@ final."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import ledger_pb2
@@ -60,8 +60,7 @@ class LedgerOpener(Person):
         self._open = True
 
 
-@dataclass(slots=True)
-class Payment:
+class Payment(msgspec.Struct):
     """`tx_id` once the node has answered."""
 
     request_id: str

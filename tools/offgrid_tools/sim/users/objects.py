@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.pieces import as_a
@@ -36,8 +36,7 @@ Code = tuple[int, int]  # shards needed, and in total
 COPIES = (1, 1)
 
 
-@dataclass(slots=True)
-class Thing:
+class Thing(msgspec.Struct):
     """What is to be kept, and how far that has come."""
 
     request_id: str

@@ -8,9 +8,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
+
+import msgspec
 
 from offgrid.v1 import jobs_pb2
 
@@ -28,8 +29,7 @@ class Kind(Enum):
     NUMBERS = "list of numbers"
 
 
-@dataclass(frozen=True, slots=True)
-class Attribute:
+class Attribute(msgspec.Struct, frozen=True):
     """`read` gives what `kind` says: NAME and TEXTS as tuples of texts."""
 
     name: str

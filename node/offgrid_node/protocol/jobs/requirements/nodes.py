@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeAlias
+
+import msgspec
 
 from offgrid_node.protocol.jobs.requirements.attributes import Attribute, Kind, Profile, Value
 from offgrid_node.protocol.jobs.requirements.tokens import quoted
@@ -35,8 +36,7 @@ OF_NAMES: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(msgspec.Struct, frozen=True):
     """A value that stands in the expression."""
 
     kind: Kind
@@ -49,8 +49,7 @@ class Literal:
 Operand: TypeAlias = Attribute | Literal
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(msgspec.Struct, frozen=True):
     """`memory_mb >= 4096`; one side at least is an attribute."""
 
     left: Operand
@@ -76,8 +75,7 @@ class Comparison:
         return f"{self} is false: it has {' and '.join(said)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(msgspec.Struct, frozen=True):
     """The opposite."""
 
     part: Node
@@ -93,8 +91,7 @@ class Not:
         return "" if self.part.why_not(profile) else f"{self} is false"
 
 
-@dataclass(frozen=True, slots=True)
-class Both:
+class Both(msgspec.Struct, frozen=True):
     """`and`."""
 
     parts: tuple[Node, ...]
@@ -109,8 +106,7 @@ class Both:
         return "; ".join(why for part in self.parts if (why := part.why_not(profile)))
 
 
-@dataclass(frozen=True, slots=True)
-class Either:
+class Either(msgspec.Struct, frozen=True):
     """`or`."""
 
     parts: tuple[Node, ...]

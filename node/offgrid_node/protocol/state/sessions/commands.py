@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from offgrid.v1 import state_pb2
 
 
-@dataclass(frozen=True, slots=True)
-class StartSession:
+class StartSession(msgspec.Struct, frozen=True):
     """`session_id` is for a new one; `has_key`: its key is kept under it already. `keyless`: one of that name that is
     open, but whose key is lost: it ends, and a new one begins."""
 
@@ -19,35 +19,30 @@ class StartSession:
     keyless: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class EndSession:
+class EndSession(msgspec.Struct, frozen=True):
     session_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RegisterKind:
+class RegisterKind(msgspec.Struct, frozen=True):
     """Its schema is sound."""
 
     kind: str
     schema: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class BeginPurge:
+class BeginPurge(msgspec.Struct, frozen=True):
     """From here on there is no way back: whoever starts anew ends it."""
 
     session_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EndPurge:
+class EndPurge(msgspec.Struct, frozen=True):
     """Their keys are gone; their rows go now, some at a time."""
 
     session_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class KeepSnapshot:
+class KeepSnapshot(msgspec.Struct, frozen=True):
     """What the events up to `number` come to, sealed."""
 
     session_id: str
@@ -57,16 +52,14 @@ class KeepSnapshot:
     sealed: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ThinSnapshots:
+class ThinSnapshots(msgspec.Struct, frozen=True):
     """So many bytes of snapshots are to go that are not the newest, from that key on."""
 
     start: bytes
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class AddBlock:
+class AddBlock(msgspec.Struct, frozen=True):
     """Events of one writer, sealed together. `sent`: how many it had sent before these; `imported`: of a session that
     another node exported, which takes no others."""
 
@@ -82,8 +75,7 @@ class AddBlock:
     imported: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class BeginImport:
+class BeginImport(msgspec.Struct, frozen=True):
     """`session` is the new one, as it was where it was exported, with its origin; `has_key` and `keyless` as in
     StartSession, of the session that has the same digest. `bases`: what the events come to that are not in the export,
     and some that are."""
@@ -94,15 +86,13 @@ class BeginImport:
     bases: tuple[KeepSnapshot, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class EndImport:
+class EndImport(msgspec.Struct, frozen=True):
     """All of its events are here."""
 
     session_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class TellOf:
+class TellOf(msgspec.Struct, frozen=True):
     """The journal is to say that somebody took so many events out of a session."""
 
     session_id: str
@@ -111,14 +101,12 @@ class TellOf:
     events: int
 
 
-@dataclass(frozen=True, slots=True)
-class PinSession:
+class PinSession(msgspec.Struct, frozen=True):
     session_id: str
     pinned: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DropOldest:
+class DropOldest(msgspec.Struct, frozen=True):
     """So many bytes are to go, and all that is older than `before_us`; no event behind `upto`. Of the sessions in
     `spare` nothing goes now."""
 
@@ -128,8 +116,7 @@ class DropOldest:
     spare: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class ForgetSessions:
+class ForgetSessions(msgspec.Struct, frozen=True):
     """Of sessions that were shredded nothing is left but that they were: they go for good."""
 
     session_ids: tuple[str, ...]

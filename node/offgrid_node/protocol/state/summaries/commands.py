@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from offgrid.v1 import state_pb2
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True):
     """A summary of events of a scope: of the journal, or of a session."""
 
     scope: str
     row: state_pb2.SummaryRow
 
 
-@dataclass(frozen=True, slots=True)
-class KeepWindow:
+class KeepWindow(msgspec.Struct, frozen=True):
     """What happened behind the journal's event `after`, up to `upto`: the journal's own summary, and one of each
     session that recorded something in between."""
 
@@ -25,16 +23,14 @@ class KeepWindow:
     summaries: tuple[Placed, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FoldSummaries:
+class FoldSummaries(msgspec.Struct, frozen=True):
     """The one in place of those, which lie one behind the other. `first`: the numbers of their first events."""
 
     placed: Placed
     first: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DropSummaries:
+class DropSummaries(msgspec.Struct, frozen=True):
     """They are forgotten: rows by their keys."""
 
     keys: tuple[bytes, ...]
