@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator
 
@@ -32,11 +31,17 @@ LEAVES = dict(leaves(ROOT, ("offgrid",)))
 
 
 def typed(line: str) -> Iterator[list[str]]:
-    """The words of each command of ours in a shell's line."""
-    for part in re.split(r"[|;]", line.split("   #")[0]):
-        words = shlex.split(part)
-        if words and words[0] in COMMANDS:
-            yield words
+    """The words of each command of ours in a shell's line, without what comes behind a redirection."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True  # shlex takes what comes behind # for a comment, as a shell does
+    words = list[str]()
+    for word in [*lexer, ";"]:
+        if set(word) <= set("|;&<>"):
+            if words and words[0] in COMMANDS:
+                yield words
+            words = []
+        else:
+            words.append(word)
 
 
 def understood(words: list[str]) -> tuple[str, ...]:

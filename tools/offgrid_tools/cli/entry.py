@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid_tools.cli import exits
+from offgrid_tools.cli.lazy import COMPLETION, ROOT_NAME
 from offgrid_tools.cli.root import ROOT
 from offgrid_tools.cli.settings import Settings
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from offgrid.client.errors import OffgridError
 
-PROGRAM, COMPLETION = "offgrid", "_OFFGRID_COMPLETE"
 HELP_COLUMNS_MIN, HELP_COLUMNS_MAX = 50, 100
 LOOK_FIRST = "it may have been carried out all the same: look before you send it again"
 
@@ -30,7 +30,10 @@ LOOK_FIRST = "it may have been carried out all the same: look before you send it
 def run(argv: Sequence[str]) -> int:
     """The exit code of `offgrid ARGV`; standard output has been flushed."""
     if COMPLETION in os.environ:
-        ROOT.main([], prog_name=PROGRAM)  # a shell asks what could come next; ends the process
+        from offgrid_tools.cli.completing import aid
+
+        aid(ROOT)
+        ROOT.main([], prog_name=ROOT_NAME, obj=Settings())  # a shell asks what could come next; ends the process
     args = list(argv)
     settings = Settings(json="--json" in args[: args.index("--") if "--" in args else None])
     try:
@@ -66,7 +69,7 @@ def _noticing_interrupts(settings: Settings) -> Iterator[None]:
 def _carry_out(args: list[str], settings: Settings) -> int:
     try:
         # Not ROOT.main: it would end the process by itself on a broken pipe.
-        with ROOT.make_context(PROGRAM, args, obj=settings, terminal_width=_help_columns()) as context:
+        with ROOT.make_context(ROOT_NAME, args, obj=settings, terminal_width=_help_columns()) as context:
             returned = ROOT.invoke(context)
     except click.exceptions.Exit as ended:
         return ended.exit_code
@@ -176,6 +179,7 @@ def _hint(error: object) -> str:
     by_reason = {
         "NoNode": "start one (`offgrid-node init --mesh NAME`, then `offgrid-node run`) or say where it is: "
         "--node-dir DIR or --socket PATH",
+        "NoContext": "`offgrid context ls` shows which there are",
         "NoAnswer": "is it running? start it with `offgrid-node run`",
         "ConnectionLost": LOOK_FIRST,
         "WatchEnded": "once the node is back, `offgrid job show` and `watch` tell what came of it",

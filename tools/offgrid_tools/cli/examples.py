@@ -185,6 +185,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "offgrid memory ask --count energy.update --since 2026-11-20 --until 2026-11-21 --session 'flight 7'",
     ),
     "memory windows": ("offgrid memory windows --limit 10",),
+    "context add": ("offgrid context add lab --node-dir offgrid-mesh/core", "offgrid context add here"),
+    "context use": ("offgrid context use lab", "offgrid context use none"),
+    "context ls": ("offgrid context ls",),
+    "context rm": ("offgrid context rm lab",),
+    "completion": ("offgrid completion bash >> ~/.bashrc", "offgrid completion powershell >> $PROFILE"),
     "sim": ("offgrid sim --seed 7",),
     "sim ledger": (
         "offgrid sim ledger --seed 7",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import click
 
-ROOT_NAME = "offgrid"
+ROOT_NAME, COMPLETION = "offgrid", "_OFFGRID_COMPLETE"
 
 
 class Entry(NamedTuple):
@@ -36,7 +37,7 @@ class LazyGroup(click.Group):
         module, _, attribute = entry.place.partition(":")
         command = getattr(importlib.import_module(f"offgrid_tools.cli.{module}"), attribute)
         assert isinstance(command, click.Command)
-        _give_examples(command, cmd_name if self._is_root else f"{self.name} {cmd_name}")
+        _complete(command, cmd_name if self._is_root else f"{self.name} {cmd_name}")
         return command
 
     def resolve_command(
@@ -52,13 +53,18 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, entry.summary) for name, entry in self._entries.items()])
 
 
-def _give_examples(command: click.Command, path: str) -> None:
+def _complete(command: click.Command, path: str) -> None:
+    """Gives it its examples, and where a shell asks what could come next, what to offer."""
     from offgrid_tools.cli.examples import epilog_of
 
     command.epilog = epilog_of(path)
+    if COMPLETION in os.environ:
+        from offgrid_tools.cli.completing import aid
+
+        aid(command)
     if isinstance(command, click.Group) and not isinstance(command, LazyGroup):
         for name, inner in command.commands.items():
-            _give_examples(inner, f"{path} {name}")
+            _complete(inner, f"{path} {name}")
 
 
 def _meant(name: str, known: Mapping[str, Entry]) -> str:

@@ -15,7 +15,8 @@ DIST = "offgrid_node-"
 
 HELP = """Looks after one node and, through it, its mesh.
 
-The node is found in ./data, by ./offgrid.toml or in ~/.offgrid/data, unless --socket or --node-dir say where.
+The node is found in ./data, by ./offgrid.toml or in ~/.offgrid/data, unless a context is in force, or --socket,
+--node-dir or --context say where.
 """
 
 
@@ -82,6 +83,8 @@ ROOT = LazyGroup(
         "events": Entry("events:events", "What the journal says happened."),
         "state": Entry("root:STATE", "Sessions of applications, kinds of events, and backups of the node's store."),
         "memory": Entry("root:MEMORY", "What the node remembers of events, also of those that are gone."),
+        "context": Entry("root:CONTEXT", "Give nodes names, and choose which one commands talk to."),
+        "completion": Entry("completing:completion", "Print what makes a shell complete commands."),
         "sim": Entry("sim:sim", "Replay one seed of the simulator."),
     },
     HELP,
@@ -247,6 +250,17 @@ MAIL = LazyGroup(
         "held": Entry("mail:held", "What this node holds for others until they come by."),
     },
     "Send messages and jobs to members that are away; read what came.",
+    common_options(),
+)
+CONTEXT = LazyGroup(
+    "context",
+    {
+        "add": Entry("context_commands:add", "Give a node a name."),
+        "use": Entry("context_commands:use", "Have commands talk to the node of a name."),
+        "ls": Entry("context_commands:ls", "List the names, and which one is in force."),
+        "rm": Entry("context_commands:rm", "Forget a name."),
+    },
+    "Give nodes names, and choose which one commands talk to.",
     common_options(),
 )
 QUORUM = LazyGroup(

@@ -1,7 +1,8 @@
-"""The options that every command has, before or after its name: --json, --socket, --node-dir."""
+"""The options that every command has, before or after its name: --json, --socket, --node-dir, --context."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -21,16 +22,24 @@ class Settings:
         self.json = json
         self.socket = ""
         self.node_dir = ""
+        self.context = ""
         self.interrupted = False  # by Ctrl-C: whatever was raised then, or what became of it on its way
 
     def connect(self, timeout_s: float = 0.0) -> Client:
         """The client of the node that was meant; closed when the command ends. Raises OffgridError."""
         from offgrid.client import DEFAULT_TIMEOUT_S, connect
 
-        where = self.socket or self.node_dir or None
-        client = connect(where, timeout_s=timeout_s or DEFAULT_TIMEOUT_S, on_silence=self._say_silence)
+        client = connect(self.where(), timeout_s=timeout_s or DEFAULT_TIMEOUT_S, on_silence=self._say_silence)
         click.get_current_context().call_on_close(client.close)
         return client
+
+    def where(self) -> str | None:
+        """The address of the node that was meant, as `offgrid.client.connect` takes it. Raises OffgridError."""
+        if self.socket or self.node_dir:
+            return self.socket or self.node_dir
+        from offgrid_tools.cli.contexts import chosen_address
+
+        return chosen_address(self.context or os.environ.get("OFFGRID_CONTEXT", ""))
 
     def _say_silence(self, sentence: str) -> None:
         """The node is gone while a command follows something there; on standard error, once each time."""
@@ -60,6 +69,8 @@ def common_options() -> list[click.Parameter]:
                      help="The node's socket (a path or unix:/path), or 127.0.0.1:port."),
         click.Option(["--node-dir"], metavar="DIR", expose_value=False, callback=_keep,
                      help="The node's folder: where its offgrid.toml or its data is."),
+        click.Option(["--context"], metavar="CONTEXT", expose_value=False, callback=_keep,
+                     help="The node of that name; see offgrid context. [env: OFFGRID_CONTEXT]"),
     ]  # fmt: skip
 
 

@@ -1,0 +1,98 @@
+"""Nodes by name: what `--context`, OFFGRID_CONTEXT and `offgrid context use` choose from.
+
+They stand in contexts.json in the user's config folder, which nobody else may read (0600): {"current": NAME,
+"contexts": {NAME: {"node_dir": DIR} or {"socket": ADDRESS}}}. What --socket or --node-dir says goes before any context.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from offgrid.client.errors import OffgridError
+
+FILE_NAME = "contexts.json"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+NONE = "none"  # as a name: as if there were no contexts
+FILE_BYTES_MAX = 1 << 20
+KEYS = ("node_dir", "socket")
+
+
+@dataclass(slots=True)
+class Contexts:
+    """All of a user's, and which one is in force unless another is said ("": none)."""
+
+    path: Path
+    current: str = ""
+    by_name: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def address_of(self, name: str) -> str:
+        """What `connect` takes. Raises OffgridError (NoContext)."""
+        if name not in self.by_name:
+            raise OffgridError("NOT_FOUND", "NoContext", self._unknown(name))
+        said = self.by_name[name]
+        return said.get("socket") or said["node_dir"]
+
+    def write(self) -> None:
+        """Replaces the file; nobody but the user can read it at any moment."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = self.path.with_name(f"{FILE_NAME}.{os.getpid()}")
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            json.dump({"current": self.current, "contexts": self.by_name}, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+        new.replace(self.path)
+
+    def _unknown(self, name: str) -> str:
+        import difflib
+
+        close = difflib.get_close_matches(name, self.by_name, 1)
+        return f"there is no context {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def load() -> Contexts:
+    """Raises OffgridError (BadContexts) for a file that is none."""
+    path = _config_folder() / FILE_NAME
+    try:
+        with path.open("rb") as file:
+            document = json.loads(file.read(FILE_BYTES_MAX))
+        by_name = {str(name): _checked(said) for name, said in document["contexts"].items()}
+        return Contexts(path, str(document["current"]), by_name)
+    except FileNotFoundError:
+        return Contexts(path)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        text = f"{path} is not what `offgrid context` writes ({error}); mend it or move it away"
+        raise OffgridError("INVALID_ARGUMENT", "BadContexts", text) from None
+
+
+def chosen_address(name: str) -> str | None:
+    """Of the context of this name, else of the one that is in force; None where there is none. Raises OffgridError."""
+    if name == NONE or (not name and not (_config_folder() / FILE_NAME).exists()):
+        return None
+    contexts = load()
+    name = name or contexts.current
+    return contexts.address_of(name) if name else None
+
+
+def _checked(said: object) -> Mapping[str, str]:
+    if (
+        not isinstance(said, dict)
+        or len(said) != 1
+        or not all(k in KEYS and isinstance(v, str) for k, v in said.items())
+    ):
+        raise ValueError(f"a context has one of {', '.join(KEYS)}")
+    return said
+
+
+def _config_folder() -> Path:
+    """Where this system's users keep what programs remember for them."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming") / "offgrid"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "offgrid"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "offgrid"
