@@ -15,9 +15,14 @@ from offgrid_tools.cli.root import ROOT
 COMMANDS = {"offgrid": ROOT, "offgrid-node": node_command}
 
 
+def context_of(command: click.Command, name: str, above: click.Context | None = None) -> click.Context:
+    """As the command itself makes it: click keeps what it makes of the first one, such as the option for help."""
+    return click.Context(command, above, info_name=name, **command.context_settings)
+
+
 def leaves(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Every command that does something, by its words."""
-    context = click.Context(group, info_name=path[-1])
+    context = context_of(group, path[-1])
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
@@ -48,7 +53,7 @@ def understood(words: list[str]) -> tuple[str, ...]:
     """Which command a line is of; fails where options, their values or the number of arguments are not as it takes
     them. Files are not looked for."""
     program, *rest = words
-    command, path, context = COMMANDS[program], [program], click.Context(COMMANDS[program], info_name=program)
+    command, path, context = COMMANDS[program], [program], context_of(COMMANDS[program], program)
     while isinstance(command, click.Group):
         opts, rest, _ = command.make_parser(context).parse_args(rest)
         name = rest[0] if rest else ""
@@ -57,7 +62,7 @@ def understood(words: list[str]) -> tuple[str, ...]:
             return tuple(path)
         inner = command.get_command(context, name)
         assert inner is not None
-        context, command, rest = click.Context(inner, parent=context, info_name=name), inner, rest[1:]
+        context, command, rest = context_of(inner, name, context), inner, rest[1:]
         path.append(name)
     opts, rest, _ = command.make_parser(context).parse_args(rest)
     assert not rest, f"too many arguments: {rest}"
