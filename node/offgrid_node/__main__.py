@@ -16,6 +16,7 @@ import click
 
 from offgrid_node import __version__
 from offgrid_node.bundle_commands import bundle
+from offgrid_node.docs_command import docs
 from offgrid_node.doctor_command import doctor
 from offgrid_node.mesh_commands import down, restart, up
 from offgrid_node.options import FOLDER, NAME, ROLE, SETTINGS, parse_settings
@@ -295,6 +296,7 @@ def _run_anew(folder: Path) -> None:
 
 
 cli.add_command(bundle)
+cli.add_command(docs)
 cli.add_command(doctor)
 cli.add_command(restore)
 cli.add_command(migrate)

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from offgrid_node.gateway.about import about_routes
 from offgrid_node.gateway.access import Policy
+from offgrid_node.gateway.docs import docs_routes
 from offgrid_node.gateway.edge import Edge
 from offgrid_node.gateway.faults import Refusal, fault_response
 from offgrid_node.gateway.feed import feed_routes
@@ -41,6 +42,7 @@ def routes_of(view: NodeView, sign_ins: SignIns | None) -> list[BaseRoute]:
         *feed_routes(view),
         *openapi_routes(),
         *page_routes(),
+        *docs_routes(),
         *transcoded_routes(view.router, view.stopping, ObjectBytes(view.router).rows),
         *old_routes(view),
     ]

@@ -24,6 +24,7 @@ def text() -> str:
 
 def _command(command: click.Command, above: click.Context | None, name: str) -> Iterator[str]:
     settings = {**command.context_settings, "terminal_width": COLUMNS, "max_content_width": COLUMNS}
+    command._help_option = None  # of whoever asked for help first in this process, with or without -h
     context = click.Context(command, above, info_name=name, **settings)
     yield from (f"## {context.command_path}" if above is None else f"### {context.command_path}", "")
     yield from ("```text", command.get_help(context).rstrip(), "```", "")

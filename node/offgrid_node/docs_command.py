@@ -1,0 +1,29 @@
+"""`offgrid-node docs`: the documents that come with it, as a site of plain pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--out",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where; it is made. What is there of an older site is replaced.",
+)
+def docs(folder: Path) -> None:
+    """Writes the documents as a site of plain pages, which need no server, no script and no network.
+
+    A running node serves the same at /docs of its gateway.
+    """
+    from offgrid_node.manual import Library, NoDocuments, Site
+
+    try:
+        count = Site(Library.found()).write(folder)
+    except NoDocuments as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{count} files; begin with {folder / 'index.html'}")

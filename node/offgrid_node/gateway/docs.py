@@ -1,0 +1,59 @@
+"""`GET /docs/…`: the documents that come with the node, as pages without scripts that load nothing from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from hashlib import sha256
+from http import HTTPStatus
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from offgrid_node.gateway.faults import Refusal
+
+if TYPE_CHECKING:
+    from offgrid_node.manual import Site
+
+
+def docs_routes() -> list[BaseRoute]:
+    """The same of every node of this installation."""
+    return [Route("/docs", _to_the_index, methods=["GET"]), Route("/docs/{path:path}", _page, methods=["GET"])]
+
+
+async def _to_the_index(request: Request) -> Response:
+    return RedirectResponse("/docs/", HTTPStatus.PERMANENT_REDIRECT)
+
+
+async def _page(request: Request) -> Response:
+    return await asyncio.to_thread(_answer, request.path_params["path"], request.headers.get("if-none-match", ""))
+
+
+def _answer(path: str, known: str) -> Response:
+    """A page, made at most once; `known` is the tag of what the reader has."""
+    from offgrid_node.manual.library import NoDocuments
+    from offgrid_node.manual.site import INDEX, TYPES
+
+    try:
+        body = _site().page(path or INDEX)
+    except NoDocuments as error:
+        return Refusal(HTTPStatus.NOT_FOUND, "NoDocuments", str(error)).response
+    except KeyError:
+        text = f"there is no page {path!r}; /docs/ has the list of all"
+        return Refusal(HTTPStatus.NOT_FOUND, "UnknownPath", text).response
+    tag = f'"{sha256(body).hexdigest()[:32]}"'
+    headers = {"cache-control": "no-cache", "etag": tag}
+    if tag in known:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return Response(body, media_type=TYPES[PurePosixPath(path or INDEX).suffix], headers=headers)
+
+
+@cache
+def _site() -> Site:
+    """For all nodes of this process: documents never change."""
+    from offgrid_node.manual import Library, Site
+
+    return Site(Library.found())

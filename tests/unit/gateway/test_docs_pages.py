@@ -1,0 +1,46 @@
+"""/docs: pages with a tag, and nothing beside them."""
+
+from __future__ import annotations
+
+from serving_app import Fields, ask, request, serving
+from starlette.applications import Starlette
+
+from offgrid_node.gateway.docs import docs_routes
+
+NOWHERE = ("nothing.html", "../README.md", "%2e%2e/%2e%2e/etc/passwd", "guide", "style.css/", "..%5cx", "%00")
+APP = Starlette(routes=docs_routes())
+
+
+def answers(*asked: tuple[str, ...]) -> list[tuple[int, Fields, bytes]]:
+    """What comes back for each path and its header fields."""
+    found: list[tuple[int, Fields, bytes]] = []
+
+    async def talk(port: int) -> None:
+        for path, *fields in asked:
+            found.append(await ask(port, request(f"GET {path} HTTP/1.1", *fields)))
+
+    serving(APP, talk)
+    return found
+
+
+def test_the_index_is_where_docs_leads_to() -> None:
+    (status, fields, _), bare, index = answers(("/docs",), ("/docs/",), ("/docs/index.html",))
+    assert (status, fields["location"]) == (308, "/docs/")
+    assert (bare[0], bare[1]["content-type"]) == (200, "text/html; charset=utf-8")
+    assert b"<h1" in bare[2]
+    assert bare[2] == index[2]
+
+
+def test_a_page_is_sent_once() -> None:
+    for path, kind in (("/docs/guide/jobs.html", "text/html"), ("/docs/style.css", "text/css")):
+        ((status, fields, _),) = answers((path,))
+        assert status == 200
+        assert fields["content-type"].startswith(kind)
+        ((status, _, body),) = answers((path, f"If-None-Match: {fields['etag']}"))
+        assert (status, body) == (304, b"")
+
+
+def test_nothing_else_is_there() -> None:
+    for status, _, body in answers(*((f"/docs/{path}",) for path in NOWHERE)):
+        assert status == 404
+        assert b"root:" not in body
