@@ -375,6 +375,7 @@ class Daemon:
             audit_read_bytes=auditing.read_bytes,
             retention=self.node.retention.summary,
             gateway=self._web.url,
+            page_link=self._web.page_link,
             gateway_told=self._web.told(self._finding.addresses),
             health=self._health.facts,
             kept=lambda: self._state.kept_facts(self.node),

@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from offgrid.v1 import mesh_pb2
 from offgrid_node.banner import ANY_HOST
 from offgrid_node.config.addresses import split_address
 from offgrid_node.config.http_ports import AUTO, OFF, auto_ports
 from offgrid_node.discovery.addresses import join_address
 from offgrid_node.gateway.binding import Sockets, address_of, bind, bind_first
-from offgrid_node.protocol.errors import FailedPrecondition, Unavailable
+from offgrid_node.protocol.errors import Unavailable
+from offgrid_node.services.mesh import no_page_link
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -74,16 +76,17 @@ class Web:
         if self._gateway or self._monitoring:
             self._starting = asyncio.create_task(self._serve(view), name="gateway")
 
-    def page_link(self) -> str:
-        """The page's URL, with a code in its fragment that signs a browser in where a token is asked for. Raises
-        FailedPrecondition where there is no gateway, Unavailable while it is not up."""
+    def page_link(self) -> mesh_pb2.CreatePageLinkResponse:
+        """With a code in its fragment, which no server sees, where a token is asked for. Raises FailedPrecondition
+        where there is no gateway, Unavailable while it is not up."""
         if not self.url:
-            raise FailedPrecondition('this node has no gateway: gateway.listen is "off"', reason="GatewayOff")
+            return no_page_link()
         if self._view is None:
             raise Unavailable("the gateway is not up yet", reason="GatewayStarting", retry_ms=500)
         if self._sign_ins is None:
-            return f"{self.url}/"
-        return f"{self.url}/#code={self._sign_ins.make_code(self._view.runtime.clock.now().mono_ms)}"
+            return mesh_pb2.CreatePageLinkResponse(url=f"{self.url}/")
+        code, valid_s = self._sign_ins.make_code(self._view.runtime.clock.now().mono_ms)
+        return mesh_pb2.CreatePageLinkResponse(url=f"{self.url}/#code={code}", valid_s=valid_s)
 
     async def close(self) -> None:
         if self._starting is not None:

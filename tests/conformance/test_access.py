@@ -41,7 +41,7 @@ EVERY_RPC = {
     "JoinService": {"anonymous": "Join"},
     "MeshService": {
         f"{MEMBERS}, {OWNER}": "GetStatus ListPeers GetMemberProof",
-        OWNER: "CreateInvite RemoveMember",
+        OWNER: "CreateInvite RemoveMember CreatePageLink",
         MEMBERS: "Ping PingVia SyncMembers",
     },
     "LinkService": {MEMBERS: "Echo", OWNER: "ListLinks ListRoads PingPeer"},

@@ -162,6 +162,9 @@ class SmallNode:
         peers, token = _page(shown, request)
         return mesh_pb2.ListPeersResponse(peers=peers, next_page_token=token)
 
+    def on_CreatePageLink(self, request):
+        return mesh_pb2.CreatePageLinkResponse(url="http://127.0.0.1:8001/#code=abc", valid_s=120)
+
     def on_CreateInvite(self, request):
         return mesh_pb2.CreateInviteResponse(token="og1:secret", invite_id="i-1")
 

@@ -77,9 +77,9 @@ class SignIns:
         for value in cookies:
             self._sessions.pop(_digest(value), None)
 
-    def make_code(self, now_ms: int) -> str:
-        """For a link that signs a browser in."""
-        return self._put(self._codes, CODES_MAX, now_ms + CODE_MS)
+    def make_code(self, now_ms: int) -> tuple[str, int]:
+        """For a link that signs one browser in, and for how many seconds it does."""
+        return self._put(self._codes, CODES_MAX, now_ms + CODE_MS), CODE_MS // 1000
 
     def _session(self, now_ms: int) -> str:
         return self._put(self._sessions, SESSIONS_MAX, now_ms + SESSION_MS)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from offgrid.v1 import mesh_pb2
-from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
+from offgrid_node.protocol.errors import FailedPrecondition, FieldViolation, InvalidRequest
 from offgrid_node.protocol.mesh.commands import CreateInvite, RemoveMember
 from offgrid_node.protocol.mesh.machine import MeshMachine
 from offgrid_node.protocol.mesh.records import (
@@ -24,6 +24,14 @@ from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.health.facts import HealthFacts
 from offgrid_node.services.kept_facts import KeptFacts
 from offgrid_node.services.paging import decode_token, take_page
+
+
+def no_page_link() -> mesh_pb2.CreatePageLinkResponse:
+    """Of a node without a gateway."""
+    raise FailedPrecondition(
+        'this node has no gateway: gateway.listen is "off" in its offgrid.toml; set it to "auto" and start it again',
+        reason="GatewayOff",
+    )
 
 
 class NodeFacts(msgspec.Struct, frozen=True):
@@ -54,6 +62,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     gateway: str = ""  # to this machine's commands
     gateway_told: str = ""  # to members
     health: HealthFacts = msgspec.field(default_factory=HealthFacts)
+    page_link: Callable[[], mesh_pb2.CreatePageLinkResponse] = no_page_link
     kept: Callable[[], KeptFacts] = KeptFacts  # asked for metrics alone
 
 
@@ -159,6 +168,11 @@ class MeshHandlers:
         if not request.node:
             raise InvalidRequest.field("node", "say which: a node id, its first 4 characters or more, or a name")
         return self._runtime.ask("mesh", str(caller), RemoveMember(request.node))
+
+    def create_page_link(
+        self, caller: Caller, request: mesh_pb2.CreatePageLinkRequest
+    ) -> mesh_pb2.CreatePageLinkResponse:
+        return self._facts().page_link()
 
     def ping(self, caller: Caller, request: mesh_pb2.PingRequest) -> Ticket:
         return self._runtime.ask("mesh", caller.node_id, request)

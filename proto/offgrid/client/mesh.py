@@ -48,6 +48,11 @@ class Mesh:
         )
         return self._calls.unary("MeshService/CreateInvite", request, mesh_pb2.CreateInviteResponse, repeatable=False)
 
+    def page_link(self) -> mesh_pb2.CreatePageLinkResponse:
+        """A link to this node's web page; where its gateway asks for a token, one that signs a browser in, once."""
+        request = mesh_pb2.CreatePageLinkRequest()
+        return self._calls.unary("MeshService/CreatePageLink", request, mesh_pb2.CreatePageLinkResponse)
+
     def proof(self, node: str) -> mesh_pb2.GetMemberProofResponse:
         """What shows, far from the mesh, whose key a member's is; `node` as in `remove`, a removed one too."""
         request = mesh_pb2.GetMemberProofRequest(node=node)

@@ -141,6 +141,9 @@ class TestForPeople:
         assert (code, out) == (0, "og1:secret\n")
         assert "offgrid-node join" in err
 
+    def test_a_link_to_the_page_alone_on_standard_output(self, og: Run) -> None:
+        assert og("page") == (0, "http://127.0.0.1:8001/#code=abc\n", "")
+
     def test_members_and_removal(self, og: Run) -> None:
         assert og("mesh", "remove", "barn")[1] == f"removed barn ({OTHER_ID})\n"
         assert "removed" in og("mesh", "members")[1].splitlines()[2]

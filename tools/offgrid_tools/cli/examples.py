@@ -10,6 +10,7 @@ HEADING = "\b\nExamples:\n"
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "status": ("offgrid status", "offgrid --json status | jq .alerts"),
     "smoke": ("offgrid smoke", "offgrid smoke --transfer"),
+    "page": ("offgrid page", "offgrid page --open"),
     "doctor": ("offgrid doctor", "offgrid doctor --all"),
     "peers": ("offgrid peers", "offgrid peers --roads"),
     "ping": ("offgrid ping barn", "offgrid ping barn --via lora --count 1"),

@@ -65,6 +65,7 @@ ROOT = LazyGroup(
         "tx": Entry("root:TX", "Make, sign, send and show transactions, and end what hangs."),
         "ledger": Entry("root:LEDGER", "Open the ledger and see how it does."),
         "doctor": Entry("doctor:doctor", "What is the matter with this node, and what to type next."),
+        "page": Entry("page:page", "A link to this node's web page, signed in."),
         "metrics": Entry("metrics:metrics", "What the node counts of itself, as Prometheus reads it."),
         "put": Entry("putting:put", "Store a file sealed in the mesh."),
         "get": Entry("getting:get", "Read an object back."),
