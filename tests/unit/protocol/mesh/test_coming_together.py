@@ -22,7 +22,7 @@ from offgrid_node.protocol.mesh.swim import (
 )
 
 INTERVAL_MS = 1_000
-SEEN_MS = 4 * INTERVAL_MS  # the promise of docs/design.md
+SEEN_MS = 4 * INTERVAL_MS  # the promise of docs/design/mesh.md
 BORN = 1 << BOOT_SHIFT
 
 
