@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from offgrid_node import __version__
 from offgrid_node.config import split_address
 from offgrid_node.discovery.addresses import advertised, ip_addresses, join_address
-from offgrid_node.discovery.gateways import Gateways
+from offgrid_node.discovery.gateways import About, Gateways
 from offgrid_node.discovery.hints import Hint
 from offgrid_node.discovery.hosts_file import HostsFile
 from offgrid_node.keys import fingerprint_in_leaf
 from offgrid_node.node import Node
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, Unavailable
+from offgrid_node.protocol.events import BROKER
+from offgrid_node.protocol.jobs.commands import BrokerPreferred
 from offgrid_node.protocol.mesh.commands import AddressesChanged, AddressSeen
 from offgrid_node.protocol.objects.commands import HostsChosen
 
@@ -72,6 +74,9 @@ class Finding:
         self._mesh_port, self._door_port = mesh_port, door_port
         self._hosts_file = HostsFile(config.mesh.hosts_file)
         self._gateways = Gateways(config.storage.hosts) if config.storage.hosts else None
+        self._broker = Gateways([config.jobs.broker_url]) if config.jobs.broker_url else None
+        self._listed_gateways: Gateways | None = None
+        self._listed_urls: list[str] = []
         self._mesh_tag = node.directory.genesis.mesh_tag
         self._addresses: tuple[str, ...] = ()
         self._fault = ""
@@ -85,8 +90,17 @@ class Finding:
         alone = not any(self._node.mesh.liveness(node_id) == 1 for node_id in others)
         looking = ("no other member is in reach; still looking",) if alone else ()
         removed = ("no member accepts this node: was it removed?",) if alone and self._closed_to_us() else ()
-        gateways = self._gateways.notices if self._gateways is not None else ()
-        return (*((self._fault,) if self._fault else ()), *gateways, *looking, *removed)
+        asked = [each for each in (self._gateways, self._broker, self._listed_gateways) if each is not None]
+        silent = dict.fromkeys(notice for each in asked for notice in each.notices)
+        return (*((self._fault,) if self._fault else ()), *silent, *self._no_broker(), *looking, *removed)
+
+    def _no_broker(self) -> Sequence[str]:
+        """Of whom jobs.broker_url names, where that is none of this mesh."""
+        known = self._broker.known if self._broker is not None else ()
+        members = self._node.directory
+        wrong = [each for each in known if BROKER not in members.roles_in_force(each.node_id)]
+        url = self._config.jobs.broker_url
+        return [f"jobs.broker_url: {url} is node {each.node_id}, no broker of this mesh" for each in wrong]
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -146,23 +160,34 @@ class Finding:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _ask_gateways(self) -> None:
-        """The hosts that the config names are where their gateways say, and are the only ones for what is new."""
-        if self._gateways is None:
-            return
-        known = await asyncio.to_thread(self._gateways.ask)
+        """Nodes that are named by the URL of their gateway are where that says: the only hosts for this node's objects,
+        the broker that is asked first, and those of the hosts file."""
+        if self._gateways is not None:
+            known = await self._ask(self._gateways)
+            self._node.runtime.deliver("objects", HostsChosen(frozenset(about.node_id for about in known)))
+        if self._broker is not None:
+            for about in await self._ask(self._broker):
+                self._node.runtime.deliver("jobs", BrokerPreferred(about.node_id))
+        if self._listed_gateways is not None:
+            await self._ask(self._listed_gateways)
+
+    async def _ask(self, gateways: Gateways) -> Sequence[About]:
+        known = await asyncio.to_thread(gateways.ask)
         for about in known:
             for address in about.addresses:
                 self._node.runtime.deliver("mesh", AddressSeen(about.node_id, address))
-        self._node.runtime.deliver("objects", HostsChosen(frozenset(about.node_id for about in known)))
+        return known
 
     def _listed(self) -> Sequence[str]:
         try:
-            hosts = self._hosts_file.hosts()
+            hosts, urls = self._hosts_file.hosts(), self._hosts_file.urls()
             self._fault = ""
         except InvalidRequest as fault:
             if fault.message != self._fault:
                 _log.warning("%s", fault.message)
-            self._fault, hosts = fault.message, []
+            self._fault, hosts, urls = fault.message, [], []
+        if urls != self._listed_urls:
+            self._listed_urls, self._listed_gateways = urls, Gateways(urls) if urls else None
         return [*self._config.mesh.peers, *hosts]
 
     async def _peek(self, address: str) -> None:

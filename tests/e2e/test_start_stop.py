@@ -272,11 +272,11 @@ class TestRefusingToStart:
 
 
 def test_a_setting_that_nothing_uses_yet_is_said_in_status_and_log(tmp_path: Path) -> None:
-    node = founded(tmp_path / "n", jobs__broker_url="https://a.b")
+    node = founded(tmp_path / "n", storage__summary_dir="s")
     try:
         node.run("run")
         node.wait_ready()
-        sentence = "jobs.broker_url is set, but this version does not use it yet"
+        sentence = "storage.summary_dir is set, but this version does not use it yet"
         with node.client() as client:
             assert sentence in client.mesh.status().notices
         assert sentence in node.log_path.read_text()

@@ -30,7 +30,7 @@ from .health import Health
 from .http_ports import AUTO, OFF, is_loopback
 from .links import Links
 from .mail import Mail
-from .sections import RESERVED, YEAR_S, Section, section_of
+from .sections import YEAR_S, Section, section_of
 from .storage import Storage
 
 _DAY_MS = 86_400_000
@@ -116,7 +116,10 @@ class Jobs(Section):
         "lie there as <job id>.job.json until somebody puts <job id>.result.json beside it",
     )
     drop_all: bool = Field(default=False, description="let all jobs of the local queue go to the drop folder")
-    broker_url: f.OptionalUrl = Field(default="", description="gateway of the broker", json_schema_extra=RESERVED)
+    broker_url: f.OptionalUrl = Field(
+        default="",
+        description="URL of a broker's gateway: that broker is asked first, the others where it does not answer",
+    )
 
 
 class Wasm(Section):

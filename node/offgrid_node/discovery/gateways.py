@@ -88,6 +88,11 @@ class Gateways:
         if self._urls:
             with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gateways") as threads:
                 list(threads.map(self._ask, self._urls))
+        return self.known
+
+    @property
+    def known(self) -> list[About]:
+        """What was said so far."""
         return list(self._known.values())
 
     def _ask(self, url: str) -> None:

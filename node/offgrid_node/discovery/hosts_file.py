@@ -1,6 +1,9 @@
 """`discovery/mesh_hosts.json`: a list of hosts to try, kept by hand or by another program, read again when it changes.
 
 {"hosts": [{"name": "attic", "address": "192.0.2.7:7440"}]}      or      ["192.0.2.7:7440"]
+
+A host may be given by the URL of its gateway instead, which says where the host is: {"url": "http://192.0.2.7:8081"},
+or the URL alone.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from offgrid_node.config.addresses import ADDRESS_RULE, BadAddress, split_address
+from offgrid_node.config.addresses import ADDRESS_RULE, URL_RULE, BadAddress, check_url, split_address
 from offgrid_node.discovery.json_places import JsonFault, Place, line_and_column, parse_places
 from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
 from offgrid_node.protocol.ids import NAME, NAME_RULE
@@ -20,15 +23,17 @@ FILE_BYTES_MAX = 1024 * 1024
 HOSTS_MAX = 1024
 PROBLEMS_MAX = 20  # told at once
 FORM = '{"hosts": [{"name": "…", "address": "host:port"}]} or ["host:port"]'
+HOST_FORM = '"host:port", {"name": "…", "address": "host:port"}, or the URL of a gateway as text or as "url"'
 
-_KEYS = {"name": NAME_RULE, "address": ADDRESS_RULE}
+_KEYS = {"name": NAME_RULE, "address": ADDRESS_RULE, "url": URL_RULE}
 
 
 class HostEntry(msgspec.Struct, frozen=True):
-    """A host to try. `name` is "" when the file gives none."""
+    """A host to try, at an address, or where its gateway at a URL says. What the file does not give is ""."""
 
     address: str
     name: str = ""
+    url: str = ""
 
 
 class HostsFile:
@@ -44,7 +49,11 @@ class HostsFile:
         entries = self.entries()
         if self._stamp is None:
             return [DEFAULT_ADDRESS]
-        return list(dict.fromkeys(entry.address for entry in entries))
+        return list(dict.fromkeys(entry.address for entry in entries if entry.address))
+
+    def urls(self) -> list[str]:
+        """Those of gateways, each once. Raises as `entries`."""
+        return list(dict.fromkeys(entry.url for entry in self.entries() if entry.url))
 
     def entries(self) -> tuple[HostEntry, ...]:
         """What the file holds now; nothing when there is none.
@@ -124,9 +133,9 @@ class _Reader:
 
     def _entry(self, where: str, place: Place) -> HostEntry | None:
         if isinstance(place.value, str):
-            return self._address(where, place, "")
+            return self._url(where, place, "") if "://" in place.value else self._address(where, place, "")
         if not isinstance(place.value, dict):
-            self._note(place, f'{where}: is no host. allowed: "host:port" or {{"name": "…", "address": "host:port"}}')
+            self._note(place, f"{where}: is no host. allowed: {HOST_FORM}")
             return None
         self._check_keys(place.value, _KEYS, f"{where}.")
         name = ""
@@ -136,6 +145,8 @@ class _Reader:
                 name = name_place.value
             else:
                 self._note(name_place, f"{where}.name: is no name. allowed: {NAME_RULE}")
+        if "url" in place.value:
+            return self._url(f"{where}.url", place.value["url"][1], name)
         if "address" not in place.value:
             self._note(place, f"{where}.address: is missing. allowed: {ADDRESS_RULE}")
             return None
@@ -152,6 +163,16 @@ class _Reader:
             self._note(place, f"{where}: {bad.message}. allowed: {ADDRESS_RULE}{guess}")
             return None
         return HostEntry(place.value, name)
+
+    def _url(self, where: str, place: Place, name: str) -> HostEntry | None:
+        text = place.value if isinstance(place.value, str) else ""
+        try:
+            check_url(text)
+        except BadAddress as bad:
+            guess = f". did you mean '{bad.suggestion}'?" if bad.suggestion else ""
+            self._note(place, f"{where}: {bad.message}. allowed: {URL_RULE}{guess}")
+            return None
+        return HostEntry("", name, text)
 
     def _check_keys(self, members: dict[str, tuple[int, Place]], known: dict[str, str], where: str = "") -> None:
         for key, (offset, _) in members.items():

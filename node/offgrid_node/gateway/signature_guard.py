@@ -14,21 +14,13 @@ from pathlib import Path
 
 from starlette.types import Scope
 
+from offgrid_node.gateway.edge import PROVED
 from offgrid_node.gateway.signed_requests import MAC_BYTES, SEEN_MAX, Seen, SignedRequests
 from offgrid_node.protocol.errors import Unavailable
 
-PROVED = "offgrid.proved"
-"""In the scope of a request: True when it brought the token. False when it should have, and was let in as far as here
-because a signature does as well."""
-SIGNED_PATHS = ("/api/", "/auction", "/run", "/toggle")
 FILE_NAME = "signed_requests.seen"
 ROW_BYTES = MAC_BYTES + 8
 ROWS_MAX = 4 * SEEN_MAX  # then it is written anew, with what still counts
-
-
-def may_be_signed(method: str, path: str) -> bool:
-    """Whether a request without the token may go on to `SignatureGuard.admit`, where there is a secret."""
-    return method in ("POST", "PATCH") and path.startswith(SIGNED_PATHS)
 
 
 class SignatureGuard:

@@ -94,6 +94,7 @@ def test_reserved_keys_are_named_at_the_top_and_at_their_place() -> None:
     used = {"jobs.mode", "storage.memory_db", "storage.enabled", "storage.chunk_dir", "storage.hosts"}
     used |= {"storage.chunk_threshold", "storage.compaction_interval", "economy.settlement_interval"}
     used |= {"storage.retention_base_mb", "storage.retention_token_level", "gateway.auth_key"}
+    used |= {"jobs.broker_url"}
     unused = {".".join(path) for path in SHORT_NAMES.values()} - used
     assert set(reserved) == unused
     assert body.count("(reserved)") == len(reserved)

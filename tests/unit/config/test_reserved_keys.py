@@ -29,16 +29,12 @@ def test_each_reserved_key_that_is_set_is_named_and_no_other(tmp_path: Path) -> 
     storage = 'enabled = false\nchunk_dir = "c"\nmemory_db = "m"\nsummary_dir = "s"'
     text = f'mesh.name = "home"\njobs.queue_max = 7\njobs.broker_url = "https://a.b"\n[storage]\n{storage}\n'
     found = told(tmp_path, text)
-    assert found == [
-        "jobs.broker_url",
-        "storage.summary_dir",
-    ]
+    assert found == ["storage.summary_dir"]
 
 
 def test_it_does_not_matter_where_it_was_set_and_secrets_stay_secret(tmp_path: Path) -> None:
     environ = {"OFFGRID_BROKER_URL": "https://a.b", "OFFGRID_AUTH_KEY": "hush", "OFFGRID_SUMMARY_DIR": "s"}
     assert told(tmp_path, 'mesh.name = "home"', environ) == [
-        "jobs.broker_url",
         "storage.summary_dir",
     ]
     assert not any("hush" in said for said in unused_settings(load(tmp_path / "offgrid.toml", environ)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 from hypothesis import given
@@ -12,27 +14,43 @@ from hypothesis import strategies as st
 
 from offgrid_node.discovery.gateways import ABOUT_PATH, About, Gateways, parse_about
 from offgrid_node.discovery.hints import ADDRESSES_MAX
-from offgrid_node.gateway.about import AboutPage
-from offgrid_node.gateway.http import HttpServer
 from offgrid_node.protocol.errors import InvalidRequest
 
 NODE = "a" * 32
 GOOD = {"node_id": NODE, "addresses": ["10.0.0.5:7440", "[fe80::1]:7440"]}
 
 
-def test_a_gateway_tells_which_node_it_is_and_its_last_word_counts() -> None:
-    async def talk() -> None:
-        page = AboutPage("attic", NODE, lambda: ("10.0.0.5:7440",))
-        server = HttpServer({ABOUT_PATH: page.render})
-        address = await server.listen("127.0.0.1:0")
-        gateways = Gateways([f"http://{address}/", f"http://{address}", f"http://{address}/elsewhere"])
-        assert await asyncio.to_thread(gateways.ask) == [About(NODE, ("10.0.0.5:7440",))]
-        (notice,) = gateways.notices
-        assert notice.startswith(f"http://{address}/elsewhere does not say which node it is")
-        await server.close()
-        assert await asyncio.to_thread(gateways.ask) == [About(NODE, ("10.0.0.5:7440",))]
+@contextmanager
+def gateway(about: About) -> Iterator[str]:
+    """The URL of one that says this at ABOUT_PATH, and nothing elsewhere."""
 
-    asyncio.run(talk())
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == ABOUT_PATH else 404)
+            self.end_headers()
+            self.wfile.write(about.text() if self.path == ABOUT_PATH else b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_gateway_tells_which_node_it_is_and_its_last_word_counts() -> None:
+    attic = About(NODE, ("10.0.0.5:7440",))
+    with gateway(attic) as url:
+        gateways = Gateways([f"{url}/", url, f"{url}/elsewhere"])
+        assert gateways.ask() == [attic]
+        (notice,) = gateways.notices
+        assert notice.startswith(f"{url}/elsewhere does not say which node it is")
+    assert gateways.ask() == gateways.known == [attic]
 
 
 def test_one_that_never_answered_is_named_and_no_node() -> None:

@@ -28,6 +28,14 @@ def test_objects_with_names_and_plain_addresses(path: Path) -> None:
     assert HostsFile(path).hosts() == ["192.0.2.7:7440", "attic.example:1"]
 
 
+def test_hosts_by_the_url_of_their_gateway(path: Path) -> None:
+    path.write_text('{"hosts": [{"name": "attic", "url": "http://192.0.2.7:8081"}, {"address": "192.0.2.8:7440"}]}')
+    assert HostsFile(path).entries()[0] == HostEntry("", "attic", "http://192.0.2.7:8081")
+    assert (HostsFile(path).hosts(), HostsFile(path).urls()) == (["192.0.2.8:7440"], ["http://192.0.2.7:8081"])
+    path.write_text('["http://attic.example:8081", "http://attic.example:8081"]')
+    assert (HostsFile(path).hosts(), HostsFile(path).urls()) == ([], ["http://attic.example:8081"])
+
+
 def test_without_a_file_this_machine_is_tried(path: Path) -> None:
     assert HostsFile(path).hosts() == ["127.0.0.1:7440"]
     assert HostsFile(path / "below").hosts() == ["127.0.0.1:7440"]
@@ -59,6 +67,9 @@ def test_an_empty_list_means_nobody(path: Path) -> None:
         ('["192.0.2.7"]', "1:2", "did you mean '192.0.2.7:7440'?"),
         ('["192.0.2.7:99999"]', "1:2", "out of range"),
         ('[{"name": "attic"}]', "1:2", "hosts[0].address: is missing"),
+        ('[{"url": "attic:8081"}]', "1:10", "did you mean 'http://attic:8081'?"),
+        ('["http://me:x@attic"]', "1:2", "must not hold a user or password"),
+        ('[{"url": 7}]', "1:10", "is not an HTTP URL"),
         ('[{"address": 7}]', "1:14", "hosts[0].address: is no text"),
         ('[{"name": "the attic", "address": "a:1"}]', "1:11", "hosts[0].name: is no name"),
         ('[{"adress": "a:1", "address": "a:1"}]', "1:3", "did you mean 'address'?"),

@@ -16,6 +16,13 @@ from offgrid_node.protocol.jobs.terms import NO_TERMS, Terms
 CANCEL_MAX = 256  # jobs that one CancelJobs takes back
 RUN_MAX = 256  # jobs of one RunJobs: as many as one call to a broker takes
 
+
+class BrokerPreferred(msgspec.Struct, frozen=True):
+    """This one is asked first; it need not be a broker, or there."""
+
+    node_id: str
+
+
 # ---- from the owner of a core; `digest` is 16 bytes of all that the request says but its id
 
 

@@ -99,6 +99,10 @@ class Core:
         brokers = self._peers.with_role(BROKER)
         return job.broker if job.broker in brokers else next(iter(brokers), "")
 
+    def preferred_broker(self, node_id: str) -> None:
+        """Jobs that are sent from now on go there first."""
+        self._submitting.preferred = node_id
+
     def deadline_ms(self) -> int | None:
         dues = (self._jobs.deadline_ms(), self.stops.deadline_ms(), self.renewals.deadline_ms(), self._return_ms)
         return min((due for due in dues if due is not None), default=None)

@@ -74,6 +74,8 @@ class JobsMachine:
                     self.intake.releases.on_filled(event, now, rng)
                 case commands.Arriving():
                     self.core.reports.on_arriving(event, now)
+                case commands.BrokerPreferred(node_id):
+                    self.core.preferred_broker(node_id)
                 case commands.Dropped():
                     self.core.local.drops.on_dropped(event, now)
                 case PeerUp(node_id, name, roles):

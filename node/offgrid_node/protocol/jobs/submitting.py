@@ -34,6 +34,7 @@ class Submitting:
         """`to_local_queue` takes a job for which no broker is left."""
         self._jobs, self._peers, self._post = jobs, peers, post
         self._poison, self._to_local_queue = poison, to_local_queue
+        self.preferred = ""  # a broker that goes before the others, if it may be asked
         self._doubts = Doubts(jobs, peers)
         self._turning = Turning(jobs, peers)
 
@@ -141,12 +142,14 @@ class Submitting:
         return [broker for broker in brokers if broker not in entry.avoided] if entry.avoided else brokers
 
     def _choose(self, entry: Open, brokers: Sequence[str], now: Now, rng: Rng, *, kept_later: bool) -> None:
-        """The broker it had, if that may be asked; one that takes orders goes before one that does not."""
+        """The broker it had, if that may be asked; else the preferred one; one that takes orders goes before one that
+        does not."""
         job, pacing = entry.job, self._jobs.pacing
         if pacing and pacing.holds(job.broker) and not entry.doubtful:
             brokers = [broker for broker in brokers if not pacing.holds(broker)] or brokers
         if job.broker not in brokers:
-            job.broker = brokers[0] if len(brokers) == 1 else rng.choice(brokers)
+            preferred = self.preferred if self.preferred in brokers else ""
+            job.broker = preferred or (brokers[0] if len(brokers) == 1 else rng.choice(brokers))
             if not kept_later:
                 self._jobs.keep(job, now)
 

@@ -247,6 +247,24 @@ class TestAwards:
         assert len(bench.effects) == before
 
 
+class TestThePreferredBroker:
+    def test_is_asked_first_and_the_others_where_it_is_not_there(self) -> None:
+        bench = CoreBench()
+        bench.seen(BROKER, OTHER)
+        for preferred, asked in ((MARKET, MARKET), (OTHER, OTHER), (MARKET, MARKET)):
+            bench.core.preferred_broker(preferred.node_id)
+            for _ in range(5):
+                job_id = bench.submitted()
+                assert bench.job(job_id).broker == asked.node_id
+        bench.peers.on_down(PeerDown(MARKET.node_id))
+        assert bench.job(bench.submitted()).broker == OTHER.node_id
+
+    def test_need_be_none_and_then_is_none(self) -> None:
+        bench = CoreBench()
+        bench.core.preferred_broker(WORKER.node_id)
+        assert bench.job(bench.submitted()).broker == MARKET.node_id
+
+
 class TestWordsOfOthers:
     def test_a_host_s_refusal_is_cut(self) -> None:
         bench = CoreBench()
