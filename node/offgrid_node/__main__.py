@@ -87,7 +87,11 @@ def join(
     """Makes this machine a member of the mesh that TOKEN invites to, and runs it."""
     from offgrid_node.joining import join as join_mesh
 
-    made = join_mesh(folder, token, name, roles or ("core", "broker", "host"), parse_settings(settings), timeout_s)
+    def say(sentence: str) -> None:
+        click.echo(f"note: {sentence}", err=True)
+
+    chosen = roles or ("core", "broker", "host")
+    made = join_mesh(folder, token, name, chosen, parse_settings(settings), timeout_s, say)
     click.echo(f"joined mesh {made.mesh} as {made.name} ({made.node_id}); config {made.config_path}")
     if no_run:
         click.echo(f"next: offgrid-node run --dir {shlex.quote(str(folder))}")

@@ -18,6 +18,15 @@ from google.protobuf.message import DecodeError
 from offgrid.v1 import mesh_pb2
 from offgrid_node.discovery.addresses import join_address
 from offgrid_node.folder import Folder, Made, name_or_default, open_store
+from offgrid_node.joining_checks import (
+    Multicast,
+    Say,
+    check_alone,
+    check_room,
+    clock_remarks,
+    explained,
+    free_ports,
+)
 from offgrid_node.keys import (
     NodeKey,
     check_identity_certificate,
@@ -26,7 +35,9 @@ from offgrid_node.keys import (
     seal,
     verify,
 )
-from offgrid_node.protocol.errors import Fault, NotFound, PeerFault, Unavailable
+from offgrid_node.keys.store import key_path
+from offgrid_node.protocol.errors import AlreadyExists, Fault, NotFound, PeerFault, Unavailable
+from offgrid_node.protocol.ids import NAME
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.founding import adopt_grant, held_directory, store_not_empty
 from offgrid_node.protocol.mesh.joining import ask_context, grant_context, is_worth_asking_again, join_ask
@@ -45,9 +56,16 @@ LINKS_AFTER_S = 3.0  # of a token that names addresses
 
 
 def join(
-    path: Path, token_text: str, name: str | None, roles: Sequence[str], values: Mapping[str, object], timeout_s: float
+    path: Path,
+    token_text: str,
+    name: str | None,
+    roles: Sequence[str],
+    values: Mapping[str, object],
+    timeout_s: float,
+    say: Say = lambda sentence: None,
 ) -> Made:
-    """Joins and writes config, identity and the first rows; asking again after an interruption is safe.
+    """Joins and writes config, identity and the first rows; asking again after an interruption is safe. `say` is told
+    what its owner should know.
 
     Raises InvalidRequest for a mistyped token, FailedPrecondition (reason StoreNotEmpty) when the folder's store has
     served another node, Unavailable when no door was found or answered in time, and whatever the inviter says
@@ -57,23 +75,52 @@ def join(
     folder, chosen = Folder(path), name_or_default(name)
     # Whatever speaks against joining here must be known before the door has spent the invite.
     config = folder.draft(MESH_UNKNOWN, chosen, roles, values)
-    store = open_store(config, create=True)
+    check_room(config, say)
+    values = {**values, **free_ports(config, values, say)}
+    store, multicast = open_store(config, create=True), Multicast(config)
     try:
         held = held_directory(store, verify=verify, check_certificate=check_identity_certificate)
         if held is not None:
             _check_own(held, folder, token)
+        old = key_path(folder.keys_path, "node").exists()
         key = NodeKey.load_or_create(folder.keys_path)
-        grant = asyncio.run(_ask_by_all(token, key, chosen, config, timeout_s))
+        if old:
+            check_alone(key, [*(held.addresses(key.node_id) if held else ()), *multicast.addresses_of(key.node_id)])
+        chosen, grant = _admitted(token, key, chosen, config, timeout_s, say, named=name is not None)
+        for remark in clock_remarks(time.time_ns() // 1_000, grant):
+            say(remark)
         rows = adopt_grant(
             grant, token.mesh_tag, key.node_id, verify=verify, check_certificate=check_identity_certificate
         )
         store.commit(Batch(writes=rows))
+    except Unavailable as fault:
+        trouble = multicast.trouble() if fault.reason == "NoDoor" else ""
+        raise (Unavailable(f"{fault.message}; {trouble}", reason=fault.reason) if trouble else fault) from None
     finally:
         store.close()
+    if trouble := multicast.trouble():
+        say(f"{trouble}. Members that move to other addresses are found late")
     mesh = open_genesis(grant.genesis, verify).mesh_name
     folder.draft(mesh, chosen, roles, values)
     folder.keep()
     return Made(folder, key.node_id, chosen, mesh)
+
+
+def _admitted(
+    token: InviteToken, key: NodeKey, name: str, config: Config, timeout_s: float, say: Say, *, named: bool
+) -> tuple[str, mesh_pb2.JoinGrant]:
+    """The grant, under the name that is free there unless this one was `named`. Raises what the door says, with what
+    to do."""
+    try:
+        return name, asyncio.run(_ask_by_all(token, key, name, config, timeout_s))
+    except AlreadyExists as fault:
+        free = fault.metadata.get("suggestion", "")
+        if named or fault.reason != "NameTaken" or not NAME.match(free):
+            raise explained(fault) from fault
+        say(f"a member is called {name} already: this node is {free} (--name chooses another)")
+    except Fault as fault:
+        raise explained(fault) from fault
+    return _admitted(token, key, free, config, timeout_s, say, named=True)
 
 
 def _check_own(held: Directory, folder: Folder, token: InviteToken) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from offgrid_node.config import split_address
@@ -33,7 +33,7 @@ def taken(config: Config) -> Iterator[tuple[str, Said]]:
         host, port = split_address(address, port_min=0)
         if not port or (error := why_not(host, port)) is None:
             continue
-        free = next((join_address(host, n) for n in range(port + 1, port + TRIED_MAX) if why_not(host, n) is None), "")
+        free = next_free(config, key)
         if error.errno == errno.EADDRINUSE:
             who = listener_on(port)
             sentence = f"{key} = {address}: the port is taken" + (f" by {who}" if who else "")
@@ -42,6 +42,15 @@ def taken(config: Config) -> Iterator[tuple[str, Said]]:
             free = join_address("0.0.0.0", 0) if error.errno == errno.EADDRNOTAVAIL else free  # noqa: S104 - a hint
         section, _, name = key.partition(".")
         yield key, fault(sentence, f"OFFGRID_{section.upper()}__{name.upper()}={free}" if free else "")
+
+
+def next_free(config: Config, key: str, but: Collection[str] = ()) -> str:
+    """The address of that key with the next free port that no other key has, nor one of `but`; "" if none is near."""
+    listening = _listening(config)
+    host, port = split_address(listening[key], port_min=0)
+    others = {split_address(address, port_min=0)[1] for address in (*listening.values(), *but)}
+    ports = (each for each in range(port + 1, min(port + TRIED_MAX, 65_536)) if each not in others)
+    return next((join_address(host, each) for each in ports if why_not(host, each) is None), "")
 
 
 def _auto(config: Config) -> Iterator[tuple[str, Said]]:

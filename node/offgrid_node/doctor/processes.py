@@ -46,7 +46,10 @@ def _who(targets: set[str], but: frozenset[int | None] = frozenset()) -> str:
 
 def _named(folder: Path) -> str:
     with suppress(OSError):
-        words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        if words and words.isprintable():
-            return f" ({words if len(words) <= CHARS_MAX else words[:CHARS_MAX] + '…'})"
+        words = (folder / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+        if len(words) > 1 and Path(words[0]).name.startswith("python"):
+            del words[0]
+        text = " ".join([Path(words[0]).name, *words[1:]])
+        if text and text.isprintable():
+            return f" ({text if len(text) <= CHARS_MAX else text[:CHARS_MAX] + '…'})"
     return ""

@@ -7,12 +7,16 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
 from offgrid_node.doctor.reading import StoredRows
 from offgrid_node.doctor.subject import Subject
 from offgrid_node.folder import MIB, STORE_FILE, backup_folder
 from offgrid_node.storage.blobs import DISK_RESERVE_BYTES
+
+if TYPE_CHECKING:
+    from offgrid_node.config import Config
 
 LITTLE_BYTES = 8 * DISK_RESERVE_BYTES  # twice over what updates and a backup of a young node take
 INODES_FEW, INODES_NONE = 10_000, 500
@@ -21,9 +25,9 @@ MEMORY_LITTLE_MB = 96
 MEMINFO = Path("/proc/meminfo")
 
 
-def _places(subject: Subject) -> Iterator[Path]:
+def _places(config: Config) -> Iterator[Path]:
     """One of each disk that the node writes to: what is not there yet counts as its first parent that is."""
-    config, seen = subject.config, set[int]()
+    seen = set[int]()
     for path in (config.storage.memory_db, config.storage.chunk_dir, config.node.data_dir, backup_folder(config)):
         there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
         device = there.stat().st_dev
@@ -32,8 +36,9 @@ def _places(subject: Subject) -> Iterator[Path]:
             yield there
 
 
-def _disk(subject: Subject) -> Iterator[Said]:
-    for place in _places(subject):
+def disks(config: Config) -> Iterator[Said]:
+    """Those without room for a node. For `join`, too."""
+    for place in _places(config):
         free = shutil.disk_usage(place).free
         look = command("du", "-xh", "--max-depth=2", place) if os.name == "posix" else f"dir /s {place}"
         if free < DISK_RESERVE_BYTES:
@@ -47,7 +52,7 @@ def _inodes(subject: Subject) -> Iterator[Said]:
     if not hasattr(os, "statvfs"):
         yield not_applicable("this system's disks have no inodes")
         return
-    for place in _places(subject):
+    for place in _places(subject.config):
         told = os.statvfs(place)
         if not told.f_files:
             continue
@@ -89,7 +94,7 @@ def _memory(subject: Subject) -> Iterator[Said]:
 
 
 CHECKS = (
-    Check("disk", "the disks of the node have room", _disk),
+    Check("disk", "the disks of the node have room", lambda subject: disks(subject.config)),
     Check("inodes", "they take more files", _inodes),
     Check("store-file", "the store's file may grow", _store_file),
     Check("memory", "memory is left on this machine", _memory, Needs.NOTHING),

@@ -67,7 +67,9 @@ class JoinHandlers:
 
         def sealed(grant: object) -> mesh_pb2.JoinResponse:
             assert isinstance(grant, mesh_pb2.JoinGrant)
-            return mesh_pb2.JoinResponse(sealed=self._seal(secret, grant_context(invite_id), grant.SerializeToString()))
+            told = mesh_pb2.JoinGrant(clock_us=self._runtime.clock.now().utc_us)
+            told.MergeFrom(grant)
+            return mesh_pb2.JoinResponse(sealed=self._seal(secret, grant_context(invite_id), told.SerializeToString()))
 
         return self._runtime.ask("mesh", str(caller), command).map(sealed)
 
