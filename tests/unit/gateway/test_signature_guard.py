@@ -1,0 +1,140 @@
+"""Which requests have to be signed, by what they have shown before, and what of it outlives a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving_app import app_of, ask, request, serving
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from offgrid_node.gateway import signature_guard
+from offgrid_node.gateway.access import policy_of
+from offgrid_node.gateway.edge import PROVED
+from offgrid_node.gateway.old_bodies import Bodies
+from offgrid_node.gateway.sign_ins import SignIns
+from offgrid_node.gateway.signature_guard import FILE_NAME, ROW_BYTES, SignatureGuard
+from offgrid_node.protocol.errors import PermissionDenied, Unavailable
+
+KEY, NOW_S = "shared", 1_795_408_200
+TOKEN = "t" * 16
+MACHINES, PEOPLE = True, False
+NOTHING_ASKED: dict[str, Any] = {}
+TOKEN_SHOWN, TOKEN_LACKS = {PROVED: True}, {PROVED: False}
+
+
+def guard(folder: Path, key: str = KEY) -> SignatureGuard:
+    return SignatureGuard(key, folder, lambda: NOW_S * 1_000_000)
+
+
+def signed(key: str = KEY, **payload: Any) -> bytes:
+    payload = {"timestamp": NOW_S} | payload
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+    return json.dumps(
+        payload | {"signature": hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()}
+    ).encode()
+
+
+def reason(which: SignatureGuard, scope: dict[str, Any], body: bytes, *, machines: bool) -> str:
+    """Why it is refused; "" when it is let in."""
+    try:
+        asyncio.run(which.admit(scope, body, between_machines=machines))
+    except PermissionDenied as fault:
+        return fault.reason
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("scope", "machines", "bare", "wrong"),
+    [
+        (NOTHING_ASKED, MACHINES, "SignatureMissing", "SignatureInvalid"),
+        (NOTHING_ASKED, PEOPLE, "", "SignatureInvalid"),
+        (TOKEN_SHOWN, MACHINES, "", ""),
+        (TOKEN_SHOWN, PEOPLE, "", ""),
+        (TOKEN_LACKS, MACHINES, "SignatureMissing", "SignatureInvalid"),
+        (TOKEN_LACKS, PEOPLE, "SignatureMissing", "SignatureInvalid"),
+    ],
+)
+def test_who_has_to_sign(tmp_path: Path, scope: dict[str, Any], machines: bool, bare: str, wrong: str) -> None:
+    which = guard(tmp_path)
+    assert reason(which, scope, b"{}", machines=machines) == bare
+    assert reason(which, scope, signed("another"), machines=machines) == wrong
+    assert reason(which, scope, signed(), machines=machines) == ""
+
+
+def test_without_a_secret_nothing_is_asked_and_nothing_kept(tmp_path: Path) -> None:
+    assert reason(guard(tmp_path, key=""), NOTHING_ASKED, signed("any"), machines=True) == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestAfterARestart:
+    def test_a_signature_is_known_again(self, tmp_path: Path) -> None:
+        first = guard(tmp_path)
+        for number in range(3):
+            assert reason(first, NOTHING_ASKED, signed(n=number), machines=True) == ""
+        again = guard(tmp_path)
+        assert reason(again, NOTHING_ASKED, signed(n=1), machines=True) == "SignatureReplayed"
+        assert reason(again, NOTHING_ASKED, signed(n=3), machines=True) == ""
+        third = guard(tmp_path)
+        assert [reason(third, NOTHING_ASKED, signed(n=n), machines=True) for n in (0, 3, 4)] == [
+            "SignatureReplayed",
+            "SignatureReplayed",
+            "",
+        ]
+
+    def test_half_a_row_is_passed_over_and_nothing_follows_it(self, tmp_path: Path) -> None:
+        assert reason(guard(tmp_path), NOTHING_ASKED, signed(n=1), machines=True) == ""
+        with (tmp_path / FILE_NAME).open("ab") as file:
+            file.write(b"half")
+        assert reason(guard(tmp_path), NOTHING_ASKED, signed(n=2), machines=True) == ""
+        assert (tmp_path / FILE_NAME).stat().st_size == 2 * ROW_BYTES
+        assert reason(guard(tmp_path), NOTHING_ASKED, signed(n=2), machines=True) == "SignatureReplayed"
+
+    def test_the_file_stays_small(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(signature_guard, "ROWS_MAX", 2)
+        clock_us = NOW_S * 1_000_000
+        which = SignatureGuard(KEY, tmp_path, lambda: clock_us)
+        for number in range(6):
+            clock_us += 400_000_000  # what came before is too old to come again
+            body = signed(timestamp=clock_us / 1e6, n=number)
+            assert reason(which, NOTHING_ASKED, body, machines=True) == ""
+            assert (tmp_path / FILE_NAME).stat().st_size <= 2 * ROW_BYTES
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_signature_that_cannot_be_kept_is_not_taken(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(Unavailable):
+        asyncio.run(guard(tmp_path).admit({}, signed(), between_machines=True))
+
+
+def test_over_http_a_signature_does_instead_of_the_token_where_it_is_looked_at(tmp_path: Path) -> None:
+    bodies = Bodies(guard(tmp_path))
+
+    async def answer(asked: Request) -> Response:
+        return JSONResponse(sorted(await bodies.read(asked)))
+
+    routes = [Route(path, answer, methods=["POST"]) for path in ("/toggle", "/v1/status")]
+    app = app_of(routes, policy_of((), SignIns(TOKEN, "cookie"), signed=True))
+
+    async def talk(port: int) -> None:
+        async def code(path: str, body: bytes, *fields: str) -> int:
+            return (
+                await ask(port, request(f"POST {path} HTTP/1.1", f"Content-Length: {len(body)}", *fields, body=body))
+            )[0]
+
+        assert await code("/toggle", b"{}") == 401
+        assert await code("/toggle", b"{}", f"Authorization: Bearer {TOKEN}") == 200
+        body = signed()
+        assert [await code("/toggle", body), await code("/toggle", body)] == [200, 401]
+        assert await code("/v1/status", signed(n=1)) == 401
+
+    serving(app, talk)
