@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -125,14 +124,14 @@ def _is_document(asked: Asked) -> bool:
 
 
 def _same_origin(origin: str, host: str) -> bool:
-    try:
-        parts = urlsplit(origin)
-        default = _DEFAULT_PORTS[parts.scheme]
-        origin_at = parts.hostname, parts.port or default
-        asked = urlsplit(f"//{host}")
-        return origin == f"{parts.scheme}://{parts.netloc}" and origin_at == (asked.hostname, asked.port or default)
-    except (KeyError, ValueError):
+    scheme, _, place = origin.partition("://")
+    default, theirs, ours = _DEFAULT_PORTS.get(scheme), _HOST.match(place), _HOST.match(host)
+    if default is None or theirs is None or ours is None:
         return False
+    return (theirs["name"].lower(), int(theirs["port"] or default)) == (
+        ours["name"].lower(),
+        int(ours["port"] or default),
+    )
 
 
 def _cross_site(who: str) -> Refusal:

@@ -1,0 +1,94 @@
+"""Tokens, cookies and codes: what they are good for, for how long, and what guessing costs."""
+
+from __future__ import annotations
+
+from offgrid_node.gateway.faults import Refusal
+from offgrid_node.gateway.sign_ins import (
+    ADDRESSES_MAX,
+    CODE_MS,
+    CODES_MAX,
+    SESSION_MS,
+    SESSIONS_MAX,
+    TRIES_MAX,
+    TRY_BACK_MS,
+    SignIns,
+)
+
+TOKEN, HERE, THERE = "correct-horse-battery", "192.0.2.1", "192.0.2.2"
+
+
+def signs() -> SignIns:
+    return SignIns(TOKEN, "offgrid-x")
+
+
+def session(made: str | Refusal) -> str:
+    assert isinstance(made, str)
+    return made
+
+
+def test_a_cookie_is_not_the_token_and_ends_when_it_is_not_used() -> None:
+    it = signs()
+    cookie = session(it.sign_in(TOKEN, HERE, 0))
+    assert TOKEN not in cookie
+    assert it.knows(["other", cookie], SESSION_MS - 1)  # and goes on from here
+    assert it.knows([cookie], 2 * SESSION_MS - 2)
+    assert not it.knows([cookie], 4 * SESSION_MS)
+
+
+def test_signing_out_ends_it_at_once_and_a_replay_is_nobody() -> None:
+    it = signs()
+    cookie = session(it.sign_in(TOKEN, HERE, 0))
+    it.sign_out([cookie])
+    assert not it.knows([cookie], 1)
+
+
+def test_sessions_are_bounded_and_the_one_that_was_used_the_longest_ago_goes() -> None:
+    it = signs()
+    cookies = [session(it.sign_in(TOKEN, HERE, 0)) for _ in range(SESSIONS_MAX)]
+    assert it.knows([cookies[0]], 1)
+    newest = session(it.sign_in(TOKEN, HERE, 2))
+    assert it.knows([cookies[0]], 3)
+    assert it.knows([newest], 3)
+    assert not it.knows([cookies[1]], 3)
+
+
+def test_a_links_code_signs_in_once_and_soon() -> None:
+    it = signs()
+    code, valid_s = it.make_code(0)
+    assert valid_s * 1000 == CODE_MS
+    assert it.knows([session(it.sign_in_by_code(code, HERE, CODE_MS - 1))], CODE_MS)
+    assert isinstance(it.sign_in_by_code(code, HERE, CODE_MS - 1), Refusal)
+    late, _ = it.make_code(0)
+    assert isinstance(it.sign_in_by_code(late, HERE, CODE_MS), Refusal)
+    first, *_ = [it.make_code(0)[0] for _ in range(CODES_MAX + 1)]
+    assert isinstance(it.sign_in_by_code(first, HERE, 0), Refusal)
+    assert isinstance(it.sign_in_by_code("", HERE, 0), Refusal)
+    assert isinstance(it.sign_in_by_code(TOKEN, HERE, 0), Refusal)
+
+
+def test_who_guesses_is_made_to_wait_even_with_the_right_one_and_others_are_not() -> None:
+    it = signs()
+    answers = [it.check_token(f"guess {n}", HERE, 0) for n in range(TRIES_MAX + 5)]
+    assert [answer.code for answer in answers if answer] == [401] * (TRIES_MAX - 1) + [429] * 6
+    refused = it.check_token(TOKEN, HERE, TRY_BACK_MS - 1)
+    assert refused is not None
+    assert refused.headers == (("Retry-After", "1"),)
+    assert it.check_token(TOKEN, THERE, 0) is None
+    assert it.check_token(TOKEN, HERE, TRY_BACK_MS) is None
+    assert isinstance(it.sign_in_by_code("guess", HERE, TRY_BACK_MS), Refusal)
+
+
+def test_right_tokens_cost_nothing() -> None:
+    it = signs()
+    assert {it.check_token(TOKEN, HERE, 0) for _ in range(100)} == {None}
+
+
+def test_an_ipv6_network_counts_as_one_and_the_table_is_bounded() -> None:
+    it = signs()
+    for n in range(TRIES_MAX):
+        it.check_token("guess", f"2001:db8::{n:x}", 0)
+    assert it.check_token(TOKEN, "2001:db8::ffff", 0) is not None
+    assert it.check_token(TOKEN, "2001:db8:0:1::1", 0) is None
+    for n in range(ADDRESSES_MAX):
+        it.check_token("guess", f"10.0.{n // 256}.{n % 256}", 0)
+    assert len(it._tries) == ADDRESSES_MAX
