@@ -20,6 +20,7 @@ from offgrid_node.docs_command import docs
 from offgrid_node.doctor_command import doctor
 from offgrid_node.mesh_commands import down, restart, up
 from offgrid_node.options import FOLDER, NAME, ROLE, SETTINGS, parse_settings
+from offgrid_node.service_commands import service
 from offgrid_node.store_commands import migrate, restore
 
 if TYPE_CHECKING:
@@ -304,6 +305,7 @@ cli.add_command(docs)
 cli.add_command(doctor)
 cli.add_command(restore)
 cli.add_command(migrate)
+cli.add_command(service)
 cli.add_command(up)
 cli.add_command(down)
 cli.add_command(restart)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from offgrid_node import arena
 from offgrid_node.daemon import Daemon
 from offgrid_node.folder import Folder
 from offgrid_node.store_trial import last_words
+from offgrid_node.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from offgrid_node.config import Config
@@ -49,15 +51,18 @@ async def _serve(folder: Folder, config: Config, unused: Sequence[str]) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     _on_signals(loop, stopping)
+    supervisor = Supervisor.take(os.environ)
     daemon = Daemon(folder, config, unused)
     try:
         await daemon.start()
         print(daemon.banner, flush=True)  # noqa: T201 - what the person at the terminal asked for
+        supervisor.ready(daemon.banner.partition("\n")[0])
         await _first(stopping, daemon.outdated)
         _log.info("stopping")
         if daemon.outdated.is_set():
             daemon.check_newest()
     finally:
+        supervisor.stopping()
         await daemon.stop()
 
 

@@ -111,10 +111,12 @@ def _downloaded(pip: Sequence[str], wheels: Path, requirements: Sequence[str], o
         command += ["--find-links", str(wheels), "--dest", scratch, "--progress-bar", "off", "-r", str(listed)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")][:3]
+            said = [
+                line.partition(" (from versions")[0] for line in done.stderr.splitlines() if line.startswith("ERROR")
+            ]
             raise Unavailable(
-                f"pip could not fetch the wheels: {' '.join(said) or done.stderr.strip()[-500:]}; it uses the index "
-                "that PIP_INDEX_URL or pip's configuration names",
+                f"pip could not fetch the wheels: {' '.join(said[:3]) or done.stderr.strip()[-500:]}; its index is "
+                "what PIP_INDEX_URL or pip's configuration names",
                 reason="NoIndex",
             )
         found = sorted(path for path in Path(scratch).iterdir() if path.suffix == ".whl")

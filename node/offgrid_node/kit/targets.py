@@ -31,7 +31,6 @@ PLATFORMS: Mapping[str, Platform] = {
     "linux-aarch64": Platform(_manylinux("aarch64"), "linux", "aarch64", "Linux", "posix"),
     "windows-x86_64": Platform(("win_amd64",), "win32", "AMD64", "Windows", "nt"),
     "macos-arm64": Platform(("macosx_12_0_arm64",), "darwin", "arm64", "Darwin", "posix"),
-    "macos-x86_64": Platform(("macosx_12_0_x86_64",), "darwin", "x86_64", "Darwin", "posix"),
 }
 
 

@@ -1,0 +1,47 @@
+"""What is to be kept running, and what a system needs for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+NAME = "offgrid-node"
+RESTART_S = 5
+NEVER_AGAIN = (2, 4)
+"""Exit codes that another try does not change: a wrong config, and what the node refuses to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One node that a system is to keep running.
+
+    `command` starts it in the foreground. `account` is whose process it is to be, and `user` says that this account's
+    own service manager keeps it. `writable` are its folders, besides its own, and `groups` what opens its devices.
+    """
+
+    name: str
+    folder: Path
+    command: tuple[str, ...]
+    account: str
+    home: Path
+    user: bool
+    writable: tuple[Path, ...] = ()
+    groups: tuple[str, ...] = ()
+    raw_bluetooth: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The file that a system reads, and commands: to take it up and begin, to end and forget, and to ask.
+
+    Of `start` each must succeed; of `stop` none must. `hints` are for the person who installs it.
+    """
+
+    path: Path
+    content: bytes
+    start: Sequence[Sequence[str]]
+    stop: Sequence[Sequence[str]]
+    after_removal: Sequence[Sequence[str]]
+    ask: Sequence[str]
+    hints: Sequence[str] = ()

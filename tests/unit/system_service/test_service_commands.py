@@ -1,0 +1,97 @@
+"""`offgrid-node service`: what is written, which commands are run, and what is refused with a way on."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from offgrid_node.__main__ import cli
+from offgrid_node.founding import found
+from offgrid_node.system_service import acting, systemd
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it plays systemd's part")
+
+SYSTEMCTL = '#!/bin/sh\necho "$@" >> "{log}"\ncase "$*" in *{refused}*) echo "no such thing" >&2; exit 1;; esac\n'
+
+
+@pytest.fixture
+def attic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A node's folder, and a systemctl that writes down what it is asked."""
+    monkeypatch.setattr(systemd, "SYSTEM_UNITS", tmp_path / "units")
+    (tmp_path / "bin").mkdir()
+    play(tmp_path, refused="nothing-at-all")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    folder = tmp_path / "attic"
+    found(folder, "home", "attic", ["core"], {"storage.chunk_dir": str(tmp_path / "disk" / "chunks")})
+    return folder
+
+
+def play(tmp_path: Path, *, refused: str) -> None:
+    program = tmp_path / "bin" / "systemctl"
+    program.write_text(SYSTEMCTL.format(log=tmp_path / "asked", refused=refused))
+    program.chmod(0o755)
+
+
+def service(*words: str | Path) -> Result:
+    result = CliRunner().invoke(cli, ["service", *map(str, words)])
+    assert result.exception is None or isinstance(result.exception, SystemExit | Exception)
+    return result
+
+
+def asked(attic: Path) -> list[str]:
+    return (attic.parent / "asked").read_text().splitlines()
+
+
+def test_installs_starts_asks_and_removes(attic: Path) -> None:
+    unit = attic.parent / "units" / "offgrid-node.service"
+    done = service("install", "--dir", attic)
+    assert done.exit_code == 0, done.output
+    assert asked(attic) == ["daemon-reload", "enable offgrid-node.service", "restart offgrid-node.service"]
+    lines = unit.read_text().splitlines()
+    assert f"User={getpass.getuser()}" in lines
+    assert f"ReadWritePaths={attic} {attic.parent / 'disk' / 'chunks'}" in lines
+    assert any(line.startswith("ExecStart=") and line.endswith(f"run --dir {attic}") for line in lines)
+
+    assert service("status", "--dir", attic).exit_code == 0
+    assert service("uninstall", "--dir", attic).exit_code == 0
+    assert not unit.exists()
+    assert asked(attic)[-2:] == ["disable --now offgrid-node.service", "daemon-reload"]
+    assert attic.is_dir()
+
+
+def test_print_shows_and_writes_nothing(attic: Path) -> None:
+    done = service("install", "--dir", attic, "--print")
+    assert done.output.startswith(f"# {attic.parent / 'units' / 'offgrid-node.service'}\n[Unit]\n")
+    assert not (attic.parent / "units").exists()
+    assert not (attic.parent / "asked").exists()
+
+
+def test_another_nodes_service_of_that_name_stays(attic: Path) -> None:
+    (attic.parent / "units").mkdir()
+    (attic.parent / "units" / "offgrid-node.service").write_text("ExecStart=offgrid-node run --dir /srv/other\n")
+    done = service("install", "--dir", attic)
+    assert "is another node's service; choose a name: --name NAME" in str(done.exception)
+    assert service("install", "--dir", attic, "--name", "attic").exit_code == 0
+
+
+def test_what_the_manager_refuses_is_said_in_its_words(attic: Path) -> None:
+    play(attic.parent, refused="restart")
+    done = service("install", "--dir", attic)
+    assert "`systemctl restart offgrid-node.service` ended with 1: no such thing" in str(done.exception)
+
+
+def test_a_machine_without_a_manager_is_told_the_command(attic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acting.shutil, "which", lambda _: None)
+    done = service("install", "--dir", attic)
+    assert f"run --dir {attic}" in str(done.exception)
+
+
+def test_names_are_checked_and_what_is_not_there_is_not_removed(attic: Path) -> None:
+    assert "is no name" in service("install", "--dir", attic, "--name", "../x").output
+    play(attic.parent, refused="disable")
+    done = service("uninstall", "--dir", attic)
+    assert (done.exit_code, "there is no service offgrid-node" in done.output) == (3, True)
