@@ -11,7 +11,7 @@ from offgrid_tools.walks.catalogue import AT_HOME, DEMOS, GUIDE, PLAIN, RADIO, m
 from offgrid_tools.walks.not_run import NOT_RUN
 from offgrid_tools.walks.stage import WalkFailed
 from offgrid_tools.walks.statements import filled, holes_of, is_like, statements_of
-from offgrid_tools.walks.walking import ASK, check_toml
+from offgrid_tools.walks.walking import ASK, HEARD, check_toml
 
 WALKED = (*PLAIN, *AT_HOME, RADIO, DEMOS)
 NOT_RUN_MAX = 8  # blocks
@@ -24,7 +24,7 @@ def test_every_block_says_what_it_is_and_every_hole_can_be_filled(name: str) -> 
             check_toml(block.text)
         if block.language in ("sh", "console") and block.runs:
             for statement in statements_of(block.text, console=block.language == "console"):
-                assert {hole.kind for hole in holes_of(statement.text)} <= {"og1:", *ASK}, f"{name}:{block.line}"
+                assert {hole.kind for hole in holes_of(statement.text)} <= {*HEARD, *ASK}, f"{name}:{block.line}"
 
 
 def test_no_guide_is_left_out() -> None:

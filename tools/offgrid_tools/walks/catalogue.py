@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from random import Random
 
-from offgrid_node.local_mesh import LocalMesh
+from offgrid_node.local_mesh import LocalMesh, LocalNode
 from offgrid_tools.walks.stage import ROOT, Stage, WalkFailed, module
 from offgrid_tools.walks.walking import Say, Walk
 
@@ -19,8 +19,14 @@ GUIDE = ROOT / "docs" / "guide"
 PLAIN = {"README.md": ("attic", "barn"), "first-mesh.md": ("attic", "barn")}
 """Pages that begin with nothing, and the machines that they speak of."""
 HOME = ("attic", "barn", "cellar", "shed", "loft", "mill")
-AT_HOME = ("jobs.md", "backup-box.md", "llm-farm.md", "sessions.md", "mail.md", "money.md", "programs.md")
+AT_HOME = ("jobs.md", "backup-box.md", "llm-farm.md", "sessions.md", "mail.md", "money.md", "programs.md",
+           "from-the-prototype.md")  # fmt: skip
 """Pages on a mesh that is there, in an order in which each may follow the one before."""
+GATEWAYS = {"127.0.0.1:8001": "attic", "127.0.0.1:9000": "barn"}
+WITH_GATEWAY: Mapping[str, Mapping[str, object]] = {
+    "attic": {},
+    "barn": {"gateway.auth_key": "a secret that all share"},
+}
 RADIO, DEMOS = "radio-mesh.md", "demos.md"
 REPORT = b"The mill turns while the wind is fair.\n"
 LARGE_BYTES = 12_000_000
@@ -72,12 +78,15 @@ def at_home(folder: Path) -> Iterator[Callable[[str, Say], int]]:
             "mail__jobs_from": ["attic"],
         }
         mesh = stack.enter_context(LocalMesh(folder / "mesh", "home", nodes, **settings))
+        for name, more in WITH_GATEWAY.items():
+            mesh[name].settings = {**mesh[name].settings, "gateway.listen": "127.0.0.1:0", **more}
         mesh.start()
         mesh.wait_alive()
         mesh.wait_offers(len(HOME))
         stage = stack.enter_context(Stage(folder / "stage"))
+        means = {place: _gateway(mesh[name]) for place, name in GATEWAYS.items()}
         for name in HOME:
-            stage.add_running(name, mesh[name].folder)
+            stage.add_running(name, mesh[name].folder, means)
         photos = {"photos/a.txt": REPORT, "photos/2024/big.jpg": Random(1).randbytes(LARGE_BYTES)}  # noqa: S311 - no secret
         stage.give(
             stage.first,
@@ -90,6 +99,12 @@ def at_home(folder: Path) -> Iterator[Callable[[str, Say], int]]:
             },
         )
         yield lambda name, say: Walk(page(name), stage, say, soak=True).go()
+
+
+def _gateway(node: LocalNode) -> str:
+    """Where its gateway listens, host:port."""
+    with node.client() as client:
+        return client.mesh.status().gateway.removeprefix("http://")
 
 
 @contextmanager

@@ -84,9 +84,9 @@ class Stage:
         said = {**LOCAL, **{key.replace("__", "."): value for key, value in settings.items()}}
         return self._add(name, self._folder / name, said, means or {})
 
-    def add_running(self, name: str, folder: Path) -> Machine:
+    def add_running(self, name: str, folder: Path, means: Mapping[str, str]) -> Machine:
         """One with a node that runs in `folder`."""
-        return self._add(name, folder, {}, {})
+        return self._add(name, folder, {}, means)
 
     def _add(self, name: str, folder: Path, said: Mapping[str, object], means: Mapping[str, str]) -> Machine:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +104,12 @@ class Stage:
             path = machine.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+
+    def meant(self, machine: Machine, text: str) -> str:
+        """What the page writes, as it is called here."""
+        for word, meant in machine.means.items():
+            text = text.replace(word, meant)
+        return text
 
     # ---- what is typed
 
@@ -149,8 +155,7 @@ class Stage:
                     time.sleep(POLL_S)
 
     def _start(self, machine: Machine, command: list[str], out: IO[bytes] | int) -> subprocess.Popen[bytes]:
-        for word, meant in machine.means.items():
-            command = [part.replace(word, meant) for part in command]
+        command = [self.meant(machine, part) for part in command]
         folder, environ = machine.folder, machine.environ
         if "tools/run.py" in command[-1]:  # typed in a clone, which has an environment of its own
             folder, environ = ROOT, {key: value for key, value in environ.items() if key != "PYTHONPATH"}

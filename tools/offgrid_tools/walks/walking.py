@@ -19,14 +19,18 @@ from offgrid_tools.walks.statements import Statement, filled, holes_of, is_like,
 COMMAND_S, SOAK_COMMAND_S, STREAM_S, LOOK_S, LOOK_AGAIN_S = 120.0, 900.0, 1.5, 60.0, 0.2
 ASK: Mapping[str, tuple[str, str]] = {
     "j-": ("job list --limit 1", "jobs.0.job_id"),
-    "t-": ("job list --limit 1", "jobs.0.task_id"),
     "TX": ("history --limit 1", "transactions.0.tx_id"),
     "MESH-ID": ("status", "mesh_id"),
     "NUMBER": ("mail sent", "mail.0.number"),
     "MESSAGE": ("mail inbox", "messages.0.message_id"),
 }
 """Where a reader finds what stands for something else: a command, and the place in what it says with --json."""
-TOKEN = re.compile(r"\bog1:\S+")
+HEARD = {
+    "og1:": re.compile(r"\bog1:\S+"),
+    "m-": re.compile(r"\bm-[a-z2-7]{16}\b"),
+    "t-": re.compile(r"\bt-[a-z2-7]{16}\b"),
+}
+"""What was last said, in full, of this form."""
 
 Say = Callable[[str], None]
 
@@ -56,7 +60,7 @@ class Walk:
         machine = self._stage.machines[block.machine] if block.machine else self._stage.first
         if block.language == "python":
             script = machine.folder / "program.py"
-            script.write_text(block.text, "utf-8")
+            script.write_text(self._stage.meant(machine, block.text), "utf-8")
             self._heard += self._stage.run(machine, f"python {script.name}", COMMAND_S)
             return 1
         statements = statements_of(block.text, console=block.language == "console")
@@ -94,13 +98,11 @@ class Walk:
         return filled(command, {hole.text: self._value(machine, hole.kind) for hole in holes_of(command)})
 
     def _value(self, machine: Machine, kind: str) -> str:
-        if kind == "og1:":
-            tokens = TOKEN.findall(self._heard)
-            if not tokens:
-                raise WalkFailed("no invite was printed before")
-            return str(tokens[-1])
-        if kind not in ASK:
-            raise WalkFailed(f"nobody knows what {kind}… stands for; walking.py says where a reader finds such things")
+        if kind in HEARD:
+            said = HEARD[kind].findall(self._heard)
+            if not said:
+                raise WalkFailed(f"nothing that begins with {kind} was said before")
+            return str(said[-1])
         question, place = ASK[kind]
         deadline = time.monotonic() + LOOK_S
         while True:
