@@ -6,16 +6,14 @@ import { connect, listen, pause, state as feedState } from "./lib/feed.js";
 import { useLive, useNow } from "./lib/live.js";
 import { say } from "./lib/parts.js";
 import { apply, choose, onChoice, prefs } from "./lib/prefs.js";
-import { SignIn } from "./lib/signin.js";
 import { language, t } from "./lib/words.js";
 import { Events } from "./views/events.js";
-import { Job } from "./views/job.js";
-import { Jobs } from "./views/jobs.js";
+import { Job, Jobs } from "./views/jobs.js";
 import { Ledger } from "./views/ledger.js";
 import { Mesh } from "./views/mesh.js";
 import { Overview } from "./views/overview.js";
 import { Session, Sessions } from "./views/sessions.js";
-import { Settings } from "./views/settings.js";
+import { Settings, SignIn } from "./views/settings.js";
 import { StorageView } from "./views/storage.js";
 
 const VIEWS = { overview: Overview, mesh: Mesh, jobs: Jobs, storage: StorageView, ledger: Ledger, events: Events, sessions: Sessions, settings: Settings };

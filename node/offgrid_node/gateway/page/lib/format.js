@@ -44,13 +44,18 @@ const zone = () => prefs.zone === "UTC" ? { timeZone: "UTC" } : {};
 
 export const clock = (us) => maker(Intl.DateTimeFormat, { timeStyle: "medium", ...zone() }).format(us / 1e3);
 export const moment = (us) => us ? maker(Intl.DateTimeFormat, { dateStyle: "medium", timeStyle: "medium", ...zone() }).format(us / 1e3) : "–";
+// At an axis whose ticks are `step` seconds apart.
+export const tick = (us, step) => maker(Intl.DateTimeFormat, {
+  ...(step < 86_400 ? { hour: "2-digit", minute: "2-digit" } : { month: "short", day: "numeric" }),
+  ...(step < 60 ? { second: "2-digit" } : {}), ...(step < 1 ? { fractionalSecondDigits: 2 } : {}), hourCycle: "h23", ...zone(),
+}).format(us / 1e3);
 export const iso = (us) => us ? new Date(us / 1e3).toISOString() : undefined;
 
 // Millionths of a credit, exactly.
-export function credits(micro) {
+export function credits(micro, digits = 6) {
   const whole = BigInt(Math.trunc(micro ?? 0)), sign = whole < 0n ? "-" : "", size = whole < 0n ? -whole : whole;
   const text = `${sign}${size / 1_000_000n}.${String(size % 1_000_000n).padStart(6, "0")}`;
-  return maker(Intl.NumberFormat, { minimumFractionDigits: 0, maximumFractionDigits: 6 }).format(text);
+  return maker(Intl.NumberFormat, { minimumFractionDigits: 0, maximumFractionDigits: digits }).format(text);
 }
 
 // What somebody typed, in millionths; NaN where it is no amount.
@@ -60,4 +65,8 @@ export function microOf(text) {
 }
 
 export const weight = (milli) => num((milli ?? 0) / 1_000, 3);
-export const short = (id) => id && id.length > 12 ? `${id.slice(0, 8)}…` : id || "–";
+// By which people tell ids apart: those of jobs, sessions and the like begin with the time.
+export function short(id) {
+  if (!id || id.length <= 14) return id || "–";
+  return /^[jsmt]-/.test(id) ? `${id.slice(0, 2)}…${id.slice(-8)}` : `${id.slice(0, 8)}…`;
+}

@@ -117,6 +117,18 @@ export function useNow(every = 1_000) {
   return now;
 }
 
+// Whether the window is as small as a phone's.
+export function useNarrow() {
+  const query = matchMedia("(max-width: 48rem)");
+  const [narrow, set] = useState(query.matches);
+  useEffect(() => {
+    const change = () => set(query.matches);
+    query.addEventListener("change", change);
+    return () => query.removeEventListener("change", change);
+  }, []);
+  return narrow;
+}
+
 // Text that is typed and not sent yet: it outlives the view, reconnects and a reload of this tab.
 export function useDraft(name, initial) {
   const key = `offgrid.draft.${name}`;

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { ago, iso, moment, short } from "./format.js";
-import { useLive, useNow } from "./live.js";
+import { useLive, useNarrow, useNow } from "./live.js";
 import { t } from "./words.js";
 
 export { html };
@@ -20,23 +20,28 @@ export function Section({ title, hint, actions, children }) {
   </section>`;
 }
 
-// `columns` are {head, cell(row), num, wide}; `wide` ones are left out on small screens.
+// `columns` are {head, cell(row), num, wide}. On small screens a list, a row an entry, without the `wide` ones.
 export function Table({ caption, columns, rows, keyOf, empty, more, tight }) {
-  const [shown, show] = useState(ROWS_SHOWN);
+  const [shown, show] = useState(ROWS_SHOWN), narrow = useNarrow();
   if (!rows.length) return empty ?? html`<${Empty} text=${t("table.empty")} />`;
   const left = rows.length - shown;
   const grow = () => { show(shown + ROWS_SHOWN); if (left <= ROWS_SHOWN) more?.(); };
-  return html`<div class="scroll" role="region" aria-label=${caption} tabindex="0"><table class=${tight ? "tight" : ""}>
+  const visible = rows.slice(0, shown);
+  return html`${narrow ? html`<${Entries} caption=${caption} columns=${columns.filter((column) => !column.wide)} rows=${visible} keyOf=${keyOf} />`
+    : html`<div class="scroll" role="region" aria-label=${caption} tabindex="0"><table class=${tight ? "tight" : ""}>
     <caption class="sr">${caption}</caption>
-    <thead><tr>${columns.map((column) => html`<th scope="col" class=${classes(column)}>${column.head}</th>`)}</tr></thead>
-    <tbody>${rows.slice(0, shown).map((row) => html`<tr key=${keyOf(row)}>${columns.map((column, at) => at === 0
-      ? html`<th scope="row" class=${classes(column)}>${column.cell(row)}</th>`
-      : html`<td class=${classes(column)}>${column.cell(row)}</td>`)}</tr>`)}</tbody>
-  </table></div>
+    <thead><tr>${columns.map((column) => html`<th scope="col" class=${column.num ? "num" : ""}>${column.head}</th>`)}</tr></thead>
+    <tbody>${visible.map((row) => html`<tr key=${keyOf(row)}>${columns.map((column, at) => at === 0
+      ? html`<th scope="row" class=${column.num ? "num" : ""}>${column.cell(row)}</th>`
+      : html`<td class=${column.num ? "num" : ""}>${column.cell(row)}</td>`)}</tr>`)}</tbody>
+  </table></div>`}
   ${(left > 0 || more) && html`<p class="more"><button type="button" class="plain" onClick=${grow}>${t("table.more")}</button></p>`}`;
 }
 
-const classes = (column) => [column.num && "num", column.wide && "wide"].filter(Boolean).join(" ");
+function Entries({ caption, columns: [first, ...others], rows, keyOf }) {
+  return html`<ul class="entries" aria-label=${caption}>${rows.map((row) => html`<li key=${keyOf(row)}><div class="entry-head">${first.cell(row)}</div>
+    <dl>${others.map((column) => { const cell = column.cell(row); return cell === "" ? "" : html`<div><dt>${column.head}</dt><dd>${cell}</dd></div>`; })}</dl></li>`)}</ul>`;
+}
 
 // `tone`: good, warn, bad, busy or quiet. Said in words too, never by colour alone.
 export const Badge = ({ tone = "quiet", children, title }) => html`<span class=${`badge ${tone}`} title=${title}>${children}</span>`;

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { Problem } from "../lib/parts.js";
-import { clock, num } from "../lib/format.js";
+import { clock, num, tick } from "../lib/format.js";
 import { prefs } from "../lib/prefs.js";
 import { t } from "../lib/words.js";
 
@@ -39,12 +39,12 @@ export function Chart({ series }) {
     let over = false, watcher = null;
     load().then((UPlot) => {
       if (over) return;
-      const style = getComputedStyle(document.documentElement), colour = (name) => style.getPropertyValue(name).trim();
+      const colour = (name) => { box.current.style.color = `var(${name})`; const { color } = getComputedStyle(box.current); box.current.style.color = ""; return color; };
       const axis = { stroke: () => getComputedStyle(box.current).color, grid: { stroke: "#8884" }, ticks: { stroke: "#8884" } };
       plot.current = new UPlot({
         width: box.current.clientWidth, height: HEIGHT,
         series: [{ value: (_, at) => at == null ? "–" : clock(at * 1e6) }, ...series.names.map((label, at) => ({ label, stroke: colour(COLOURS[at]), width: 1.5, spanGaps: true, value: (_, value) => value == null ? "–" : num(value, 3) }))],
-        axes: [{ ...axis, values: (_, ticks) => ticks.map((at) => clock(at * 1e6)) }, { ...axis, size: 60, values: (_, ticks) => ticks.map((value) => num(value, 3)) }],
+        axes: [{ ...axis, space: 90, values: (_, ticks, axis, space, step) => ticks.map((at) => tick(at * 1e6, step)) }, { ...axis, size: 60, values: (_, ticks) => ticks.map((value) => num(value, 3)) }],
       }, series.data, box.current);
       watcher = new ResizeObserver(() => plot.current?.setSize({ width: box.current.clientWidth, height: HEIGHT }));
       watcher.observe(box.current);

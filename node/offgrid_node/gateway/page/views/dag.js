@@ -67,9 +67,9 @@ function Picture({ rows, name }) {
   const width = LEFT + rows.length * STEP, height = authors.length * LANE + 16;
   return html`<div class="scroll" role="region" tabindex="0" aria-label=${t("dag.picture")}><svg class="dag" width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${t("dag.label", { n: rows.length })}>
     ${authors.map((author, at) => html`<g key=${author}><line class="lane" x1="0" x2=${width} y1=${28 + at * LANE} y2=${28 + at * LANE} /><text x="4" y=${22 + at * LANE}>${name(author)}</text></g>`)}
-    ${rows.flatMap((row) => [row.prev, ...row.parents].filter((one) => spot.has(one)).map((one, at) => {
+    ${rows.flatMap((row) => [row.prev, ...row.parents].filter((one) => spot.has(one)).map((one) => {
       const from = spot.get(row.digest), to = spot.get(one);
-      return from && html`<path key=${`${row.digest}${one}`} class=${at ? "parent" : "prev"} d=${`M${from.x} ${from.y}C${(from.x + to.x) / 2} ${from.y} ${(from.x + to.x) / 2} ${to.y} ${to.x} ${to.y}`} />`;
+      return from && html`<path key=${`${row.digest}${one}`} class=${one === row.prev ? "prev" : "parent"} d=${`M${from.x} ${from.y}C${(from.x + to.x) / 2} ${from.y} ${(from.x + to.x) / 2} ${to.y} ${to.x} ${to.y}`} />`;
     }))}
     ${rows.map((row) => { const at = spot.get(row.digest); return html`<g key=${row.digest} class="block"><title>${name(row.author)} ${row.height}: ${t("dag.holds", { n: row.items })}</title><rect x=${at.x - 13} y=${at.y - 11} width="26" height="22" rx="5" /><text x=${at.x} y=${at.y + 4}>${row.height}</text></g>`; })}
   </svg></div>`;

@@ -1,16 +1,16 @@
-// Members, the roads to them and the links that carry those; inviting and removing.
+// Members, the roads to them and the links that carry those, as a map and as tables; inviting and removing.
 
 import { html, useEffect, useState } from "../vendor/htm-preact.js";
 import { call, post, seg, send } from "../lib/api.js";
-import { Act, Badge, Bar, Confirm, Copy, Empty, Facts, Id, Loaded, Problem, Section, Table } from "../lib/parts.js";
 import { num, percent, rate, span, weight } from "../lib/format.js";
-import { useLive } from "../lib/live.js";
+import { useLive, useNarrow } from "../lib/live.js";
+import { Act, Badge, Bar, Confirm, Copy, Empty, Facts, Id, Loaded, Problem, say, Section, Table } from "../lib/parts.js";
 import { t } from "../lib/words.js";
-import { MeshMap } from "./mesh_map.js";
 
-export const TONES = { ALIVE: "good", SUSPECT: "warn", DEAD: "bad", UNSPECIFIED: "quiet" };
-export const lifeOf = (peer) => peer.liveness.replace("LIVENESS_", "");
-export const inUse = (peerRoads) => peerRoads?.roads.find((road) => road.state === "ROAD_STATE_IN_USE") ?? peerRoads?.roads[0];
+const DRAWN_MAX = 60, RING_MAX = 16, RADIUS = 140, RING = 95, LABELLED_MAX = 20;
+const TONES = { ALIVE: "good", SUSPECT: "warn", DEAD: "bad", UNSPECIFIED: "quiet" };
+const lifeOf = (peer) => peer.liveness.replace("LIVENESS_", "");
+const inUse = (peerRoads) => peerRoads?.roads.find((road) => road.state === "ROAD_STATE_IN_USE") ?? peerRoads?.roads[0];
 
 export function Mesh() {
   const peers = useLive("/v1/peers?page_size=1000", { on: ["MEMBER_", "PEER_"], every: 15_000, parts: ["peers"] });
@@ -44,11 +44,25 @@ function Members({ rows, roads, reload }) {
         { head: t("mesh.loss"), num: true, wide: true, cell: (peer) => road(peer)?.loss_milli != null ? percent(road(peer).loss_milli / 1e3, 1) : "–" },
         { head: t("mesh.weight"), num: true, wide: true, cell: (peer) => weight(peer.member.weight_milli) },
         { head: t("node.id"), wide: true, cell: (peer) => html`<${Id} id=${peer.member.node_id} />` },
-        { head: t("mesh.actions"), cell: (peer) => peer.self ? "" : html`<button type="button" class="plain small" aria-label=${t("mesh.remove_who", { name: peer.member.name })} onClick=${() => remove(peer.member)}>${t("mesh.remove")}</button>` },
+        { head: t("mesh.actions"), cell: (peer) => peer.self ? "" : html`<span class="row"><${Ping} member=${peer.member} /><button type="button" class="plain small" aria-label=${t("mesh.remove_who", { name: peer.member.name })} onClick=${() => remove(peer.member)}>${t("mesh.remove")}</button></span>` },
       ]} />
     ${leaving && html`<${Confirm} title=${t("mesh.remove_who", { name: leaving.name })} text=${t("mesh.remove_text", { name: leaving.name })} verb=${t("mesh.remove")}
       onClose=${() => remove(null)} onYes=${async () => { await call("DELETE", `/v1/members/${seg(leaving.node_id)}`); reload(); }} />`}
   <//>`;
+}
+
+// Measures how long a member takes to answer, on the road in use.
+function Ping({ member }) {
+  const [state, set] = useState({ text: t("mesh.ping"), busy: false });
+  const go = async () => {
+    set({ text: "…", busy: true });
+    try {
+      const { rtt_ms } = await post(`/v1/peers/${seg(member.node_id)}:ping`);
+      set({ text: `${num(rtt_ms, 1)} ms`, busy: false });
+      say(t("mesh.ping_said", { name: member.name, ms: num(rtt_ms, 1) }));
+    } catch { set({ text: t("mesh.ping_none"), busy: false }); }
+  };
+  return html`<button type="button" class="plain small" disabled=${state.busy} title=${t("mesh.ping_who", { name: member.name })} onClick=${go}>${state.text}</button>`;
 }
 
 function Invite() {
@@ -87,4 +101,57 @@ function Links({ links }) {
       { head: t("links.share"), wide: true, cell: (use) => html`<${Bar} value=${use.air_ms} max=${link.used[0].air_ms} label=${span(use.air_ms)} />` },
     ]} />`}
   </article>`);
+}
+
+// ---- the map: this node in the middle, the others around it, each on the road that the next call would take
+
+// Places around the middle, in rings of at most RING_MAX; the same for the same members, whoever of them is away.
+// `stretch`: how much wider than high.
+function places(count, stretch) {
+  const rings = Math.max(1, Math.ceil(count / RING_MAX)), each = Math.ceil(count / rings);
+  return Array.from({ length: count }, (_, at) => {
+    const ring = Math.floor(at / each), here = Math.min(each, count - ring * each);
+    const angle = (2 * Math.PI * (at % each)) / here - Math.PI / 2 + ring * 0.2 + (count === 2 ? Math.PI / 2 : 0);
+    const radius = RADIUS + ring * RING;
+    return { x: Math.cos(angle) * radius * stretch, y: Math.sin(angle) * radius };
+  });
+}
+
+function MeshMap({ peers, roads }) {
+  const self = peers.find((peer) => peer.self);
+  const others = peers.filter((peer) => !peer.self).sort((a, b) => a.member.node_id < b.member.node_id ? -1 : 1).slice(0, DRAWN_MAX);
+  const stretch = useNarrow() ? 0.95 : 2;
+  const spots = places(others.length, stretch), rings = Math.max(1, Math.ceil(others.length / RING_MAX));
+  const radius = RADIUS + (rings - 1) * RING, width = 2 * radius * stretch + 130;
+  const low = Math.max(70, ...spots.map((spot) => spot.y + 65)), high = Math.min(-50, ...spots.map((spot) => spot.y - 65));
+  return html`<svg class="map" viewBox=${`${-width / 2} ${high} ${width} ${low - high}`} role="img" aria-label=${t("mesh.map_label", { n: others.length })}>
+    ${others.map((peer, at) => html`<${RoadLine} key=${`r${peer.member.node_id}`} road=${inUse(roads.get(peer.member.node_id))} life=${lifeOf(peer)} to=${spots[at]} said=${others.length <= LABELLED_MAX} />`)}
+    ${others.map((peer, at) => html`<${Spot} key=${peer.member.node_id} peer=${peer} x=${spots[at].x} y=${spots[at].y} />`)}
+    ${self && html`<${Spot} peer=${self} x=${0} y=${0} />`}
+  </svg>${peers.length - 1 > DRAWN_MAX && html`<p class="hint">${t("mesh.map_more", { n: peers.length - 1 - DRAWN_MAX })}</p>`}`;
+}
+
+function Spot({ peer, x, y }) {
+  const life = lifeOf(peer), name = peer.member.name;
+  const roles = peer.roles_in_force.map((role) => t(`role.${role.replace("ROLE_", "")}`)).join(", ");
+  const under = y < -40 ? -42 : peer.self ? 42 : 35; // names stand away from the middle
+  return html`<g class=${`spot ${TONES[life]} ${peer.self ? "self" : ""}`} transform=${`translate(${x} ${y})`} data-node=${name} data-life=${life}>
+    <title>${name} · ${t(`life.${life}`)} · ${roles}</title>
+    <circle r=${peer.self ? 24 : 18} /><text class="glyph" y="5">${{ ALIVE: "✓", SUSPECT: "?", DEAD: "✕" }[life] ?? ""}</text>
+    <text class="name" y=${under}>${name.length > 16 ? `${name.slice(0, 15)}…` : name}</text>
+    <text class="role" y=${under + 15}>${roles}</text>
+  </g>`;
+}
+
+function RoadLine({ road, life, to, said }) {
+  const tone = life === "DEAD" ? "bad" : { IN_USE: "good", READY: "good", FAILING: "warn", DOWN: "bad" }[road?.state.replace("ROAD_STATE_", "")] ?? "quiet";
+  const figures = road && life !== "DEAD" ? [
+    road.rtt_ms != null && `${num(road.rtt_ms, road.rtt_ms < 10 ? 1 : 0)} ms`,
+    road.bytes_per_s > 0 && rate(road.bytes_per_s),
+    road.loss_milli > 0 && t("mesh.loss_of", { share: percent(road.loss_milli / 1e3, 1) }),
+  ].filter(Boolean).join(" · ") : "";
+  const width = road?.bytes_per_s ? Math.min(6, 1.5 + Math.log10(road.bytes_per_s) / 2) : 2;
+  return html`<g class=${`road ${tone}`}><line x1="0" y1="0" x2=${to.x} y2=${to.y} stroke-width=${width} stroke-dasharray=${life === "DEAD" || road?.state === "ROAD_STATE_DOWN" ? "4 5" : null} />
+    ${said && road && html`<text x=${to.x * 0.55} y=${to.y * 0.55 - 6}>${road.via.split(":")[0]}${road.hops.length > 0 ? ` (+${road.hops.length})` : ""}</text>`}
+    ${said && figures && html`<text x=${to.x * 0.55} y=${to.y * 0.55 + 9} class="figures">${figures}</text>`}</g>`;
 }

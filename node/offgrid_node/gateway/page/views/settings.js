@@ -1,9 +1,9 @@
-// What the reader chose, which versions these are, and where more is written.
+// What the reader chose, which versions these are, where more is written; signing in and out.
 
-import { html } from "../vendor/htm-preact.js";
+import { html, useRef, useState } from "../vendor/htm-preact.js";
 import { post } from "../lib/api.js";
-import { Act, Facts, Field, Section } from "../lib/parts.js";
 import { useLive } from "../lib/live.js";
+import { Act, Empty, Facts, Field, Problem, Section } from "../lib/parts.js";
 import { choose, prefs } from "../lib/prefs.js";
 import { LANGUAGES, t } from "../lib/words.js";
 
@@ -27,4 +27,22 @@ export function Settings() {
     ]} />
       <div class="row"><${Act} verb=${t("settings.sign_out")} work=${async () => { await post("/v1/logout"); location.reload(); }} /></div>
     <//>`;
+}
+
+// Where the node asks for a token: it is sent once, and the browser keeps the cookie that comes back.
+export function SignIn({ done }) {
+  const input = useRef(null);
+  const [error, setError] = useState(null);
+  const submit = async (event) => {
+    event.preventDefault();
+    try { await post("/v1/login", { token: input.current.value.trim() }); done(); } catch (why) { setError(why); }
+  };
+  return html`<h1 tabindex="-1">${t("signin.title")}</h1>
+    <form class="panel narrow" onSubmit=${submit}>
+      <p>${t("signin.text")}</p>
+      <${Field} label=${t("signin.token")}>${(field) => html`<input ...${field} ref=${input} type="password" autocomplete="current-password" required />`}<//>
+      <${Problem} error=${error} />
+      <button type="submit">${t("signin.go")}</button>
+      <${Empty} text=${t("signin.where")} command="offgrid page" />
+    </form>`;
 }

@@ -6,7 +6,6 @@ import { Act, Badge, Bar, Confirm, Empty, Facts, Id, Loaded, Problem, say, Secti
 import { bytes, moment, num, percent, weight } from "../lib/format.js";
 import { useLive, usePages } from "../lib/live.js";
 import { t } from "../lib/words.js";
-import { survival } from "./survival.js";
 
 const OBJECT_TONES = { ACCEPTED: "warn", DURABLE: "good", LOCAL: "warn", DAMAGED: "bad" };
 const OUTBOX_TONES = { PENDING: "warn", DELIVERING: "busy", COMPLETED: "good", CANCELLED: "quiet" };
@@ -18,6 +17,19 @@ export function StorageView({ tab, part }) {
   const View = { outbox: Outbox, quorums: Quorums, retention: Retention }[tab] ?? Objects;
   return html`<h1 tabindex="-1">${t("nav.storage")}</h1><${Tabs} label=${t("nav.storage")} here=${tab ? `#/storage/${tab}` : "#/storage"} items=${items} />
     ${chosen ? html`<${ObjectDetail} id=${chosen} />` : html`<${View} />`}`;
+}
+
+// `acks` say who holds which shards (none named: a whole copy); `needed` of them give a coded object back, 0: copies.
+// {hosts: that hold something and are there, any: so many of them may be lost, now: it can be had now}
+function survival(acks, needed) {
+  const there = acks.filter((ack) => !ack.away);
+  if (!needed) return { hosts: there.length, any: Math.max(0, there.length - 1), now: there.length > 0 };
+  const left = (some) => new Set(some.flatMap((ack) => ack.shards)).size;
+  const now = left(there) >= needed;
+  const mostFirst = [...there].sort((a, b) => b.shards.length - a.shards.length); // those that hold the most go first
+  let any = 0;
+  while (any < there.length && left(mostFirst.slice(any + 1)) >= needed) any += 1;
+  return { hosts: there.length, any: now ? any : 0, now };
 }
 
 function Survival({ object }) {

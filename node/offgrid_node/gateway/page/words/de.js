@@ -122,6 +122,10 @@ export default {
   "mesh.remove": "Entfernen",
   "mesh.remove_who": "{name} entfernen",
   "mesh.remove_text": "{name} verliert die Mitgliedschaft endgültig, auf jedem Knoten. Zurück kommt er nur mit einer neuen Einladung, als neuer Knoten.",
+  "mesh.ping": "Anpingen",
+  "mesh.ping_who": "Messen, wie lange {name} zur Antwort braucht",
+  "mesh.ping_said": "{name} hat in {ms} ms geantwortet",
+  "mesh.ping_none": "keine Antwort",
 
   "life.ALIVE": "da",
   "life.SUSPECT": "fraglich",

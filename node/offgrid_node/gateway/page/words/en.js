@@ -122,6 +122,10 @@ export default {
   "mesh.remove": "Remove",
   "mesh.remove_who": "Remove {name}",
   "mesh.remove_text": "{name} loses its membership for good: its tombstone wins over every record, on every node. It can come back only by a new invite, as a new node.",
+  "mesh.ping": "Ping",
+  "mesh.ping_who": "Measure how long {name} takes to answer",
+  "mesh.ping_said": "{name} answered in {ms} ms",
+  "mesh.ping_none": "no answer",
 
   "life.ALIVE": "alive",
   "life.SUSPECT": "suspect",
