@@ -13,19 +13,17 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from offgrid_node.local_mesh import LocalMesh
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    """Where it is."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
         pytest.skip("no chromium on this machine: apt-get install -y --no-install-recommends chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    return found
 
 
-@pytest.fixture(scope="session")
-def mesh(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
+@pytest.fixture(scope="module")
+def mesh(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
     """A core that is a broker, and three hosts; attic serves the page, barn too and asks for a token. The ledger is
     open, a session is recorded, and some names are hostile."""
     with LocalMesh(tmp_path_factory.mktemp("browser"), "orchard", NODES) as mesh:
@@ -45,24 +43,33 @@ def mesh(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield mesh
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def browser(chromium: str, mesh: LocalMesh) -> Iterator[Browser]:
+    """Behind the mesh: while it is there a loop runs in this thread, and nobody could join."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
 def url(mesh: LocalMesh) -> str:
     return url_of(mesh, "attic")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def asked() -> list[str]:
     """Every address that the tab has asked for."""
     return []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def said() -> list[str]:
     """What the tab's console has said that it should not."""
     return []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page(browser: Browser, url: str, asked: list[str], said: list[str]) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB", timezone_id="Europe/Berlin")
     page = context.new_page()

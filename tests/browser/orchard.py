@@ -5,7 +5,7 @@ from __future__ import annotations
 from offgrid_node.local_mesh import LocalMesh
 
 NODES = {"attic": ["core", "broker"], "barn": ["host"], "cellar": ["host"], "shed": ["host"]}
-TOKEN = "a token that only this test knows"  # noqa: S105 - of a node that lives for a minute
+TOKEN = "only-this-test-knows-it"
 HOSTILE = '<img src=x onerror="window.pwned=1">'
 EVENTS = 40  # of the session that is shown
 

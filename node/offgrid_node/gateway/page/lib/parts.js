@@ -28,7 +28,7 @@ export function Table({ caption, columns, rows, keyOf, empty, more, tight }) {
   const grow = () => { show(shown + ROWS_SHOWN); if (left <= ROWS_SHOWN) more?.(); };
   const visible = rows.slice(0, shown);
   return html`${narrow ? html`<${Entries} caption=${caption} columns=${columns.filter((column) => !column.wide)} rows=${visible} keyOf=${keyOf} />`
-    : html`<div class="scroll" role="region" aria-label=${caption} tabindex="0"><table class=${tight ? "tight" : ""}>
+    : html`<div class="scroll" role="group" aria-label=${caption} tabindex="0"><table class=${tight ? "tight" : ""}>
     <caption class="sr">${caption}</caption>
     <thead><tr>${columns.map((column) => html`<th scope="col" class=${column.num ? "num" : ""}>${column.head}</th>`)}</tr></thead>
     <tbody>${visible.map((row) => html`<tr key=${keyOf(row)}>${columns.map((column, at) => at === 0

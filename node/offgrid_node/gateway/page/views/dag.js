@@ -65,7 +65,7 @@ function Picture({ rows, name }) {
   const authors = [...new Set(rows.map((row) => row.author))].sort();
   const spot = new Map(rows.map((row, at) => [row.digest, { x: LEFT + at * STEP, y: 28 + authors.indexOf(row.author) * LANE }]));
   const width = LEFT + rows.length * STEP, height = authors.length * LANE + 16;
-  return html`<div class="scroll" role="region" tabindex="0" aria-label=${t("dag.picture")}><svg class="dag" width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${t("dag.label", { n: rows.length })}>
+  return html`<div class="scroll" role="group" tabindex="0" aria-label=${t("dag.picture")}><svg class="dag" width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${t("dag.label", { n: rows.length })}>
     ${authors.map((author, at) => html`<g key=${author}><line class="lane" x1="0" x2=${width} y1=${28 + at * LANE} y2=${28 + at * LANE} /><text x="4" y=${22 + at * LANE}>${name(author)}</text></g>`)}
     ${rows.flatMap((row) => [row.prev, ...row.parents].filter((one) => spot.has(one)).map((one) => {
       const from = spot.get(row.digest), to = spot.get(one);
