@@ -116,7 +116,9 @@ def test_an_event_is_on_the_screen_soon(show: Show, mesh: LocalMesh) -> None:
             client.missions.create(title)
             time.sleep(0.05)
         expect(page.locator("tbody tr", has_text=titles[-1])).to_be_visible()
-        made = {event.mission.title: event.timestamp_us / 1_000 for event in client.events.list(types=["MISSION_CREATED"])}
+        made = {
+            event.mission.title: event.timestamp_us / 1_000 for event in client.events.list(types=["MISSION_CREATED"])
+        }
     seen = page.evaluate("() => window.seen")
     took_ms = [at - made[title] for title in titles for row, at in seen.items() if row.endswith(title)]
     assert len(took_ms) == len(titles)
