@@ -190,6 +190,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "context use": ("offgrid context use lab", "offgrid context use none"),
     "context ls": ("offgrid context ls",),
     "context rm": ("offgrid context rm lab",),
+    "schema": ("offgrid schema job list", "offgrid schema error"),
     "completion": ("offgrid completion bash >> ~/.bashrc", "offgrid completion powershell >> $PROFILE"),
     "sim": ("offgrid sim --seed 7",),
     "sim ledger": (

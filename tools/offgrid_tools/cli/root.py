@@ -85,6 +85,7 @@ ROOT = LazyGroup(
         "state": Entry("root:STATE", "Sessions of applications, kinds of events, and backups of the node's store."),
         "memory": Entry("root:MEMORY", "What the node remembers of events, also of those that are gone."),
         "context": Entry("root:CONTEXT", "Give nodes names, and choose which one commands talk to."),
+        "schema": Entry("schema:schema", "Print the JSON Schema of what a command prints with --json."),
         "completion": Entry("completing:completion", "Print what makes a shell complete commands."),
         "sim": Entry("sim:sim", "Replay one seed of the simulator."),
     },

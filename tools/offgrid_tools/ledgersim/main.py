@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -154,7 +153,7 @@ def run(
         simulate(seed, each, witnesses=witnesses, owners=owners, mutant=mutant, trace=_beside(trace, each, levels))
         for each in levels
     ]
-    text = dumps([asdict(each) for each in reports], indent=2) if json else "\n\n".join(map(_for_people, reports))
+    text = dumps(msgspec.to_builtins(reports), indent=2) if json else "\n\n".join(map(_for_people, reports))
     print(text, file=out or sys.stdout)
     return 1 if any(report.violation for report in reports) else 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from offgrid_tools.reference import cli, config, events, metrics, rpc
+from offgrid_tools.reference import cli, config, events, metrics, rpc, schemas
 
 FOLDER = Path(__file__).parents[3] / "docs" / "reference"
 PAGES: Mapping[str, Callable[[], str]] = {
@@ -17,6 +17,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "events.md": events.text,
     "metrics.md": metrics.text,
     "rpc.md": rpc.text,
+    "schemas.json": schemas.text,
 }
 
 
