@@ -62,7 +62,7 @@ def address_of(sockets: Sockets) -> str:
 
 
 def _listening(family: int, kind: int, place: tuple[object, ...]) -> socket.socket:
-    made = socket.socket(family, kind)
+    made = socket.socket(family, kind, socket.IPPROTO_TCP)  # asyncio sends what is small at once only if it says so
     try:
         if sys.platform == "win32":
             made.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
