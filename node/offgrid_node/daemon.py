@@ -340,6 +340,7 @@ class Daemon:
             jobs_open=self.node.jobs.core.open_jobs,
             slots_total=self._config.host.slots if self._pool.offers else 0,
             slots_busy=self.node.jobs.host.slots_busy,
+            heard=self._finding.heard,
             notices=(
                 *self._problems,
                 *self._coding.refused,

@@ -103,6 +103,11 @@ class Finding:
         return [f"jobs.broker_url: {url} is node {each.node_id}, no broker of this mesh" for each in wrong]
 
     @property
+    def heard(self) -> frozenset[str] | None:
+        """Members that mDNS tells of now; None where nobody listens."""
+        return None if self._mdns is None else frozenset(hint.node_id for hint in self._mdns.hints)
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """Where this node says that the mesh reaches it."""
         return self._addresses

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from offgrid.v1 import mesh_pb2
 from offgrid_node.doctor.clock import NOTABLE_US, off_by, shown
 from offgrid_node.doctor.findings import State
-from offgrid_node.doctor.lan import FIREWALL, Heard, ask_by_multicast, own_ips, shown_by
+from offgrid_node.doctor.lan import FIREWALL, Heard, ask_by_multicast, own_ips
+from offgrid_node.doctor.meeting import meet
 from offgrid_node.doctor.ports import next_free, taken
 from offgrid_node.doctor.room import disks
 from offgrid_node.keys import NodeKey
@@ -114,7 +115,7 @@ def check_alone(key: NodeKey, addresses: Iterable[str]) -> None:
     """Raises FailedPrecondition (reason IdentityInUse) where a process with this very key answers at one of these
     addresses: a copy of this folder."""
     for address in list(addresses)[:PEEKS_MAX]:
-        if shown_by(address) == key.node_id:
+        if meet(address)[1] == key.node_id:
             raise FailedPrecondition(
                 f"a node with this folder's key runs at {address}: was its folder copied? Take another folder, which "
                 "gets a key of its own: offgrid-node join TOKEN --dir ANOTHER-FOLDER",

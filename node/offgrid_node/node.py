@@ -70,6 +70,7 @@ from offgrid_node.services.retention import Retention, Surroundings
 from offgrid_node.services.roads.book import RoadBook
 from offgrid_node.services.roads.chart import CarrierChart
 from offgrid_node.services.roads.handlers import LinkHandlers
+from offgrid_node.services.roads.peer_checks import PeerChecks
 from offgrid_node.services.router import Router
 from offgrid_node.services.sessions.handlers import SessionHandlers
 from offgrid_node.services.shelf import Shelf
@@ -325,7 +326,16 @@ class Node:
 
         carriers = [CarrierChart(road, self._book, self._client, addresses) for road in parts.roads]
         charts = [parts.links if parts.links and each.road is parts.links.road else each for each in carriers]
-        return LinkHandlers(self.node_id, lambda: self.directory, self._book, charts, parts.links)
+        checks = PeerChecks(
+            self.node_id,
+            lambda: self.directory,
+            self._book,
+            self._client,
+            [road.name for road in parts.roads],
+            parts.clock,
+            lambda: parts.facts().heard,
+        )
+        return LinkHandlers(self.node_id, lambda: self.directory, self._book, charts, parts.links, checks)
 
     def _market_handlers(self, parts: Parts) -> MarketHandlers:
         return MarketHandlers(

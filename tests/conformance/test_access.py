@@ -44,7 +44,7 @@ EVERY_RPC = {
         OWNER: "CreateInvite RemoveMember CreatePageLink",
         MEMBERS: "Ping PingVia SyncMembers",
     },
-    "LinkService": {MEMBERS: "Echo", OWNER: "ListLinks ListRoads PingPeer"},
+    "LinkService": {MEMBERS: "Echo LookBack", OWNER: "ListLinks ListRoads PingPeer CheckPeers"},
     "JobService": {
         OWNER: "CreateMission GetMission ListMissions UpdateMission CreateTask GetTask ListTasks CreateJob GetJob "
         "ListJobs DispatchJob WatchJob RunJobs WatchJobs CancelJobs ExplainJob WatchProgress "

@@ -12,6 +12,7 @@ import pytest
 from offgrid.v1 import mesh_pb2
 from offgrid_node.config import Config, load, template
 from offgrid_node.doctor.findings import fault, warning
+from offgrid_node.doctor.meeting import Met
 from offgrid_node.doctor.ports import why_not
 from offgrid_node.joining_checks import check_alone, check_room, clock_remarks, explained, free_ports
 from offgrid_node.keys import NodeKey
@@ -118,7 +119,7 @@ class TestRefusals:
 def test_a_copied_folder_is_found_out_where_the_other_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     key, other = NodeKey(bytes(32)), NodeKey(bytes(range(32)))
     shows = {"10.0.0.1:7440": other.node_id, "10.0.0.2:7440": key.node_id}
-    monkeypatch.setattr("offgrid_node.joining_checks.shown_by", lambda address: shows.get(address, ""))
+    monkeypatch.setattr("offgrid_node.joining_checks.meet", lambda address: (Met.THERE, shows.get(address, "")))
     check_alone(key, ["10.0.0.1:7440", "10.0.0.9:7440"])
     with pytest.raises(FailedPrecondition, match=r"runs at 10\.0\.0\.2:7440: was its folder copied"):
         check_alone(key, shows)

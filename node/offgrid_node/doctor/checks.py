@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offgrid_node.doctor import clock, devices, files, lan, live, ports, room, work
+from offgrid_node.doctor import clock, company, devices, files, lan, live, ports, room, work
 from offgrid_node.doctor.findings import Check
 
 CHECKS: tuple[Check, ...] = (
@@ -13,5 +13,6 @@ CHECKS: tuple[Check, ...] = (
     *lan.CHECKS,
     *devices.CHECKS,
     *work.CHECKS,
+    *company.CHECKS,
     *live.CHECKS,
 )

@@ -6,7 +6,6 @@ import re
 import secrets
 import select
 import socket
-import ssl
 import struct
 import time
 from collections.abc import Iterator
@@ -20,8 +19,9 @@ from offgrid_node.config import split_address
 from offgrid_node.discovery.addresses import join_address, ranked_ips
 from offgrid_node.discovery.hosts_file import HostsFile
 from offgrid_node.doctor.findings import Check, Said, command, fault, not_applicable, warning
+from offgrid_node.doctor.meeting import meet
 from offgrid_node.doctor.subject import Subject
-from offgrid_node.keys import NodeKey, fingerprint_in_leaf
+from offgrid_node.keys import NodeKey
 from offgrid_node.protocol.errors import Fault, InvalidRequest
 from offgrid_node.protocol.ids import node_id_of
 
@@ -32,7 +32,7 @@ HEARD_MAX = 256
 NAME = b"\x08_offgrid\x04_tcp\x05local\x00"
 PTR, IN = 12, 1
 TXT_ID, TXT_PORT = re.compile(rb"id=([a-z2-7]{32})"), re.compile(rb"port=([0-9]{1,5})")
-PEEK_S, PEEKS_MAX = 1.5, 16
+PEEKS_MAX = 16
 FIREWALL = "sudo ufw allow 5353/udp"  # the one that most machines have; `iptables -I INPUT` says it elsewhere
 
 
@@ -153,7 +153,7 @@ def _identity(subject: Subject) -> Iterator[Said]:
     places += [address for peer in subject.peers if peer.self for address in peer.addresses] if subject.status else []
     asked = [place for place in dict.fromkeys(places) if place not in own][:PEEKS_MAX]
     with ThreadPoolExecutor(max_workers=PEEKS_MAX) as threads:
-        shown = list(threads.map(shown_by, asked))
+        shown = [fingerprint for _, fingerprint in threads.map(meet, asked)]
     mine = node_id_of(key.public_key)
     for place, fingerprint in zip(asked, shown, strict=True):
         if fingerprint == mine:
@@ -170,22 +170,6 @@ def _own_ports(subject: Subject) -> list[int]:
     if subject.status is not None:
         ports += [split_address(address)[1] for peer in subject.peers if peer.self for address in peer.addresses]
     return ports
-
-
-def shown_by(address: str) -> str:
-    """The fingerprint of the key that a mesh port shows, "" where there is none in reach."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
-    try:
-        with (
-            socket.create_connection(split_address(address), timeout=PEEK_S) as plain,
-            context.wrap_socket(plain) as wrapped,
-        ):
-            leaf = wrapped.getpeercert(binary_form=True)
-    except OSError:
-        return ""
-    return (fingerprint_in_leaf(ssl.DER_cert_to_PEM_cert(leaf).encode()) or "") if leaf else ""
 
 
 CHECKS = (

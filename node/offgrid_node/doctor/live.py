@@ -18,7 +18,8 @@ ASKED_MAX = 3  # jobs whose story is asked for
 LATE_BACKUPS = 3  # intervals
 
 
-def _names(peers: list[Peer]) -> str:
+def names_of(peers: list[Peer]) -> str:
+    """The first few."""
     shown = ", ".join(peer.member.name for peer in peers[:NAMES_SHOWN])
     return shown + (f" and {len(peers) - NAMES_SHOWN} more" if len(peers) > NAMES_SHOWN else "")
 
@@ -27,14 +28,15 @@ def _others(subject: Subject) -> list[Peer]:
     return [peer for peer in subject.peers if not peer.self]
 
 
-def _is_removed(subject: Subject) -> bool:
+def is_removed(subject: Subject) -> bool:
+    """As far as the node knows, or the members' silence shows."""
     assert subject.status is not None
     return subject.status.removed or any("no member accepts this node" in each for each in subject.status.notices)
 
 
 def _membership(subject: Subject) -> Iterator[Said]:
     assert subject.status is not None
-    if not _is_removed(subject):
+    if not is_removed(subject):
         return
     sentence = (
         "this node was removed from its mesh"
@@ -43,22 +45,6 @@ def _membership(subject: Subject) -> Iterator[Said]:
     )
     again = command("offgrid-node", "join", "TOKEN", "--dir", "ANOTHER-FOLDER")
     yield fault(f"{sentence}. To come back it needs a new invite (offgrid mesh invite, at an admin)", again)
-
-
-def _members(subject: Subject) -> Iterator[Said]:
-    others = _others(subject)
-    if not others:
-        yield not_applicable("this mesh has no other member yet")
-        return
-    away = [peer for peer in others if peer.liveness != LIVENESS_ALIVE]
-    if _is_removed(subject):
-        return  # said of the membership
-    if len(away) == len(others):
-        yield fault(
-            f"none of {len(others)} other members is in reach: {_names(away)}", subject.operator("peers", "--roads")
-        )
-    elif away:
-        yield warning(f"out of reach: {_names(away)}", subject.operator("ping", away[0].member.name))
 
 
 def _versions(subject: Subject) -> Iterator[Said]:
@@ -87,7 +73,7 @@ def _broker(subject: Subject) -> Iterator[Said]:
         return
     known = [peer for peer in brokers if peer.roles_in_force]
     if known:
-        sentence, next_ = f"no broker is in reach: {_names(known)}", subject.operator("ping", known[0].member.name)
+        sentence, next_ = f"no broker is in reach: {names_of(known)}", subject.operator("ping", known[0].member.name)
     else:
         sentence, next_ = "no member of this mesh is a broker", subject.operator("peers")
     if mode == "offgrid":
@@ -190,7 +176,6 @@ def _notices(subject: Subject) -> Iterator[Said]:
 
 CHECKS = (
     Check("membership", "the mesh has not removed this node", _membership, Needs.RUNNING),
-    Check("members", "the other members are in reach", _members, Needs.RUNNING),
     Check("versions", "members run the same version", _versions, Needs.RUNNING),
     Check("broker", "a broker is in reach", _broker, Needs.RUNNING),
     Check("jobs", "some host can do each job that waits", _jobs, Needs.RUNNING),

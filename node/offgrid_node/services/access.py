@@ -53,6 +53,8 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.LinkService/ListLinks": Row(ADMINS),
     "offgrid.v1.LinkService/ListRoads": Row(ADMINS),
     "offgrid.v1.LinkService/PingPeer": Row(ADMINS),
+    "offgrid.v1.LinkService/CheckPeers": Row(ADMINS),
+    "offgrid.v1.LinkService/LookBack": Row(MEMBERS),
     "offgrid.v1.JobService/CreateMission": Row(ADMINS, CORE),
     "offgrid.v1.JobService/GetMission": Row(ADMINS),
     "offgrid.v1.JobService/ListMissions": Row(ADMINS),

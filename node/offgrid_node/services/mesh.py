@@ -46,6 +46,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     slots_total: int = 0
     slots_busy: int = 0
     notices: tuple[str, ...] = ()
+    heard: frozenset[str] | None = None  # node ids, by mDNS; None where nobody listens
     ledger: str = ""
     coder: str = ""
     journal_safe_seq: int | None = None

@@ -172,6 +172,8 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.LinkService/ListLinks": 0x0E02,
     "offgrid.v1.LinkService/ListRoads": 0x0E03,
     "offgrid.v1.LinkService/PingPeer": 0x0E04,
+    "offgrid.v1.LinkService/CheckPeers": 0x0E05,
+    "offgrid.v1.LinkService/LookBack": 0x0E06,
     "offgrid.v1.HostService/ToggleHost": 0x0901,
     "offgrid.v1.HostService/GetHost": 0x0902,
     "offgrid.v1.HostService/WatchDrain": 0x0903,

@@ -23,6 +23,13 @@ class Links:
         request = links_pb2.ListRoadsRequest(node=node)
         return self._calls.unary("LinkService/ListRoads", request, links_pb2.ListRoadsResponse)
 
+    def check_peers(self, *, timeout_s: float = 1.0) -> links_pb2.CheckPeersResponse:
+        """How this node and each other member see each other, asked of all of them now."""
+        request = links_pb2.CheckPeersRequest(timeout_ms=max(1, round(1000 * timeout_s)))
+        return self._calls.unary(
+            "LinkService/CheckPeers", request, links_pb2.CheckPeersResponse, timeout_s=timeout_s + 2.0
+        )
+
     def ping(self, node: str, *, via: str = "", timeout_s: float = PING_TIMEOUT_S) -> links_pb2.PingPeerResponse:
         """How long a member takes to answer over the road in use, or over one whose `via` begins so. Not repeated: who
         asks how long something takes wants to know of one try."""

@@ -14,6 +14,7 @@ from offgrid_node.runtime import Ticket
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.roads.book import RoadBook
 from offgrid_node.services.roads.chart import DOWN, READY, Chart, RoadFacts
+from offgrid_node.services.roads.peer_checks import PeerChecks
 
 TIMEOUT_MS, TIMEOUT_MS_MAX = 10_000, 600_000
 IN_USE = links_pb2.ROAD_STATE_IN_USE
@@ -35,12 +36,20 @@ class LinkHandlers:
         book: RoadBook,
         charts: Sequence[Chart] = (),
         links: LinkRoads | None = None,
+        checks: PeerChecks | None = None,
     ) -> None:
         self._self_id, self._directory, self._book = self_id, directory, book
-        self._charts, self._links = tuple(charts), links
+        self._charts, self._links, self._checks = tuple(charts), links, checks
 
     def echo(self, caller: Caller, request: links_pb2.EchoRequest) -> links_pb2.EchoResponse:
         return links_pb2.EchoResponse()
+
+    def look_back(self, caller: Caller, request: links_pb2.LookBackRequest) -> links_pb2.LookBackResponse:
+        return self._checks.look_back(caller) if self._checks is not None else links_pb2.LookBackResponse()
+
+    def check_peers(self, caller: Caller, request: links_pb2.CheckPeersRequest) -> Ticket:
+        assert self._checks is not None
+        return self._checks.check(request)
 
     def list_links(self, caller: Caller, request: links_pb2.ListLinksRequest) -> links_pb2.ListLinksResponse:
         links = self._links.links(self._name_of) if self._links is not None else ()
