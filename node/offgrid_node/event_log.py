@@ -1,8 +1,4 @@
-"""The log's view of the journal: one line for each rare event, with ids as fields.
-
-Levels: ERROR is a defect or damage, and somebody must act; WARNING is a promise at risk (a peer died, a job failed);
-INFO is a change an operator would want to read tomorrow; DEBUG is every job's every step.
-"""
+"""The log's view of the journal: one line for each rare event, with ids as fields (levels: `logs.py`)."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from offgrid.v1 import jobs_pb2, mesh_pb2, state_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.etypes import EventType
 
@@ -38,7 +35,7 @@ def log_events(events: Sequence[Record]) -> None:
         level = LEVELS.get(record.etype, logging.DEBUG)
         if level >= least:
             event = record.event
-            _log.log(level, "%s seq=%d subject=%s%s", event.type, event.seq, event.subject, _details(event))
+            _log.log(level, event.type, extra=fields(seq=event.seq, subject=event.subject, **_details(event)))
     _log_ways(events)
 
 
@@ -50,32 +47,33 @@ def _log_ways(events: Sequence[Record]) -> None:
             ways.setdefault((job.route, job.route_reason), []).append(event.subject)
     for (route, reason), job_ids in ways.items():
         name = jobs_pb2.Route.Name(route).removeprefix("ROUTE_").lower()
-        _log.info("jobs=%d first=%s route=%s reason=%s", len(job_ids), job_ids[0], name, _shown(reason))
+        said = fields(jobs=len(job_ids), first=job_ids[0], route=name, reason=_cut(reason))
+        _log.info("jobs go another way than usual", extra=said)
 
 
-def _details(event: state_pb2.Event) -> str:
+def _details(event: state_pb2.Event) -> dict[str, str]:
     match event.WhichOneof("data"):
         case "member":
-            fields = {"name": event.member.name}
+            found = {"name": event.member.name}
         case "job":
-            fields = {"attempt": str(event.job.attempt), "host": event.job.host, "error": event.job.error}
-            fields["detail"] = event.job.error_detail
+            found = {"attempt": str(event.job.attempt), "host": event.job.host, "error": event.job.error}
+            found["detail"] = event.job.error_detail
         case "attempt":
-            fields = {
+            found = {
                 "attempt": str(event.attempt.attempt),
                 "host": event.attempt.host,
                 "outcome": event.attempt.outcome,
             }
         case "invite":
-            fields = {"used_by": event.invite.used_by}
+            found = {"used_by": event.invite.used_by}
         case "alert":
             state = mesh_pb2.AlertState.Name(event.alert.state).removeprefix("ALERT_STATE_").lower()
-            fields = {"name": event.alert.name, "state": state, "threshold": f"{event.alert.threshold:g}"}
+            found = {"name": event.alert.name, "state": state, "threshold": f"{event.alert.threshold:g}"}
         case _:
-            fields = {}
-    return "".join(f" {name}={_shown(value)}" for name, value in fields.items() if value)
+            found = {}
+    return {name: _cut(value) for name, value in found.items() if value}
 
 
-def _shown(value: str) -> str:
-    """One line whatever a peer wrote: control characters escaped, long text cut."""
-    return repr(value[:FIELD_CHARS_MAX]) if not value.isprintable() or " " in value else value[:FIELD_CHARS_MAX]
+def _cut(value: str) -> str:
+    """No longer than a line bears, whatever a peer wrote."""
+    return value[:FIELD_CHARS_MAX]

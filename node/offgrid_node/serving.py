@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offgrid_node import arena
+from offgrid_node import arena, logs
 from offgrid_node.daemon import Daemon
 from offgrid_node.folder import Folder
 from offgrid_node.store_trial import last_words
@@ -33,11 +33,7 @@ def serve(path: Path, reading: ConfigReading) -> None:
     folder = Folder(path)
     folder.check_private()
     config, unused = reading.result()
-    logging.basicConfig(
-        level=config.node.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    logs.set_up(config.node.log_level, config.node.log_format)
     # It shows a traceback for each interface that is down; what matters of mDNS is said in the node's notices.
     logging.getLogger("zeroconf").setLevel(logging.ERROR)
     logging.getLogger("grpc._cython.cygrpc").addFilter(hide_broken_off)

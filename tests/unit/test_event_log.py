@@ -8,8 +8,14 @@ import pytest
 
 from offgrid.v1 import jobs_pb2, mesh_pb2, state_pb2
 from offgrid_node.event_log import log_events
+from offgrid_node.logs import TextLines
 from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.etypes import EventType
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """As they stand in the log, behind time, level and logger."""
+    return [TextLines().format(record).partition("offgrid.events: ")[2] for record in caplog.records]
 
 
 def event(etype: EventType, subject: str = "s", **data: object) -> Record:
@@ -25,7 +31,7 @@ def test_what_an_operator_wants_to_know_is_one_line_each(caplog: pytest.LogCaptu
             event(EventType.JOB_FAILED, job=jobs_pb2.Job(error="JobTimeout", attempt=2)),
         ]
     )
-    assert caplog.messages == [
+    assert lines(caplog) == [
         "MEMBER_REMOVED seq=7 subject=s name=old-laptop",
         "JOB_FAILED seq=7 subject=s attempt=2 error=JobTimeout",
     ]
@@ -34,7 +40,7 @@ def test_what_an_operator_wants_to_know_is_one_line_each(caplog: pytest.LogCaptu
 def test_what_a_peer_wrote_stays_in_its_field(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "offgrid.events")
     log_events([event(EventType.JOB_FAILED, job=jobs_pb2.Job(error_detail="a\n\x1b[2Jforged line" + "x" * 999))])
-    (message,) = caplog.messages
+    (message,) = lines(caplog)
     assert "\n" not in message
     assert "\x1b" not in message
     assert len(message) < 400
@@ -48,10 +54,12 @@ def test_jobs_that_go_another_way_than_usual_are_told_of_with_the_reason(caplog:
         for n in range(1, 4)
     ]
     log_events([event(EventType.JOB_DISPATCHED, job.job_id, job=job) for job in (usual, *local)])
-    assert caplog.messages == ["jobs=3 first=j-1 route=file_queue reason='no broker is alive'"]
+    assert lines(caplog) == [
+        "jobs go another way than usual jobs=3 first=j-1 route=file_queue reason='no broker is alive'"
+    ]
 
 
 def test_an_alert_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     alert = mesh_pb2.Alert(name="memory_mb", state=mesh_pb2.ALERT_STATE_WARN, threshold=4_096)
     log_events([event(EventType.HEALTH_CHANGED, alert=alert)])
-    assert caplog.messages == ["HEALTH_CHANGED seq=7 subject=s name=memory_mb state=warn threshold=4096"]
+    assert lines(caplog) == ["HEALTH_CHANGED seq=7 subject=s name=memory_mb state=warn threshold=4096"]

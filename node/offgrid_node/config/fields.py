@@ -326,6 +326,7 @@ def _distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
 
 Role = Literal["core", "broker", "host"]
 Level = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "text", "json"]
 Placement = Literal["balanced", "latency", "bandwidth"]
 Mode = Literal["auto", "offgrid", "disabled"]
 Isolation = Literal["auto", "bwrap", "rlimits"]

@@ -44,6 +44,9 @@ class Node(Section):
     data_dir: f.FilePath = Field(default=Path("data"), description="folder of the store, the keys and the local socket")
     roles: f.Roles = Field(default=("core", "broker", "host"), description="what this node does in the mesh")
     log_level: f.Level = Field(default="info", description="the least severe message that is logged")
+    log_format: f.LogFormat = Field(
+        default="auto", description="of the log: text, with priorities where journald reads it; or JSON lines"
+    )
 
 
 class Mesh(Section):

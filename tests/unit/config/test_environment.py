@@ -153,7 +153,7 @@ def test_a_bad_line_of_dotenv_is_refused_where_it_is_wrong(tmp_path: Path) -> No
     found = refused(tmp_path, {}, dotenv)
     assert {p.file for p in found} == {str(tmp_path / ".env")}
     assert [(p.line, p.column, p.key, p.suggestion) for p in found] == [
-        (2, 1, "OFFGRID_NOED__PORT", "OFFGRID_NODE__ROLES"),
+        (2, 1, "OFFGRID_NOED__PORT", "OFFGRID_NODE__LOG_FORMAT"),
         (4, 24, "OFFGRID_MODE", ""),
         (5, 1, "OFFGRID_AUTH_KEY", ""),
         (6, 1, "", ""),
