@@ -1,0 +1,1 @@
+"""What stands beside a node: the `offgrid` command, simulators, soak, benchmarks, emulators of radios."""

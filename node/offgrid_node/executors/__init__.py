@@ -1,0 +1,1 @@
+"""What runs jobs, and what holds it: WebAssembly, programs, Python functions, language models, Dask."""

@@ -39,7 +39,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
             "links",
         )
     ),
-    "Reference": tuple(f"docs/reference/{name}.md" for name in ("cli", "config", "rpc", "events", "metrics")),
+    "Reference": tuple(f"docs/reference/{name}.md" for name in ("cli", "config", "rpc", "events", "metrics", "floors")),
     "How it works": tuple(
         f"docs/{name}.md"
         for name in (

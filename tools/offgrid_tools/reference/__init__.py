@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from offgrid_tools.reference import cli, config, events, metrics, rpc, schemas
+from offgrid_tools.reference import cli, config, events, floors, metrics, rpc, schemas
 
 FOLDER = Path(__file__).parents[3] / "docs" / "reference"
 PAGES: Mapping[str, Callable[[], str]] = {
     "cli.md": cli.text,
     "config.md": config.text,
     "events.md": events.text,
+    "floors.md": floors.text,
     "metrics.md": metrics.text,
     "rpc.md": rpc.text,
     "schemas.json": schemas.text,

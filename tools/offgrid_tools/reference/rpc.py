@@ -11,6 +11,7 @@ from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2 as pb
 
 from offgrid_node.services.access import ACCESS, MEMBERS, ROLE_NAMES, Row
+from offgrid_tools.reference.plain import shown
 
 PROTO = Path(__file__).parents[3] / "proto"
 PACKAGE = ".offgrid.v1."
@@ -66,7 +67,7 @@ def _services(source: Source) -> Iterator[str]:
     for number, service in enumerate(source.file.service):
         yield from (f"## {service.name}", "")
         if about := source.comment(6, number):
-            yield from (_escaped(about), "")
+            yield from (shown(about), "")
         for place, method in enumerate(service.method):
             yield from _method(service.name, method, source.comment(6, number, 2, place))
 
@@ -76,7 +77,7 @@ def _method(service: str, method: pb.MethodDescriptorProto, about: str) -> Itera
     row = ACCESS.get(f"offgrid.v1.{service}/{method.name}", CARRIER)
     yield from (f"### {service}.{method.name}", "")
     if about:
-        yield from (_escaped(about), "")
+        yield from (shown(about), "")
     yield f"- {'stream of ' * method.client_streaming}{asked} → {'stream of ' * method.server_streaming}{answered}"
     at = f"; at: {ROLE_NAMES[row.own]}" if row.own is not None else ""
     yield f"- callers: {', '.join(sorted(row.callers))}{at}"
@@ -108,7 +109,7 @@ def _message(source: Source, message: pb.DescriptorProto, path: FieldPath, name:
         return
     yield from (f"### {name}", "")
     if about := source.comment(*path):
-        yield from (_escaped(about), "")
+        yield from (shown(about), "")
     if message.field:
         yield from ("| field | type | what it is |", "|---|---|---|")
     for number, field in enumerate(message.field):
@@ -116,7 +117,7 @@ def _message(source: Source, message: pb.DescriptorProto, path: FieldPath, name:
         alternatives = ""
         if field.HasField("oneof_index") and not field.proto3_optional:
             alternatives = f"One of `{message.oneof_decl[field.oneof_index].name}`. "
-        about = _escaped(source.comment(*path, 2, number))
+        about = shown(source.comment(*path, 2, number))
         yield f"| `{field.name}` | {kind} | {alternatives}{about} |"
     yield ""
     for number, inner in enumerate(message.nested_type):
@@ -128,10 +129,10 @@ def _message(source: Source, message: pb.DescriptorProto, path: FieldPath, name:
 def _enum(source: Source, enum: pb.EnumDescriptorProto, path: FieldPath, name: str) -> Iterator[str]:
     yield from (f"### {name}", "")
     if about := source.comment(*path):
-        yield from (_escaped(about), "")
+        yield from (shown(about), "")
     yield from ("| number | value | what it is |", "|---|---|---|")
     for number, value in enumerate(enum.value):
-        yield f"| {value.number} | `{value.name}` | {_escaped(source.comment(*path, 2, number))} |"
+        yield f"| {value.number} | `{value.name}` | {shown(source.comment(*path, 2, number))} |"
     yield ""
 
 
@@ -158,8 +159,3 @@ def _named(type_name: str) -> str:
         return f"`{type_name.lstrip('.')}`"
     name = type_name.removeprefix(PACKAGE)
     return f"[{name}](#{re.sub(r'[^a-z0-9_-]', '', name.lower())})"
-
-
-def _escaped(text: str) -> str:
-    """Comments are plain text: what Markdown would take for a sign or HTML is shown as it stands."""
-    return re.sub(r"([|<>*_\[\]`\\])", r"\\\1", text)
