@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 import h11
@@ -21,7 +21,7 @@ from offgrid_node.gateway.faults import JSON, Refusal
 HEAD_BYTES_MAX = 16_384  # of the request line and all header fields
 HEAD_S = 5.0
 STALL_S = 20.0
-CLOSING_S = 5.0
+CLOSING_S, LINGER_S = 5.0, 1.0
 CONNECTIONS_MAX = 128
 CONNECTIONS_EACH_MAX = 48  # of one address
 
@@ -56,11 +56,15 @@ class _Watched:
 class HttpConnection(_Watched, H11Protocol):
     """Made by `server.py` for each connection."""
 
+    _refused = False
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        host = self.client and self.client[0]
+        host, open_now = self.client and self.client[0], len(self.connections)
         same = sum((getattr(other, "client", None) or (None,))[0] == host for other in self.connections)
-        if len(self.connections) > CONNECTIONS_MAX or same > CONNECTIONS_EACH_MAX:
+        if open_now > 2 * CONNECTIONS_MAX:
+            transport.abort()
+        elif open_now > CONNECTIONS_MAX or same > CONNECTIONS_EACH_MAX:
             self._refuse(CROWDED)
         else:
             self._by(HEAD_S, self._on_slow_head)
@@ -70,9 +74,11 @@ class HttpConnection(_Watched, H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         super().data_received(data)
+        if self._refused:
+            return
         if self.transport.is_closing():
             self._by(CLOSING_S, self.transport.abort)
         elif self.conn.their_state is not h11.IDLE:
@@ -103,27 +109,29 @@ class HttpConnection(_Watched, H11Protocol):
         self._refuse(SLOW_HEAD)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answers if nothing has been answered yet, and closes."""
+        """Answers, if nothing has been answered yet, and closes: not at once, since what still comes and is not read
+        would take the answer back (RFC 9112, 9.6)."""
+        self._refused = True
         self._unset_keepalive_if_required()
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and self.conn.their_state is not h11.SWITCHED_PROTOCOL:
-            body = refusal.body
-            headers = [
-                *self.server_state.default_headers,
-                (b"content-type", JSON.encode()),
-                (b"content-length", str(len(body)).encode()),
-                (b"connection", b"close"),
-                *((name.encode(), value.encode()) for name, value in refusal.headers),
-            ]
-            for event in (
-                h11.Response(
-                    status_code=refusal.code, headers=headers, reason=HTTPStatus(refusal.code).phrase.encode()
-                ),
-                h11.Data(data=body),
-                h11.EndOfMessage(),
-            ):
-                self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
-        self._by(CLOSING_S, self.transport.abort)
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.abort()
+            return
+        self.transport.write(b"".join(self.conn.send(event) or b"" for event in self._answer(refusal)))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._by(LINGER_S, self.transport.abort)
+
+    def _answer(self, refusal: Refusal) -> Sequence[h11.Event]:
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", JSON.encode()),
+            (b"content-length", str(len(refusal.body)).encode()),
+            (b"connection", b"close"),
+            *((name.encode(), value.encode()) for name, value in refusal.headers),
+        ]
+        phrase = HTTPStatus(refusal.code).phrase.encode()
+        start = h11.Response(status_code=refusal.code, headers=headers, reason=phrase)
+        return start, h11.Data(data=refusal.body), h11.EndOfMessage()
 
 
 class SocketConnection(_Watched, WebSocketsSansIOProtocol):

@@ -48,6 +48,9 @@ BAD_TARGET = Refusal(
     "a request names a path that begins with '/', without '..' and control characters; this node is no proxy",
     CLOSE,
 )
+TWO_LENGTHS = Refusal(
+    HTTPStatus.BAD_REQUEST, "TwoLengths", "a request has a Content-Length or a Transfer-Encoding, never both", CLOSE
+)
 DEFECT = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal", "a defect of this node, its log says more", CLOSE)
 
 _log = logging.getLogger(__name__)
@@ -160,6 +163,9 @@ def _malformed(scope: Scope) -> Refusal | None:
     fields = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
     if len(scope.get("raw_path", b"")) + len(scope["query_string"]) + fields > HEAD_BYTES_MAX:
         return LARGE_HEAD  # h11 looks only at what came in several pieces
+    names = [name for name, _ in scope["headers"]]
+    if b"content-length" in names and b"transfer-encoding" in names:
+        return TWO_LENGTHS
     path = scope["path"]
     bad = not path.startswith("/") or any(char < " " or char == "\x7f" for char in path)
     return BAD_TARGET if bad or ".." in path.replace("\\", "/").split("/") else None

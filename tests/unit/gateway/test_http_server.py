@@ -3,24 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving_app import app_of, ask, request, serving
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from offgrid_node.gateway import connection
+from offgrid_node.gateway import bodies, connection
+from offgrid_node.gateway import server as server_module
 from offgrid_node.gateway.access import policy_of
+from offgrid_node.gateway.app import application
 from offgrid_node.gateway.binding import address_of, bind, bind_first
 from offgrid_node.gateway.connection import CONNECTIONS_EACH_MAX, HEAD_BYTES_MAX
+from offgrid_node.gateway.server import HttpServer
 from offgrid_node.protocol.errors import FailedPrecondition
 
 BODY = b"a page\n"
 GET = "GET /metrics HTTP/1.1"
+
+
+POURED: asyncio.Queue[bool] = asyncio.Queue()
+
+
+async def read_it(asked: Request) -> Response:
+    return PlainTextResponse(str(len(await asked.body())))
+
+
+async def pour(asked: Request) -> Response:
+    """Without end, as fast as it is read."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(65_536)
+                await asyncio.sleep(0)
+        finally:
+            POURED.put_nowait(True)
+
+    return StreamingResponse(parts())
+
+
+async def wait(asked: Request) -> Response:
+    """A word, and no more until the client goes."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"a word\n"
+        while not await asked.is_disconnected():  # noqa: ASYNC110 - Starlette has no event for it
+            await asyncio.sleep(0.01)
+
+    return StreamingResponse(parts())
 
 
 async def page(asked: Request) -> Response:
@@ -29,7 +65,14 @@ async def page(asked: Request) -> Response:
     return PlainTextResponse(BODY)
 
 
-ROUTES = [Route("/metrics", page, methods=["GET"])]
+ROUTES = [
+    Route("/metrics", page, methods=["GET"]),
+    Route("/read", read_it, methods=["POST"]),
+    Route("/v1/objects/{name}", read_it, methods=["PUT"]),
+    Route("/pour", pour),
+    Route("/wait", wait),
+]
+POST = "POST /read HTTP/1.1"
 
 
 def talking(talk: Callable[[int], Awaitable[None]], hosts: tuple[str, ...] = ()) -> None:
@@ -114,6 +157,76 @@ def test_who_never_finishes_the_request_is_sent_away(monkeypatch: pytest.MonkeyP
     talking(talk)
 
 
+def test_a_body_that_comes_too_slowly_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "LINGER_S", 0.05)
+
+    async def trickled(port: int) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request(POST, "Content-Length: 1000"))
+        trickle = asyncio.create_task(trickling(writer))
+        answer = await reader.read()
+        trickle.cancel()
+        writer.close()
+        return int(answer.split(b" ")[1])
+
+    async def trickling(writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(b"x")
+            await asyncio.sleep(0.02)
+
+    async def talk(port: int) -> None:
+        monkeypatch.setattr(bodies, "STALL_S", 0.1)
+        assert (await ask(port, request(POST, "Content-Length: 3", body=b"ab")))[0] == 408
+        monkeypatch.setattr(bodies, "STALL_S", 1.0)
+        monkeypatch.setattr(bodies, "BODY_S", 0.2)
+        assert await trickled(port) == 408
+
+    talking(talk)
+
+
+def test_what_all_send_at_once_is_bounded_and_files_go_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "HELD_BYTES_MAX", 1_000)
+
+    async def talk(port: int) -> None:
+        status, fields, _ = await ask(port, request(POST, "Content-Length: 1001", body=bytes(1001)))
+        assert (status, fields["retry-after"]) == (503, "1")
+        assert (await ask(port, request(POST, "Content-Length: 1000", body=bytes(1000))))[::2] == (200, b"1000")
+        size = bodies.BODY_BYTES_MAX + 1
+        put = request("PUT /v1/objects/x HTTP/1.1", f"Content-Length: {size}", body=bytes(size))
+        assert (await ask(port, put))[::2] == (200, str(size).encode())
+
+    talking(talk)
+
+
+def test_who_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "STALL_S", 0.1)
+
+    async def talk(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as stalled:
+            stalled.sendall(request("GET /pour HTTP/1.1"))
+            await asyncio.wait_for(POURED.get(), 10)
+
+    talking(talk)
+
+
+def test_a_stream_ends_whole_and_soon_when_the_node_stops() -> None:
+    async def whole() -> None:
+        stopping = asyncio.Event()
+        sockets, server = bind("127.0.0.1:0"), HttpServer(application(ROUTES, policy_of(()), lambda: 0, stopping))
+        await server.serve(sockets)
+        reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
+        writer.write(request("GET /wait HTTP/1.1"))
+        assert await reader.readuntil(b"a word\n\r\n")
+        began = asyncio.get_running_loop().time()
+        stopping.set()
+        await server.close()
+        assert await reader.read() == b"0\r\n\r\n"
+        assert asyncio.get_running_loop().time() - began < server_module.STOP_S
+        writer.close()
+
+    asyncio.run(whole())
+
+
 def test_a_crowd_is_told_to_come_back_and_room_returns() -> None:
     async def talk(port: int) -> None:
         crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS_EACH_MAX)]
@@ -141,6 +254,7 @@ def test_an_address_in_use_is_named_and_auto_takes_the_next_free_port() -> None:
         each.close()
 
 
+@settings(max_examples=15)
 @given(st.lists(st.binary(max_size=200), max_size=20))
 def test_no_bytes_break_a_connection(junk: list[bytes]) -> None:
     async def talk(port: int) -> None:
