@@ -243,6 +243,11 @@ def test_a_node_that_asks_for_a_token_gets_it_once(browser: Browser, mesh: Local
     expect(page.locator(".brand")).to_contain_text("barn")
     page.reload()
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    page.context.clear_cookies()
+    with mesh["barn"].client() as client:
+        page.goto(client.mesh.page_link().url)
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    assert "code" not in page.url
     page.close()
 
 

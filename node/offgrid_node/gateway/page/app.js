@@ -1,7 +1,7 @@
 // The shell: where one is, how the node is reached, and the view of the address behind the #.
 
 import { html, render, useEffect, useReducer, useRef, useState } from "./vendor/htm-preact.js";
-import { onSignedOut } from "./lib/api.js";
+import { onSignedOut, post } from "./lib/api.js";
 import { connect, listen, pause, state as feedState } from "./lib/feed.js";
 import { useLive, useNow } from "./lib/live.js";
 import { say } from "./lib/parts.js";
@@ -26,6 +26,11 @@ function placeOf(hash) {
   return { view, part, tab: TABS[view]?.includes(part) ? part : "" };
 }
 
+// The link of `offgrid page` has a code behind the #, which signs one browser in, once.
+function codeOf(hash) {
+  return /^#code=([\w-]+)$/.exec(hash)?.[1];
+}
+
 function decode(part) {
   try { return decodeURIComponent(part); } catch { return part; }
 }
@@ -36,7 +41,11 @@ function App() {
   const [signedOut, setSignedOut] = useState(false);
   const moved = useRef(false);
   useEffect(() => {
-    const move = () => { moved.current = true; go(placeOf(location.hash)); };
+    const move = () => {
+      if (codeOf(location.hash)) { location.reload(); return; }
+      moved.current = true;
+      go(placeOf(location.hash));
+    };
     addEventListener("hashchange", move);
     return () => removeEventListener("hashchange", move);
   }, []);
@@ -73,7 +82,10 @@ function Connection() {
   const [state, set] = useState(feedState);
   const now = useNow();
   const was = useRef(state.name);
-  useEffect(() => listen("state", set), []);
+  useEffect(() => {
+    set(feedState); // it may have changed since this was drawn first
+    return listen("state", set);
+  }, []);
   useEffect(() => {
     if (was.current === "live" && state.name === "away") say(t("feed.away"));
     if (was.current === "away" && state.name === "live") say(t("feed.live"));
@@ -94,6 +106,11 @@ function ThemeSwitch() {
       : html`<path d="M16.5 12.6A7 7 0 0 1 7.4 3.5a7 7 0 1 0 9.1 9.1Z" />`}</svg></button>`;
 }
 
+const code = codeOf(location.hash);
+if (code) {
+  history.replaceState(null, "", "#/overview");
+  await post("/v1/login", { code }).catch(() => {}); // used up, or too old: the token is asked for
+}
 apply();
 document.getElementById("app").textContent = "";
 render(html`<${App} />`, document.getElementById("app"));

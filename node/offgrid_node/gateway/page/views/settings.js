@@ -43,6 +43,6 @@ export function SignIn({ done }) {
       <${Field} label=${t("signin.token")}>${(field) => html`<input ...${field} ref=${input} type="password" autocomplete="current-password" required />`}<//>
       <${Problem} error=${error} />
       <button type="submit">${t("signin.go")}</button>
-      <${Empty} text=${t("signin.where")} command="offgrid page" />
+      <${Empty} text=${t("signin.where")} command="offgrid page --open" />
     </form>`;
 }
