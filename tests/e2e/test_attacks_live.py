@@ -1,4 +1,4 @@
-"""What others may try at a node's gateway, over real sockets: each is refused, changes nothing, and leaves it serving."""
+"""What others may try at a node's gateway, over real sockets: each is refused, changes nothing, leaves it serving."""
 
 from __future__ import annotations
 

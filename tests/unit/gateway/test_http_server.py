@@ -164,7 +164,7 @@ def test_a_body_that_comes_too_slowly_is_not_waited_for(monkeypatch: pytest.Monk
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request(POST, "Content-Length: 1000"))
         trickle = asyncio.create_task(trickling(writer))
-        answer = await reader.read()
+        answer = await reader.readuntil(b"\r\n")
         trickle.cancel()
         writer.close()
         return int(answer.split(b" ")[1])
