@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import shlex
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -22,20 +24,29 @@ pytestmark = pytest.mark.xdist_group("mesh")
 KEY = "a secret that all share"  # of broker and host-c, see conftest.py
 
 
+ROOT = Path(__file__).parents[2]
+# What fails ends the script; where there is no jq, what its lines use of it.
+SHELL = """curl() { command curl -f "$@" && echo; }
+command -v jq >/dev/null || jq() { python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])'; }"""
+
+
 class Answer(NamedTuple):
     code: int
     headers: str
     json: Any
 
 
+def url_of(mesh: LocalMesh, node: str) -> str:
+    with mesh[node].client() as client:
+        return client.mesh.status().gateway
+
+
 def curl(mesh: LocalMesh, node: str, line: str, body: object = None) -> Answer:
     """`curl LINE` at the gateway of that node; LINE is a path and options. A body is sent as curl's -d has it: as a
     form, if the Content-Type were to be believed."""
-    with mesh[node].client() as client:
-        url = client.mesh.status().gateway
     path, *options = shlex.split(line)
     sent = ["-d", body if isinstance(body, str) else json.dumps(body)] if body is not None else []
-    done = run(["curl", "-sS", "-i", *options, *sent, url + path])
+    done = run(["curl", "-sS", "-i", *options, *sent, url_of(mesh, node) + path])
     assert done.code == 0, done.said
     head, _, text = done.out.partition("\n\n")
     return Answer(int(head.split()[1]), head.lower(), json.loads(text))
@@ -75,8 +86,7 @@ class TestTheWholeRoad:
         done = eventually(ended, "the job is completed")
         result, receipt = done["result"], done["result"]["offgrid_receipt"]
         host = mesh.by_id(receipt["node_id"])
-        with host.client() as client:
-            assert result["host"] == done["quote"]["host"] == client.mesh.status().gateway
+        assert result["host"] == done["quote"]["host"] == url_of(mesh, host.name)
         assert (result["ok"], result["output"], host.roles) == (True, "6\n", ("host",))
         assert receipt["metrics"]["compute_tokens_m"] == 0.25
         assert receipt["metrics"]["latency_ms"] > 0
@@ -102,8 +112,22 @@ class TestTheWholeRoad:
         job = curl(mesh, "core", f"/api/tasks/{task}/jobs", {"n": 5}).json
         sent = curl(mesh, "core", f"/api/jobs/{job['id']}/dispatch", {"mode": "disabled", "wait": 30}).json
         assert (sent["route"], sent["status"], sent["result"]["output"]) == ("file_queue", "completed", '{"n": 5}')
-        with mesh["core"].client() as client:
-            assert sent["result"]["host"] == client.mesh.status().gateway
+        assert sent["result"]["host"] == url_of(mesh, "core")
+
+
+def test_every_line_of_the_manual_works(mesh: LocalMesh) -> None:
+    """Those of docs/http.md, in one shell; an auction without a signature is refused here, and so left out."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "http.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks[0].startswith("core=http://127.0.0.1:8001 ")
+    urls = {name: url_of(mesh, node) for name, node in (("core", "core"), ("broker", "broker"), ("host", "host-a"))}
+    script = "\n".join([*(f"{name}={url}" for name, url in urls.items()), *blocks[1:]]).replace("our secret", KEY)
+    lines = [line for line in script.splitlines() if "$broker/auction -d '" not in line]
+    done = run(["bash", "-euc", "\n".join((SHELL, *lines))])
+    assert done.code == 0, done.said
+    said = [json.loads(line) for line in done.out.splitlines()]
+    assert len(said) == script.count("curl ") - 1 - 3  # three are kept in variables
+    assert sum(each.get("result") is not None for each in said) >= 2
+    assert {"enabled": False, "state": "off"}.items() <= said[-6].items()
 
 
 class TestTheMarket:
@@ -117,8 +141,7 @@ class TestTheMarket:
         assert won.json["quote"]["price"] > 0
         assert len(won.json["quotes"]) == 3
         host = mesh.by_id(won.json["quote"]["node_id"])
-        with host.client() as client:
-            assert client.mesh.status().gateway == won.json["host"]
+        assert won.json["host"] == url_of(mesh, host.name)
         work = job | {"payload": {"command": "wc", "args": ["-c"], "input": "four"}}
         ran = curl(mesh, host.name, "/run", signed(work)).json
         assert (ran["status"], ran["ok"], ran["job_id"], ran["host"]) == ("completed", True, "old-1", won.json["host"])
