@@ -13,11 +13,11 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from offgrid.backup.recovery import Recipient
 from offgrid_node.backups.taking import Facts, take_backup

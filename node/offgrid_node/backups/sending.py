@@ -9,8 +9,9 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
+
+from msgspec.structs import asdict
 
 from offgrid_node.backups.errand import LINE_BYTES_MAX, Done, Errand, fault_from
 from offgrid_node.protocol.errors import Internal, Unavailable

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
+
+from msgspec.structs import asdict
 
 from offgrid_node.backups.errand import Done, Errand
 from offgrid_node.backups.sending import Errands

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import asdict
 
 GOALS = Path(__file__).with_name("goals.toml")
 
