@@ -21,7 +21,7 @@ from offgrid_node.doctor.subject import Subject
 
 PROBED_MAX = 8
 CHECKED_S = 1.0
-YOUNG_MS = 10_000  # a node that has just started has not been heard by all
+YOUNG_MS = 5_000  # a node that has just started has not been heard by all
 BIG_PING = 1_372  # and its headers make 1,400 bytes, which all but few networks carry whole
 
 

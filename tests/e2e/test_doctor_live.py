@@ -1,0 +1,88 @@
+"""What the doctor says of running nodes: nothing of healthy ones, and of each thing that is made wrong exactly that."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live import eventually, log_of, offgrid
+
+from offgrid.client import payloads
+from offgrid_node.doctor import Finding, State, diagnose
+from offgrid_node.local_mesh import LOG_NAME, LocalMesh, LocalNode
+
+
+def wrong(node: LocalNode) -> dict[str, Finding]:
+    """Everything that is not as it should be, by check."""
+    found = diagnose(node.folder)
+    return {each.check: each for each in found if each.state in (State.FAULT, State.WARNING)}
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
+    """A core, a broker and a host, healthy; each test leaves them so but the last, which kills the broker."""
+    roles = {"core": ["core"], "broker": ["broker"], "host": ["host"]}
+    with LocalMesh(tmp_path_factory.mktemp("d"), "t", roles) as mesh:
+        mesh.start()
+        mesh.wait_alive()
+        mesh.wait_offers(1)
+        yield mesh
+        mesh.stop()
+        assert all(log_of(node) for node in mesh.nodes.values())
+
+
+def test_healthy_nodes_have_no_findings(town: LocalMesh) -> None:
+    assert [wrong(node) for node in town.nodes.values()] == [{}, {}, {}]
+
+
+def test_the_operators_command_says_so_too_and_ends_with_0(town: LocalMesh) -> None:
+    done = offgrid(town["core"], "doctor")
+    assert done.code == 0, done.said
+    assert done.out.startswith("0 faults, 0 warnings, "), done.said
+
+
+def test_a_job_that_no_host_can_do_and_objects_that_wait_for_hosts(town: LocalMesh) -> None:
+    core = town["core"]
+    with core.client() as client:
+        job = client.jobs.submit(payloads.command("no-such-program", []), mode="offgrid")
+        stored = client.objects.put(b"x" * 100, name="precious", required_milli=2_000, wait_s=0)
+        eventually(lambda: len(wrong(core)) == 2, "both have waited for long enough")
+        found = wrong(core)
+        assert job.job_id in found["jobs"].sentence
+        assert "does not offer process:no-such-program" in found["jobs"].sentence
+        assert found["jobs"].command.endswith(f"job why {job.job_id}")
+        assert "1 objects wait for hosts" in found["outbox"].sentence
+        assert found["outbox"].command.endswith("outbox --open")
+        client.jobs.cancel([job.job_id])
+        client.objects.delete(stored.object_id)
+    eventually(lambda: wrong(core) == {}, "both are gone")
+
+
+def test_a_copy_of_a_nodes_folder_that_runs_elsewhere(town: LocalMesh, tmp_path: Path) -> None:
+    host = town["host"]
+    copy = LocalNode("copy", ("host",), tmp_path / "copy")
+    shutil.copytree(host.folder, copy.folder, ignore=shutil.ignore_patterns(LOG_NAME, "*.sock*", "owner.*"))
+    with host.client() as client:
+        [address] = [peer.addresses[0] for peer in client.mesh.peers() if peer.self]
+    (copy.folder / ".env").write_text(f"OFFGRID_MESH__PEERS={address}\n")
+    (copy.folder / ".env").chmod(0o600)
+    try:
+        copy.run("run")
+        copy.wait_ready()
+        found = eventually(lambda: wrong(copy).get("identity"), "it is known where the other one is")
+        assert "another process is this very node" in found.sentence
+        assert found.command == "offgrid-node join TOKEN --dir ANOTHER-FOLDER"
+    finally:
+        copy.stop()
+
+
+def test_a_broker_that_died(town: LocalMesh) -> None:
+    town["broker"].terminate()
+    town["broker"].wait_stopped()
+    found = eventually(lambda: wrong(town["core"]), "it is missed")
+    assert set(found) == {"broker", "members"}
+    assert "no broker is in reach: broker" in found["broker"].sentence
+    assert "nobody listens there" in found["members"].sentence
+    assert set(wrong(town["broker"])) == {"process"}
