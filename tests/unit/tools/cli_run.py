@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -12,20 +12,24 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from click import unstyle
 from google.protobuf.message import Message
 from small_node import SmallNode
 
 from offgrid.json_form import json_of
-from offgrid_tools.cli import emitting, exits, run
+from offgrid_tools.cli import emitting, exits, output, run
 from offgrid_tools.cli.documents import DOCUMENTS, schema_for
+from offgrid_tools.cli.fitting import width_of
 
+COLUMNS = 80
 NAMES = sorted(DOCUMENTS, key=len, reverse=True)
 OFFGRID = [sys.executable, "-c", "from offgrid_tools.cli import main; main()"]
 
 
 @contextmanager
 def documents_checked(argv: Sequence[str | Path]) -> Iterator[None]:
-    """Whatever is printed by --json meanwhile must be as the command's schema says."""
+    """Whatever is printed by --json meanwhile must be as the command's schema says; whatever table is printed would fit
+    a terminal of 80 columns, and so would one of much longer words."""
     command = next((name for name in NAMES if words_of(argv)[: name.count(" ") + 1] == name.split()), "")
     emit = emitting.emit
 
@@ -35,11 +39,21 @@ def documents_checked(argv: Sequence[str | Path]) -> Iterator[None]:
             validator(command).validate(json.loads(json.dumps(plain)))
         emit(document)
 
-    emitting.emit = checked
+    table = output.table
+
+    def fitting(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+        cells = [[output.clean(str(cell)) for cell in row] for row in rows]
+        longer = [[cell and f"{cell} {cell}-{cell}" for cell in row] for row in cells]
+        for shown in (cells, longer):
+            too_wide = [line for line in output.fitting(columns, shown, COLUMNS) if width_of(unstyle(line)) > COLUMNS]
+            assert not too_wide
+        table(columns, cells, empty=empty)
+
+    emitting.emit, output.table = checked, fitting
     try:
         yield
     finally:
-        emitting.emit = emit
+        emitting.emit, output.table = emit, table
 
 
 def words_of(argv: Sequence[str | Path]) -> list[str]:

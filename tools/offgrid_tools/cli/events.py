@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from offgrid.v1.mesh_pb2 import Alert
     from offgrid.v1.state_pb2 import Event
 
+WIDE_COLUMNS = 130  # from where on an event's line has room for whole ids
 LIMIT = 50
 
 
@@ -127,14 +129,19 @@ def _print(found: Iterable[Event], *, heading: bool = False) -> None:
 
 def _lines(found: Iterable[Event], *, heading: bool) -> Iterator[str]:
     from offgrid.event_types import type_name
-    from offgrid_tools.cli.output import clean, when
+    from offgrid_tools.cli.output import clean, terminal_columns, when
 
+    narrow = sys.stdout.isatty() and terminal_columns() < WIDE_COLUMNS
+    stamp_from, stamp_chars, subject_chars = (11, 12, 13) if narrow else (0, 23, 0)  # of today it is, most often
     if heading:
-        yield f"{'SEQ':>8}  {'TIME':<23}  {'TYPE':<16}  {'SUBJECT':<20}  ABOUT"
+        yield f"{'SEQ':>8}  {'TIME':<{stamp_chars}}  {'TYPE':<16}  {'SUBJECT':<{subject_chars or 20}}  ABOUT"
     for event in found:
-        stamp, subject, what = when(event.timestamp_us), clean(event.subject), clean(_about(event))
+        stamp, subject, what = when(event.timestamp_us)[stamp_from:], clean(event.subject), clean(_about(event))
+        if subject_chars and len(subject) > subject_chars:
+            subject = f"{subject[: subject_chars - 1]}…"
         name = clean(type_name(event.etype, event.type))
-        yield f"{event.seq:>8}  {stamp:<23}  {name:<16}  {subject:<20}  {what}".rstrip()
+        line = f"{event.seq:>8}  {stamp:<{stamp_chars}}  {name:<16}  {subject:<{subject_chars or 20}}  {what}".rstrip()
+        yield line if not narrow or len(line) <= terminal_columns() else f"{line[: terminal_columns() - 1]}…"
 
 
 def _about(event: Event) -> str:

@@ -1,14 +1,15 @@
-"""What people read: facts, tables, times. Rich draws tables on a terminal; elsewhere columns are plain text.
+"""What people read: facts, tables, times. On a terminal a table fits it; elsewhere columns are as wide as they are.
 
 Text that came from the mesh never reaches a terminal with control characters in it.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -29,6 +30,7 @@ ID_CHARS = 12  # of a node id in tables; --json has all of it
 NAME_CHARS_SHOWN = 40
 PREVIEW_CHARS_MAX = 4_000  # of a job's output on a terminal
 GAP = "  "
+COLUMNS_UNLESS_KNOWN = 80
 
 
 def clean(text: str, *, lines: bool = False) -> str:
@@ -60,21 +62,37 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
     if not cells:
         click.echo(empty)
     elif sys.stdout.isatty():
-        _rich_table(columns, cells)
+        for line in fitting(columns, cells, terminal_columns()):
+            click.echo(line, color=_colour())
     else:
         widths = [max(len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
         for row in [[column.upper() for column in columns], *cells]:
             click.echo(GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
+def fitting(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    """Lines that a terminal of that width shows whole."""
+    from itertools import zip_longest
 
-    Console(highlight=False).print(drawn(columns, cells))
+    from offgrid_tools.cli.fitting import fitted, width_of, wrap
+
+    made = fitted(columns, cells, width)
+
+    def line(parts: Sequence[str], style: Callable[[str], str]) -> str:
+        padded = ((part, " " * (width - width_of(part))) for part, width in zip(parts, made.widths, strict=True))
+        return GAP.join(style(part) + space for part, space in padded).rstrip()
+
+    yield line(made.columns, lambda part: click.style(part, dim=True) if part else "")
+    for row in made.rows:
+        for parts in zip_longest(*row, fillvalue=""):
+            yield line(parts, lambda part: click.style(part, fg=STYLES[part]) if part in STYLES else part)
+    if made.left_out:
+        told = f"no room here for {', '.join(made.left_out)}: --json has all"
+        yield from (click.style(part, dim=True) for part in wrap(told, width))
 
 
 def drawn(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """The same rows as Rich draws them."""
+    """The same rows as Rich draws them, for what is drawn anew all the time."""
     from rich.table import Table
     from rich.text import Text
 
@@ -105,9 +123,15 @@ STYLES: Mapping[str, str] = {
 
 def _colour() -> bool | None:
     """None leaves it to click, which looks whether there is a terminal."""
-    import os
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
 
-    return False if os.environ.get("NO_COLOR") else None
+
+def terminal_columns() -> int:
+    """How wide what is printed may be."""
+    try:
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size(sys.stdout.fileno()).columns)
+    except (OSError, ValueError):
+        return COLUMNS_UNLESS_KNOWN
 
 
 def when(us: int) -> str:
