@@ -16,6 +16,7 @@ import click
 
 from offgrid_node import __version__
 from offgrid_node.bundle_commands import bundle
+from offgrid_node.debug_command import debug
 from offgrid_node.docs_command import docs
 from offgrid_node.doctor_command import doctor
 from offgrid_node.mesh_commands import down, restart, up
@@ -302,6 +303,7 @@ def _run_anew(folder: Path) -> None:
 
 cli.add_command(bundle)
 cli.add_command(docs)
+cli.add_command(debug)
 cli.add_command(doctor)
 cli.add_command(restore)
 cli.add_command(migrate)

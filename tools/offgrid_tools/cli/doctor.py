@@ -27,8 +27,12 @@ def doctor(everything: bool) -> int:
     It changes nothing, works whether the node runs or not, and takes 5 seconds at most. Ends with 1 when it has found a
     fault: something that keeps the node, or a part of it, from working. Warnings end with 0.
     """
-    command = [sys.executable, "-P", "-m", "offgrid_node", "doctor", "--dir", str(_folder())]
-    command += ["--all"] * everything + ["--json"] * settings().json
+    return beside_node("doctor", *["--all"] * everything, *["--json"] * settings().json)
+
+
+def beside_node(*words: str) -> int:
+    """Runs that command of `offgrid-node` for the folder of the node; its exit code."""
+    command = [sys.executable, "-P", "-m", "offgrid_node", *words, "--dir", str(_folder())]
     # Our own import path, since we may not be installed.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.run(command, env=environment, check=False).returncode

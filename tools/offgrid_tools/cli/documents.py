@@ -240,6 +240,7 @@ DOCUMENTS: Mapping[str, Shape] = {
         {"type": TEXT, "at_least": WHOLE, "at_most": WHOLE, "cut": WHOLE, "basis": _BASIS},
     ),
     "memory windows": {"windows": ["Summary"]},
+    "debug bundle": {"path": TEXT, "files": [TEXT]},
     "context add": {"context": _CONTEXT},
     "context use": {"context": Maybe(_CONTEXT)},
     "context ls": {"current": TEXT, "contexts": [_CONTEXT]},

@@ -11,6 +11,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "status": ("offgrid status", "offgrid --json status | jq .alerts"),
     "smoke": ("offgrid smoke", "offgrid smoke --transfer"),
     "page": ("offgrid page", "offgrid page --open"),
+    "debug bundle": ("offgrid debug bundle", "journalctl -u offgrid-node -n 5000 | offgrid debug bundle --log -"),
     "doctor": ("offgrid doctor", "offgrid doctor --all"),
     "peers": ("offgrid peers", "offgrid peers --roads"),
     "ping": ("offgrid ping barn", "offgrid ping barn --via lora --count 1"),

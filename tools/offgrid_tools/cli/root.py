@@ -65,6 +65,7 @@ ROOT = LazyGroup(
         "tx": Entry("root:TX", "Make, sign, send and show transactions, and end what hangs."),
         "ledger": Entry("root:LEDGER", "Open the ledger and see how it does."),
         "doctor": Entry("doctor:doctor", "What is the matter with this node, and what to type next."),
+        "debug": Entry("root:DEBUG", "What to send to somebody who helps."),
         "page": Entry("page:page", "A link to this node's web page, signed in."),
         "metrics": Entry("metrics:metrics", "What the node counts of itself, as Prometheus reads it."),
         "put": Entry("putting:put", "Store a file sealed in the mesh."),
@@ -106,6 +107,12 @@ MESH = LazyGroup(
         "remove": Entry("mesh:remove", "Revoke a membership."),
     },
     "Invite, remove and list members.",
+    common_options(),
+)
+DEBUG = LazyGroup(
+    "debug",
+    {"bundle": Entry("debug:bundle", "Gather what a helper wants to see into a zip file, without secrets.")},
+    "What to send to somebody who helps.",
     common_options(),
 )
 LINK = LazyGroup(

@@ -1,0 +1,50 @@
+"""`offgrid-node debug bundle`: one file for whoever helps."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from offgrid_node.options import FOLDER
+
+LOG_CHARS_MAX = 1024 * 1024
+
+
+@click.group()
+def debug() -> None:
+    """What to send to somebody who helps."""
+
+
+@debug.command()
+@FOLDER
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: offgrid-debug-TIME.zip, here]"
+)
+@click.option("--with-names", is_flag=True, help="Leave the names of objects in, and list them.")
+@click.option(
+    "--log", type=click.File("r", errors="replace"), help="The log, where the folder has none; `-` reads a pipe."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def bundle(folder: Path, output: Path | None, with_names: bool, log: TextIO | None, as_json: bool) -> None:
+    """Gathers versions, config, status, links, findings and the log's end into a zip file, without secrets.
+
+    No keys, tokens, invites, contents or names of objects are in it; the README in it says what is. It works whether
+    the node runs or not, and changes nothing.
+    """
+    from offgrid_node.debugging.collecting import write_bundle
+
+    target = output or Path(time.strftime("offgrid-debug-%Y%m%d-%H%M%S.zip"))
+    text = log.read()[-LOG_CHARS_MAX:] if log is not None else None
+    names = write_bundle(folder, target, with_names=with_names, log=text)
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"path": str(target), "files": list(names)}, ensure_ascii=False))
+        return
+    click.echo(f"{target}, {target.stat().st_size / 1000:.0f} kB: {', '.join(names)}")
+    click.echo("look through it before you send it: its README.txt says what is in it")
+    sys.stdout.flush()

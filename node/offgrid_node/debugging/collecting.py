@@ -1,0 +1,224 @@
+"""Gathers what a bundle has, from the node's folder and from the node where it runs, each part for itself: what cannot
+be had is told of in its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from importlib.metadata import distributions
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from offgrid.client import OffgridError
+from offgrid.json_form import json_of
+from offgrid_node import __version__
+from offgrid_node.access_files import METRICS_NAME, TOKEN_NAME
+from offgrid_node.config.sections import Section
+from offgrid_node.debugging.redaction import Redaction
+from offgrid_node.doctor import diagnose
+from offgrid_node.doctor.subject import Subject
+from offgrid_node.folder import DOTENV_NAME, Folder
+from offgrid_node.keys import NodeKey
+from offgrid_node.protocol.errors import Fault
+
+LOG_BYTES_MAX = 1024 * 1024  # the last of it
+LOG_NAMES = ("node.log", "offgrid-node.log")
+NAMES_MAX = 10_000  # of objects, that are hidden
+LISTED_MAX = 1_000
+FETCH_S = 3.0
+SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASS", "SQL_MIRROR")
+KEY_CHARS_MIN = 40  # of a key in text; a node's id beside it is shorter, and no secret
+PAGE_BYTES_MAX = 4 * 1024 * 1024
+ABOUT = """\
+What a helper wants to see of an offgrid-node, gathered by `offgrid debug bundle`. Look through it before you send it.
+
+In it: versions and the platform; the config, without secrets; what the doctor found; of the running node its status
+with notices and alerts, its members with their names and addresses, its links and roads, its outbox by object ids; its
+figures; the end of its log.
+
+Not in it: keys, recovery words, tokens, invites, the content of anything, what jobs were given or gave back,{names}
+environment variables but for which OFFGRID_* are set. Where something was taken out of a text, [hidden] or a word such
+as object-3 stands in its place; "~" is a home folder.
+"""
+
+_UNQUOTED = re.compile(r"""(["'])(.*?)\1.*|(?<!["'])\s+#.*""")
+
+Part = Callable[[Subject], Any]
+
+
+def write_bundle(folder: Path, target: Path, *, with_names: bool, log: str | None) -> tuple[str, ...]:
+    """Makes the zip file `target`, which must not exist yet, readable by its owner alone; the names of what is in it.
+
+    `log` is the log's text where it comes from elsewhere. Raises OSError where the file cannot be written.
+    """
+    subject = Subject(folder)
+    try:
+        names = {} if with_names else _names_of_objects(subject)
+        redaction = Redaction(_secrets(folder, subject), {**names, **_homes()})
+        parts = {name: redaction.of(text) for name, text in _texts(subject, log, with_names=with_names)}
+    finally:
+        subject.close()
+    parts["README.txt"] = ABOUT.format(names="" if with_names else " names of objects,")
+    made = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    with os.fdopen(made, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle:
+        for name, text in sorted(parts.items()):
+            bundle.writestr(name, text)
+    return tuple(sorted(parts))
+
+
+def _texts(subject: Subject, log: str | None, *, with_names: bool) -> Iterator[tuple[str, str]]:
+    parts: dict[str, Part] = {
+        "about.json": _about,
+        "config.json": _config,
+        "doctor.json": _findings,
+        "status.json": lambda at: json_of(at.asked.mesh.status()),
+        "peers.json": lambda at: [
+            json_of(peer) for peer in islice(at.asked.mesh.peers(include_removed=True), LISTED_MAX)
+        ],
+        "links.json": lambda at: json_of(at.asked.links.list()),
+        "roads.json": lambda at: json_of(at.asked.links.roads()),
+        "outbox.json": lambda at: [
+            _without_name(json_of(entry)) for entry in islice(at.asked.objects.outbox(), LISTED_MAX)
+        ],
+    }
+    if with_names:
+        parts["objects.json"] = lambda at: [json_of(each) for each in islice(at.asked.objects.list(), LISTED_MAX)]
+    for name, part in parts.items():
+        yield name, json.dumps(_had(part, subject), indent=1, ensure_ascii=False, default=str) + "\n"
+    yield "metrics.txt", _metrics(subject)
+    yield "log.txt", log if log is not None else _log(subject.path)
+
+
+def _had(part: Part, subject: Subject) -> Any:
+    """What it says, or why it does not: a bundle is made of nodes that are not well."""
+    if subject.client is None and part not in (_about, _config, _findings):
+        return {"missing": "the node does not run, or cannot be asked"}
+    try:
+        return part(subject)
+    except (OffgridError, Fault) as error:
+        return {"missing": error.message}
+    except OSError as error:
+        return {"missing": str(error)}
+
+
+def _about(subject: Subject) -> Mapping[str, Any]:
+    return {
+        "version": __version__,
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": sys.version,
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "libc": " ".join(platform.libc_ver()),
+        "processors": os.cpu_count(),
+        "folder": str(subject.path.absolute()),
+        "pid": subject.pid,
+        "set": sorted(name for name in subject.environ if name.startswith("OFFGRID_")),
+        "packages": dict(sorted((found.name, found.version) for found in distributions() if found.name)),
+    }
+
+
+def _config(subject: Subject) -> Any:
+    if subject.config_if_any is None:
+        return {"problems": [str(problem) for problem in subject.problems] or ["there is none in this folder"]}
+    return subject.config_if_any.model_dump(mode="json")
+
+
+def _findings(subject: Subject) -> Any:
+    return [
+        {"check": each.check, "state": str(each.state), "sentence": each.sentence, "command": each.command}
+        for each in diagnose(subject.path)
+    ]
+
+
+def _without_name(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != "name"}
+
+
+def _metrics(subject: Subject) -> str:
+    """Of the open listener, where the config has one."""
+    import http.client
+
+    try:
+        assert subject.config_if_any is not None
+        address = (subject.config_if_any.node.data_dir / METRICS_NAME).read_text("ascii").strip()
+        host, _, port = address.rpartition(":")
+        connection = http.client.HTTPConnection({"0.0.0.0": "127.0.0.1"}.get(host, host), int(port), timeout=FETCH_S)  # noqa: S104
+        try:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read(PAGE_BYTES_MAX).decode(errors="replace")
+        finally:
+            connection.close()
+    except (AssertionError, OSError, ValueError, http.client.HTTPException) as error:
+        return f"missing: the node shows none at metrics.listen ({error})\n"
+
+
+def _log(folder: Path) -> str:
+    for name in LOG_NAMES:
+        with suppress(OSError), (folder / name).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES_MAX))
+            return file.read().decode(errors="replace")
+    return (
+        "missing: no log lies in the folder; where journald has it: "
+        "journalctl -u offgrid-node | offgrid debug bundle --log -\n"
+    )
+
+
+def _homes() -> dict[str, str]:
+    home = str(Path.home())
+    return {home: "~"} if home not in ("/", ".") else {}
+
+
+def _names_of_objects(subject: Subject) -> dict[str, str]:
+    """Each with the word that takes its place."""
+    if subject.client is None:
+        return {}
+    with suppress(OffgridError):
+        found = islice(subject.asked.objects.list(), NAMES_MAX)
+        return {each.name: f"object-{number}" for number, each in enumerate(found, 1) if each.name}
+    return {}
+
+
+def _secrets(folder: Path, subject: Subject) -> Iterator[str]:
+    """Every secret of this node that can be known: of its config, its environment, its keys and its access files. Those
+    of files also where they are not in force, or cannot be parsed."""
+    config = subject.config_if_any
+    if config is not None:
+        yield from _secrets_of(config)
+        with suppress(OSError, UnicodeDecodeError):
+            yield (config.node.data_dir / TOKEN_NAME).read_text().strip()
+    of_environ = [pair for pair in subject.environ.items() if pair[0].startswith("OFFGRID_")]
+    lines = [*_lines(folder / DOTENV_NAME), *_lines(Folder(folder).config_path)]
+    of_files = [(name, value) for name, _, value in (line.partition("=") for line in lines)]
+    for name, value in (*of_environ, *of_files):
+        if any(word in name.upper() for word in SECRET_NAMES):
+            yield _UNQUOTED.sub(r"\2", value.strip())
+    for path in Folder(folder).keys_path.glob("*"):
+        yield from (word for line in _lines(path) for word in line.split() if len(word) >= KEY_CHARS_MIN)
+        with suppress(Fault, OSError, ValueError):
+            yield NodeKey.read(path).recovery_words()
+
+
+def _secrets_of(section: Section) -> Iterator[str]:
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, SecretStr):
+            yield value.get_secret_value()
+        elif isinstance(value, Section):
+            yield from _secrets_of(value)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []

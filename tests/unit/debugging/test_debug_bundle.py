@@ -1,0 +1,96 @@
+"""The bundle of a node: secrets planted wherever a node may have some, none of which is in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from offgrid_node.__main__ import cli
+from offgrid_node.folder import Folder
+from offgrid_node.founding import found
+from offgrid_node.keys import NodeKey
+
+PLANTED = {
+    "config": "planted-auth-key-1",
+    "gateway": "planted-token-000000000000000000000002",
+    "dotenv": "planted-dotenv-3",
+    "environment": "planted-environment-4",
+    "invite": "og1:PLANTEDINVITE5",
+    "log": "planted-in-the-log-6",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    where = tmp_path / "attic"
+    settings = {
+        "gateway.auth_key": PLANTED["config"],
+        "gateway.token": PLANTED["gateway"],
+        "mesh.listen": "127.0.0.1:0",
+    }
+    found(where, "home", "attic", ["core"], settings)
+    (where / ".env").write_text(f"OFFGRID_HOST__LLM__API_KEY={PLANTED['dotenv']}\n")
+    (where / ".env").chmod(0o600)
+    monkeypatch.setenv("OFFGRID_AUTH_KEY", PLANTED["environment"])
+    key = NodeKey.load(Folder(where).keys_path)
+    seed = (where / "keys" / "node.key").read_text().split()[2]
+    log = [
+        "2026-11-23 WARNING offgrid: PEER_DEAD seq=7 subject=n-1",
+        f"joined by {PLANTED['invite']}",
+        f"password={PLANTED['log']} {PLANTED['config']} {seed}",
+        key.recovery_words(),
+        f"a file of {Path.home()}/deep",
+    ]
+    (where / "node.log").write_text("\n".join(log) + "\n")
+    return where
+
+
+def bundle(folder: Path, target: Path, *words: str, stdin: str | None = None) -> dict[str, str]:
+    done = CliRunner().invoke(
+        cli, ["debug", "bundle", "--dir", str(folder), "-o", str(target), *words], input=stdin, catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    with zipfile.ZipFile(target) as made:
+        return {name: made.read(name).decode() for name in made.namelist()}
+
+
+def test_nothing_secret_is_in_it_and_what_helps_is(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "bundle.zip"
+    made = bundle(folder, target)
+    everything = "\n".join(made.values())
+    for where, secret in PLANTED.items():
+        assert secret not in everything, where
+    line = (folder / "keys" / "node.key").read_text().split()
+    assert line[2] not in everything
+    assert NodeKey.load(Folder(folder).keys_path).recovery_words() not in everything
+    assert (folder / "keys" / "mesh_root.key").read_text().split()[2] not in everything
+
+    assert {"README.txt", "about.json", "config.json", "doctor.json", "log.txt", "status.json"} <= {*made}
+    assert json.loads(made["about.json"])["set"] == ["OFFGRID_AUTH_KEY"]
+    assert json.loads(made["config.json"])["mesh"]["name"] == "home"
+    assert json.loads(made["status.json"]) == {"missing": "the node does not run, or cannot be asked"}
+    assert any(each["check"] == "process" for each in json.loads(made["doctor.json"]))
+    assert "PEER_DEAD seq=7 subject=n-1" in made["log.txt"]
+    if os.name == "posix":
+        assert "a file of ~/deep" in made["log.txt"]
+        assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_no_file_is_written_over(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bundle.zip").write_text("somebody's")
+    with pytest.raises(FileExistsError):
+        bundle(folder, tmp_path / "bundle.zip")
+    assert (tmp_path / "bundle.zip").read_text() == "somebody's"
+
+
+def test_a_log_from_a_pipe_and_a_config_that_is_wrong(folder: Path, tmp_path: Path) -> None:
+    (folder / "offgrid.toml").write_text("[node\n")
+    made = bundle(folder, tmp_path / "bundle.zip", "--log", "-", stdin=f"from a pipe {PLANTED['environment']}\n")
+    assert made["log.txt"] == "from a pipe [hidden]\n"
+    assert "problems" in json.loads(made["config.json"])

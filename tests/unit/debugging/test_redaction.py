@@ -1,0 +1,43 @@
+"""What is taken out of texts that leave the machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from offgrid_node.debugging.redaction import Redaction
+
+SHAPES = {
+    "an invite": ("join og1:AAEC-_x9 now", "join og1:[hidden] now"),
+    "a header": ("Authorization: Bearer eyJhbGciOi.x-y_z", "Authorization: Bearer [hidden]"),
+    "a user in a URL": ("mysql://ada:pw@db/x", "mysql://[hidden]@db/x"),
+    "a page's code": ("http://127.0.0.1:8001/#code=abc123", "http://127.0.0.1:8001/#code=[hidden]"),
+    "a setting": ("auth_key = 'abc'; next", "auth_key = '[hidden]'; next"),
+    "an environment": ("OFFGRID_GATEWAY__TOKEN=abc def", "OFFGRID_GATEWAY__TOKEN=[hidden] def"),
+    "JSON": ('{"api_key": "abc", "n": 1}', '{"api_key": "[hidden]", "n": 1}'),
+    "a PEM block": ("a\n-----BEGIN EC PRIVATE KEY-----\nMII\n-----END EC PRIVATE KEY-----\nb", "a\n[hidden]\nb"),
+    "half a PEM block": ("-----BEGIN PRIVATE KEY-----\nMII", "[hidden]"),
+    "a key's file": ("offgrid-key ed25519 hbxpg53v 25stxcqh", "[hidden]"),
+}
+
+
+@pytest.mark.parametrize(("text", "left"), SHAPES.values(), ids=SHAPES)
+def test_what_looks_like_a_secret_is_hidden(text: str, left: str) -> None:
+    assert Redaction((), {}).of(text) == left
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PEER_DEAD seq=7 subject=25stxcqhxvoxoivl",
+        "tokens=5 a key was changed",
+        "the secret is safe",
+        "https://host/path@1",
+    ],
+)
+def test_what_does_not_stays(text: str) -> None:
+    assert Redaction((), {}).of(text) == text
+
+
+def test_known_secrets_and_names_go_wherever_they_stand_the_longer_first() -> None:
+    redaction = Redaction(["hunter2!", "hunter2!more", "abc"], {"plans/secret.txt": "object-1", "a": "object-2"})
+    assert redaction.of("xhunter2!morey hunter2! abc a plans/secret.txt") == "x[hidden]y [hidden] abc a object-1"
