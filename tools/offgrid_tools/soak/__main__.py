@@ -18,6 +18,7 @@ ledger    seeds of the ledger's own simulator, 4, 7 or 20 witnesses, as many of 
 ledger-mutants  bugs planted in that, each of which must be found
 floods    a member that floods a real mesh, role by role, while honest jobs go on
 damages   damages at rest, of what a node leaves on the disk and of its backups, one a round: bits, pages, ends of files
+http      a real node asked over HTTP what its OpenAPI document allows and what it does not, --rounds of each operation
 links     nodes that call each other over bad networks and busy LoRa channels in virtual time; each call ends once, is
           carried out once at most, and its answer is its own
 relays    meshes whose nodes relay for each other, move, begin anew and do harm, in virtual time; the same promises
@@ -55,6 +56,7 @@ from offgrid_tools.soak.epochs import Plan as EpochsPlan
 from offgrid_tools.soak.epochs import soak_epochs
 from offgrid_tools.soak.floods import soak_floods
 from offgrid_tools.soak.fuzz import soak_fuzz
+from offgrid_tools.soak.http_cases import soak_http
 from offgrid_tools.soak.kills import Plan, soak_kills
 from offgrid_tools.soak.kits import soak_kits
 from offgrid_tools.soak.ledger import soak_ledger, soak_ledger_mutants
@@ -87,6 +89,7 @@ ROUNDS = {
     "ledger-mutants": 100,
     "floods": 1,
     "damages": 10_000,
+    "http": 200,
     "links": 2_000,
     "relays": 1_000,
     "unplugs": 1_000,
@@ -147,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "ledger-mutants": lambda rounds: soak_ledger_mutants(0 if chosen.seed is None else seed, rounds, say),
         "floods": lambda rounds: soak_floods(rounds, say, chosen.dir),
         "damages": lambda rounds: told(seed, soak_damages(seed, rounds, chosen.dir, say), chosen.json),
+        "http": lambda rounds: soak_http(seed, rounds, chosen.dir, say),
         "links": lambda rounds: soak_links(seed, rounds, say),
         "relays": lambda rounds: soak_relays(seed, rounds, say),
         "unplugs": lambda rounds: soak_unplugs(seed, rounds, say),

@@ -1,0 +1,92 @@
+"""The gateway of a real node: what its document says, a job and an object by `curl`, and how fast it answers."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from live import GIVE_UP_S, eventually, mesh_of
+
+from offgrid_node.local_mesh import LocalMesh
+from offgrid_tools.soak.http_cases import wrong_answers
+
+CURL = shutil.which("curl") or ""
+pytestmark = pytest.mark.skipif(not CURL, reason="no curl")
+
+
+@pytest.fixture(scope="module")
+def only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
+    roles = {"only": ["core", "broker", "host"]}
+    with mesh_of(tmp_path_factory.mktemp("gateway"), roles, gateway__listen="127.0.0.1:0") as mesh:
+        yield mesh
+
+
+@pytest.fixture(scope="module")
+def url(only: LocalMesh) -> str:
+    with only["only"].client() as client:
+        return client.mesh.status().gateway
+
+
+def curl(*arguments: str | Path) -> bytes:
+    argv = [CURL, "--silent", "--show-error", "--max-time", str(GIVE_UP_S), *map(str, arguments)]
+    return subprocess.run(argv, capture_output=True, check=True).stdout
+
+
+def post(address: str, body: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(curl("--data", json.dumps(body), address))
+    assert "error" not in found, found
+    return found
+
+
+def test_a_job_from_mission_to_result(only: LocalMesh, url: str) -> None:
+    only.wait_offers(1)
+    mission = post(f"{url}/v1/missions", {"title": "letters"})["mission"]
+    task = post(f"{url}/v1/tasks", {"mission_id": mission["mission_id"], "name": "count", "kind": "compute"})["task"]
+    payload = {"builtin": {"name": "echo"}, "input": "aGVsbG8="}
+    job = post(f"{url}/v1/jobs", {"task_id": task["task_id"], "job": {"payload": payload}})["job"]
+    assert post(f"{url}/v1/jobs/{job['job_id']}:dispatch", {})["route"] == "ROUTE_OFFGRID"
+    lines = curl("--no-buffer", f"{url}/v1/jobs/{job['job_id']}:watch").splitlines()
+    assert json.loads(lines[-1])["job"]["state"] == "JOB_STATE_COMPLETED"
+    listed = json.loads(curl(f"{url}/v1/jobs?task_id={task['task_id']}&states=JOB_STATE_COMPLETED"))["jobs"]
+    assert [each["job_id"] for each in listed] == [job["job_id"]]
+
+
+def test_a_file_goes_up_and_comes_back(url: str, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.write_bytes(bytes(range(256)) * 20_000)
+    assert (
+        json.loads(curl("--upload-file", here, f"{url}/v1/objects/photos/a.jpg"))["object"]["size_bytes"] == 5_120_000
+    )
+    curl("--output", there, f"{url}/v1/objects/photos/a.jpg:bytes")
+    assert there.read_bytes() == here.read_bytes()
+    there.write_bytes(here.read_bytes()[:1_000_000])
+    curl("--continue-at", "-", "--output", there, f"{url}/v1/objects/photos/a.jpg:bytes")
+    assert there.read_bytes() == here.read_bytes()
+
+
+def test_no_request_that_the_document_allows_or_forbids_meets_a_defect(url: str) -> None:
+    assert wrong_answers(url, seed=0, rounds=1, every=3) == []
+
+
+def test_an_answer_takes_three_milliseconds(url: str) -> None:
+    place = urlsplit(url)
+    with closing(http.client.HTTPConnection(place.hostname or "", place.port, timeout=GIVE_UP_S)) as connection:
+
+        def took_ms(path: str) -> float:
+            began = time.perf_counter()
+            connection.request("GET", path)
+            with connection.getresponse() as answer:
+                assert answer.read()
+            return (time.perf_counter() - began) * 1_000
+
+        eventually(lambda: statistics.median(took_ms("/v1/status") for _ in range(50)) <= 3, "GET /v1/status in 3 ms")
