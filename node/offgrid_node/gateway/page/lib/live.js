@@ -119,7 +119,7 @@ export function useNow(every = 1_000) {
 
 // Whether the window is as small as a phone's.
 export function useNarrow() {
-  const query = matchMedia("(max-width: 48rem)");
+  const query = matchMedia("(max-width: 40rem)");
   const [narrow, set] = useState(query.matches);
   useEffect(() => {
     const change = () => set(query.matches);

@@ -5,7 +5,6 @@ import { ago, iso, moment, short } from "./format.js";
 import { useLive, useNarrow, useNow } from "./live.js";
 import { t } from "./words.js";
 
-export { html };
 const ROWS_SHOWN = 50;
 let serial = 0;
 
@@ -20,7 +19,7 @@ export function Section({ title, hint, actions, children }) {
   </section>`;
 }
 
-// `columns` are {head, cell(row), num, wide}. On small screens a list, a row an entry, without the `wide` ones.
+// `columns` are {head, cell(row), num, wide}; `wide` ones are for wide screens. On a phone a list, a row an entry.
 export function Table({ caption, columns, rows, keyOf, empty, more, tight }) {
   const [shown, show] = useState(ROWS_SHOWN), narrow = useNarrow();
   if (!rows.length) return empty ?? html`<${Empty} text=${t("table.empty")} />`;
@@ -30,13 +29,15 @@ export function Table({ caption, columns, rows, keyOf, empty, more, tight }) {
   return html`${narrow ? html`<${Entries} caption=${caption} columns=${columns.filter((column) => !column.wide)} rows=${visible} keyOf=${keyOf} />`
     : html`<div class="scroll" role="group" aria-label=${caption} tabindex="0"><table class=${tight ? "tight" : ""}>
     <caption class="sr">${caption}</caption>
-    <thead><tr>${columns.map((column) => html`<th scope="col" class=${column.num ? "num" : ""}>${column.head}</th>`)}</tr></thead>
+    <thead><tr>${columns.map((column) => html`<th scope="col" class=${classes(column)}>${column.head}</th>`)}</tr></thead>
     <tbody>${visible.map((row) => html`<tr key=${keyOf(row)}>${columns.map((column, at) => at === 0
-      ? html`<th scope="row" class=${column.num ? "num" : ""}>${column.cell(row)}</th>`
-      : html`<td class=${column.num ? "num" : ""}>${column.cell(row)}</td>`)}</tr>`)}</tbody>
+      ? html`<th scope="row" class=${classes(column)}>${column.cell(row)}</th>`
+      : html`<td class=${classes(column)}>${column.cell(row)}</td>`)}</tr>`)}</tbody>
   </table></div>`}
   ${(left > 0 || more) && html`<p class="more"><button type="button" class="plain" onClick=${grow}>${t("table.more")}</button></p>`}`;
 }
+
+const classes = ({ num, wide }) => `${num ? "num" : ""} ${wide ? "wide" : ""}`;
 
 function Entries({ caption, columns: [first, ...others], rows, keyOf }) {
   return html`<ul class="entries" aria-label=${caption}>${rows.map((row) => html`<li key=${keyOf(row)}><div class="entry-head">${first.cell(row)}</div>

@@ -6,7 +6,7 @@ import { bytes, credits, moment, num, percent, span } from "../lib/format.js";
 import { useFeed, useLive, usePages } from "../lib/live.js";
 import { Badge, Confirm, Empty, Facts, Id, Loaded, Problem, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
 import { t } from "../lib/words.js";
-import { caseOf } from "./event_text.js";
+import { caseOf } from "./events.js";
 import { JobForm } from "./job_form.js";
 
 const FILTERS = {

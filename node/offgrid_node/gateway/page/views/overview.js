@@ -1,10 +1,11 @@
 // What this node is, whether all is well, and what needs a hand.
 
-import { html, Badge, Bar, Facts, Id, Loaded, Section, When } from "../lib/parts.js";
+import { html, useEffect, useRef } from "../vendor/htm-preact.js";
+import { Badge, Bar, Facts, Id, Loaded, say, Section, When } from "../lib/parts.js";
 import { bytes, credits, num, span } from "../lib/format.js";
 import { useLive } from "../lib/live.js";
 import { t } from "../lib/words.js";
-import { describe } from "./event_text.js";
+import { describe } from "./events.js";
 
 export function Overview() {
   const status = useLive("/v1/status", { on: ["HEALTH_", "PEER_", "MEMBER_"], parts: ["status"], every: 15_000 });
@@ -30,7 +31,7 @@ export function Overview() {
 }
 
 // What an owner should look at, the worst first: [tone, text, address].
-export function needs(status, peers, ledger, retention) {
+function needs(status, peers, ledger, retention) {
   const dead = (peers?.peers ?? []).filter((peer) => peer.liveness === "LIVENESS_DEAD" && !peer.member.removed);
   const alerts = status.alerts.filter((alert) => alert.state !== "ALERT_STATE_OK");
   return [
@@ -49,6 +50,11 @@ export function needs(status, peers, ledger, retention) {
 }
 
 function Health({ matters }) {
+  const said = useRef(null), text = matters.map(([, what]) => what).join(" ");
+  useEffect(() => {
+    if (said.current !== null && said.current !== text) say(text || t("overview.well"));
+    said.current = text;
+  }, [text]);
   const worst = matters[0]?.[0] ?? "good";
   return html`<section class=${`health ${worst}`} aria-label=${t("overview.health")}>
     <p class="health-head"><span class="dot big" aria-hidden="true"></span><strong>${matters.length ? t("overview.attention", { n: matters.length }) : t("overview.well")}</strong></p>
