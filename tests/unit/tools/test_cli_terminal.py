@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cli_run import OFFGRID
@@ -26,13 +27,13 @@ FRAMES_MAX = 100
 class Terminal:
     """A command on a terminal of its own."""
 
-    def __init__(self, node: SmallNode, *argv: str, **environment: str) -> None:
+    def __init__(self, node: SmallNode, *argv: str, program: list[str] | None = None, **environment: str) -> None:
         import pty
 
         self._fd, theirs = pty.openpty()
         self.resize(40, 160)
         self.said = b""
-        command = [*OFFGRID, "--socket", node.address, *argv]
+        command = program or [*OFFGRID, "--socket", node.address, *argv]
         # What these two say goes before what the terminal says, and whoever runs the tests may have set them.
         inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         env = {**inherited, "TERM": "xterm-256color", **environment}
@@ -160,3 +161,21 @@ def test_a_stranger_s_words_do_not_reach_the_terminal_raw(node: SmallNode, termi
     terminals[0].ended()
     assert b"words" in terminals[0].said
     assert b"\x1b" not in terminals[0].said
+
+
+def test_what_takes_longer_than_a_second_says_so_and_leaves_no_trace(
+    terminals: list[Terminal], node: SmallNode, tmp_path: Path
+) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import time\n"
+        "import click\n"
+        "from offgrid_tools.cli.bars import working\n"
+        "with click.Context(click.Command('x')), working('looking'):\n"
+        "    time.sleep(2)\n"
+        "print('done')\n"
+    )
+    terminals.append(Terminal(node, program=[sys.executable, str(slow)]))
+    assert terminals[0].until(b"looking, 1 s")
+    assert terminals[0].ended() == exits.OK
+    assert terminals[0].said.endswith(b"\r\x1b[Kdone\r\n")

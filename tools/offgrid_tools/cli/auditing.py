@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid_tools.cli import exits
+from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ def audit(object: str) -> int:  # noqa: A002 - what the wire calls it
     What is not whole is brought anew. Ends with 1 where something was wrong or gone, with 5 where nothing can be told.
     """
     client = settings().connect()
-    answer = client.objects.audit(object)
+    with working("asking its hosts"):
+        answer = client.objects.audit(object)
     if settings().json:
         from offgrid.json_form import json_of
         from offgrid_tools.cli.emitting import emit

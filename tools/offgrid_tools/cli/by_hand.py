@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from offgrid_tools.cli.amounts import Amount, credits_of, pairs
+from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.files import TargetFile, opened
 from offgrid_tools.cli.settings import common, settings
 from offgrid_tools.cli.transfer import exit_code_of, show_transaction, timeout
@@ -98,7 +99,8 @@ def finalize(tx: str, wait_s: float) -> int:
     """
     client = settings().connect()
     tx_id = _read(tx).facts()["tx_id"] if os.path.isfile(tx) else tx
-    found = client.ledger.settled(tx_id, wait_s)
+    with working("waiting until it is final or void"):
+        found = client.ledger.settled(tx_id, wait_s)
     show_transaction(found, client)
     return exit_code_of(found)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid_tools.cli import exits
+from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
 
@@ -142,8 +143,9 @@ def drop(owner: str, yes: bool) -> None:
         _ask(owner)
     dropped, over = 0, False
     try:
-        for answer in settings().connect().host.drop_kept(owner):
-            dropped += answer.dropped
+        with working("dropping"):
+            for answer in settings().connect().host.drop_kept(owner):
+                dropped += answer.dropped
         over = True
     finally:
         if over or dropped:  # it may have ended midway

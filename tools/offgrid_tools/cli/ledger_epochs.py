@@ -9,6 +9,7 @@ import click
 
 from offgrid_tools.cli import exits
 from offgrid_tools.cli.amounts import MILLI_PLACES, WEIGHT_MILLI_MAX, numbered, pairs
+from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def checkpoint(wait_s: float) -> int:
     An admin's node orders it. On a witness that is no admin's it is a wish, and the epoch ends once a quorum of them
     wishes it.
     """
-    ended = _ended(settings().connect(), wait_s)
+    ended = _waited(settings().connect(), wait_s)
     if ended is None:
         return exits.PENDING
     _emit([ended])
@@ -105,7 +106,7 @@ def settle_rewards(epoch: int | None, now: bool, wait_s: float) -> int:
     if now and epoch is not None:
         raise click.UsageError("--now pays for the epoch that it is; --epoch shows one that has ended: one of them")
     client = settings().connect()
-    chosen = _ended(client, wait_s) if now else _chosen(client, epoch)
+    chosen = _waited(client, wait_s) if now else _chosen(client, epoch)
     if chosen is None:
         return exits.PENDING
     if settings().json:
@@ -154,6 +155,11 @@ def _show(answer: GetLedgerStatusResponse) -> None:
     facts([*standing(answer)])
     rows = ((w.name or "", w.node_id, weight_of(w.weight_milli)) for w in answer.witnesses)
     table(("witness", "node", "weight"), rows, empty="the ledger is not open")
+
+
+def _waited(client: Client, wait_s: float) -> Epoch | None:
+    with working("waiting for the epoch to end"):
+        return _ended(client, wait_s)
 
 
 def _ended(client: Client, wait_s: float) -> Epoch | None:

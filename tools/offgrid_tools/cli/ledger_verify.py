@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from offgrid_tools.cli import exits
+from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.settings import common, settings
 
 
@@ -29,10 +30,11 @@ def verify(offline: bool) -> int:
     # What checks it is the node's own code, which this command otherwise knows nothing of: hence no import statement.
     replaying = importlib.import_module("offgrid_tools.replaying")
     try:
-        if offline:
-            report = replaying.offline(Path(settings().node_dir or "."))
-        else:
-            report = replaying.online(settings().connect())
+        with working("working it out"):
+            if offline:
+                report = replaying.offline(Path(settings().node_dir or "."))
+            else:
+                report = replaying.online(settings().connect())
     except replaying.FAULTS as fault:
         from offgrid.client.errors import OffgridError
 

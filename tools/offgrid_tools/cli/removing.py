@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.listing import sound
 from offgrid_tools.cli.settings import common, settings
 from offgrid_tools.cli.trees import none_below
@@ -27,10 +28,11 @@ def rm(objects: tuple[str, ...], recursive: bool) -> None:
     client = settings().connect()
     marks: list[Deletion] = []
     damaged: OffgridError | None = None
-    for wanted in objects:
-        meant, unknown = _meant(client, wanted, recursive)
-        marks += map(client.objects.delete, meant)
-        damaged = damaged or unknown
+    with working("deleting"):
+        for wanted in objects:
+            meant, unknown = _meant(client, wanted, recursive)
+            marks += map(client.objects.delete, meant)
+            damaged = damaged or unknown
     _tell(marks)
     if damaged is not None:
         raise damaged

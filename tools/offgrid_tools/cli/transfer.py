@@ -9,6 +9,7 @@ import click
 
 from offgrid_tools.cli import exits
 from offgrid_tools.cli.amounts import Amount, credits_of, pairs, weight_of
+from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.reach import cut_off
 from offgrid_tools.cli.settings import common, settings
@@ -71,7 +72,8 @@ def transfer(
     if not settings().json and not no_wait:
         click.echo(f"{tx.tx_id}: waiting until it is final", err=True)
     if not no_wait and not _ended(tx):
-        tx = client.ledger.settled(tx.tx_id, wait_s)
+        with working("waiting until it is final"):
+            tx = client.ledger.settled(tx.tx_id, wait_s)
     show_transaction(tx, client)
     code = exits.OK if no_wait else exit_code_of(tx)
     if code == exits.PENDING and not settings().json:
