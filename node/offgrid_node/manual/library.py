@@ -16,6 +16,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         for name in (
             "jobs",
             "backup-box",
+            "lost-disk",
             "llm-farm",
             "radio-mesh",
             "money",

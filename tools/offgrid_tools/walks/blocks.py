@@ -12,7 +12,7 @@ RUN = ("sh", "console", "python")
 CHECKED = ("toml",)
 SHOWN = ("text", "json", "ini", "sql", "yaml")
 """Not for a shell: output, files and what other programs are told."""
-WHY = "not-run="
+WHY, DIES = "not-run=", "dies="
 
 
 class BadBlock(Exception):
@@ -28,6 +28,7 @@ class Block(msgspec.Struct, frozen=True):
     machine: str = ""
     stream: bool = False
     later: bool = False
+    dies: str = ""
     soak: bool = False
     not_run: str = ""
 
@@ -55,14 +56,16 @@ def _block(info: str, text: str, line: int, name: str, machines: frozenset[str])
     if language not in (*RUN, *CHECKED, *SHOWN):
         known = ", ".join((*RUN, *CHECKED, *SHOWN))
         raise BadBlock(f"{name}:{line}: a block of {language or 'nothing'}; known are {known}")
-    machine, not_run, flags = "", "", set()
+    machine, not_run, dies, flags = "", "", "", set()
     for word in words:
         if word.startswith(WHY):
             not_run = word.removeprefix(WHY)
+        elif word.startswith(DIES) and word.removeprefix(DIES) in machines:
+            dies = word.removeprefix(DIES)
         elif word in ("stream", "later", "soak"):
             flags.add(word)
         elif word in machines:
             machine = word
         else:
             raise BadBlock(f"{name}:{line}: {word!r} is no machine of this walk, nor stream, later, soak, {WHY}WHY")
-    return Block(language, text, line, machine, "stream" in flags, "later" in flags, "soak" in flags, not_run)
+    return Block(language, text, line, machine, "stream" in flags, "later" in flags, dies, "soak" in flags, not_run)

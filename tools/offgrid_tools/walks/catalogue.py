@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import tempfile
@@ -11,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from offgrid.client import connect
 from offgrid_node.local_mesh import LocalMesh, LocalNode
-from offgrid_tools.walks.stage import ROOT, Stage, WalkFailed, module
+from offgrid_tools.walks.stage import ROOT, Machine, Stage, WalkFailed, module
 from offgrid_tools.walks.walking import Say, Walk
 
 GUIDE = ROOT / "docs" / "guide"
@@ -27,6 +29,8 @@ WITH_GATEWAY: Mapping[str, Mapping[str, object]] = {
     "attic": {},
     "barn": {"gateway.auth_key": "a secret that all share"},
 }
+LOST_DISK, LOST = "lost-disk.md", ("attic", "barn", "cellar", "spare", "paper")
+AS_SET_UP: Mapping[str, object] = {"storage__journal_interval_ms": 2_000}  # which other local meshes have off
 RADIO, DEMOS = "radio-mesh.md", "demos.md"
 REPORT = b"The mill turns while the wind is fair.\n"
 LARGE_BYTES = 12_000_000
@@ -38,7 +42,7 @@ def page(name: str) -> Path:
 
 def machines_of(name: str) -> frozenset[str]:
     """The machines that a page may name."""
-    return frozenset(PLAIN.get(name, ("hut", "mill") if name == RADIO else HOME))
+    return frozenset(PLAIN.get(name) or {RADIO: ("hut", "mill"), LOST_DISK: LOST}.get(name, HOME))
 
 
 def walk_plain(name: str, folder: Path, say: Say, *, soak: bool) -> int:
@@ -48,6 +52,20 @@ def walk_plain(name: str, folder: Path, say: Say, *, soak: bool) -> int:
             stage.add_bare(machine)
         stage.give(stage.first, {"report.txt": REPORT, "textstats.wat": module("textstats")})
         return Walk(page(name), stage, say, soak=soak).go()
+
+
+def walk_lost_disk(folder: Path, say: Say) -> int:
+    """Machines that are lost, and come back on others."""
+    with Stage(folder) as stage:
+        for name in LOST:
+            stage.add_bare(name, {"192.168.1.20:7440": lambda: _address(stage.machines["barn"])}, **AS_SET_UP)
+        return Walk(page(LOST_DISK), stage, say, soak=True).go()
+
+
+def _address(machine: Machine) -> str:
+    """Where members reach its node."""
+    with connect(str(machine.folder)) as client:
+        return next(peer.addresses[0] for peer in client.mesh.peers() if peer.self)
 
 
 def walk_demos(folder: Path, say: Say) -> int:
@@ -69,12 +87,12 @@ def walk_radio(folder: Path, say: Say) -> int:
 def at_home(folder: Path) -> Iterator[Callable[[str, Say], int]]:
     """A mesh of six, with files, programs and a language model; walks pages of AT_HOME."""
     with ExitStack() as stack:
-        endpoint = stack.enter_context(_model())
+        model = _free_port()
         nodes = {name: ["core", "broker", "host"] for name in HOME}
         settings = {
             "host__process__commands": {"wc": "/usr/bin/wc"},
             "host__python__enabled": True,
-            "host__llm__endpoint": endpoint,
+            "host__llm__endpoint": f"http://127.0.0.1:{model}/v1",
             "mail__jobs_from": ["attic"],
         }
         mesh = stack.enter_context(LocalMesh(folder / "mesh", "home", nodes, **settings))
@@ -84,7 +102,7 @@ def at_home(folder: Path) -> Iterator[Callable[[str, Say], int]]:
         mesh.wait_alive()
         mesh.wait_offers(len(HOME))
         stage = stack.enter_context(Stage(folder / "stage"))
-        means = {place: _gateway(mesh[name]) for place, name in GATEWAYS.items()}
+        means = {"11434": str(model)} | {place: _gateway(mesh[name]) for place, name in GATEWAYS.items()}
         for name in HOME:
             stage.add_running(name, mesh[name].folder, means)
         photos = {"photos/a.txt": REPORT, "photos/2024/big.jpg": Random(1).randbytes(LARGE_BYTES)}  # noqa: S311 - no secret
@@ -107,16 +125,10 @@ def _gateway(node: LocalNode) -> str:
         return client.mesh.status().gateway.removeprefix("http://")
 
 
-@contextmanager
-def _model() -> Iterator[str]:
-    """The URL of a server that speaks as a language model would."""
-    command = [sys.executable, "-m", "offgrid_tools.fixtures.openai_server"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().split()[-1]
-        finally:
-            process.kill()
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 @contextmanager
@@ -158,6 +170,7 @@ def _every_page(folder: Path, say: Say) -> list[str]:
     with at_home(folder / "home") as walk:
         for name in AT_HOME:
             walked(name, partial(walk, name, say))
+    walked(LOST_DISK, partial(walk_lost_disk, folder / "lost", say))
     walked(RADIO, partial(walk_radio, folder / "radio", say))
     walked(DEMOS, partial(walk_demos, folder / "demos", say))
     return found

@@ -7,12 +7,14 @@ its environment says: loopback addresses instead of the ports that all would hav
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+import venv
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -26,6 +28,10 @@ from offgrid_node.local_mesh import LOCAL, POLL_S, READY_TIMEOUT_S, STOP_TIMEOUT
 
 ROOT = Path(__file__).parents[3]
 CALL_S = 5.0
+_TAIL = re.compile(r"(?:\s*&)?(?:\s+#.*)?\s*$")
+Meant = str | Callable[[], str]
+"""What stands for a word of the page; called at each use where it is not known before."""
+IN_A_CLONE = ("python3 tools/run.py", "pip install .", "pip install '.")
 HOST_NAME = "WALK_HOST_NAME"
 NAMED = f"import os, socket; name = os.environ['{HOST_NAME}']; socket.gethostname = lambda: name; "
 SHIMS = {
@@ -44,7 +50,8 @@ class Machine(msgspec.Struct):
     name: str
     folder: Path
     environ: dict[str, str]
-    means: Mapping[str, str] = msgspec.field(default_factory=dict)
+    means: Mapping[str, Meant] = msgspec.field(default_factory=dict)
+    node: subprocess.Popen[bytes] | None = None
 
 
 class Stage:
@@ -79,16 +86,16 @@ class Stage:
     def first(self) -> Machine:
         return next(iter(self.machines.values()))
 
-    def add_bare(self, name: str, means: Mapping[str, str] | None = None, **settings: object) -> Machine:
+    def add_bare(self, name: str, means: Mapping[str, Meant] | None = None, **settings: object) -> Machine:
         """A machine on which there is nothing yet; `settings` with double underscores are what its environment says."""
         said = {**LOCAL, **{key.replace("__", "."): value for key, value in settings.items()}}
         return self._add(name, self._folder / name, said, means or {})
 
-    def add_running(self, name: str, folder: Path, means: Mapping[str, str]) -> Machine:
+    def add_running(self, name: str, folder: Path, means: Mapping[str, Meant]) -> Machine:
         """One with a node that runs in `folder`."""
         return self._add(name, folder, {}, means)
 
-    def _add(self, name: str, folder: Path, said: Mapping[str, object], means: Mapping[str, str]) -> Machine:
+    def _add(self, name: str, folder: Path, said: Mapping[str, object], means: Mapping[str, Meant]) -> Machine:
         folder.mkdir(parents=True, exist_ok=True)
         kept = {key: value for key, value in os.environ.items() if not key.startswith("OFFGRID_")}
         kept |= {long_name(tuple(key.split("."))): _variable(value) for key, value in said.items()}
@@ -108,17 +115,18 @@ class Stage:
     def meant(self, machine: Machine, text: str) -> str:
         """What the page writes, as it is called here."""
         for word, meant in machine.means.items():
-            text = text.replace(word, meant)
+            if word in text:
+                text = text.replace(word, meant if isinstance(meant, str) else meant())
         return text
 
     # ---- what is typed
 
-    def run(self, machine: Machine, command: str, timeout_s: float, *, stream: bool = False) -> str:
+    def run(self, machine: Machine, command: str, timeout_s: float, *, stream: bool = False, typed: str = "") -> str:
         """What it says, on both outputs. Raises WalkFailed where it ends with anything but 0; `stream`: it is ended
-        by Ctrl-C after `timeout_s`."""
+        by Ctrl-C after `timeout_s`; `typed` is what it is answered."""
         process = self._start(machine, ["bash", "-c", command], subprocess.PIPE)
         try:
-            out, _ = process.communicate(timeout=timeout_s)
+            out, _ = process.communicate(typed.encode(), timeout=timeout_s)
         except subprocess.TimeoutExpired:
             _end_all(process, interrupt=stream)
             out, _ = process.communicate(timeout=STOP_TIMEOUT_S)
@@ -131,9 +139,10 @@ class Stage:
     def leave_running(self, machine: Machine, command: str) -> str:
         """Starts a node by what is typed, and waits until it answers; returns what it said until then."""
         log = machine.folder / "typed.log"
-        with log.open("ab") as out:
-            process = self._start(machine, ["bash", "-c", f"exec {command.strip().removesuffix('&')}"], out)
+        with log.open("wb") as out:
+            process = self._start(machine, ["bash", "-c", _in_place(command)], out)
         self._left.append(process)
+        machine.node = process
         deadline = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline and process.poll() is None:
             try:
@@ -143,6 +152,22 @@ class Stage:
             except OffgridError:
                 time.sleep(POLL_S)
         raise WalkFailed(f"{command}\nis no node that answers:\n{_text(log.read_bytes())}")
+
+    def leave_talking(self, machine: Machine, command: str) -> str:
+        """Starts another server, which says a line once it serves."""
+        process = self._start(machine, ["bash", "-c", _in_place(command)], subprocess.PIPE)
+        self._left.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise WalkFailed(f"{command}\nhas ended without a word")
+        return _text(line)
+
+    def kill(self, machine: Machine) -> None:
+        """Its node, by kill -9."""
+        assert machine.node is not None, f"no node was started at {machine.name}"
+        machine.node.kill()
+        machine.node.wait()
 
     def wait_together(self, machines: Iterable[Machine]) -> None:
         """Until each of them sees as many alive as there are: who reads a page is slower than this."""
@@ -157,17 +182,25 @@ class Stage:
     def _start(self, machine: Machine, command: list[str], out: IO[bytes] | int) -> subprocess.Popen[bytes]:
         command = [self.meant(machine, part) for part in command]
         folder, environ = machine.folder, machine.environ
-        if "tools/run.py" in command[-1]:  # typed in a clone, which has an environment of its own
+        if command[-1].startswith(IN_A_CLONE):  # which has an environment of its own, or makes one
             folder, environ = ROOT, {key: value for key, value in environ.items() if key != "PYTHONPATH"}
+        if command[-1].startswith("pip "):
+            venv.create(self._folder / "venv", with_pip=True)
+            environ = {**environ, "PATH": f"{self._folder / 'venv' / 'bin'}{os.pathsep}{environ['PATH']}"}
         return subprocess.Popen(
             command,
             cwd=folder,
             env=environ,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _in_place(command: str) -> str:
+    """For a shell: becomes the command, without what it is told to do in the background, and without its comment."""
+    return "exec " + _TAIL.sub("", command)
 
 
 def _end_all(process: subprocess.Popen[bytes], *, interrupt: bool) -> None:

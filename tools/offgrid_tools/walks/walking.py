@@ -31,6 +31,8 @@ HEARD = {
     "t-": re.compile(r"\bt-[a-z2-7]{16}\b"),
 }
 """What was last said, in full, of this form."""
+WORDS = re.compile(r"\b(?:[a-z]{3,8} ){23}[a-z]{3,8}\b")
+ASKS_FOR_WORDS = re.compile(r"\brestore .*--words\b")
 
 Say = Callable[[str], None]
 
@@ -58,6 +60,9 @@ class Walk:
 
     def _block(self, block: Block) -> int:
         machine = self._stage.machines[block.machine] if block.machine else self._stage.first
+        if block.dies:
+            self._stage.kill(self._stage.machines[block.dies])
+            self._up = [each for each in self._up if each.name != block.dies]
         if block.language == "python":
             script = machine.folder / "program.py"
             script.write_text(self._stage.meant(machine, block.text), "utf-8")
@@ -71,28 +76,40 @@ class Walk:
     def _statement(self, machine: Machine, block: Block, statement: Statement) -> None:
         command = self._filled(machine, statement.text)
         began = time.monotonic()
-        if _stays(command):
-            told = self._stage.leave_running(machine, re.sub(r"\s# .*$", "", command))
+        if _is_node(command):
+            told = self._stage.leave_running(machine, command)
             self._up.append(machine)
             self._stage.wait_together(self._up)
+        elif _is_server(command):
+            told = self._stage.leave_talking(machine, command)
         else:
-            timeout_s = STREAM_S if block.stream else SOAK_COMMAND_S if block.soak else COMMAND_S
-            told = self._typed(machine, command, timeout_s, block)
+            told = self._typed(machine, command, block, statement.expected)
         self._heard += told
         self._say(f"{time.monotonic() - began:6.2f} s  {machine.name}$ {statement.text.strip()}")
-        if statement.expected is not None and not is_like(statement.expected, told):
-            shown = "\n".join(statement.expected)
-            raise WalkFailed(f"{statement.text}\nis shown to say\n{shown}\nand says\n{told}")
 
-    def _typed(self, machine: Machine, command: str, timeout_s: float, block: Block) -> str:
+    def _typed(self, machine: Machine, command: str, block: Block, expected: list[str] | None) -> str:
+        """What it says, which is what is shown; of what may come later, once it is so."""
+        timeout_s = STREAM_S if block.stream else SOAK_COMMAND_S if block.soak else COMMAND_S
         deadline = time.monotonic() + (LOOK_S if block.later else 0.0)
         while True:
             try:
-                return self._stage.run(machine, command, timeout_s, stream=block.stream)
+                words = self._words() if ASKS_FOR_WORDS.search(command) else ""
+                told = self._stage.run(machine, command, timeout_s, stream=block.stream, typed=words)
+                if expected is not None and not is_like(expected, told):
+                    shown = "\n".join(expected)
+                    raise WalkFailed(f"{command}\nis shown to say\n{shown}\nand says\n{told}")
+                return told
             except WalkFailed:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(LOOK_AGAIN_S)
+
+    def _words(self) -> str:
+        """The node's recovery words, as its reader has them on paper: the first that were said."""
+        said = WORDS.findall(self._heard)
+        if not said:
+            raise WalkFailed("no recovery words were said before")
+        return f"{said[0]}\n"
 
     def _filled(self, machine: Machine, command: str) -> str:
         return filled(command, {hole.text: self._value(machine, hole.kind) for hole in holes_of(command)})
@@ -127,10 +144,14 @@ def check_toml(text: str) -> None:
             raise WalkFailed("\n".join(map(str, error.problems))) from None
 
 
-def _stays(command: str) -> bool:
+def _is_node(command: str) -> bool:
     """Whether it is a node that runs on."""
     words = shlex.split(command, comments=True)
     return words[:2] in (["offgrid-node", "run"], ["offgrid-node", "join"]) and "--no-run" not in words
+
+
+def _is_server(command: str) -> bool:
+    return command.startswith("python -m ")
 
 
 def _at(document: Any, place: str) -> Any:
