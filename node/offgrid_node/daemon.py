@@ -237,6 +237,7 @@ class Daemon:
             self.node.unbound,
             self.node.own_roles,
             self.node.request,
+            self.node.asks_quickly,
             self._web.url,
         )
 

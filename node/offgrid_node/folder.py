@@ -3,6 +3,7 @@
 DIR/offgrid.toml          the commented config (0600: it may hold gateway.token)
 DIR/keys/node.key         the identity (0600); mesh_root.key beside it where the mesh was founded
 DIR/data/memory.db/       the store (where the config says otherwise, there)
+DIR/data/signed_requests.seen   with gateway.auth_key: signatures that were taken, so that none is taken twice
 """
 
 from __future__ import annotations

@@ -179,6 +179,20 @@ class TestTheMarket:
         assert refused(curl(mesh, node, path, {"enabled": True}), 409, f"NotA{role}", role.lower())
 
 
+def test_a_session_s_events_are_asked_for_by_its_name(mesh: LocalMesh) -> None:
+    with mesh["core"].client() as client:
+        session = client.sessions.open("old paths")
+        for frame in range(3):
+            session.record("health.heartbeat", {"uptime_s": frame}, frame=frame)
+        session.flush()
+    found = curl(mesh, "core", "/memory/query?session=old%20paths&etype=30&order=newest&limit=2").json["events"]
+    assert [(each["type"], each["frame_id"], each["data"]) for each in found] == [
+        ("health.heartbeat", 2, {"uptime_s": 2}),
+        ("health.heartbeat", 1, {"uptime_s": 1}),
+    ]
+    assert curl(mesh, "core", "/memory/query?session=old%20paths&type=user.prompt").json["events"] == []
+
+
 def test_each_node_says_how_it_is(mesh: LocalMesh) -> None:
     for name, node in mesh.nodes.items():
         said = curl(mesh, name, "/status").json

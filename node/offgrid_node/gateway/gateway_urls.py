@@ -31,9 +31,17 @@ Request = Callable[[str, str, Message, int, Callable[[Message | Fault], None]], 
 class GatewayUrls:
     """Belongs to the loop's thread."""
 
-    def __init__(self, self_id: str, own: str, directory: Callable[[], Directory], request: Request) -> None:
-        """`own` is the URL of this node's gateway."""
-        self._self_id, self._own = self_id, own
+    def __init__(
+        self,
+        self_id: str,
+        own: str,
+        directory: Callable[[], Directory],
+        request: Request,
+        asks_quickly: Callable[[str], bool],
+    ) -> None:
+        """`own` is the URL of this node's gateway; `asks_quickly` says of which member a question costs next to
+        nothing: no radio is kept busy by this."""
+        self._self_id, self._own, self._asks_quickly = self_id, own, asks_quickly
         self._directory, self._request = directory, request
         self._known: OrderedDict[str, tuple[str, float]] = OrderedDict()  # what it said, and until when that counts
 
@@ -42,7 +50,7 @@ class GatewayUrls:
         loop, members = asyncio.get_running_loop(), self._directory()
         new = {each for each in nodes if each and each != self._self_id and members.is_member(each)}
         new -= {each for each in new if each in self._known and self._known[each][1] > loop.time()}
-        await asyncio.gather(*map(self._ask, sorted(new)[:KNOWN_MAX]))
+        await asyncio.gather(*map(self._ask, sorted(filter(self._asks_quickly, new))[:KNOWN_MAX]))
 
     def url_of(self, node_id: str) -> str:
         """Empty for a node that this one knows no address of."""

@@ -25,7 +25,8 @@ class NodeView(msgspec.Struct, frozen=True):
     end once `stopping` is set: what is not through a second later is cut off.
 
     `unbound` has the same handlers for whatever roles this node has; `request` asks another member (node, method,
-    request, timeout in milliseconds, and what is told the end); `url` is the gateway's own, empty where there is none.
+    request, timeout in milliseconds, and what is told the end), `asks_quickly` says of whom that costs next to nothing;
+    `url` is the gateway's own, empty where there is none.
     """
 
     config: Config
@@ -38,5 +39,6 @@ class NodeView(msgspec.Struct, frozen=True):
     unbound: Router
     own_roles: Callable[[], Set[int]]
     request: Callable[[str, str, Message, int, Callable[[Message | Fault], None]], None]
+    asks_quickly: Callable[[str], bool]
     url: str
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)

@@ -36,7 +36,7 @@ def old_routes(view: NodeView) -> list[BaseRoute]:
     config, clock = view.config, view.runtime.clock
     key = config.gateway.auth_key.get_secret_value()
     bodies = Bodies(SignatureGuard(key, config.node.data_dir, lambda: clock.now().utc_us))
-    urls = GatewayUrls(view.node_id, view.url, lambda: mesh_of(view.runtime).directory, view.request)
+    urls = GatewayUrls(view.node_id, view.url, lambda: mesh_of(view.runtime).directory, view.request, view.asks_quickly)
     work, looks, market = OldWork(view, bodies, urls), OldLooks(view), OldMarket(view, bodies, urls)
     table: Sequence[tuple[str, str, Handler]] = (
         ("POST", "/api/missions", work.create_mission),

@@ -32,8 +32,9 @@ class World:
 
     def __init__(self, said: Mapping[str, str | Fault]) -> None:
         self.asked: list[str] = []
+        self.quick = set(ADDRESSES)
         self._said = said
-        self.urls = GatewayUrls(SELF, OWN, lambda: cast(Any, Members()), self._request)
+        self.urls = GatewayUrls(SELF, OWN, lambda: cast(Any, Members()), self._request, self.quick.__contains__)
 
     def _request(
         self, node: str, method: str, request: Message, timeout_ms: int, done: Callable[[Message | Fault], None]
@@ -63,6 +64,12 @@ class World:
 )
 def test_a_node_is_named_by_what_reaches_it(node: str, said: str | Fault, url: str) -> None:
     assert World({node: said}).learnt(node) == [url]
+
+
+def test_who_is_behind_a_slow_link_is_not_asked() -> None:
+    world = World({FAR: "http://192.0.2.9:8081"})
+    world.quick.clear()
+    assert (world.learnt(FAR), world.asked) == (["https://192.0.2.9:7440"], [])
 
 
 def test_members_are_asked_once_in_a_while_and_others_never(monkeypatch: pytest.MonkeyPatch) -> None:
