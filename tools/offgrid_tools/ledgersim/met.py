@@ -31,7 +31,7 @@ class Met(msgspec.Struct):
             setattr(self, kind, getattr(self, kind) + count)
 
     def counts(self) -> dict[str, int]:
-        return {kind: getattr(self, kind) for kind in self.__dataclass_fields__}
+        return msgspec.structs.asdict(self)
 
     def __str__(self) -> str:
         return ", ".join(f"{kind.replace('_', ' ')} {count}" for kind, count in self.counts().items())
