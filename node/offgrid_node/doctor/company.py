@@ -15,6 +15,7 @@ from offgrid.v1.mesh_pb2 import Peer
 from offgrid_node.config import split_address
 from offgrid_node.doctor.clock import NOTABLE_US, SET, off_by
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
+from offgrid_node.doctor.lan import heard_here
 from offgrid_node.doctor.live import is_removed, names_of
 from offgrid_node.doctor.meeting import Met, meet
 from offgrid_node.doctor.subject import Subject
@@ -110,6 +111,9 @@ def _heard(subject: Subject) -> Iterator[Said]:
     if not subject.config.mesh.mdns or not checks or subject.status.uptime_ms < YOUNG_MS:
         yield not_applicable("no other member in this network answers, or nodes are not looked for by multicast")
         return
+    here = heard_here(subject)
+    if here is None or here.refused or not here.own:
+        return  # said of this machine
     names, look = ", ".join(check.name for check in checks[:4]), command("offgrid-node", "doctor")
     if all(not check.heard for check in checks):
         yield warning(

@@ -113,15 +113,20 @@ def _network(subject: Subject) -> Iterator[Said]:
         yield warning("this machine is in no network: no other machine can reach it", command("ip", "address"))
 
 
+def heard_here(subject: Subject) -> Heard | None:
+    """What multicast brings at this machine; None where it is in no network or mDNS is off."""
+    ips = [ip for ip in own_ips() if not ip.startswith("127.")]
+    return subject.once("mdns", lambda: ask_by_multicast(ips)) if ips and subject.config.mesh.mdns else None
+
+
 def _mdns(subject: Subject) -> Iterator[Said]:
     if not subject.config.mesh.mdns:
         yield not_applicable("mesh.mdns = false: nodes are not looked for by multicast")
         return
-    ips = [ip for ip in own_ips() if not ip.startswith("127.")]
-    if not ips:
+    heard = heard_here(subject)
+    if heard is None:
         yield not_applicable("this machine is in no network")
         return
-    heard = subject.once("mdns", lambda: ask_by_multicast(ips))
     if heard.refused:
         yield fault(f"mDNS cannot be sent, so nobody finds this node by itself: {heard.refused}", FIREWALL)
     elif not heard.own:
@@ -147,8 +152,7 @@ def _identity(subject: Subject) -> Iterator[Said]:
         yield not_applicable("this node's key cannot be read")
         return
     own = {join_address(ip, port) for ip in [*own_ips(), "127.0.0.1"] for port in _own_ports(subject)}
-    ips = [ip for ip in own_ips() if not ip.startswith("127.")]
-    heard = subject.once("mdns", lambda: ask_by_multicast(ips)) if subject.config.mesh.mdns and ips else Heard()
+    heard = heard_here(subject) or Heard()
     places = [*subject.config.mesh.peers, *heard.nodes.get(key.node_id, ())]
     places += [address for peer in subject.peers if peer.self for address in peer.addresses] if subject.status else []
     asked = [place for place in dict.fromkeys(places) if place not in own][:PEEKS_MAX]

@@ -54,6 +54,7 @@ def _versions(subject: Subject) -> Iterator[Said]:
             f"the node runs version {subject.status.version}, and {__version__} is installed: start it anew",
             f"{command('kill', subject.pid or 'PID')} && {subject.node('run')}",
         )
+        return
     different = [peer for peer in _others(subject) if peer.version not in ("", subject.status.version)]
     if different:
         told = ", ".join(f"{peer.member.name} {peer.version}" for peer in different[:NAMES_SHOWN])

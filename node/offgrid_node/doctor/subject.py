@@ -40,7 +40,8 @@ class Subject(msgspec.Struct, dict=True):
 
     def __post_init__(self) -> None:
         self.folder = Folder(self.path)
-        self._lock, self._known = threading.Lock(), dict[str, object]()
+        self._lock, self._locks = threading.Lock(), dict[str, threading.Lock]()
+        self._known = dict[str, object]()
         self.config_if_any: Config | None = None
         if self.folder.config_path.exists():
             try:
@@ -72,6 +73,8 @@ class Subject(msgspec.Struct, dict=True):
     def once(self, name: str, find_out: Callable[[], T]) -> T:
         """What several checks go by, found out by the first of them; the others wait for it."""
         with self._lock:
+            its_own = self._locks.setdefault(name, threading.Lock())
+        with its_own:
             if name not in self._known:
                 self._known[name] = find_out()
             return cast("T", self._known[name])

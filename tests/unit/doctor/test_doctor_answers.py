@@ -1,0 +1,204 @@
+"""What a running node and its members answer, and what the doctor makes of that: each fault, and it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from offgrid.v1.common_pb2 import LIVENESS_ALIVE, LIVENESS_DEAD, ROLE_BROKER, ROLE_CORE, ROLE_HOST
+from offgrid.v1.ledger_pb2 import GetLedgerStatusResponse, Witness
+from offgrid.v1.links_pb2 import AirLeft, CheckPeersResponse, Link, LinkFigure, ListLinksResponse, PeerCheck
+from offgrid.v1.mesh_pb2 import ALERT_STATE_WARN, Alert, GetStatusResponse, Member, Peer
+from offgrid.v1.state_pb2 import Backup, Event, ListBackupsResponse
+from offgrid_node import __version__
+from offgrid_node.config import load, template
+from offgrid_node.doctor import State, clock, company, devices, live
+from offgrid_node.doctor.findings import Needs
+from offgrid_node.doctor.meeting import Met
+from offgrid_node.doctor.running import examine
+from offgrid_node.doctor.subject import Subject
+
+NOW_US = 4_000_000_000_000_000  # long after this program was installed
+HOUR_US, MIB = 3_600_000_000, 1024 * 1024
+CHECKS = tuple(
+    check
+    for module in (clock, company, devices, live)
+    for check in module.CHECKS
+    if check.needs is Needs.RUNNING or module is clock
+)
+
+
+def peer(name: str, **told: object) -> Peer:
+    member = Member(node_id=name.ljust(32, "a"), name=name)
+    usual = {"liveness": LIVENESS_ALIVE, "roles_in_force": [ROLE_BROKER, ROLE_HOST], "version": __version__}
+    return Peer(member=member, **{**usual, "addresses": ["10.0.0.2:7440"], **told})  # type: ignore[arg-type]
+
+
+@dataclass
+class Node:
+    """A healthy core with a healthy neighbour; tests make one thing of it wrong."""
+
+    status: GetStatusResponse = field(
+        default_factory=lambda: GetStatusResponse(version=__version__, roles=[ROLE_CORE], uptime_ms=86_400_000)
+    )
+    peers: list[Peer] = field(
+        default_factory=lambda: [peer("here", self=True, roles_in_force=[ROLE_CORE]), peer("there")]
+    )
+    checks: list[PeerCheck] = field(
+        default_factory=lambda: [PeerCheck(name="there", clock_ahead_us=20_000, reaches_us=True)]
+    )
+    links: list[Link] = field(default_factory=list)
+    ledger: GetLedgerStatusResponse = field(default_factory=GetLedgerStatusResponse)
+    backups: list[Backup] = field(default_factory=lambda: [Backup(path="/b.zip", made_us=NOW_US - HOUR_US)])
+    events: list[Event] = field(default_factory=list)
+    settings: dict[str, object] = field(default_factory=dict)
+
+    def subject(self, folder: Path) -> Subject:
+        path = folder / "offgrid.toml"
+        path.write_text(template("home", "here", ("core",), values=self.settings))
+        subject = Subject(folder, {}, lambda: NOW_US)
+        subject.status = self.status
+        subject.client = cast(
+            "None",
+            SimpleNamespace(
+                mesh=SimpleNamespace(peers=lambda: iter(self.peers)),
+                links=SimpleNamespace(
+                    list=lambda: ListLinksResponse(links=self.links),
+                    check_peers=lambda timeout_s: CheckPeersResponse(peers=self.checks),
+                ),
+                jobs=SimpleNamespace(list=lambda **_: iter(())),
+                objects=SimpleNamespace(outbox=lambda **_: iter(())),
+                ledger=SimpleNamespace(status=lambda: self.ledger),
+                backups=SimpleNamespace(list=lambda: ListBackupsResponse(backups=self.backups)),
+                events=SimpleNamespace(list=lambda **_: iter(self.events)),
+                close=lambda: None,
+            ),
+        )
+        assert load(path, {}).node.roles == ("core",)
+        return subject
+
+
+def make(**changed: object) -> Callable[[Node], None]:
+    return lambda node: [setattr(node, key, value) for key, value in changed.items()] and None
+
+
+def told(**fields: object) -> Callable[[Node], None]:
+    """Of the status."""
+    return lambda node: node.status.MergeFrom(GetStatusResponse(**fields))  # type: ignore[arg-type]
+
+
+def away(node: Node) -> None:
+    node.peers = [*node.peers, peer("barn", liveness=LIVENESS_DEAD)]
+
+
+def only_broker_away(node: Node) -> None:
+    node.peers = [node.peers[0], peer("there", roles_in_force=[ROLE_HOST]), peer("hub", roles_in_force=[ROLE_BROKER])]
+    node.peers[2].liveness = LIVENESS_DEAD
+
+
+LORA = "lora:/dev/ttyUSB0?region=EU868"
+WITNESSES = [Witness(name="barn", weight_milli=1000, away_ms=60_000), Witness(name="here", weight_milli=1000)]
+CUT_OFF = GetLedgerStatusResponse(enabled=True, open=True, quorum_milli=2000, reach_milli=1000, witnesses=WITNESSES)
+MUTED = GetLedgerStatusResponse(enabled=True, open=True, muted_why="it was restored from a backup")
+
+CASES: dict[str, tuple[Callable[[Node], None], Iterable[tuple[str, State, str, str]]]] = {
+    "healthy": (lambda node: None, ()),
+    "removed": (
+        told(removed=True), [("membership", State.FAULT, "was removed from its mesh", "offgrid-node join TOKEN")]
+    ),
+    "members refuse it": (
+        told(notices=["no member accepts this node: was it removed?"]),
+        [("membership", State.FAULT, "members are there and refuse this node", "offgrid-node join TOKEN")],
+    ),
+    "a member is away": (away, [("members", State.WARNING, "barn is out of reach: 10.0.0.2:7440: no answer", "ping")]),
+    "all members are away": (
+        make(peers=[peer("here", self=True, roles_in_force=[ROLE_BROKER]), peer("barn", liveness=LIVENESS_DEAD)]),
+        [("members", State.FAULT, "barn is out of reach", "ping -c 3 10.0.0.2")],
+    ),
+    "no broker is known": (
+        make(peers=[peer("here", self=True, roles_in_force=[ROLE_CORE]), peer("there", roles_in_force=[ROLE_HOST])]),
+        [("broker", State.WARNING, "no member of this mesh is a broker; jobs stay in this node's own queue", "peers")],
+    ),
+    "the broker is away": (
+        only_broker_away,
+        [
+            ("members", State.WARNING, "hub is out of reach", "ping"),
+            ("broker", State.WARNING, "no broker is in reach: hub", "ping hub"),
+        ],
+    ),
+    "others cannot come in": (
+        make(checks=[PeerCheck(name="there", clock_ahead_us=0, reaches_us=False)]),
+        [("reached", State.FAULT, "there cannot call this node at 10.0.0.2:7440", "sudo ufw allow 7440/tcp")],
+    ),
+    "this clock is wrong": (
+        make(checks=[PeerCheck(name=name, clock_ahead_us=3 * HOUR_US) for name in "abc"]),
+        [("clocks", State.WARNING, "this machine's clock is 3 h behind the members'", "timedatectl")],
+    ),
+    "a member's clock is wrong": (
+        make(checks=[PeerCheck(name=name, clock_ahead_us=-3 * HOUR_US * (name == "b")) for name in "abc"]),
+        [("clocks", State.WARNING, "the clock of b is 3 h behind this machine's", "timedatectl")],
+    ),
+    "the clock was put back": (
+        make(events=[Event(timestamp_us=NOW_US + 2 * 24 * HOUR_US)]),
+        [("clock", State.WARNING, "2 d before an event of this node's journal", "timedatectl")],
+    ),
+    "a member runs another version": (
+        make(peers=[peer("here", self=True), peer("there", version="0.0.9")]),
+        [("versions", State.WARNING, "other versions than this node's", "peers")],
+    ),
+    "it runs another version than is installed": (
+        told(version="0.0.9"), [("versions", State.WARNING, "the node runs version 0.0.9", "offgrid-node run")]
+    ),
+    "a link is down": (
+        make(links=[Link(link=LORA, figures=[LinkFigure(name="trouble", value="unplugged")])]),
+        [("airtime", State.WARNING, "is down: unplugged", "link list")],
+    ),
+    "the airtime is used up": (
+        make(links=[Link(link=LORA, up=True, left=[AirLeft(urgency=1), AirLeft(urgency=3)])]),
+        [("airtime", State.FAULT, "has used up the airtime", "link airtime")],
+    ),
+    "witnesses are away": (
+        make(ledger=CUT_OFF),
+        [("ledger", State.WARNING, "weigh 1 of the 2 that it takes: no payment becomes final. Away: barn", "ledger")],
+    ),
+    "it is mute in the ledger": (
+        make(ledger=MUTED), [("ledger", State.FAULT, "restored from a backup", "offgrid-node rotate identity")]
+    ),
+    "backups are late": (
+        make(backups=[Backup(made_us=NOW_US - 30 * HOUR_US)]),
+        [("backups", State.WARNING, "no backup was made for 3 times state.backup_interval", "state backup")],
+    ),
+    "a backup lacks rows": (
+        make(backups=[Backup(path="/b.zip", made_us=NOW_US, damaged_total=3)]),
+        [("backups", State.WARNING, "/b.zip lacks 3 rows", "state verify-backup /b.zip")],
+    ),
+    "backups are off": (
+        make(settings={"state.backup_interval": 0}), [("backups", State.WARNING, "makes no backups", "state backup")]
+    ),
+    "a figure is beyond its threshold": (
+        told(alerts=[Alert(name="memory_mb", state=ALERT_STATE_WARN, value=5000, threshold=4096)]),
+        [("alerts", State.WARNING, "warn: memory_mb 5000, more than 4096", "status")],
+    ),
+    "it says something else": (
+        told(notices=["the store is damaged: a row"]), [("notices", State.WARNING, "the store is damaged", "status")]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_is_named_and_nothing_else(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(company, "meet", lambda address: (Met.SILENCE, ""))
+    change, expected = CASES[name]
+    node = Node()
+    change(node)
+    findings = examine(node.subject(tmp_path), CHECKS, 5.0)
+    said = [each for each in findings if each.state in (State.FAULT, State.WARNING)]
+    assert [(each.check, each.state) for each in said] == [(check, state) for check, state, _, _ in expected], said
+    for each, (_, _, sentence, command) in zip(said, expected, strict=True):
+        assert sentence in each.sentence
+        assert command in each.command
