@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -225,6 +226,43 @@ def test_a_stream_ends_whole_and_soon_when_the_node_stops() -> None:
         writer.close()
 
     asyncio.run(whole())
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "reason"),
+    [
+        (request("GET /pour/../metrics HTTP/1.1"), 400, "BadTarget"),
+        (request("GET /%2e%2e/metrics HTTP/1.1"), 400, "BadTarget"),
+        (request("GET /..%5cmetrics HTTP/1.1"), 400, "BadTarget"),
+        (request("GET /metrics%00 HTTP/1.1"), 400, "BadTarget"),
+        (request("GET http://127.0.0.1/metrics HTTP/1.1"), 400, "BadTarget"),
+        (request(POST, "Content-Length: 3", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"), 400, "TwoLengths"),
+        (request(POST, "Content-Encoding: gzip", "Content-Length: 3", body=b"abc"), 415, "EncodedBody"),
+        (request(POST, f"Content-Length: {bodies.BODY_BYTES_MAX + 1}"), 413, "RequestTooLarge"),
+    ],
+)
+def test_some_requests_reach_no_route(raw: bytes, status: int, reason: str) -> None:
+    async def talk(port: int) -> None:
+        answered, _, body = await ask(port, raw)
+        assert answered == status
+        assert reason.encode() in body
+
+    talking(talk)
+
+
+def test_the_answer_to_a_refused_request_arrives_though_more_is_sent() -> None:
+    def sent_on(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"NONSENSE\r\n\r\n")
+            for _ in range(5):
+                time.sleep(0.02)
+                connection.sendall(bytes(1_000))
+            return connection.recv(65_536)
+
+    async def talk(port: int) -> None:
+        assert (await asyncio.to_thread(sent_on, port)).startswith(b"HTTP/1.1 400 ")
+
+    talking(talk)
 
 
 def test_a_crowd_is_told_to_come_back_and_room_returns() -> None:
