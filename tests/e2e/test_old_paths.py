@@ -11,11 +11,14 @@ import json
 import re
 import shlex
 import time
+from http.client import HTTPConnection
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
+from urllib.parse import urlencode, urlsplit
 
 import pytest
-from live import eventually, run
+from live import GIVE_UP_S, eventually, run
 
 from offgrid_node.local_mesh import LocalMesh
 
@@ -252,6 +255,54 @@ class TestTheSharedSecret:
         """
         body = run(["sh", "-c", script]).out
         assert curl(mesh, "broker", "/auction", body).code == 200
+
+
+WORDS = "title name kind payload size timeout priority requirements mode wait enabled state command input wasm prompt"
+VALUES: tuple[object, ...] = (
+    "",
+    "x",
+    "compute",
+    "drop",
+    -1,
+    1e308,
+    10**40,
+    True,
+    None,
+    [],
+    {},
+    ["a"],
+    "\0",
+    "memory_mb >=",
+)
+QUERY = "limit page_token status etype type since_ts until_ts order session subject"
+
+
+def test_nothing_that_is_sent_is_a_defect_of_the_node(mesh: LocalMesh) -> None:
+    rng, address = Random(7), urlsplit(url_of(mesh, "core")).netloc
+    mission = curl(mesh, "core", "/api/missions", {"title": "any"}).json["id"]
+    task = curl(mesh, "core", f"/api/missions/{mission}/tasks", {"name": "any"}).json["id"]
+    posts = [
+        "/api/missions",
+        f"/api/missions/{mission}/tasks",
+        f"/api/tasks/{task}/jobs",
+        "/toggle",
+        "/run",
+        "/auction",
+    ]
+    gets = ["/api/missions", "/api/jobs", f"/api/tasks/{task}/jobs", "/memory/query"]
+    connection = HTTPConnection(address, timeout=GIVE_UP_S)
+    for _ in range(200):
+        fields = {word: rng.choice(VALUES) for word in rng.sample(WORDS.split(), 4)}
+        asked = {word: str(rng.choice(VALUES)) for word in rng.sample(QUERY.split(), 2)}
+        get = f"{rng.choice(gets)}?{urlencode(asked)}"
+        if rng.random() < 0.5:
+            connection.request("GET", get)
+        else:
+            connection.request("POST", rng.choice(posts), json.dumps(fields | {"payload": fields}))
+        answer = connection.getresponse()
+        said = answer.read()
+        assert answer.status in (200, 400, 404, 409), (get, fields, said)
+    connection.close()
 
 
 @pytest.mark.parametrize(

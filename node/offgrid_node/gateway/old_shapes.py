@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from offgrid.event_types import SEMANTIC, EventType
+from offgrid.event_types import ETYPE_MAX, SEMANTIC, EventType
 from offgrid.json_form import json_of
 from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node.protocol.jobs.table import COMPLETED
@@ -195,14 +195,15 @@ def etypes_of(words: Sequence[str]) -> list[int]:
     """Of numbers and names; without any those that users know, 10 to 30. Raises ValueError with the word."""
     if not words:
         return list(SEMANTIC)
-    return [int(word) if word.isascii() and word.isdigit() else _by_name(word) for word in words]
+    return [_etype_of(word) for word in words]
 
 
-def _by_name(word: str) -> int:
-    try:
+def _etype_of(word: str) -> int:
+    if word.upper() in EventType.__members__:
         return int(EventType[word.upper()])
-    except KeyError:
-        raise ValueError(word) from None
+    if word.isascii() and word.isdigit() and len(word) <= len(str(ETYPE_MAX)) and 0 < int(word) <= ETYPE_MAX:
+        return int(word)
+    raise ValueError(word)
 
 
 def _base64(value: bytes) -> str:

@@ -95,8 +95,9 @@ def test_events_have_their_number_name_and_time() -> None:
 def test_types_are_numbers_or_names_and_those_of_users_where_none_is_said() -> None:
     assert etypes_of([]) == list(range(10, 31))
     assert etypes_of(["14", "mission_created"]) == [14, 10]
-    with pytest.raises(ValueError, match="nosuch"):
-        etypes_of(["nosuch"])
+    for word in ("nosuch", "0", "-1", "9" * 10, "9" * 50, "²"):
+        with pytest.raises(ValueError, match=word):
+            etypes_of([word])
 
 
 def test_no_time_is_none() -> None:
