@@ -3,7 +3,7 @@
 import { html, useMemo, useRef, useState } from "../vendor/htm-preact.js";
 import { clock, credits, iso, moment, num, short } from "../lib/format.js";
 import { useFeed, useLive } from "../lib/live.js";
-import { Badge, Empty, Loaded, Section, Table } from "../lib/parts.js";
+import { Badge, Empty, Loaded, Section, Table, useNames } from "../lib/parts.js";
 import { t } from "../lib/words.js";
 
 const KEPT_MAX = 1_000;
@@ -13,7 +13,7 @@ export function Events() {
   const live = useLive("/v1/events?page_size=200&newest_first=true", { on: [], every: 0 });
   const [fresh, set] = useState([]);
   const [group, choose] = useState("all"), [word, type] = useState(""), [held, hold] = useState(false);
-  const waiting = useRef([]);
+  const waiting = useRef([]), name = useNames();
   useFeed("event", (event) => {
     if (held) { waiting.current = [event, ...waiting.current].slice(0, KEPT_MAX); return; }
     set((before) => [event, ...before].slice(0, KEPT_MAX));
@@ -24,7 +24,7 @@ export function Events() {
     return [...fresh, ...(live.data?.events ?? [])].filter((event) => {
       if (seen.has(event.seq) || !GROUPS[group].some((start) => event.type.startsWith(start))) return false;
       seen.add(event.seq);
-      return !wanted || `${event.type} ${event.subject} ${describe(event)}`.toLowerCase().includes(wanted);
+      return !wanted || `${event.type} ${event.subject} ${describe(event, name)}`.toLowerCase().includes(wanted);
     }).slice(0, KEPT_MAX);
   }, [fresh, live.data, group, word]);
   return html`<h1 tabindex="-1">${t("nav.events")}</h1>
@@ -36,7 +36,7 @@ export function Events() {
         { head: t("events.number"), num: true, cell: (event) => num(event.seq) },
         { head: t("tx.when"), cell: (event) => html`<time datetime=${iso(event.timestamp_us)} title=${moment(event.timestamp_us)}>${clock(event.timestamp_us)}</time>` },
         { head: t("events.type"), cell: (event) => html`<${Badge} tone=${toneOf(event.type)}>${event.type}<//>` },
-        { head: t("events.about"), cell: (event) => describe(event) },
+        { head: t("events.about"), cell: (event) => describe(event, name) },
       ]} />`}<//>
     <//>`;
 }
@@ -57,7 +57,7 @@ const CASES = {
   job: (job) => [short(job.job_id), job.needs, job.error].filter(Boolean).join(" · "),
   attempt: (attempt) => [`${short(attempt.job_id)} #${attempt.attempt}`, attempt.outcome].filter(Boolean).join(" · "),
   invite: (invite) => short(invite.invite_id),
-  peer: (peer) => short(peer.node_id),
+  peer: (peer, name) => name(peer.node_id),
   quorum: (quorum) => `${quorum.quorum_id} · ${quorum.acked_milli / 1e3} / ${quorum.required_milli / 1e3}`,
   object: (object) => [short(object.object_id), object.outcome, object.key].filter(Boolean).join(" · "),
   ledger: (ledger) => [ledger.tx_id && short(ledger.tx_id), ledger.amount_micro && credits(ledger.amount_micro), ledger.outcome].filter(Boolean).join(" · "),
@@ -81,7 +81,8 @@ export function caseOf({ type, data }) {
   return BY_TYPE.find(([start]) => type.startsWith(start))?.[1] ?? "";
 }
 
-export function describe(event) {
-  const name = "data" in event ? caseOf(event) : Object.keys(CASES).find((one) => event[one]);
-  return name ? CASES[name](event.data ?? event[name]) : short(event.subject);
+// `name` gives members' names by their ids.
+export function describe(event, name) {
+  const what = "data" in event ? caseOf(event) : Object.keys(CASES).find((one) => event[one]);
+  return what ? CASES[what](event.data ?? event[what], name) : short(event.subject);
 }

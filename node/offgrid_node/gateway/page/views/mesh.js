@@ -120,12 +120,13 @@ function places(count, stretch) {
 function MeshMap({ peers, roads }) {
   const self = peers.find((peer) => peer.self);
   const others = peers.filter((peer) => !peer.self).sort((a, b) => a.member.node_id < b.member.node_id ? -1 : 1).slice(0, DRAWN_MAX);
-  const stretch = useNarrow() ? 0.95 : 2;
+  const narrow = useNarrow(), stretch = narrow ? 0.95 : 2;
+  const marks = others.length <= (narrow ? LABELLED_MAX / 2 : LABELLED_MAX) ? ["line", "text"] : ["line"]; // words above all lines
   const spots = places(others.length, stretch), rings = Math.max(1, Math.ceil(others.length / RING_MAX));
   const radius = RADIUS + (rings - 1) * RING, width = 2 * radius * stretch + 130;
   const low = Math.max(70, ...spots.map((spot) => spot.y + 65)), high = Math.min(-50, ...spots.map((spot) => spot.y - 65));
   return html`<svg class="map" viewBox=${`${-width / 2} ${high} ${width} ${low - high}`} role="img" aria-label=${t("mesh.map_label", { n: others.length })}>
-    ${others.map((peer, at) => html`<${RoadLine} key=${`r${peer.member.node_id}`} road=${inUse(roads.get(peer.member.node_id))} life=${lifeOf(peer)} to=${spots[at]} said=${others.length <= LABELLED_MAX} />`)}
+    ${marks.map((what) => others.map((peer, at) => html`<${RoadMark} key=${`${what} ${peer.member.node_id}`} what=${what} road=${inUse(roads.get(peer.member.node_id))} life=${lifeOf(peer)} to=${spots[at]} narrow=${narrow} />`))}
     ${others.map((peer, at) => html`<${Spot} key=${peer.member.node_id} peer=${peer} x=${spots[at].x} y=${spots[at].y} />`)}
     ${self && html`<${Spot} peer=${self} x=${0} y=${0} />`}
   </svg>${peers.length - 1 > DRAWN_MAX && html`<p class="hint">${t("mesh.map_more", { n: peers.length - 1 - DRAWN_MAX })}</p>`}`;
@@ -143,15 +144,18 @@ function Spot({ peer, x, y }) {
   </g>`;
 }
 
-function RoadLine({ road, life, to, said }) {
+function RoadMark({ what, road, life, to, narrow }) {
   const tone = life === "DEAD" ? "bad" : { IN_USE: "good", READY: "good", FAILING: "warn", DOWN: "bad" }[road?.state.replace("ROAD_STATE_", "")] ?? "quiet";
-  const figures = road && life !== "DEAD" ? [
+  if (what === "line") {
+    const width = road?.bytes_per_s ? Math.min(6, 1.5 + Math.log10(road.bytes_per_s) / 2) : 2;
+    return html`<line class=${`road ${tone}`} x1="0" y1="0" x2=${to.x} y2=${to.y} stroke-width=${width} stroke-dasharray=${tone === "bad" ? "4 5" : null} />`;
+  }
+  if (!road) return null;
+  const figures = narrow || life === "DEAD" ? "" : [
     road.rtt_ms != null && `${num(road.rtt_ms, road.rtt_ms < 10 ? 1 : 0)} ms`,
     road.bytes_per_s > 0 && rate(road.bytes_per_s),
     road.loss_milli > 0 && t("mesh.loss_of", { share: percent(road.loss_milli / 1e3, 1) }),
-  ].filter(Boolean).join(" · ") : "";
-  const width = road?.bytes_per_s ? Math.min(6, 1.5 + Math.log10(road.bytes_per_s) / 2) : 2;
-  return html`<g class=${`road ${tone}`}><line x1="0" y1="0" x2=${to.x} y2=${to.y} stroke-width=${width} stroke-dasharray=${life === "DEAD" || road?.state === "ROAD_STATE_DOWN" ? "4 5" : null} />
-    ${said && road && html`<text x=${to.x * 0.55} y=${to.y * 0.55 - 6}>${road.via.split(":")[0]}${road.hops.length > 0 ? ` (+${road.hops.length})` : ""}</text>`}
-    ${said && figures && html`<text x=${to.x * 0.55} y=${to.y * 0.55 + 9} class="figures">${figures}</text>`}</g>`;
+  ].filter(Boolean).join(" · ");
+  return html`<text class="figures" x=${to.x * 0.55} y=${to.y * 0.55 - 6}>${road.via.split(":")[0]}${road.hops.length > 0 ? ` (+${road.hops.length})` : ""}</text>
+    ${figures && html`<text class="figures" x=${to.x * 0.55} y=${to.y * 0.55 + 9}>${figures}</text>`}`;
 }

@@ -1,7 +1,7 @@
 // What this node is, whether all is well, and what needs a hand.
 
 import { html, useEffect, useRef } from "../vendor/htm-preact.js";
-import { Badge, Bar, Facts, Id, Loaded, say, Section, When } from "../lib/parts.js";
+import { Badge, Bar, Facts, Id, Loaded, say, Section, useNames, When } from "../lib/parts.js";
 import { bytes, credits, num, span } from "../lib/format.js";
 import { useLive } from "../lib/live.js";
 import { t } from "../lib/words.js";
@@ -15,6 +15,7 @@ export function Overview() {
   const balance = useLive("/v1/wallet", { on: ["TX_", "SETTLED"], every: 60_000 });
   const retention = useLive("/v1/retention", { every: 60_000 });
   const events = useLive("/v1/events?page_size=8&newest_first=true", { on: [""] });
+  const name = useNames();
   return html`<h1 tabindex="-1">${t("nav.overview")}</h1>
     <${Loaded} live=${status}>${() => {
       const matters = needs(status.data, peers.data, ledger.data, retention.data);
@@ -23,7 +24,7 @@ export function Overview() {
         <div class="columns">
           <${Section} title=${t("overview.lately")} actions=${html`<a href="#/events">${t("overview.all_events")}</a>`}>
             <${Loaded} live=${events}>${() => html`<ol class="log">${events.data.events.map((event) => html`<li key=${event.seq}>
-              <${When} us=${event.timestamp_us} /><code>${event.type}</code><span>${describe(event)}</span></li>`)}</ol>`}<//>
+              <${When} us=${event.timestamp_us} /><code>${event.type}</code><span>${describe(event, name)}</span></li>`)}</ol>`}<//>
           <//>
           <${About} status=${status.data} retention=${retention.data} />
         </div>`;
