@@ -350,6 +350,7 @@ class Daemon:
                 *self._store_trouble.notices,
                 *chunk_notices(self._config.storage.chunk_dir, self._blobs.free_bytes()),
                 *self._finding.notices,
+                *self._web.notices,
                 *(self._drops.notices if self._drops else ()),
                 *self.node.adoption.notices,
                 *checking.notices,

@@ -48,6 +48,7 @@ class Web:
         self._view: NodeView | None = None
         self._sign_ins: SignIns | None = None
         self.url = self.metrics = ""
+        self.notices: tuple[str, ...] = ()
 
     def bind(self) -> None:
         """Raises FailedPrecondition where an address cannot be had; `close` is due all the same."""
@@ -95,15 +96,21 @@ class Web:
         if self._view is not None:
             self._view.stopping.set()
         await asyncio.gather(*(server.close() for server in self._servers))
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
         for each in (*self._gateway, *self._monitoring):
             each.close()
+        self.url = self.metrics = ""
 
     async def _serve(self, view: Callable[[], NodeView]) -> None:
         try:
             await asyncio.to_thread(import_module, APP)
             await self._serve_view(view())
-        except Exception:  # noqa: BLE001 - the node goes on without; its log says why
+        except Exception as error:  # noqa: BLE001 - the node goes on without
             _log.exception("the gateway cannot be served")
+            self.notices = (f"the gateway cannot be served, the log says more: {type(error).__name__}: {error}",)
+            self._close_sockets()
 
     async def _serve_view(self, view: NodeView) -> None:
         from offgrid_node.gateway.access import policy_of
