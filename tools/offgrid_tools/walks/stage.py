@@ -81,6 +81,8 @@ class Stage:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
     @property
     def first(self) -> Machine:
@@ -124,7 +126,7 @@ class Stage:
     def run(self, machine: Machine, command: str, timeout_s: float, *, stream: bool = False, typed: str = "") -> str:
         """What it says, on both outputs. Raises WalkFailed where it ends with anything but 0; `stream`: it is ended
         by Ctrl-C after `timeout_s`; `typed` is what it is answered."""
-        process = self._start(machine, ["bash", "-c", command], subprocess.PIPE)
+        process = self._start(machine, ["bash", "-c", command], subprocess.PIPE, subprocess.PIPE)
         try:
             out, _ = process.communicate(typed.encode(), timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -179,7 +181,9 @@ class Stage:
                         raise WalkFailed(f"{machine.name} does not see {len(these)} alive")
                     time.sleep(POLL_S)
 
-    def _start(self, machine: Machine, command: list[str], out: IO[bytes] | int) -> subprocess.Popen[bytes]:
+    def _start(
+        self, machine: Machine, command: list[str], out: IO[bytes] | int, typed: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
         command = [self.meant(machine, part) for part in command]
         folder, environ = machine.folder, machine.environ
         if command[-1].startswith(IN_A_CLONE):  # which has an environment of its own, or makes one
@@ -191,7 +195,7 @@ class Stage:
             command,
             cwd=folder,
             env=environ,
-            stdin=subprocess.PIPE,
+            stdin=typed,
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
