@@ -32,6 +32,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
             "operations",
             "security",
             "cli",
+            "api",
             "http",
             "client",
             "executors",
