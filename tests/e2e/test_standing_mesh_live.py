@@ -75,6 +75,18 @@ def test_each_node_has_a_page_of_its_own(place: Path) -> None:
             assert answer.status == 200
 
 
+def test_a_node_is_driven_through_its_gateway_as_from_another_machine(place: Path, tmp_path: Path) -> None:
+    config = {"XDG_CONFIG_HOME": str(tmp_path)}
+    (tmp_path / "notes.txt").write_text("hello\n")
+    status = json.loads(run([BIN / "offgrid", "--json", "--node-dir", place / "core", "status"]).out)
+    added = run([BIN / "offgrid", "context", "add", "far", "--url", status["gateway"]], env=config)
+    assert added.code == 0, added.said
+    for words in (["job", "run", tmp_path / "notes.txt", "--builtin", "echo"], ["put", tmp_path / "notes.txt",
+                  "--copies", "1", "--required", "1.0"], ["rm", "notes.txt"], ["events", "--limit", "1"]):  # fmt: skip
+        done = run([BIN / "offgrid", "--context", "far", *words], env=config)
+        assert done.code == 0, done.said
+
+
 def test_a_node_that_was_killed_is_missed_and_all_are_what_they_were_after_a_restart(place: Path) -> None:
     before, members = {name: pid_of(place, name) for name in NAMES}, members_of(place)
     os.kill(before["host-a"], signal.SIGKILL)

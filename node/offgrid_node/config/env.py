@@ -24,6 +24,8 @@ from .problems import Problem, nearest
 from .tree import Keys, settings
 
 PREFIX = "OFFGRID_"
+OF_THE_COMMAND = "OFFGRID_CONTEXT"
+"""Which node `offgrid` talks to: no setting of this one."""
 ENVIRONMENT = "environment"
 SHORT_NAMES: Mapping[str, Keys] = {
     "OFFGRID_MODE": ("jobs", "mode"),
@@ -137,7 +139,7 @@ def _problem(variable: Variable, message: str, suggestion: str = "") -> Problem:
 
 
 def _is_ours(name: str) -> bool:
-    return name.upper().startswith(PREFIX)
+    return name.upper().startswith(PREFIX) and name != OF_THE_COMMAND
 
 
 def long_name(path: Keys) -> str:

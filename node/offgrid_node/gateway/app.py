@@ -19,6 +19,7 @@ from offgrid_node.gateway.docs import docs_routes
 from offgrid_node.gateway.edge import Edge
 from offgrid_node.gateway.faults import Refusal, fault_response
 from offgrid_node.gateway.feed import feed_routes
+from offgrid_node.gateway.grpc_web import grpc_web_routes
 from offgrid_node.gateway.login import login_routes
 from offgrid_node.gateway.metrics_page import metrics_routes
 from offgrid_node.gateway.node_view import NodeView
@@ -41,6 +42,7 @@ def routes_of(view: NodeView, sign_ins: SignIns | None) -> list[BaseRoute]:
         *metrics_routes(view),
         *feed_routes(view),
         *openapi_routes(),
+        *grpc_web_routes(view.router, view.stopping),
         *page_routes(),
         *docs_routes(),
         *transcoded_routes(view.router, view.stopping, ObjectBytes(view.router).rows),

@@ -57,7 +57,7 @@ class StreamResponse(Response):
         del self.headers["content-length"]
         self._method, self._stream, self._stopping = method, stream, stopping
         self._framed = self._event if as_events else line_of
-        self._error = _error_event if as_events else _error_line
+        self._end = _event_of if as_events else _line_of
         self._heartbeat_s = HEARTBEAT_S if as_events else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,7 +97,7 @@ class StreamResponse(Response):
             if part:
                 await write(bytes(part))
             elif stream.ended:
-                await write(self._error(stream.fault) if stream.fault is not None else b"", more=False)
+                await write(self._end(stream.fault), more=False)
                 return
             elif not await _either(ready, gone, self._heartbeat_s):
                 await write(b": still here\n\n")
@@ -125,9 +125,10 @@ def _number(method: str, message: Message) -> int:
     return found
 
 
-def _error_line(fault: Fault) -> bytes:
-    return bytes(fault_response(fault).body)
+def _line_of(fault: Fault | None) -> bytes:
+    """With which a stream ends: nothing where all is well."""
+    return b"" if fault is None else bytes(fault_response(fault).body)
 
 
-def _error_event(fault: Fault) -> bytes:
-    return b"event: error\ndata: " + _error_line(fault) + b"\n"
+def _event_of(fault: Fault | None) -> bytes:
+    return b"" if fault is None else b"event: error\ndata: " + _line_of(fault) + b"\n"

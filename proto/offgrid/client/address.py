@@ -25,7 +25,7 @@ LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}|localhost|\[::1\]")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A gRPC target of this machine; `token` is sent with each call when it is not ""."""
+    """A gRPC target of this machine, or the URL of a node's gateway; `token` is sent with each call unless it is ""."""
 
     target: str
     token: str = field(default="", repr=False)
@@ -42,8 +42,14 @@ class NoNode(OffgridError):
         self.tried = tuple(tried)
 
 
+def is_url(address: str) -> bool:
+    return address.startswith(("http://", "https://"))
+
+
 def find(address: str | None = None, *, here: Path | None = None, home: Path | None = None) -> Address:
     """The address that `connect` describes. Raises NoNode, or OffgridError(INVALID_ARGUMENT) for an unusable one."""
+    if address is not None and is_url(address):
+        return _gateway(address)
     here, tried = here or Path.cwd(), list[str]()
     usual = (here / "data", here / CONFIG_NAME, (home or _home()) / ".offgrid" / "data")
     if address is None:
@@ -59,6 +65,20 @@ def find(address: str | None = None, *, here: Path | None = None, home: Path | N
     if found is None:
         raise NoNode(tried)
     return found
+
+
+def _gateway(url: str) -> Address:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        good = bool(parts.hostname) and parts.port != 0 and not (parts.query or parts.fragment or parts.username)
+    except ValueError:
+        good = False
+    if not good:
+        text = f"{url} is no URL of a node's gateway; such is http://192.168.1.20:8001"
+        raise OffgridError("INVALID_ARGUMENT", "BadUrl", text)
+    return Address(url.rstrip("/"))
 
 
 def _home() -> Path:

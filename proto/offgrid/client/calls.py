@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import Message
 
-from offgrid.client.address import Address
+from offgrid.client.address import Address, is_url
 from offgrid.client.errors import OffgridError
 from offgrid.client.framed import CALL_BYTES_MAX, FramedCalls
 from offgrid.client.silence import PAUSE_MS, PAUSE_MS_MAX, RECONNECT_S, Outages, Say, Silence
@@ -24,6 +24,7 @@ from offgrid.pieces import BULK, Buffer, Parts, Piece, parts_of, read
 
 if TYPE_CHECKING:
     from offgrid.client.grpc_calls import GrpcCalls
+    from offgrid.client.web_calls import WebCalls
 
 REPEATS_MAX = 3
 REQUEST_ID_BYTES = 16
@@ -50,6 +51,12 @@ def _is_piece(request: Message, answer: type[Message]) -> bool:
     return isinstance(request, Piece) or answer in BULK
 
 
+def _web_calls(address: Address) -> WebCalls:
+    from offgrid.client.web_calls import WebCalls
+
+    return WebCalls(address)
+
+
 class Calls:
     """Carries messages to the node's services; thread-safe."""
 
@@ -62,6 +69,7 @@ class Calls:
         self._outages = Outages(address.target, on_silence)
         self._framed, self._pieces = FramedCalls(address), FramedCalls(address)  # no small call waits behind a piece
         self._grpc: GrpcCalls | None = None
+        self._web = _web_calls(address) if is_url(address.target) else None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -118,8 +126,11 @@ class Calls:
         does the function that `on_start` is given, from any thread."""
         data = request.SerializeToString()
         try:
-            messages = self._framed.stream(method, data, timeout_s, on_start) if len(data) <= CALL_BYTES_MAX else None
-            if messages is None:
+            framed = self._web is None and len(data) <= CALL_BYTES_MAX
+            messages = self._framed.stream(method, data, timeout_s, on_start) if framed else None
+            if self._web is not None:
+                messages = self._web.stream(method, data, timeout_s, on_start)
+            elif messages is None:
                 messages = self._over_grpc().stream(method, data, timeout_s, on_start)
             for message in messages:
                 yield answer.FromString(message)
@@ -127,6 +138,8 @@ class Calls:
             raise self._explained(method, error, timeout_s) from None
 
     def _begin(self, method: str, request: Parts, timeout_s: float, *, is_piece: bool) -> Callable[[], Buffer]:
+        if (web := self._web) is not None:
+            return lambda: web.unary(method, b"".join(request), timeout_s)
         calls, most = (self._pieces, PIECE_CALL_BYTES_MAX) if is_piece else (self._framed, CALL_BYTES_MAX)
         wire = calls.wire() if sum(map(len, request)) <= most else None
         if wire is not None:
@@ -175,6 +188,8 @@ class Calls:
         """Ends what is under way."""
         self._framed.close()
         self._pieces.close()
+        if self._web is not None:
+            self._web.close()
         with self._lock:
             self._closed, grpc = True, self._grpc
         if grpc is not None:

@@ -81,7 +81,8 @@ class _Offering(click.ParamType):  # type: ignore[type-arg]  # generic since cli
         if self._list in OF_NO_NODE:
             yield from self._list(None)
             return
-        with connect(ctx.ensure_object(Settings).where(), timeout_s=ANSWER_S) as client:
+        address, token = ctx.ensure_object(Settings).where()
+        with connect(address, timeout_s=ANSWER_S, token=token) as client:
             yield from islice(self._list(client), 10 * SHOWN_MAX)
 
 

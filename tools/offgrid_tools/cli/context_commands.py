@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -13,18 +14,29 @@ from offgrid_tools.cli.settings import common, settings
 if TYPE_CHECKING:
     from offgrid_tools.cli.contexts import Contexts
 
+TOKEN_CHARS_MAX = 4_096
+ASK_S = 10.0
+
 
 @click.command()
 @click.argument("name", metavar="NAME")
+@click.option("--url", metavar="URL", help="Of its gateway, on this machine or another one: http://192.168.1.20:8001.")
+@click.option("--token-file", type=click.File(), metavar="FILE", help="The gateway's token; - asks for it.")
 @common
-def add(name: str) -> None:
-    """Give the node of --node-dir or --socket a name; without either, the one that is found from here."""
+def add(name: str, url: str | None, token_file: TextIO | None) -> None:
+    """Give the node of --node-dir, --socket or --url a name; without any, the one that is found from here.
+
+    The token of a gateway (gateway.token in its node's config) is kept with the name, in a file for you alone. What you
+    send over http can be read and changed on the way: use https, a tunnel or a VPN where others may listen.
+    """
     from offgrid_tools.cli.contexts import NAME, NONE, load
 
     if not NAME.match(name) or name == NONE:
         raise click.BadParameter(f"{name!r}: letters, digits and . _ -, at most 64; not {NONE!r}", param_hint="NAME")
     contexts = load()
-    contexts.by_name[name] = _place()
+    if token_file is not None and url is None:
+        raise click.UsageError("--token-file goes with --url: other addresses need none")
+    contexts.by_name[name] = _place() if url is None else _gateway(url, token_file)
     contexts.write()
     _say(contexts, name, f"added; `offgrid context use {name}` puts it in force, `--context {name}` for one command")
 
@@ -98,9 +110,26 @@ def _place() -> Mapping[str, str]:
     return {"socket": find(said.socket or None).target}
 
 
+def _gateway(url: str, token_file: TextIO | None) -> Mapping[str, str]:
+    """Asks it, so that a wrong token is seen now. Raises OffgridError."""
+    from offgrid.client import connect
+
+    if settings().node_dir or settings().socket:
+        raise click.UsageError("--url, --node-dir and --socket are three ways to say which node: one of them")
+    token = ""
+    if token_file is not None:
+        asked = token_file is sys.stdin and sys.stdin.isatty()
+        token = click.prompt("token", hide_input=True, err=True) if asked else token_file.read(TOKEN_CHARS_MAX).strip()
+    with connect(url, timeout_s=ASK_S, token=token) as client:
+        client.mesh.status()
+    return {"url": url, **({"token": token} if token else {})}
+
+
 def _document(contexts: Contexts, name: str) -> dict[str, object]:
+    from offgrid_tools.cli.contexts import PLACES
+
     said = contexts.by_name[name]
-    address = {"node_dir": said.get("node_dir"), "socket": said.get("socket")}
+    address = {place: said.get(place) for place in PLACES}
     return {"name": name, **address, "current": name == contexts.current}
 
 

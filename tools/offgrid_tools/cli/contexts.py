@@ -1,7 +1,8 @@
 """Nodes by name: what `--context`, OFFGRID_CONTEXT and `offgrid context use` choose from.
 
 They stand in contexts.json in the user's config folder, which nobody else may read (0600): {"current": NAME,
-"contexts": {NAME: {"node_dir": DIR} or {"socket": ADDRESS}}}. What --socket or --node-dir says goes before any context.
+"contexts": {NAME: {"node_dir": DIR}, {"socket": ADDRESS} or {"url": URL, "token": TOKEN}}}. What --socket or
+--node-dir says goes before any context.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FILE_NAME = "contexts.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 NONE = "none"  # as a name: as if there were no contexts
 FILE_BYTES_MAX = 1 << 20
-KEYS = ("node_dir", "socket")
+PLACES = ("node_dir", "socket", "url")
 
 
 @dataclass(slots=True)
@@ -32,11 +33,13 @@ class Contexts:
     by_name: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     def address_of(self, name: str) -> str:
-        """What `connect` takes. Raises OffgridError (NoContext)."""
+        """What `connect` takes, without the token. Raises OffgridError (NoContext)."""
         if name not in self.by_name:
             raise OffgridError("NOT_FOUND", "NoContext", self._unknown(name))
-        said = self.by_name[name]
-        return said.get("socket") or said["node_dir"]
+        return next(self.by_name[name][place] for place in PLACES if place in self.by_name[name])
+
+    def token_of(self, name: str) -> str:
+        return self.by_name[name].get("token", "")
 
     def write(self) -> None:
         """Replaces the file; nobody but the user can read it at any moment."""
@@ -70,22 +73,22 @@ def load() -> Contexts:
         raise OffgridError("INVALID_ARGUMENT", "BadContexts", text) from None
 
 
-def chosen_address(name: str) -> str | None:
-    """Of the context of this name, else of the one that is in force; None where there is none. Raises OffgridError."""
+def chosen(name: str) -> tuple[str | None, str]:
+    """Address and token of the context of this name, else of the one that is in force; None where there is none. Raises
+    OffgridError."""
     if name == NONE or (not name and not (_config_folder() / FILE_NAME).exists()):
-        return None
+        return None, ""
     contexts = load()
     name = name or contexts.current
-    return contexts.address_of(name) if name else None
+    return (contexts.address_of(name), contexts.token_of(name)) if name else (None, "")
 
 
 def _checked(said: object) -> Mapping[str, str]:
-    if (
-        not isinstance(said, dict)
-        or len(said) != 1
-        or not all(k in KEYS and isinstance(v, str) for k, v in said.items())
-    ):
-        raise ValueError(f"a context has one of {', '.join(KEYS)}")
+    if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
+        raise TypeError("a context is an object of texts")
+    places, others = {*said} & {*PLACES}, {*said} - {*PLACES}
+    if len(places) != 1 or not others <= ({"token"} if "url" in said else set()):
+        raise ValueError(f"a context has one of {', '.join(PLACES)}, and a token beside a url")
     return said
 
 

@@ -40,7 +40,11 @@ def beside_node(*words: str) -> int:
 
 def _folder() -> Path:
     """Where the config of the node lies that other commands would call; the first of the usual places if none does."""
-    said = settings().node_dir or settings().socket.removeprefix("unix:")
+    from offgrid.client.address import is_url
+
+    said = settings().node_dir or (settings().where()[0] or "").removeprefix("unix:")
+    if is_url(said):
+        raise click.UsageError(f"it looks at a node's files: on the machine of {said}, type `offgrid doctor` there")
     place = Path(said).expanduser() if said else None
     usual = [Path(), Path.home() / ".offgrid"]
     near = [place, place.parent, place.parent.parent] if place is not None else usual

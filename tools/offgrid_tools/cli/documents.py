@@ -39,7 +39,7 @@ _KIND = {"kind": TEXT, "registered_us": INTEGER, "schema": ANYTHING}
 _BASIS = {"events": WHOLE, "summarised": WHOLE, "recorded": WHOLE, "forgotten": WHOLE, "unreadable": WHOLE}
 _GOT = {"object_id": TEXT, "name": TEXT, "size_bytes": WHOLE, "path": TEXT}
 _ROUTED = {"job": "Job", "route": TEXT, "reason": TEXT}
-_CONTEXT = {"name": TEXT, "node_dir": Maybe(TEXT), "socket": Maybe(TEXT), "current": BOOLEAN}
+_CONTEXT = {"name": TEXT, "node_dir": Maybe(TEXT), "socket": Maybe(TEXT), "url": Maybe(TEXT), "current": BOOLEAN}
 _TX_FILE = {"offgrid_transaction": INTEGER, "mesh_id": TEXT, "body": TEXT, "signature": TEXT}
 _TX_FACTS = {
     "tx_id": TEXT, "mesh_id": TEXT, "src": TEXT, "lane": WHOLE, "seq": WHOLE,

@@ -187,7 +187,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "offgrid memory ask --count energy.update --since 2026-11-20 --until 2026-11-21 --session 'flight 7'",
     ),
     "memory windows": ("offgrid memory windows --limit 10",),
-    "context add": ("offgrid context add lab --node-dir offgrid-mesh/core", "offgrid context add here"),
+    "context add": (
+        "offgrid context add lab --node-dir offgrid-mesh/core",
+        "offgrid context add barn --url http://192.168.1.20:8001 --token-file barn.token",
+    ),
     "context use": ("offgrid context use lab", "offgrid context use none"),
     "context ls": ("offgrid context ls",),
     "context rm": ("offgrid context rm lab",),

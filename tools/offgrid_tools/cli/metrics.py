@@ -1,4 +1,4 @@
-"""`offgrid metrics`: the node's own page, fetched from where its data folder says that it is."""
+"""`offgrid metrics`: the node's own page, fetched from where its data folder says that it is, or from its gateway."""
 
 from __future__ import annotations
 
@@ -18,15 +18,22 @@ def metrics() -> None:
     """What the node counts of itself, as Prometheus reads it."""
     from pathlib import Path
 
-    folder = Path(settings().connect().mesh.status().data_dir)
-    address = _address(folder / ADDRESS_NAME)
-    text = _fetch(address)
+    from offgrid.client.address import is_url
+
+    address, token = settings().where()
+    if address is None or not is_url(address):
+        address, token = "http://" + _reachable(_address(Path(_data_dir()) / ADDRESS_NAME)), ""
+    text = _fetch(address, token)
     if settings().json:
         from offgrid_tools.cli.emitting import emit
 
-        emit({"address": address, "text": text})
+        emit({"address": address.partition("://")[2], "text": text})
         return
     click.echo(text, nl=False)
+
+
+def _data_dir() -> str:
+    return settings().connect().mesh.status().data_dir
 
 
 def _address(path: object) -> str:
@@ -43,15 +50,18 @@ def _address(path: object) -> str:
         raise OffgridError("FAILED_PRECONDITION", "NoMetrics", text) from None
 
 
-def _fetch(address: str) -> str:
+def _fetch(url: str, token: str) -> str:
     """One plain GET; no proxy, no redirects. Raises OffgridError (NoAnswer)."""
     import http.client
+    from urllib.parse import urlsplit
 
     from offgrid.client.errors import OffgridError
 
-    connection = http.client.HTTPConnection(_reachable(address), timeout=TIMEOUT_S)
+    address = urlsplit(url).netloc
+    of = http.client.HTTPSConnection if url.startswith("https:") else http.client.HTTPConnection
+    connection = of(address, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", "/metrics")
+        connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {token}"} if token else {})
         answer = connection.getresponse()
         text = answer.read(PAGE_BYTES_MAX).decode()
     except (OSError, http.client.HTTPException) as error:

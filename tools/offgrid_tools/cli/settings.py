@@ -29,17 +29,20 @@ class Settings:
         """The client of the node that was meant; closed when the command ends. Raises OffgridError."""
         from offgrid.client import DEFAULT_TIMEOUT_S, connect
 
-        client = connect(self.where(), timeout_s=timeout_s or DEFAULT_TIMEOUT_S, on_silence=self._say_silence)
+        address, token = self.where()
+        seconds = timeout_s or DEFAULT_TIMEOUT_S
+        client = connect(address, timeout_s=seconds, on_silence=self._say_silence, token=token)
         click.get_current_context().call_on_close(client.close)
         return client
 
-    def where(self) -> str | None:
-        """The address of the node that was meant, as `offgrid.client.connect` takes it. Raises OffgridError."""
+    def where(self) -> tuple[str | None, str]:
+        """Address of the node that was meant, and its gateway's token, as `offgrid.client.connect` takes them. Raises
+        OffgridError."""
         if self.socket or self.node_dir:
-            return self.socket or self.node_dir
-        from offgrid_tools.cli.contexts import chosen_address
+            return self.socket or self.node_dir, ""
+        from offgrid_tools.cli.contexts import chosen
 
-        return chosen_address(self.context or os.environ.get("OFFGRID_CONTEXT", ""))
+        return chosen(self.context or os.environ.get("OFFGRID_CONTEXT", ""))
 
     def _say_silence(self, sentence: str) -> None:
         """The node is gone while a command follows something there; on standard error, once each time."""
@@ -66,7 +69,7 @@ def common_options() -> list[click.Parameter]:
         click.Option(["--json"], is_flag=True, expose_value=False, is_eager=True, callback=_keep,
                      help="One JSON document on standard output; streams: one per line."),
         click.Option(["--socket"], metavar="ADDRESS", expose_value=False, callback=_keep,
-                     help="The node's socket (a path or unix:/path), or 127.0.0.1:port."),
+                     help="The node's socket (a path or unix:/path), 127.0.0.1:port, or a gateway's URL."),
         click.Option(["--node-dir"], metavar="DIR", expose_value=False, callback=_keep,
                      help="The node's folder: where its offgrid.toml or its data is."),
         click.Option(["--context"], metavar="CONTEXT", expose_value=False, callback=_keep,

@@ -1,0 +1,188 @@
+"""The client over a node's gateway, by gRPC-Web: what comes through, what is refused, and whose fault it is."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+
+sys.path.insert(0, str(Path(__file__).parent / "gateway"))
+from fake_handlers import Answer, router_of
+from serving_app import app_of, ask, request, serving
+
+from offgrid.client import Client, OffgridError, connect
+from offgrid.v1 import jobs_pb2, mesh_pb2, objects_pb2
+from offgrid_node.gateway.access import policy_of
+from offgrid_node.gateway.grpc_web import TYPE, grpc_web_routes
+from offgrid_node.gateway.sign_ins import SignIns
+from offgrid_node.protocol.errors import FieldViolation, InvalidRequest, NotFound, Unavailable
+from offgrid_node.services.stream import Stream
+
+TOKEN = "a-token-of-enough-letters"
+
+
+def play(answers: dict[str, Answer], talk: Callable[[Client], None], *, token: str = "", policy: Any = None) -> None:
+    """`talk` in a thread of its own, with a client of a gateway that answers so."""
+    stopping = asyncio.Event()
+
+    async def scenario(port: int) -> None:
+        def with_client() -> None:
+            with connect(f"http://127.0.0.1:{port}", timeout_s=10, reconnect_s=0.1, token=token) as client:
+                talk(client)
+
+        await asyncio.to_thread(with_client)
+
+    routes = grpc_web_routes(router_of(answers), stopping)
+    serving(app_of(routes, policy) if policy is not None else app_of(routes), scenario)
+
+
+def saying(answer: Any) -> Answer:
+    def handler(_: Message) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer() if callable(answer) else answer
+
+    return handler
+
+
+def test_a_call_and_the_next_one_over_the_same_connection() -> None:
+    def talk(client: Client) -> None:
+        assert [client.mesh.status().name for _ in range(3)] == ["attic"] * 3
+
+    play({"MeshService/GetStatus": saying(mesh_pb2.GetStatusResponse(name="attic"))}, talk)
+
+
+def test_what_the_node_refuses_is_the_same_error_as_over_its_socket() -> None:
+    fault = InvalidRequest("title: too long", violations=[FieldViolation("title", "at most 200 characters — ü")])
+
+    def talk(client: Client) -> None:
+        with pytest.raises(OffgridError) as caught:
+            client.missions.create("x")
+        error = caught.value
+        assert (error.code, error.reason) == ("INVALID_ARGUMENT", fault.reason)
+        assert [(v.field, v.description) for v in error.violations] == [("title", "at most 200 characters — ü")]
+
+    play({"JobService/CreateMission": saying(fault)}, talk)
+
+
+def stream_of(*messages: Message, fault: Any = None) -> Callable[[], Stream]:
+    def made() -> Stream:
+        stream: Stream = Stream()
+        for message in messages:
+            stream.push(message)
+        stream.end(fault)
+        return stream
+
+    return made
+
+
+def test_a_stream_comes_message_by_message_and_ends() -> None:
+    jobs = [jobs_pb2.WatchJobResponse(job=jobs_pb2.Job(job_id="j-1", state=state)) for state in (3, 4, 5)]
+
+    def talk(client: Client) -> None:
+        assert [job.state for job in client.jobs.watch("j-1")] == [3, 4, 5]
+
+    play({"JobService/WatchJob": saying(stream_of(*jobs))}, talk)
+
+
+def test_a_stream_that_fails_says_why() -> None:
+    def talk(client: Client) -> None:
+        with pytest.raises(OffgridError) as caught:
+            list(client.objects.scrub("o-1"))
+        assert caught.value.reason == "NoSuch"
+
+    play({"ObjectService/ScrubReplicas": saying(stream_of(fault=NotFound("no", reason="NoSuch")))}, talk)
+
+
+def test_a_large_piece_comes_whole() -> None:
+    data = bytes(range(256)) * 4096
+    answer = objects_pb2.ReadObjectResponse(data=data)
+
+    def talk(client: Client) -> None:
+        found = client._calls.unary("ObjectService/ReadObject", objects_pb2.ReadObjectRequest(), type(answer))
+        assert bytes(found.data) == data
+
+    play({"ObjectService/ReadObject": saying(answer)}, talk)
+
+
+def test_a_gateway_that_asks_for_a_token_is_given_it() -> None:
+    policy = policy_of((), SignIns(TOKEN, "offgrid"))
+    answers = {"MeshService/GetStatus": saying(mesh_pb2.GetStatusResponse(name="attic"))}
+    play(answers, _named, token=TOKEN, policy=policy)
+
+    def refused(client: Client) -> None:
+        with pytest.raises(OffgridError) as caught:
+            client.mesh.status()
+        assert caught.value.code == "UNAUTHENTICATED"
+        assert caught.value.reason
+
+    play(answers, refused, token="x" * 20, policy=policy_of((), SignIns(TOKEN, "offgrid")))
+    play(answers, refused, policy=policy_of((), SignIns(TOKEN, "offgrid")))
+
+
+def _named(client: Client) -> None:
+    assert client.mesh.status().name == "attic"
+
+
+def test_a_node_that_is_busy_is_asked_again_as_over_its_socket() -> None:
+    answers = [Unavailable("just now", reason="Busy", retry_ms=1), mesh_pb2.GetStatusResponse(name="attic")]
+
+    def handler(_: Message) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    play({"MeshService/GetStatus": handler}, _named)
+
+
+def test_nobody_there_and_another_program_there_are_told_apart() -> None:
+    with connect("http://127.0.0.1:9", timeout_s=1) as client, pytest.raises(OffgridError) as caught:
+        client.mesh.status()
+    assert (caught.value.code, caught.value.reason) == ("UNAVAILABLE", "NoAnswer")
+
+    async def scenario(port: int) -> None:
+        def talk() -> None:
+            with connect(f"http://127.0.0.1:{port}", timeout_s=5) as client, pytest.raises(OffgridError) as caught:
+                client.mesh.status()
+            assert caught.value.reason in ("UnknownPath", "NotANode")
+
+        await asyncio.to_thread(talk)
+
+    serving(app_of([]), scenario)
+
+
+@pytest.mark.parametrize("url", ["http://", "http://a:b", "http://host/?x=1", "https://user@host", "http://h:99999999"])
+def test_a_url_that_is_none_is_refused_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(OffgridError) as caught:
+        connect(url)
+    assert (caught.value.code, caught.value.reason) == ("INVALID_ARGUMENT", "BadUrl")
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "status", "said"),
+    [
+        (("Content-Type: application/json",), b"{}", 415, b"NotGrpcWeb"),
+        ((f"Content-Type: {TYPE}",), b"", 200, b"grpc-status: 3"),
+        ((f"Content-Type: {TYPE}",), b"\0\0\0\0\5ab", 200, b"grpc-status: 3"),
+        ((f"Content-Type: {TYPE}",), b"\1\0\0\0\0", 200, b"grpc-status: 3"),
+        ((f"Content-Type: {TYPE}",), b"\0\0\0\0\2\xff\xff", 200, b"grpc-status: 3"),
+        ((f"Content-Type: {TYPE}", "Grpc-Timeout: soon"), b"\0\0\0\0\0", 200, b"grpc-status: 3"),
+        ((f"Content-Type: {TYPE}", "Origin: http://evil.example"), b"\0\0\0\0\0", 403, b"CrossSite"),
+    ],
+)
+def test_what_is_no_call_is_refused_in_words(fields: tuple[str, ...], body: bytes, status: int, said: bytes) -> None:
+    async def scenario(port: int) -> None:
+        line = "POST /offgrid.v1.MeshService/GetStatus HTTP/1.1"
+        raw = request(line, *fields, f"Content-Length: {len(body)}", body=body)
+        got, _, text = await ask(port, raw)
+        assert got == status
+        assert said in text
+
+    answers = {"MeshService/GetStatus": saying(mesh_pb2.GetStatusResponse())}
+    serving(app_of(grpc_web_routes(router_of(answers), asyncio.Event())), scenario)
