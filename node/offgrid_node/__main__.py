@@ -16,6 +16,7 @@ import click
 
 from offgrid_node import __version__
 from offgrid_node.bundle_commands import bundle
+from offgrid_node.command_examples import give_examples
 from offgrid_node.debug_command import debug
 from offgrid_node.docs_command import docs
 from offgrid_node.doctor_command import doctor
@@ -311,6 +312,7 @@ cli.add_command(service)
 cli.add_command(up)
 cli.add_command(down)
 cli.add_command(restart)
+give_examples(cli)
 
 
 def main() -> None:

@@ -43,11 +43,6 @@ def up(nodes: int | None, mesh: str, folder: Path, settings: tuple[str, ...]) ->
     """Has a whole mesh run on this machine, in the background, each node a process of its own.
 
     Again, it starts what has stopped or died, and makes what is missing. KEY=VALUE holds for nodes that are made now.
-
-    \b
-    Examples:
-      offgrid-node up --nodes 5
-      offgrid-node up --nodes 3 --dir /tmp/try --set 'host.process.commands={wc="/usr/bin/wc"}'
     """
     from offgrid_node.standing_mesh import StandingMesh
 
@@ -63,14 +58,7 @@ def up(nodes: int | None, mesh: str, folder: Path, settings: tuple[str, ...]) ->
 @click.option("--purge", is_flag=True, help="Remove its folders too: keys, store, everything. Asks first.")
 @click.option("--yes", is_flag=True, help="With --purge: do not ask.")
 def down(names: tuple[str, ...], folder: Path, purge: bool, yes: bool) -> None:
-    """Stops the mesh that `up` has started, or those of its nodes that are named.
-
-    \b
-    Examples:
-      offgrid-node down
-      offgrid-node down host-a
-      offgrid-node down --purge --yes
-    """
+    """Stops the mesh that `up` has started, or those of its nodes that are named."""
     if purge and names:
         raise click.UsageError("--purge removes the whole mesh: name no node")
     if not folder.is_dir():
@@ -95,13 +83,7 @@ def down(names: tuple[str, ...], folder: Path, purge: bool, yes: bool) -> None:
 @click.argument("names", nargs=-1)
 @MESH_FOLDER
 def restart(names: tuple[str, ...], folder: Path) -> None:
-    """Stops the mesh that `up` has started, or those of its nodes that are named, and starts them again.
-
-    \b
-    Examples:
-      offgrid-node restart
-      offgrid-node restart host-a host-b
-    """
+    """Stops the mesh that `up` has started, or those of its nodes that are named, and starts them again."""
     from offgrid_node.standing_mesh import StandingMesh
 
     if not folder.is_dir():

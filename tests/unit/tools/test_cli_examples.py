@@ -9,10 +9,12 @@ import click
 import pytest
 
 from offgrid_node.__main__ import cli as node_command
+from offgrid_node.command_examples import EXAMPLES as NODE_EXAMPLES
 from offgrid_tools.cli.examples import EXAMPLES
 from offgrid_tools.cli.root import ROOT
 
 COMMANDS = {"offgrid": ROOT, "offgrid-node": node_command}
+OF_PROGRAM = {"offgrid": EXAMPLES, "offgrid-node": NODE_EXAMPLES}
 
 
 def context_of(command: click.Command, name: str, above: click.Context | None = None) -> click.Context:
@@ -32,7 +34,7 @@ def leaves(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[st
             yield (*path, name), command
 
 
-LEAVES = dict(leaves(ROOT, ("offgrid",)))
+LEAVES = {**dict(leaves(ROOT, ("offgrid",))), **dict(leaves(node_command, ("offgrid-node",)))}
 
 
 def typed(line: str) -> Iterator[list[str]]:
@@ -77,14 +79,15 @@ def understood(words: list[str]) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_every_command_has_examples_that_are_its_own_and_can_be_typed(path: tuple[str, ...]) -> None:
-    lines = EXAMPLES.get(" ".join(path[1:]), ())
-    assert lines, "offgrid_tools/cli/examples.py has none"
+    lines = OF_PROGRAM[path[0]].get(" ".join(path[1:]), ())
+    assert lines, "cli/examples.py, or of offgrid-node command_examples.py, has none"
     of = [understood(words) for line in lines for words in typed(line)]
     assert path in of
 
 
 def test_there_are_no_examples_of_what_is_no_command() -> None:
-    assert {f"offgrid {name}" for name in EXAMPLES} == {" ".join(path) for path in LEAVES}
+    shown = {f"{program} {name}" for program, examples in OF_PROGRAM.items() for name in examples}
+    assert shown == {" ".join(path) for path in LEAVES}
 
 
 def test_help_shows_them_under_a_heading(capsys: pytest.CaptureFixture[str]) -> None:
