@@ -144,6 +144,7 @@ class Daemon:
         self._problems = (*self._problems, *self._state.problems)
         self._cleanup.append(self._state.close)
         self._cleanup += [self._driver.close, road.close, framed.close, running.close, threads.close, self._bulk.stop]
+        self._open_traces(ring.key.node_id)
         links = links_of(self._config, ring.key, lambda: self.node)
         self._cleanup.append(links.close)
         self.node = Node(self._parts(store, [framed, road, links], links, running))
@@ -221,6 +222,15 @@ class Daemon:
         self._web.bind()
         write_access_files(config, listeners.admin, tls, self._web.metrics, framed=listeners.admin_framed)
         self.banner = banner(config, node, listeners.admin, listeners.mesh_port, self._web.url, self._web.metrics)
+
+    def _open_traces(self, node_id: str) -> None:
+        """Where the environment asks for them."""
+        if any(name.startswith("OTEL_EXPORTER_OTLP_") for name in os.environ):
+            from offgrid_node.traces import open_traces
+
+            if (traced := open_traces(self._config.node.name, node_id, os.environ)) is not None:
+                self._meters = traced
+                self._cleanup.append(traced.close)
 
     def _view(self) -> NodeView:
         from offgrid_node.gateway.node_view import NodeView
