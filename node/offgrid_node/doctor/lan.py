@@ -130,7 +130,9 @@ def _mdns(subject: Subject) -> Iterator[Said]:
     if heard.refused:
         yield fault(f"mDNS cannot be sent, so nobody finds this node by itself: {heard.refused}", FIREWALL)
     elif not heard.own:
-        yield fault("mDNS is not let in (UDP port 5353): this node finds nobody by itself", FIREWALL)
+        yield fault(
+            "mDNS is not let in (UDP port 5353, IPv4): this node finds nobody by itself, or by IPv6 alone", FIREWALL
+        )
 
 
 def _hosts_file(subject: Subject) -> Iterator[Said]:
