@@ -5,6 +5,7 @@ Imports are lazy, so that --help and --version answer at once.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -201,7 +202,8 @@ def _root_given(root_key: Path | None, root_words: bool) -> NodeKey | None:
 @FOLDER
 @ROOT_KEY
 @ROOT_WORDS
-def rotate_root(folder: Path, root_key: Path | None, root_words: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def rotate_root(folder: Path, root_key: Path | None, root_words: bool, as_json: bool) -> None:
     """Gives the mesh another root key, on any member's machine; keys/mesh_root.key signs unless another is given.
 
     The node must not run. Members learn of it from this one once it does. The old key, and its words, sign nothing from
@@ -210,6 +212,10 @@ def rotate_root(folder: Path, root_key: Path | None, root_words: bool) -> None:
     from offgrid_node.rotating_root import rotate_root as rotate_now
 
     made = rotate_now(folder, _root_given(root_key, root_words))
+    if as_json:
+        told = {"mesh": made.mesh, "number": made.number, "key": str(made.key_path), "change": str(made.change_path)}
+        click.echo(json.dumps(told))
+        return
     place = shlex.quote(str(folder))
     click.echo(f"mesh {made.mesh} has its root key number {made.number}, in {made.key_path}   keep a copy offline")
     click.echo(f"  words     offgrid-node words --root --dir {place}   write them down; the old ones are worth nothing")

@@ -17,8 +17,9 @@ from offgrid.v1.mesh_pb2 import ALERT_STATE_WARN, Alert, GetStatusResponse, Memb
 from offgrid.v1.state_pb2 import Backup, Event, ListBackupsResponse
 from offgrid_node import __version__
 from offgrid_node.config import load, template
-from offgrid_node.doctor import State, clock, company, devices, live
+from offgrid_node.doctor import State, clock, company, devices, lan, live
 from offgrid_node.doctor.findings import Needs
+from offgrid_node.doctor.lan import Heard
 from offgrid_node.doctor.meeting import Met
 from offgrid_node.doctor.running import examine
 from offgrid_node.doctor.subject import Subject
@@ -202,3 +203,22 @@ def test_each_is_named_and_nothing_else(name: str, tmp_path: Path, monkeypatch: 
     for each, (_, _, sentence, command) in zip(said, expected, strict=True):
         assert sentence in each.sentence
         assert command in each.command
+
+
+@pytest.mark.parametrize(
+    ("heard", "sentence"),
+    [
+        (Heard(own=True), ""),
+        (Heard(), "mDNS is not let in (UDP port 5353, IPv4)"),
+        (Heard(refused="Operation not permitted"), "mDNS cannot be sent, so nobody finds this node by itself"),
+    ],
+)
+def test_a_firewall_on_this_machine_that_stops_mdns(
+    heard: Heard, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lan, "own_ips", lambda: ["10.0.0.1"])
+    monkeypatch.setattr(lan, "ask_by_multicast", lambda ips: heard)
+    [finding] = examine(Node().subject(tmp_path), [each for each in lan.CHECKS if each.name == "mdns"], 5.0)
+    assert finding.state is (State.FAULT if sentence else State.OK)
+    assert sentence in finding.sentence
+    assert finding.command == ("sudo ufw allow 5353/udp" if sentence else "")

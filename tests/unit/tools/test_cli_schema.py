@@ -65,7 +65,7 @@ def test_a_command_prints_its_own_and_names_what_was_meant(og: Run) -> None:
     code, _, err = og("schema", "job", "lst")
     assert code == exits.USAGE
     assert "did you mean 'job list'?" in err
-    assert "docs/doctor.md" in og("schema", "doctor")[2]
+    assert "a report of the simulator's own" in og("schema", "sim")[2]
 
 
 def test_errors_are_as_their_schema_says(og: Run) -> None:

@@ -240,6 +240,11 @@ DOCUMENTS: Mapping[str, Shape] = {
         {"type": TEXT, "at_least": WHOLE, "at_most": WHOLE, "cut": WHOLE, "basis": _BASIS},
     ),
     "memory windows": {"windows": ["Summary"]},
+    "doctor": {
+        "folder": TEXT, "well": BOOLEAN, "took_ms": WHOLE,
+        "findings": [{"check": TEXT, "state": TEXT, "sentence": TEXT, "command": TEXT}],
+    },
+    "mesh rotate": {"mesh": TEXT, "number": WHOLE, "key": TEXT, "change": TEXT},
     "debug bundle": {"path": TEXT, "files": [TEXT]},
     "context add": {"context": _CONTEXT},
     "context use": {"context": Maybe(_CONTEXT)},
@@ -254,7 +259,7 @@ ERROR: Shape = {
     }
 }  # fmt: skip
 OTHERS: Mapping[str, str] = {
-    "doctor": "docs/doctor.md", "sim": "a report of the simulator's own", "sim ledger": "the same, of each level",
+    "sim": "a report of the simulator's own", "sim ledger": "the same, of each level",
     "schema": "JSON Schema itself", "completion": "a shell's script, also with --json",
 }  # fmt: skip
 """Commands whose output is no document of this table, and where it is told of."""

@@ -25,6 +25,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "mesh members": ("offgrid mesh members",),
     "mesh remove": ("offgrid mesh remove old-laptop",),
+    "mesh rotate": ("offgrid mesh rotate", "offgrid mesh rotate --root-key /media/stick/mesh_root.key"),
     "mission create": ("offgrid mission create 'Map the valley' --description 'all of last summer'",),
     "mission list": ("offgrid mission list --limit 20",),
     "mission show": ("offgrid mission show m-3oobu5i3",),

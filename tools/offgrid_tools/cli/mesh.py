@@ -252,3 +252,21 @@ def remove(node: str) -> None:
     from offgrid_tools.cli.output import clean
 
     click.echo(f"removed {clean(member.name)} ({member.node_id})")
+
+
+@click.command()
+@click.option(
+    "--root-key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The root key that signs."
+)
+@click.option("--root-words", is_flag=True, help="Likewise, by its recovery words, which are asked for.")
+@common
+def rotate(root_key: Path | None, root_words: bool) -> int:
+    """Give the mesh another root key.
+
+    On any member's machine, while its node stands still; the key in its folder signs unless another is given. Members
+    hear of it once that node runs again. A node's own key: offgrid-node rotate identity.
+    """
+    from offgrid_tools.cli.doctor import beside_node
+
+    key = ["--root-key", str(root_key.absolute())] if root_key is not None else []
+    return beside_node("rotate", "root", *key, *["--root-words"] * root_words, *["--json"] * settings().json)

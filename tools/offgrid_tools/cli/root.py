@@ -48,7 +48,7 @@ ROOT = LazyGroup(
         "ping": Entry("links:ping", "How long a member takes to answer, over any road."),
         "trace": Entry("links:trace", "Which way calls to a member take."),
         "link": Entry("root:LINK", "This node's packet links, and who uses their time."),
-        "mesh": Entry("root:MESH", "Invite, remove and list members."),
+        "mesh": Entry("root:MESH", "Invite, remove and list members, and replace the mesh's root key."),
         "mission": Entry("root:MISSION", "Create, list, show and update missions."),
         "task": Entry("root:TASK", "Create, list and show tasks."),
         "job": Entry("root:JOB", "Run, submit, follow, cancel, explain and list jobs."),
@@ -105,8 +105,9 @@ MESH = LazyGroup(
         "invite": Entry("mesh:invite", "Print a token that lets one new node join."),
         "members": Entry("mesh:members", "Who belongs to the mesh, and who was removed."),
         "remove": Entry("mesh:remove", "Revoke a membership."),
+        "rotate": Entry("mesh:rotate", "Give the mesh another root key."),
     },
-    "Invite, remove and list members.",
+    "Invite, remove and list members, and replace the mesh's root key.",
     common_options(),
 )
 DEBUG = LazyGroup(
