@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from orchard import EVENTS, HOSTILE, NODES, TOKEN, url_of
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from offgrid_node.local_mesh import LocalMesh
+
+WAIT_MS = 30_000  # until a test gives up: far longer than it takes, for a machine may be slow
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,7 @@ def mesh(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lo
 def browser(chromium: str, mesh: LocalMesh) -> Iterator[Browser]:
     """Behind the mesh: while it is there a loop runs in this thread, and nobody could join."""
     with sync_playwright() as playwright:
+        expect.set_options(timeout=WAIT_MS)
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -73,7 +76,7 @@ def said() -> list[str]:
 def page(browser: Browser, url: str, asked: list[str], said: list[str]) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB", timezone_id="Europe/Berlin")
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(WAIT_MS)
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto(url)

@@ -21,7 +21,17 @@ from offgrid_node.local_mesh import LocalMesh
 
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 VIEWS = [
-    *("overview", "mesh", "jobs", "jobs/offers", "storage", "storage/outbox", "storage/quorums", "storage/retention"),
+    *(
+        "overview",
+        "mesh",
+        "jobs",
+        "jobs/offers",
+        "jobs/host",
+        "storage",
+        "storage/outbox",
+        "storage/quorums",
+        "storage/retention",
+    ),
     *("ledger", "ledger/transactions", "ledger/blocks", "ledger/epochs", "events", "sessions", "settings"),
 ]
 KILLED_SEEN_WITHIN_S = 2.0
@@ -248,6 +258,21 @@ def test_a_node_that_asks_for_a_token_gets_it_once(browser: Browser, mesh: Local
         page.goto(client.mesh.page_link().url)
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
     assert "code" not in page.url
+    page.close()
+
+
+def test_a_host_is_told_to_take_no_work_and_to_take_it_again(browser: Browser, mesh: LocalMesh) -> None:
+    page = browser.new_page()
+    with mesh["barn"].client() as client:
+        page.goto(client.mesh.page_link().url)
+        page.get_by_text("Live", exact=True).wait_for()
+        page.goto(f"{url_of(mesh, 'barn')}/#/jobs/host")
+        page.get_by_role("button", name="Take no work").click()
+        expect(page.locator("main .badge", has_text="takes no work")).to_be_visible()
+        assert client.host.show().state == "off"
+        page.get_by_role("button", name="Take work").click()
+        expect(page.locator("main .badge", has_text="takes work")).to_be_visible()
+        assert client.host.show().state == "on"
     page.close()
 
 

@@ -7,18 +7,17 @@ import { useLive, useNow } from "./lib/live.js";
 import { say } from "./lib/parts.js";
 import { apply, choose, onChoice, prefs } from "./lib/prefs.js";
 import { language, t } from "./lib/words.js";
-import { Events } from "./views/events.js";
+import { Events, Session, Sessions } from "./views/events.js";
 import { Job, Jobs } from "./views/jobs.js";
 import { Ledger } from "./views/ledger.js";
 import { Mesh } from "./views/mesh.js";
 import { Overview } from "./views/overview.js";
-import { Session, Sessions } from "./views/sessions.js";
 import { Settings, SignIn } from "./views/settings.js";
 import { StorageView } from "./views/storage.js";
 
 const VIEWS = { overview: Overview, mesh: Mesh, jobs: Jobs, storage: StorageView, ledger: Ledger, events: Events, sessions: Sessions, settings: Settings };
 const DETAILS = { jobs: Job, sessions: Session };
-const TABS = { jobs: ["offers"], storage: ["outbox", "quorums", "retention"], ledger: ["transactions", "blocks", "epochs"] };
+const TABS = { jobs: ["offers", "host"], storage: ["outbox", "quorums", "retention"], ledger: ["transactions", "blocks", "epochs"] };
 
 function placeOf(hash) {
   const [name = "", ...rest] = hash.replace(/^#\/?/, "").split("/").map(decode);

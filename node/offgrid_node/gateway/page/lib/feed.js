@@ -1,10 +1,10 @@
 // The one WebSocket of the page, GET /v1/feed: what happens and what changes. It comes back by itself, and goes on where
 // it was. Events are told as GET /v1/events has them, but for their data, which is `data` whatever its case.
 
-const FIRST_WAIT_MS = 500, MOST_WAIT_MS = 15_000, SILENT_MS = 45_000;
+const HURRY_MS = 2_000, FIRST_WAIT_MS = 500, MOST_WAIT_MS = 15_000, SILENT_MS = 45_000;
 
 const listeners = { event: new Set(), sync: new Set(), change: new Set(), state: new Set() };
-let socket = null, number = null, tries = 0, timer = 0, watchdog = 0;
+let socket = null, number = null, tries = 0, triedAt = 0, timer = 0, watchdog = 0;
 export let state = { name: "connecting", retryAt: 0 };
 
 export function listen(kind, listener) {
@@ -22,6 +22,7 @@ function become(name, retryAt = 0) {
 
 export function connect() {
   clearTimeout(timer);
+  triedAt = Date.now();
   if (socket) { socket.onclose = null; socket.close(); }
   const url = new URL("/v1/feed", location.href);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
@@ -65,6 +66,7 @@ export function pause() { // while nobody is signed in
   become("signed-out");
 }
 
-function hurry() { if (!socket && state.name === "away") { tries = 0; connect(); } }
+// The node answers, or may do so again: no use in waiting on.
+export function hurry() { if (!socket && state.name === "away" && Date.now() - triedAt > HURRY_MS) connect(); }
 addEventListener("online", hurry);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) hurry(); });

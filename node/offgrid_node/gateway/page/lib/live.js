@@ -2,7 +2,7 @@
 
 import { useEffect, useReducer, useRef, useState } from "../vendor/htm-preact.js";
 import { get } from "./api.js";
-import { listen } from "./feed.js";
+import { hurry, listen } from "./feed.js";
 
 const KEPT_MAX = 40; // answers that no view shows now
 const GAP_MS = 250; // between two askings of the same
@@ -38,6 +38,7 @@ class Query {
     try {
       const data = await get(this.path);
       this.become({ data, error: null, loading: false, at: Date.now() });
+      hurry();
     } catch (error) {
       this.become({ error, loading: false, at: Date.now() });
     }

@@ -7,6 +7,7 @@ import { useFeed, useLive, usePages } from "../lib/live.js";
 import { Badge, Confirm, Empty, Facts, Id, Loaded, Problem, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
 import { t } from "../lib/words.js";
 import { caseOf } from "./events.js";
+import { Host } from "./host.js";
 import { JobForm } from "./job_form.js";
 
 const FILTERS = {
@@ -25,8 +26,8 @@ const JobBadge = ({ state }) => html`<${Badge} tone=${TONES[plain(state)]}>${t(`
 
 export function Jobs({ tab }) {
   return html`<h1 tabindex="-1">${t("nav.jobs")}</h1>
-    <${Tabs} label=${t("nav.jobs")} here=${tab ? `#/jobs/${tab}` : "#/jobs"} items=${[["#/jobs", t("jobs.list")], ["#/jobs/offers", t("offers.title")]]} />
-    ${tab === "offers" ? html`<${Offers} />` : html`<${JobForm} /><${List} />`}`;
+    <${Tabs} label=${t("nav.jobs")} here=${tab ? `#/jobs/${tab}` : "#/jobs"} items=${[["#/jobs", t("jobs.list")], ["#/jobs/offers", t("offers.title")], ["#/jobs/host", t("host.title")]]} />
+    ${tab === "offers" ? html`<${Offers} />` : tab === "host" ? html`<${Host} />` : html`<${JobForm} /><${List} />`}`;
 }
 
 function List() {
