@@ -157,6 +157,15 @@ class TestTheMarket:
         assert refused(answer, 503, "NoHostsAvailable", "llm:nosuch")
         assert "retry-after:" in answer.headers
 
+    @pytest.mark.parametrize(
+        ("change", "field"),
+        [({"job_id": "a/b"}, "job_id"), ({"needs": "x" * 200}, "needs"), ({"requirements": "cores >"}, "requirements")],
+    )
+    def test_an_auction_for_what_is_none_is_refused(self, mesh: LocalMesh, change: dict[str, str], field: str) -> None:
+        answer = curl(mesh, "broker", "/auction", signed({"job_id": "x"} | change))
+        assert answer.code == 400
+        assert field in answer.json["error"]["message"]
+
     def test_a_host_is_switched_off_and_on(self, mesh: LocalMesh) -> None:
         before = curl(mesh, "host-a", "/announce").json
         assert (before["enabled"], before["roles"], before["kinds"]) == (True, ["host"], ["compute"])

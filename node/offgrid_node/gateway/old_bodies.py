@@ -75,7 +75,7 @@ class Query:
         return round(number_in({"limit": self._given.get("limit") or usual}, "limit", low=1.0, high=most))
 
     def wait_s(self, usual: float) -> float:
-        return number_in({"wait": self._given.get("wait", usual)}, "wait", high=WAIT_S_MAX)
+        return number_in({"wait": self._given.get("wait", min(usual, WAIT_S_MAX))}, "wait", high=WAIT_S_MAX)
 
     def time_us(self, name: str) -> int:
         """0 when it is not given."""

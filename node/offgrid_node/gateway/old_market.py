@@ -22,7 +22,7 @@ from offgrid_node.gateway.old_payloads import COMPUTE, LLM_CALL, Said, flag_in, 
 from offgrid_node.gateway.old_shapes import Document, job_document, quote_document
 from offgrid_node.protocol.errors import InvalidRequest, Unavailable
 from offgrid_node.protocol.events import BROKER, HOST
-from offgrid_node.protocol.jobs.bounds import REQUIREMENTS_CHARS_MAX, check_job_id
+from offgrid_node.protocol.jobs.bounds import check_order
 from offgrid_node.protocol.jobs.catalogue import KINDS
 from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.needs import needs_of
@@ -163,16 +163,10 @@ class OldMarket:
 
     def _order(self, said: Said) -> JobOrder:
         """As a core would sign it; a broker sees no more of a job than kind, needs and size."""
-        kind, job_id = _kind_of(said), text_in(said, "job_id", "id") or "auction"
-        check_job_id("body", job_id)
-        requirements = text_in(said, "requirements")
-        if len(requirements) > REQUIREMENTS_CHARS_MAX:
-            text = f"{len(requirements)} characters; at most {REQUIREMENTS_CHARS_MAX} are allowed"
-            raise InvalidRequest.field("requirements", text)
-        config = self._view.config.jobs
-        return JobOrder(
+        kind, config = _kind_of(said), self._view.config.jobs
+        order = JobOrder(
             core=self._view.node_id,
-            job_id=job_id,
+            job_id=text_in(said, "job_id", "id") or "auction",
             attempt=1,
             kind=kind,
             needs=text_in(said, "needs") or self._needs(kind, said),
@@ -181,8 +175,10 @@ class OldMarket:
             payload_digest=bytes(DIGEST_BYTES),
             timeout_ms=config.timeout_ms,
             price_max_micro=config.price_max_micro,
-            requirements=requirements,
+            requirements=text_in(said, "requirements"),
         )
+        check_order("body", order)
+        return order
 
     def _needs(self, kind: str, said: Said) -> str:
         """Of a job whose work is not told: what any host can do, or any model."""

@@ -13,13 +13,12 @@ from offgrid_node.gateway.gateway_urls import GatewayUrls
 from offgrid_node.gateway.job_end import job_within
 from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.gateway.offered_models import offered_models
-from offgrid_node.gateway.old_bodies import Bodies, Query
+from offgrid_node.gateway.old_bodies import WAIT_S_MAX, Bodies, Query
 from offgrid_node.gateway.old_payloads import number_in, spec_of, text_in
 from offgrid_node.gateway.old_shapes import Document, job_document, mission_document, task_document
 from offgrid_node.protocol.errors import InvalidRequest
 
 WAIT_S = 1.0  # for a job's end, so that the answer to its dispatch has the result of a short one
-WAIT_S_MAX = 300.0
 LIMIT, LIMIT_MAX = 100, 1_000
 MODES = {
     "auto": jobs_pb2.DISPATCH_MODE_AUTO,

@@ -16,10 +16,11 @@ from offgrid_node.protocol.errors import Exhausted, OutcomeUnknown, Unavailable
 from offgrid_node.protocol.events import BROKER, HOST, CostIncurred, PeerDown
 from offgrid_node.protocol.jobs.bounds import DETAIL_CHARS_MAX, PRICE_MAX, REFUSAL_CHARS_MAX
 from offgrid_node.protocol.jobs.closing import BROKEN, PATIENCE_MS
-from offgrid_node.protocol.jobs.commands import DeliverAwards, Report, ReportResults
+from offgrid_node.protocol.jobs.commands import BrokerPreferred, DeliverAwards, Report, ReportResults
 from offgrid_node.protocol.jobs.doubts import DOUBT_MS, GIVEN_UP_MAX, STEP_MS
 from offgrid_node.protocol.jobs.host import REPORT_RETRY_MS
 from offgrid_node.protocol.jobs.intake import QUEUE_RETRY_MS
+from offgrid_node.protocol.jobs.machine import JobsMachine
 from offgrid_node.protocol.jobs.open_jobs import OUTCOME_CHARS_MAX, SAID_MS
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.prices import price_of
@@ -258,6 +259,14 @@ class TestThePreferredBroker:
                 assert bench.job(job_id).broker == asked.node_id
         bench.peers.on_down(PeerDown(MARKET.node_id))
         assert bench.job(bench.submitted()).broker == OTHER.node_id
+
+    def test_is_told_to_the_machine(self) -> None:
+        bench = CoreBench()
+        machine = JobsMachine(bench.settings)
+        told = list[str]()
+        machine.core.preferred_broker = told.append  # type: ignore[method-assign]
+        machine.step([BrokerPreferred(MARKET.node_id)], bench.now, bench.rng)
+        assert told == [MARKET.node_id]
 
     def test_need_be_none_and_then_is_none(self) -> None:
         bench = CoreBench()
