@@ -119,8 +119,9 @@ def _url(document: str) -> str:
 
 
 def _scrollable(body: str) -> str:
-    """What may be wider than a screen is scrolled by itself, by keys too. (A text's own < is written &lt;.)"""
-    body = body.replace("<pre>", '<pre tabindex="0">')
+    """What may be wider than a screen is scrolled by itself, by keys too, and a head without a word is none. (A text's
+    own < is written &lt;.)"""
+    body = body.replace("<pre>", '<pre tabindex="0">').replace("<th></th>", "<td></td>")
     return body.replace("<table>", '<div class="wide" tabindex="0"><table>').replace("</table>", "</table></div>")
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
+from offgrid_node.manual import Library
 from offgrid_tools.walks.blocks import BadBlock, blocks_of
 from offgrid_tools.walks.catalogue import AT_HOME, DEMOS, GUIDE, LOST_DISK, PLAIN, RADIO, machines_of, page
 from offgrid_tools.walks.not_run import NOT_RUN
-from offgrid_tools.walks.stage import WalkFailed
+from offgrid_tools.walks.stage import Stage, WalkFailed
 from offgrid_tools.walks.statements import filled, holes_of, is_like, statements_of
-from offgrid_tools.walks.walking import ASK, HEARD, check_toml
+from offgrid_tools.walks.walking import ASK, HEARD, Walk, check_toml
 
 WALKED = (*PLAIN, *AT_HOME, LOST_DISK, RADIO, DEMOS)
 NOT_RUN_MAX = 2  # blocks
@@ -58,6 +62,47 @@ def test_lines_of_a_configuration_are_held_against_its_tree() -> None:
     check_toml("[host.llm]\nslots = 2\n")
     with pytest.raises(WalkFailed, match="slot"):
         check_toml("[host.llm]\nslot = 2\n")
+
+
+@pytest.mark.parametrize("document", Library.found().pages)
+def test_what_any_document_shows_of_a_configuration_or_a_program_is_one(document: str) -> None:
+    for token in MarkdownIt("commonmark").parse(Library.found().text(document)):
+        language = token.info.split()[:1] if token.type == "fence" else []
+        if language == ["toml"]:
+            check_toml(token.content)
+        elif language == ["python"]:
+            compile(token.content, document, "exec", flags=PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="guides are typed into bash")
+class TestAWalk:
+    """On a machine without a node."""
+
+    @pytest.mark.parametrize(
+        ("block", "why"),
+        [
+            ("```sh\ntrue\nfalse\n```", r"x\.md:3: false\nended with 1"),
+            ("```console\n$ echo one\ntwo\n```", r"x\.md:3: echo one\nis shown to say\ntwo\nand says\none"),
+            ("```python\nraise SystemExit(3)\n```", r"x\.md:3: python program\.py\nended with 3"),
+            ("```sh\nofgrid status\n```", "not found"),
+            ("```sh\noffgrid-node join og1:…\n```", "nothing that begins with og1: was said before"),
+        ],
+    )
+    def test_fails_where_it_is_not_as_the_page_says(self, block: str, why: str, tmp_path: Path) -> None:
+        with pytest.raises(WalkFailed, match=why):
+            self._walk(f"# X\n\n{block}\n", tmp_path)
+
+    def test_counts_what_it_ran_and_leaves_out_what_the_soak_runs(self, tmp_path: Path) -> None:
+        text = "```sh\necho a > a\ncat a\n```\n\n```sh soak\nfalse\n```\n\n```text\nfalse\n```\n"
+        assert self._walk(text, tmp_path) == 2
+        assert (tmp_path / "stage" / "attic" / "a").read_text() == "a\n"
+
+    @staticmethod
+    def _walk(text: str, folder: Path) -> int:
+        (folder / "x.md").write_text(text)
+        with Stage(folder / "stage") as stage:
+            stage.add_bare("attic")
+            return Walk(folder / "x.md", stage, lambda line: None, soak=False).go()
 
 
 class TestStatements:
