@@ -1,0 +1,162 @@
+"""A feed's reader and what is behind it: whoever is slow, one too many, or silent for long."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from fake_handlers import Answer, router_of
+from serving_app import app_of, serving
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from offgrid.v1 import mesh_pb2, state_pb2
+from offgrid_node.gateway import feed, looking
+from offgrid_node.gateway.feed import feed_routes
+from offgrid_node.gateway.node_view import NodeView
+from offgrid_node.protocol.clock import Now
+from offgrid_node.services.stream import STREAM_BACKLOG_MAX, Stream
+
+SEQ = 7
+
+
+class Behind:
+    """The node behind a feed: its journal, of which each reader has a stream, and its status."""
+
+    def __init__(self) -> None:
+        self.streams: list[Stream] = []
+        self.status = mesh_pb2.GetStatusResponse(name="attic")
+        self.looks = 0
+        self.port = 0
+        answers: dict[str, Answer] = {
+            "MeshService/GetStatus": self._look,
+            "StateService/WatchEvents": self._watch,
+        }
+        runtime = SimpleNamespace(
+            store=SimpleNamespace(journal_seq=SEQ),
+            clock=SimpleNamespace(now=lambda: Now(0, 0)),
+            watch=lambda watcher: lambda: None,
+        )
+        parts = SimpleNamespace(router=router_of(answers), runtime=runtime, stopping=asyncio.Event())
+        self.routes = feed_routes(cast(NodeView, parts))
+
+    def _look(self, request: object) -> mesh_pb2.GetStatusResponse:
+        self.looks += 1
+        return self.status
+
+    def _watch(self, request: state_pb2.WatchEventsRequest) -> Stream:
+        self.streams.append(Stream())
+        return self.streams[-1]
+
+    def happens(self, number: int) -> None:
+        for stream in self.streams:
+            stream.push(state_pb2.WatchEventsResponse(event=state_pb2.Event(seq=number, etype=14)))
+
+    def reader(self, asked: str = "") -> connect:
+        return connect(f"ws://127.0.0.1:{self.port}/v1/feed{asked}", max_size=2**24)
+
+
+def play(scenario: Callable[[Behind], Awaitable[None]]) -> None:
+    behind = Behind()
+
+    async def talk(port: int) -> None:
+        behind.port = port
+        await scenario(behind)
+
+    serving(app_of(behind.routes), talk)
+
+
+async def said(reader: ClientConnection) -> dict[str, Any]:
+    return dict(json.loads(await asyncio.wait_for(reader.recv(), 10)))
+
+
+async def closed(reader: ClientConnection) -> tuple[list[dict[str, Any]], int]:
+    """What is said until the end, and the code of that."""
+    heard = []
+    try:
+        while True:
+            heard.append(await said(reader))
+    except ConnectionClosed as end:
+        assert end.rcvd is not None
+        return heard, end.rcvd.code
+
+
+def test_who_reads_too_slowly_is_told_where_to_go_on_and_let_go() -> None:
+    async def scenario(behind: Behind) -> None:
+        async with behind.reader() as reader:
+            assert (await said(reader))["number"] == SEQ
+            while not behind.streams:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.01)
+            for number in range(SEQ + 1, SEQ + 2 + STREAM_BACKLOG_MAX):
+                behind.happens(number)
+            heard, code = await closed(reader)
+        *events, last = heard
+        assert [each["number"] for each in events] == list(range(SEQ + 1, SEQ + 1 + STREAM_BACKLOG_MAX))
+        assert (last["error"]["code"], last["error"]["details"][0]["reason"]) == (429, "SlowReader")
+        assert code == 1013
+
+    play(scenario)
+
+
+def test_one_too_many_is_told_to_come_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "FEEDS_MAX", 1)
+
+    async def scenario(behind: Behind) -> None:
+        async with behind.reader() as first:
+            await said(first)
+            async with behind.reader() as second:
+                heard, code = await closed(second)
+            assert (heard[0]["error"]["details"][0]["reason"], code) == ("TooManyFeeds", 1013)
+        async with behind.reader() as third:
+            assert (await said(third))["type"] == "state.sync"
+
+    play(scenario)
+
+
+def test_silence_is_broken_by_a_heartbeat_that_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "HEARTBEAT_S", 0.02)
+
+    async def scenario(behind: Behind) -> None:
+        async with behind.reader() as reader:
+            await said(reader)
+            beat = await said(reader)
+            assert (beat["type"], beat["number"], beat["timestamp"]) == (
+                "heartbeat",
+                SEQ,
+                "1970-01-01T00:00:00.000000Z",
+            )
+
+    play(scenario)
+
+
+def test_the_node_is_looked_at_once_for_all_readers_and_not_at_all_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "LOOK_LEAST_S", 0.01)
+    monkeypatch.setattr(looking, "LOOK_S", 0.02)
+
+    async def scenario(behind: Behind) -> None:
+        async with behind.reader() as first, behind.reader() as second:
+            assert [(await said(reader))["status"]["name"] for reader in (first, second)] == ["attic", "attic"]
+            behind.status = mesh_pb2.GetStatusResponse(name="attic", jobs_open=3)
+            for reader in (first, second):
+                change = await said(reader)
+                assert (change["type"], change["status"]) == ("change", {"jobs_open": 3})
+        await asyncio.sleep(0.1)
+        looked = behind.looks
+        await asyncio.sleep(0.1)
+        assert behind.looks == looked
+
+    play(scenario)
+
+
+def test_streams_are_given_back_when_a_reader_goes() -> None:
+    async def scenario(behind: Behind) -> None:
+        async with behind.reader("?after=3") as reader:
+            assert (await said(reader))["type"] == "state.resumed"
+        while not behind.streams[0].ended:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.01)
+
+    play(scenario)
