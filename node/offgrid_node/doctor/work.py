@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from offgrid_node.doctor.findings import Check, Said, command, fault, not_applicable, warning
+from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
 from offgrid_node.doctor.subject import Subject
 from offgrid_node.executors.sandbox import find as find_sandbox
 
 CONNECT_S = 1.5
+GATEWAYS_AT_ONCE = 8
 INSTALL_SANDBOX = "sudo apt install bubblewrap"
 
 
@@ -49,8 +51,7 @@ def _llm(subject: Subject) -> Iterator[Said]:
     if "host" not in subject.config.node.roles or not endpoint:
         yield not_applicable("this node offers no language models")
         return
-    parts = urlsplit(endpoint)
-    if why := unreached(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)):
+    if why := _behind(endpoint):
         models = command("curl", "-sS", f"{endpoint.rstrip('/')}/models")
         yield fault(f"host.llm.endpoint = {endpoint}: {why}", models)
 
@@ -63,6 +64,34 @@ def _dask(subject: Subject) -> Iterator[Said]:
     parts = urlsplit(scheduler)
     if parts.port and (why := unreached(parts.hostname or "", parts.port)):
         yield fault(f"host.dask.scheduler = {scheduler}: {why}", "dask scheduler")
+
+
+def _gateways(subject: Subject) -> Iterator[Said]:
+    """Those of others that the config names."""
+    config = subject.config
+    named = {"jobs.broker_url": (config.jobs.broker_url,), "storage.hosts": config.storage.hosts}
+    urls = [(key, url) for key, each in named.items() for url in each if url]
+    if not urls:
+        yield not_applicable("the config names nobody's gateway")
+    with ThreadPoolExecutor(max_workers=GATEWAYS_AT_ONCE) as threads:
+        for (key, url), why in zip(urls, threads.map(lambda each: _behind(each[1]), urls), strict=True):
+            if why:
+                yield fault(f"{key} = {url}: {why}", command("curl", "-sS", f"{url.rstrip('/')}/v1/about"))
+
+
+def _own_gateway(subject: Subject) -> Iterator[Said]:
+    assert subject.status is not None
+    url = subject.status.gateway
+    if not url:
+        yield not_applicable('gateway.listen = "off"')
+    elif why := _behind(url):
+        about = command("curl", "-sS", f"{url}/v1/about")
+        yield warning(f"the node says that its page is at {url}: {why}", about)
+
+
+def _behind(url: str) -> str:
+    parts = urlsplit(url)
+    return unreached(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
 
 
 def unreached(host: str, port: int, connect: Callable[..., socket.socket] = socket.create_connection) -> str:
@@ -81,4 +110,6 @@ CHECKS = (
     Check("sandbox", "jobs can be held in a sandbox", _sandbox),
     Check("llm", "the endpoint of language models answers", _llm),
     Check("dask", "the Dask cluster answers", _dask),
+    Check("gateways", "the gateways of others that the config names answer", _gateways),
+    Check("own-gateway", "the node's own gateway takes connections", _own_gateway, Needs.RUNNING),
 )

@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 
+from offgrid.client import OffgridError
 from offgrid.v1.common_pb2 import LIVENESS_ALIVE, LIVENESS_DEAD, ROLE_BROKER, ROLE_CORE, ROLE_HOST
 from offgrid.v1.ledger_pb2 import GetLedgerStatusResponse, Witness
 from offgrid.v1.links_pb2 import AirLeft, CheckPeersResponse, Link, LinkFigure, ListLinksResponse, PeerCheck
@@ -17,7 +18,7 @@ from offgrid.v1.mesh_pb2 import ALERT_STATE_WARN, Alert, GetStatusResponse, Memb
 from offgrid.v1.state_pb2 import Backup, Event, ListBackupsResponse
 from offgrid_node import __version__
 from offgrid_node.config import load, template
-from offgrid_node.doctor import State, clock, company, devices, lan, live
+from offgrid_node.doctor import State, clock, company, devices, files, lan, live
 from offgrid_node.doctor.findings import Needs
 from offgrid_node.doctor.lan import Heard
 from offgrid_node.doctor.meeting import Met
@@ -222,3 +223,14 @@ def test_a_firewall_on_this_machine_that_stops_mdns(
     assert finding.state is (State.FAULT if sentence else State.OK)
     assert sentence in finding.sentence
     assert finding.command == ("sudo ufw allow 5353/udp" if sentence else "")
+
+
+def test_a_token_that_the_running_node_does_not_take(tmp_path: Path) -> None:
+    node = Node(settings={"admin.address": "127.0.0.1:7999"})
+    subject = node.subject(tmp_path)
+    subject.status, subject.trouble = None, OffgridError("UNAUTHENTICATED", "Unauthenticated", "the token is wrong")
+    named = [check for check in files.CHECKS if check.name in ("process", "token")]
+    process, token = examine(subject, named, 5.0)
+    assert (process.state, token.state) == (State.OK, State.FAULT)
+    assert "does not take the token in" in token.sentence
+    assert "offgrid-node run" in token.command

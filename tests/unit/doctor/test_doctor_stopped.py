@@ -277,6 +277,12 @@ FAULTS = {
     "program for jobs missing": Injected(
         lambda w: w.set("host.process.commands", "wc=/usr/bin/no-such"), "programs", "/usr/bin/no-such is no", "ls -l"
     ),
+    "broker's gateway away": Injected(
+        lambda w: w.set("jobs.broker_url", f"http://127.0.0.1:{free_port()}"),
+        "gateways",
+        "jobs.broker_url = http://127.0.0.1:",
+        "/v1/about",
+    ),
     "language models away": Injected(
         lambda w: w.set("host.llm.endpoint", f"http://127.0.0.1:{free_port()}/v1"), "llm", "refused", "curl -sS"
     ),
@@ -356,3 +362,8 @@ def test_both_commands_say_it_as_json_and_end_with_1(ward: Ward) -> None:
         assert not told["well"]
         assert [each["check"] for each in told["findings"]] == [check.name for check in CHECKS]
         assert told["took_ms"] < 5_000
+
+
+def test_every_check_is_told_of_in_its_document() -> None:
+    told = (Path(__file__).parents[3] / "docs" / "doctor.md").read_text(encoding="utf-8")
+    assert [check.name for check in CHECKS if f"`{check.name}`" not in told] == []
