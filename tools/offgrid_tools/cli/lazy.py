@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import click
 
+WANTS_HELP = "offgrid.wants_help"  # in a context's meta: whether help of what comes next may be shown
 ROOT_NAME, COMPLETION = "offgrid", "_OFFGRID_COMPLETE"
 
 
@@ -37,7 +38,8 @@ class LazyGroup(click.Group):
         module, _, attribute = entry.place.partition(":")
         command = getattr(importlib.import_module(f"offgrid_tools.cli.{module}"), attribute)
         assert isinstance(command, click.Command)
-        _complete(command, cmd_name if self._is_root else f"{self.name} {cmd_name}")
+        path = cmd_name if self._is_root else f"{self.name} {cmd_name}"
+        _complete(command, path, examples=ctx is None or ctx.meta.get(WANTS_HELP, True))
         return command
 
     def resolve_command(
@@ -46,6 +48,7 @@ class LazyGroup(click.Group):
         name = args[0] if args else ""
         if name and not name.startswith("-") and name not in self._entries:
             raise click.UsageError(f"there is no command {name!r}{_meant(name, self._entries)}", ctx)
+        ctx.meta[WANTS_HELP] = any(word in args for word in ctx.help_option_names)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -53,18 +56,19 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, entry.summary) for name, entry in self._entries.items()])
 
 
-def _complete(command: click.Command, path: str) -> None:
+def _complete(command: click.Command, path: str, *, examples: bool) -> None:
     """Gives it its examples, and where a shell asks what could come next, what to offer."""
-    from offgrid_tools.cli.examples import epilog_of
+    if examples:
+        from offgrid_tools.cli.examples import epilog_of
 
-    command.epilog = epilog_of(path)
+        command.epilog = epilog_of(path)
     if COMPLETION in os.environ:
         from offgrid_tools.cli.completing import aid
 
         aid(command)
     if isinstance(command, click.Group) and not isinstance(command, LazyGroup):
         for name, inner in command.commands.items():
-            _complete(inner, f"{path} {name}")
+            _complete(inner, f"{path} {name}", examples=examples)
 
 
 def _meant(name: str, known: Mapping[str, Entry]) -> str:
