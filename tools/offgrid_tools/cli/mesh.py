@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +13,6 @@ from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from offgrid.v1.common_pb2 import Role
     from offgrid.v1.mesh_pb2 import GetStatusResponse
@@ -198,11 +198,12 @@ def members() -> None:
 )
 @click.option("--weight", "weight_milli", type=Weight(), metavar="WEIGHT", help="Its weight in quorums. [default: 1.0]")
 @click.option("--domain", metavar="NAME", default="", help="What it fails together with: a room, a power line.")
-@click.option("--qr", "picture_file", type=click.Path(), help="Write it as a QR code, too: FILE.svg or FILE.png.")
+@click.option(
+    "--qr", "picture", type=click.Path(path_type=Path), help="Write it as a QR code, too: FILE.svg or FILE.png."
+)
 @common
-def invite(roles: tuple[str, ...], weight_milli: int | None, domain: str, picture_file: str | None) -> None:
+def invite(roles: tuple[str, ...], weight_milli: int | None, domain: str, picture: Path | None) -> None:
     """Print a token that lets one new node join, once; on a terminal as a QR code, too."""
-    picture = _picture(picture_file)
     if picture is not None and picture.suffix.lower() not in (".svg", ".png"):
         raise click.BadParameter(f"{picture.name}: a QR code is written as .svg or .png", param_hint="--qr")
     answer = settings().connect().mesh.invite(roles=roles, weight_milli=weight_milli or 0, domain=domain)
@@ -221,12 +222,6 @@ def invite(roles: tuple[str, ...], weight_milli: int | None, domain: str, pictur
     if sys.stdout.isatty():
         _show_code(answer.token)
     click.echo("On the new machine: offgrid-node join TOKEN", err=True)
-
-
-def _picture(file: str | None) -> Path | None:
-    from pathlib import Path
-
-    return Path(file) if file is not None else None
 
 
 def _show_code(token: str) -> None:
