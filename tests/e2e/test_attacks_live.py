@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import pytest
 from live import GIVE_UP_S, log_of
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from offgrid_node.local_mesh import LocalMesh, LocalNode
 
@@ -288,6 +290,18 @@ def test_a_cookie_signs_in_until_it_signs_out(closed: Place) -> None:
     assert missions(closed) == 0
     assert send(closed, ask(closed, "POST /v1/logout", signed, own))[0] == 204
     assert send(closed, ask(closed, "GET /v1/status", signed))[0] == 401
+
+
+def test_the_feed_is_for_who_shows_the_token_or_the_cookie(closed: Place) -> None:
+    _, headers, _ = send(closed, ask(closed, "POST /v1/login", body=json.dumps({"token": TOKEN})))
+    cookie = headers["set-cookie"].partition(";")[0]
+    for shown in ({"Authorization": f"Bearer {TOKEN}"}, {"Cookie": cookie, "Origin": f"http://{closed.own}"}):
+        with connect(f"ws://{closed.own}/v1/feed", additional_headers=shown, max_size=2**24) as feed:
+            assert json.loads(feed.recv())["type"] == "state.sync"
+    elsewhere = {"Cookie": cookie, "Origin": "http://evil.example"}
+    with pytest.raises(InvalidStatus) as refused, connect(f"ws://{closed.own}/v1/feed", additional_headers=elsewhere):
+        pass
+    assert refused.value.response.status_code == 403
 
 
 def test_a_link_to_the_page_signs_in_once(closed: Place) -> None:

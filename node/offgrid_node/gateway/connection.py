@@ -16,6 +16,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from offgrid_node.config.http_ports import is_loopback
 from offgrid_node.gateway.faults import JSON, Refusal
 
 HEAD_BYTES_MAX = 16_384  # of the request line and all header fields
@@ -23,7 +24,7 @@ HEAD_S = 5.0
 STALL_S = 20.0
 CLOSING_S, LINGER_S = 5.0, 1.0
 CONNECTIONS_MAX = 128
-CONNECTIONS_EACH_MAX = 48  # of one address
+CONNECTIONS_EACH_MAX = 48  # of one address that is not this machine's
 
 _SENTENCES = {
     HTTPStatus.BAD_REQUEST: "this is no proper HTTP/1.1 request",
@@ -60,14 +61,20 @@ class HttpConnection(_Watched, H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        host, open_now = self.client and self.client[0], len(self.connections)
-        same = sum((getattr(other, "client", None) or (None,))[0] == host for other in self.connections)
+        open_now = len(self.connections)
         if open_now > 2 * CONNECTIONS_MAX:
             transport.abort()
-        elif open_now > CONNECTIONS_MAX or same > CONNECTIONS_EACH_MAX:
+        elif open_now > CONNECTIONS_MAX or self._same() > CONNECTIONS_EACH_MAX:
             self._refuse(CROWDED)
         else:
             self._by(HEAD_S, self._on_slow_head)
+
+    def _same(self) -> int:
+        """How many connections its address has; of this machine none are counted, tunnels come from here as well."""
+        host = self.client[0] if self.client else ""
+        if is_loopback(host):
+            return 0
+        return sum((getattr(other, "client", None) or ("",))[0] == host for other in self.connections)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._free()

@@ -20,7 +20,7 @@ from offgrid_node.gateway import server as server_module
 from offgrid_node.gateway.access import policy_of
 from offgrid_node.gateway.app import application
 from offgrid_node.gateway.binding import address_of, bind, bind_first
-from offgrid_node.gateway.connection import CONNECTIONS_EACH_MAX, HEAD_BYTES_MAX
+from offgrid_node.gateway.connection import HEAD_BYTES_MAX
 from offgrid_node.gateway.server import HttpServer
 from offgrid_node.protocol.errors import FailedPrecondition
 
@@ -265,9 +265,13 @@ def test_the_answer_to_a_refused_request_arrives_though_more_is_sent() -> None:
     talking(talk)
 
 
-def test_a_crowd_is_told_to_come_back_and_room_returns() -> None:
+@pytest.mark.parametrize("bound", ["CONNECTIONS_MAX", "CONNECTIONS_EACH_MAX"])
+def test_a_crowd_is_told_to_come_back_and_room_returns(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    monkeypatch.setattr(connection, bound, 8)
+    monkeypatch.setattr(connection, "is_loopback", lambda host: False)
+
     async def talk(port: int) -> None:
-        crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS_EACH_MAX)]
+        crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
         status, fields, _ = await ask(port, request(GET))
         assert (status, fields["retry-after"]) == (503, "1")
         for _, writer in crowd:
