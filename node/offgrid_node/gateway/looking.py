@@ -6,6 +6,7 @@ It looks every LOOK_S, and sooner after something happened, though not more ofte
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from offgrid_node.gateway.picture import Picture, look
@@ -15,6 +16,8 @@ from offgrid_node.services.router import Router
 
 LOOK_S, LOOK_LEAST_S = 0.5, 0.25
 SETTLE_S = 0.05  # after an event, for what follows from it
+
+_log = logging.getLogger(__name__)
 
 
 class Looking:
@@ -57,7 +60,10 @@ class Looking:
                 except TimeoutError:
                     pass
                 self._stirred.clear()
-                self.now = await look(self._router, self._runtime.store.journal_seq, self.now)
+                try:
+                    self.now = await look(self._router, self._runtime.store.journal_seq, self.now)
+                except Exception:  # noqa: BLE001 - a look that fails must not be the last one
+                    _log.exception("the node cannot be looked at")
                 for tell in tuple(self._readers):
                     tell()
         finally:
