@@ -30,6 +30,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         f"docs/{name}.md"
         for name in (
             "operations",
+            "doctor",
             "security",
             "cli",
             "api",
