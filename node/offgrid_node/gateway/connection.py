@@ -23,8 +23,9 @@ HEAD_BYTES_MAX = 16_384  # of the request line and all header fields
 HEAD_S = 5.0
 STALL_S = 20.0
 CLOSING_S, LINGER_S = 5.0, 1.0
-CONNECTIONS_MAX = 128
+CONNECTIONS_MAX = 128  # of all; as many more only from this machine, that its owner is never locked out
 CONNECTIONS_EACH_MAX = 48  # of one address that is not this machine's
+REFUSED_MAX = 32  # beyond that, which are told why; the next ones are not
 
 _SENTENCES = {
     HTTPStatus.BAD_REQUEST: "this is no proper HTTP/1.1 request",
@@ -61,17 +62,17 @@ class HttpConnection(_Watched, H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        open_now = len(self.connections)
-        if open_now > 2 * CONNECTIONS_MAX:
+        open_now, host = len(self.connections), self.client[0] if self.client else ""
+        most = 2 * CONNECTIONS_MAX if is_loopback(host) else CONNECTIONS_MAX
+        if open_now > most + REFUSED_MAX:
             transport.abort()
-        elif open_now > CONNECTIONS_MAX or self._same() > CONNECTIONS_EACH_MAX:
+        elif open_now > most or self._same(host) > CONNECTIONS_EACH_MAX:
             self._refuse(CROWDED)
         else:
             self._by(HEAD_S, self._on_slow_head)
 
-    def _same(self) -> int:
+    def _same(self, host: str) -> int:
         """How many connections its address has; of this machine none are counted, tunnels come from here as well."""
-        host = self.client[0] if self.client else ""
         if is_loopback(host):
             return 0
         return sum((getattr(other, "client", None) or ("",))[0] == host for other in self.connections)

@@ -282,6 +282,21 @@ def test_a_crowd_is_told_to_come_back_and_room_returns(monkeypatch: pytest.Monke
     talking(talk)
 
 
+def test_this_machine_has_room_that_others_cannot_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CONNECTIONS_MAX", 4)
+    monkeypatch.setattr(connection, "CONNECTIONS_EACH_MAX", 1)
+
+    async def talk(port: int) -> None:
+        crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(7)]
+        assert (await ask(port, request(GET)))[0] == 200
+        crowd.append(await asyncio.open_connection("127.0.0.1", port))
+        assert (await ask(port, request(GET)))[0] == 503
+        for _, writer in crowd:
+            writer.close()
+
+    talking(talk)
+
+
 def test_an_address_in_use_is_named_and_auto_takes_the_next_free_port() -> None:
     sockets = bind("127.0.0.1:0")
     address = address_of(sockets)
