@@ -79,6 +79,7 @@ def page(browser: Browser, url: str, asked: list[str], said: list[str]) -> Itera
     page.set_default_timeout(WAIT_MS)
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("console", lambda one: said.append(one.text) if "Content Security Policy" in one.text else None)
     page.goto(url)
     page.get_by_text("Live", exact=True).wait_for()
     yield page

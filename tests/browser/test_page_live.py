@@ -121,7 +121,7 @@ def test_an_event_is_on_the_screen_soon(show: Show, mesh: LocalMesh) -> None:
         }"""  # noqa: E501
     )
     with mesh["attic"].client() as client:
-        titles = [f"measured {number}" for number in range(12)]
+        titles = [f"measured {number:02}" for number in range(12)]
         for title in titles:
             client.missions.create(title)
             time.sleep(0.05)
@@ -130,7 +130,7 @@ def test_an_event_is_on_the_screen_soon(show: Show, mesh: LocalMesh) -> None:
             event.mission.title: event.timestamp_us / 1_000 for event in client.events.list(types=["MISSION_CREATED"])
         }
     seen = page.evaluate("() => window.seen")
-    took_ms = [at - made[title] for title in titles for row, at in seen.items() if row.endswith(title)]
+    took_ms = [at - made[title] for title in titles for row, at in seen.items() if title in row]
     assert len(took_ms) == len(titles)
     assert statistics.median(took_ms) <= EVENT_TO_SCREEN_MS * slowness(), sorted(took_ms)
 
@@ -233,7 +233,7 @@ def test_it_is_used_by_keyboard_alone(show: Show) -> None:
 def test_it_speaks_german(show: Show) -> None:
     page = show("settings")
     page.get_by_label("Language").select_option("de")
-    expect(page.locator("h1")).to_have_text("Einstellungen")
+    expect(page.locator("h1")).to_have_text("Optionen")
     show("ledger")
     expect(page.locator("tbody tr", has_text="cellar").first).to_contain_text("1.000.000")
     assert page.evaluate("() => document.documentElement.lang") == "de"
@@ -256,8 +256,8 @@ def test_a_node_that_asks_for_a_token_gets_it_once(browser: Browser, mesh: Local
     page.context.clear_cookies()
     with mesh["barn"].client() as client:
         page.goto(client.mesh.page_link().url)
+    expect(page).not_to_have_url(re.compile("code"))
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
-    assert "code" not in page.url
     page.close()
 
 

@@ -1,12 +1,10 @@
 // The shell: where one is, how the node is reached, and the view of the address behind the #.
 
 import { html, render, useEffect, useReducer, useRef, useState } from "./vendor/htm-preact.js";
-import { onSignedOut, post } from "./lib/api.js";
-import { connect, listen, pause, state as feedState } from "./lib/feed.js";
 import { useLive, useNow } from "./lib/live.js";
+import { connect, listen, onSignedOut, pause, post, state as feedState } from "./lib/node.js";
 import { say } from "./lib/parts.js";
-import { apply, choose, onChoice, prefs } from "./lib/prefs.js";
-import { language, t } from "./lib/words.js";
+import { apply, choose, language, onChoice, prefs, t } from "./lib/reader.js";
 import { Events, Session, Sessions } from "./views/events.js";
 import { Job, Jobs } from "./views/jobs.js";
 import { Ledger } from "./views/ledger.js";

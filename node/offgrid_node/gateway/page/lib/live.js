@@ -1,8 +1,7 @@
 // What views show: answers of the node, kept fresh by its events. Bounded, whatever happens for however long.
 
 import { useEffect, useReducer, useRef, useState } from "../vendor/htm-preact.js";
-import { get } from "./api.js";
-import { hurry, listen } from "./feed.js";
+import { get, hurry, listen } from "./node.js";
 
 const KEPT_MAX = 40; // answers that no view shows now
 const GAP_MS = 250; // between two askings of the same

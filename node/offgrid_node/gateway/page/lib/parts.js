@@ -1,9 +1,8 @@
 // The pieces that views are made of.
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
-import { ago, iso, moment, short } from "./format.js";
 import { useLive, useNarrow, useNow } from "./live.js";
-import { t } from "./words.js";
+import { ago, iso, moment, short, t } from "./reader.js";
 
 const ROWS_SHOWN = 50;
 let serial = 0;

@@ -1,12 +1,10 @@
 // What happened: the node's journal as it is written, and what applications recorded, at any time and as a chart.
 
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/htm-preact.js";
-import { get, query, seg, textOf } from "../lib/api.js";
-import { bytes, clock, credits, iso, moment, num, short, tick } from "../lib/format.js";
 import { useFeed, useLive, usePages } from "../lib/live.js";
+import { get, query, seg, textOf } from "../lib/node.js";
 import { Badge, Empty, Facts, Id, Loaded, Problem, Section, Table, useNames, When } from "../lib/parts.js";
-import { prefs } from "../lib/prefs.js";
-import { t } from "../lib/words.js";
+import { bytes, clock, credits, iso, moment, num, prefs, short, stamp, t, tick } from "../lib/reader.js";
 
 const KEPT_MAX = 1_000;
 const GROUPS = { all: [""], jobs: ["JOB_", "MISSION_", "TASK_"], mesh: ["MEMBER_", "PEER_", "INVITE_", "HOST_", "NODE_"], storage: ["OBJECT_", "QUORUM_"], ledger: ["TX_", "SETTLED", "BLOCK_"], sessions: ["SESSION_"], health: ["HEALTH_"], mail: ["MAIL_"] };
@@ -35,10 +33,10 @@ export function Events() {
       <label class="inline">${t("events.find")} <input type="search" value=${word} onInput=${(event) => type(event.target.value)} /></label>
       <button type="button" class="plain" aria-pressed=${held} onClick=${() => held ? go() : hold(true)}>${t(held ? "events.go_on" : "events.hold")}</button>`}>
       <${Loaded} live=${live}>${() => html`<${Table} caption=${t("events.journal")} rows=${rows} keyOf=${(event) => event.seq} tight empty=${html`<${Empty} text=${t("events.empty")} command="offgrid events" />`} columns=${[
-        { head: t("events.number"), num: true, cell: (event) => num(event.seq) },
-        { head: t("tx.when"), cell: (event) => html`<time datetime=${iso(event.timestamp_us)} title=${moment(event.timestamp_us)}>${clock(event.timestamp_us)}</time>` },
+        { head: t("tx.when"), cell: (event) => html`<time datetime=${iso(event.timestamp_us)} title=${moment(event.timestamp_us)}>${stamp(event.timestamp_us)}</time>` },
         { head: t("events.type"), cell: (event) => html`<${Badge} tone=${toneOf(event.type)}>${event.type}<//>` },
         { head: t("events.about"), cell: (event) => describe(event, name) },
+        { head: t("events.number"), num: true, wide: true, cell: (event) => num(event.seq) },
       ]} />`}<//>
     <//>`;
 }
@@ -153,10 +151,10 @@ function Records({ path, session }) {
   return html`${chart.names.length > 0 && html`<${Section} title=${t("chart.title")} hint=${t("chart.hint", { n: rows.length })}><${Chart} series=${chart} /><//>`}
     <${Section} title=${t("session.records")} actions=${html`<label class="inline">${t("session.kind")} <select value=${kind} onChange=${(event) => choose(event.target.value)}><option value="">${t("session.every_kind")}</option>${Object.keys(session.kinds).map((one) => html`<option value=${one}>${one}</option>`)}</select></label>`}>
     <${Loaded} live=${live}>${() => html`<${Table} caption=${t("session.records")} tight rows=${rows} keyOf=${(record) => record.number} more=${live.more} columns=${[
-      { head: t("events.number"), num: true, cell: (record) => num(record.number) },
-      { head: t("tx.when"), cell: (record) => html`<time datetime=${iso(record.timestamp_us)} title=${moment(record.timestamp_us)}>${clock(record.timestamp_us)}</time>` },
+      { head: t("tx.when"), cell: (record) => html`<time datetime=${iso(record.timestamp_us)} title=${moment(record.timestamp_us)}>${stamp(record.timestamp_us)}</time>` },
       { head: t("session.kind"), cell: (record) => html`<code>${record.kind}</code>` },
       { head: t("session.data"), cell: (record) => html`<code class="wrap">${record.text.slice(0, 400)}</code>` },
+      { head: t("events.number"), num: true, wide: true, cell: (record) => num(record.number) },
     ]} />`}<//><//>`;
 }
 

@@ -1,11 +1,10 @@
 // This node as a host: whether it takes work, for whom, and whose objects it keeps.
 
 import { html, useState } from "../vendor/htm-preact.js";
-import { post } from "../lib/api.js";
-import { bytes, credits, num } from "../lib/format.js";
 import { useLive } from "../lib/live.js";
+import { post } from "../lib/node.js";
 import { Act, Badge, Confirm, Empty, Facts, Loaded, Section, Table, useNames } from "../lib/parts.js";
-import { t } from "../lib/words.js";
+import { bytes, credits, num, t } from "../lib/reader.js";
 
 const TONES = { on: "good", off: "warn", draining: "busy", drained: "quiet" };
 

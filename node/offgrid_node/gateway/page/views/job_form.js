@@ -1,11 +1,10 @@
 // The form that makes a job. What is typed stays until the node has taken it.
 
 import { html, useRef, useState } from "../vendor/htm-preact.js";
-import { base64Of, base64OfText, newId, post } from "../lib/api.js";
-import { Field, Problem, say } from "../lib/parts.js";
-import { bytes } from "../lib/format.js";
 import { useDraft } from "../lib/live.js";
-import { t } from "../lib/words.js";
+import { base64Of, base64OfText, newId, post } from "../lib/node.js";
+import { Field, Problem, say } from "../lib/parts.js";
+import { bytes, t } from "../lib/reader.js";
 
 const KINDS = ["echo", "command", "wasm", "llm"];
 const EMPTY = { kind: "echo", input: "", command: "", args: "", model: "", requirements: "", priority: "0", timeout: "" };

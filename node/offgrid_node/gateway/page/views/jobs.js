@@ -1,14 +1,13 @@
 // Jobs as they come and go, one of them whole, and the broker's order book.
 
 import { html, useEffect, useState } from "../vendor/htm-preact.js";
-import { bytesOf, lines, post, save, seg, send, textOf } from "../lib/api.js";
-import { bytes, credits, moment, num, percent, span } from "../lib/format.js";
-import { useFeed, useLive, usePages } from "../lib/live.js";
-import { Badge, Confirm, Empty, Facts, Id, Loaded, Problem, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
-import { t } from "../lib/words.js";
 import { caseOf } from "./events.js";
 import { Host } from "./host.js";
 import { JobForm } from "./job_form.js";
+import { useFeed, useLive, usePages } from "../lib/live.js";
+import { bytesOf, lines, post, save, seg, send, textOf } from "../lib/node.js";
+import { Badge, Confirm, Empty, Facts, Id, Loaded, Problem, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
+import { bytes, credits, moment, num, percent, span, t } from "../lib/reader.js";
 
 const FILTERS = {
   all: [],

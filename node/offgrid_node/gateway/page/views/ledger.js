@@ -1,11 +1,10 @@
 // Money: who has how much, what is not final yet and so at risk, and the blocks and epochs behind it.
 
 import { html, useRef, useState } from "../vendor/htm-preact.js";
-import { bytesOf, newId, post, seg } from "../lib/api.js";
-import { clock, credits, microOf, moment, num, short, weight } from "../lib/format.js";
 import { useDraft, useLive, usePages } from "../lib/live.js";
+import { bytesOf, newId, post, seg } from "../lib/node.js";
 import { Act, Badge, Bar, Empty, Facts, Field, Id, Loaded, Problem, say, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
-import { t } from "../lib/words.js";
+import { credits, microOf, moment, num, short, stamp, t, weight } from "../lib/reader.js";
 
 const TX_TONES = { QUEUED: "quiet", SIGNED: "warn", CERTIFIED: "busy", FINAL: "good", VOID: "bad", UNKNOWN: "quiet" };
 const TX_EVENTS = ["TX_", "SETTLED"];
@@ -200,7 +199,7 @@ function Blocks({ status }) {
         { head: t("dag.parents"), num: true, cell: (row) => num(row.parents.length) },
         { head: t("epoch.number"), num: true, wide: true, cell: (row) => num(row.epoch) },
         { head: t("dag.digest"), wide: true, cell: (row) => html`<code title=${row.digest}>${short(row.digest)}</code>` },
-        { head: t("tx.when"), cell: (row) => clock(row.created_us) },
+        { head: t("tx.when"), cell: (row) => stamp(row.created_us) },
       ]} />`;
   }}<//><//>`;
 }

@@ -1,11 +1,10 @@
 // Members, the roads to them and the links that carry those, as a map and as tables; inviting and removing.
 
 import { html, useEffect, useState } from "../vendor/htm-preact.js";
-import { call, post, seg, send } from "../lib/api.js";
-import { num, percent, rate, span, weight } from "../lib/format.js";
 import { useLive, useNarrow } from "../lib/live.js";
+import { call, post, seg, send } from "../lib/node.js";
 import { Act, Badge, Bar, Confirm, Copy, Empty, Facts, Id, Loaded, Problem, say, Section, Table } from "../lib/parts.js";
-import { t } from "../lib/words.js";
+import { num, percent, rate, span, t, weight } from "../lib/reader.js";
 
 const DRAWN_MAX = 60, RING_MAX = 16, RADIUS = 140, RING = 95, LABELLED_MAX = 20;
 const TONES = { ALIVE: "good", SUSPECT: "warn", DEAD: "bad", UNSPECIFIED: "quiet" };

@@ -1,11 +1,10 @@
 // What this node is, whether all is well, and what needs a hand.
 
 import { html, useEffect, useRef } from "../vendor/htm-preact.js";
-import { Badge, Bar, Facts, Id, Loaded, say, Section, useNames, When } from "../lib/parts.js";
-import { bytes, credits, num, span } from "../lib/format.js";
-import { useLive } from "../lib/live.js";
-import { t } from "../lib/words.js";
 import { describe } from "./events.js";
+import { useLive } from "../lib/live.js";
+import { Badge, Bar, Facts, Id, Loaded, say, Section, useNames, When } from "../lib/parts.js";
+import { bytes, credits, num, span, t } from "../lib/reader.js";
 
 export function Overview() {
   const status = useLive("/v1/status", { on: ["HEALTH_", "PEER_", "MEMBER_"], parts: ["status"], every: 15_000 });

@@ -1,11 +1,10 @@
 // What the reader chose, which versions these are, where more is written; signing in and out.
 
 import { html, useRef, useState } from "../vendor/htm-preact.js";
-import { post } from "../lib/api.js";
 import { useLive } from "../lib/live.js";
+import { post } from "../lib/node.js";
 import { Act, Empty, Facts, Field, Problem, Section } from "../lib/parts.js";
-import { choose, prefs } from "../lib/prefs.js";
-import { LANGUAGES, t } from "../lib/words.js";
+import { choose, LANGUAGES, prefs, t } from "../lib/reader.js";
 
 const THEMES = ["", "light", "dark"], ZONES = ["local", "UTC"];
 

@@ -1,11 +1,10 @@
 // Objects with what may be lost of them, what is on its way to hosts, quorums, and what may be kept.
 
 import { html, useRef, useState } from "../vendor/htm-preact.js";
-import { call, post, save, seg, send } from "../lib/api.js";
-import { Act, Badge, Bar, Confirm, Empty, Facts, Id, Loaded, Problem, say, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
-import { bytes, moment, num, percent, weight } from "../lib/format.js";
 import { useLive, usePages } from "../lib/live.js";
-import { t } from "../lib/words.js";
+import { call, post, save, seg, send } from "../lib/node.js";
+import { Act, Badge, Bar, Confirm, Empty, Facts, Id, Loaded, Problem, say, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
+import { bytes, moment, num, percent, t, weight } from "../lib/reader.js";
 
 const OBJECT_TONES = { ACCEPTED: "warn", DURABLE: "good", LOCAL: "warn", DAMAGED: "bad" };
 const OUTBOX_TONES = { PENDING: "warn", DELIVERING: "busy", COMPLETED: "good", CANCELLED: "quiet" };

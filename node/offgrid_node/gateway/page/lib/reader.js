@@ -1,7 +1,65 @@
-// Numbers, sizes, times and money as people read them, in their language and time zone.
+// How this reader is spoken to: what they chose, the words of their language, and numbers, sizes, times and money as they
+// are written there. What is chosen is kept by the browser. A key that a language lacks is a defect, which a test finds.
 
-import { prefs } from "./prefs.js";
-import { locale, t } from "./words.js";
+const DEFAULTS = { language: "", theme: "", zone: "local" };
+let kept = {};
+try { kept = JSON.parse(localStorage.getItem("offgrid.prefs") ?? "{}"); } catch { /* storage is off: for this visit alone */ }
+export const prefs = { ...DEFAULTS, ...kept };
+const listeners = new Set();
+
+export function choose(part) {
+  Object.assign(prefs, part);
+  try { localStorage.setItem("offgrid.prefs", JSON.stringify(prefs)); } catch { /* likewise */ }
+  apply();
+  for (const listener of listeners) listener();
+}
+
+export function onChoice(listener) {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+export function apply() {
+  document.documentElement.dataset.theme = prefs.theme || "auto";
+}
+
+// ---- words
+
+export const LANGUAGES = { en: "English", de: "Deutsch" };
+
+export function language() {
+  if (LANGUAGES[prefs.language]) return prefs.language;
+  return navigator.languages.map((tag) => tag.slice(0, 2)).find((tag) => LANGUAGES[tag]) ?? "en";
+}
+
+const { default: book } = await import(`../words/${language()}.js`);
+
+// As the reader's system writes numbers and dates, in the page's language.
+export function locale() {
+  const lang = language();
+  return navigator.languages.find((tag) => tag.startsWith(lang)) ?? lang;
+}
+
+const plurals = {};
+
+function find(key) {
+  const dot = key.indexOf(".");
+  return book[key.slice(0, Math.max(0, dot))]?.[key.slice(dot + 1)];
+}
+
+// The words of `key`, "group.word", with {names} filled in; by `n`, of key.one and key.other the one that fits.
+export function t(key, values = {}) {
+  let words = find(key);
+  if (words === undefined && "n" in values) {
+    const rules = plurals[language()] ??= new Intl.PluralRules(language());
+    words = find(`${key}.${rules.select(values.n)}`) ?? find(`${key}.other`);
+  }
+  return (words ?? key).replace(/\{(\w+)\}/g, (whole, name) => values[name] === undefined ? whole : String(shown(values[name])));
+}
+
+const shown = (value) => typeof value === "number" ? new Intl.NumberFormat(locale()).format(value) : value;
+
+// ---- numbers, sizes, times and money
 
 const made = new Map(); // making a formatter takes far longer than using it
 
@@ -49,6 +107,8 @@ export const tick = (us, step) => maker(Intl.DateTimeFormat, {
   ...(step < 86_400 ? { hour: "2-digit", minute: "2-digit" } : { month: "short", day: "numeric" }),
   ...(step < 60 ? { second: "2-digit" } : {}), ...(step < 1 ? { fractionalSecondDigits: 2 } : {}), hourCycle: "h23", ...zone(),
 }).format(us / 1e3);
+// The time, with the day unless it is today.
+export const stamp = (us) => new Date(us / 1e3).toDateString() === new Date().toDateString() ? clock(us) : moment(us);
 export const iso = (us) => us ? new Date(us / 1e3).toISOString() : undefined;
 
 // Millionths of a credit, exactly.
