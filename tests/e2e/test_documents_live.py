@@ -86,6 +86,19 @@ mail inbox
 mail held
 events --limit 5
 state sessions
+state show doc-test
+state records doc-test --limit 2
+state snapshot doc-test
+state pin doc-test
+state export doc-test {folder}/session.jsonl
+state import {folder}/session.jsonl
+state replay doc-test
+state replay --from-export {folder}/session.jsonl --verbose
+state validate doc-test
+state backup {folder}/backup.zip
+state verify-backup {folder}/backup.zip
+state recovery-key {folder}/recovery.txt
+state register-kind doc.test {schema}
 state kinds
 state retention
 state backups
@@ -94,7 +107,11 @@ memory ask --key {job_id}
 memory ask --count JOB_CREATED
 memory windows
 ledger status
+state purge --session doc-test --yes
+context add doc --socket {socket}
 context ls
+context use doc
+context rm doc
 """
 
 
@@ -122,8 +139,13 @@ def test_every_document_keeps_to_its_schema(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     (tmp_path / "notes.txt").write_text("one two three\n")
-    known = {"file": str(tmp_path / "notes.txt"), "folder": str(tmp_path)}
+    (tmp_path / "schema.json").write_text('{"type": "object"}')
+    known = {"file": str(tmp_path / "notes.txt"), "folder": str(tmp_path), "schema": str(tmp_path / "schema.json")}
+    known["socket"] = mesh["core"].socket
     with mesh["core"].client() as client:
+        session = client.session("doc-test")
+        session.record("health.heartbeat", {"queue_depth": 0}, frame=1, energy_delta=0.5)
+        session.end()
         eventually(lambda: len(list(client.mesh.peers())) == len(mesh.nodes), "all members are known")
     wrong = list[str]()
     for line in LINES.strip().splitlines():

@@ -199,3 +199,8 @@ def test_the_bounds_of_dotenv(tmp_path: Path) -> None:
 
 def test_a_variable_does_not_show_its_value() -> None:
     assert "hunter2" not in repr(Variable("OFFGRID_AUTH_KEY", "hunter2", "environment"))
+
+
+def test_which_node_the_operator_s_command_talks_to_is_no_setting_of_a_node(tmp_path: Path) -> None:
+    assert loaded(tmp_path, {"OFFGRID_CONTEXT": "lab"}, dotenv="OFFGRID_CONTEXT=lab\n") == loaded(tmp_path, {})
+    assert "an unknown name" in str(refused(tmp_path, {"OFFGRID_CONTEXTS": "lab"})[0])
