@@ -18,10 +18,6 @@ from offgrid_node.runtime import Ticket
 from offgrid_node.services.grpc_options import MESSAGE_BYTES_MAX
 
 
-class ClientGone(Exception):
-    """Nobody waits for this answer any more."""
-
-
 def line_of(message: Message) -> bytes:
     """Raises Exhausted (ResponseTooLarge) for one that gRPC would not carry either."""
     size = message.ByteSize()
@@ -36,10 +32,10 @@ def answer_of(message: Message, status: HTTPStatus = HTTPStatus.OK) -> Response:
 
 
 async def settled(ticket: Ticket, timeout_s: float, receive: Receive | None = None) -> Message:
-    """The ticket's outcome. With `receive`, of a request whose body has been read, a client may go meanwhile.
+    """The ticket's outcome. With `receive`, of a request whose body has been read, its client may go meanwhile.
 
-    Raises its Fault, OutcomeUnknown when it takes too long, ClientGone when the client has gone. What was asked for is
-    carried out all the same.
+    Raises its Fault, and OutcomeUnknown when it takes too long, when the client has gone and when the node stops, which
+    looks the same. What was asked for is carried out all the same.
     """
     if ticket.outcome is None:
         loop = asyncio.get_running_loop()
@@ -49,7 +45,7 @@ async def settled(ticket: Ticket, timeout_s: float, receive: Receive | None = No
         try:
             await asyncio.wait({future, gone}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if not future.done() and gone.done():
-                raise ClientGone
+                raise OutcomeUnknown("this node is stopping: it may have been done, or not", reason="Stopping")
         finally:
             future.cancel()
             gone.cancel()

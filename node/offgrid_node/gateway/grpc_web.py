@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from offgrid_node.gateway.answers import ClientGone, settled
+from offgrid_node.gateway.answers import settled
 from offgrid_node.gateway.faults import Refusal
 from offgrid_node.gateway.requests import TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX, read_body
 from offgrid_node.gateway.streams import StreamResponse, begun
@@ -63,7 +63,7 @@ async def _answer(router: Router, stopping: asyncio.Event, service: str, request
             return _Streamed(outcome, stopping)
         message = await settled(outcome, timeout_s, request.receive) if isinstance(outcome, Ticket) else outcome
         return Response(frame_of(message) + trailers_of(None), media_type=TYPE)
-    except (ClientGone, ClientDisconnect):
+    except ClientDisconnect:
         return Response(status_code=499)
     except Fault as fault:
         return Response(trailers_of(fault), media_type=TYPE)

@@ -82,7 +82,7 @@ class StreamResponse(Response):
         ready, stream = asyncio.Event(), self._stream
         stream.when_ready(ready.set)
         await write(b"")  # the head leaves now
-        while not gone.done():
+        while not gone.done() or self._stopping.is_set():  # a node that stops looks as if its clients had gone
             ready.clear()
             part = bytearray()
             for message in stream.take():

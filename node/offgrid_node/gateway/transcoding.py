@@ -14,12 +14,12 @@ from typing import TypeAlias
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import MethodDescriptor
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from offgrid_node.gateway.answers import ClientGone, answer_of, settled
+from offgrid_node.gateway.answers import answer_of, settled
 from offgrid_node.gateway.faults import Refusal
 from offgrid_node.gateway.json_requests import read_request
 from offgrid_node.gateway.requests import fields_of_query, number_of, raw_path, read_body, timeout_s_of
@@ -79,10 +79,7 @@ class Paths(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        try:
-            response = await self._answer(request)
-        except (ClientGone, ClientDisconnect):
-            return
+        response = await self._answer(request)
         if request.method == "HEAD":
             response.body = b""
         await response(scope, receive, send)

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import jsonschema_rs
 from google.protobuf import descriptor_pb2
 
 from offgrid.json_form import json_of
@@ -38,6 +39,8 @@ def test_every_reference_leads_somewhere_and_every_path_names_its_parameters() -
         for operation in verbs.values():
             named = {each["name"] for each in operation.get("parameters", ()) if each.get("in") == "path"}
             assert named == set(re.findall(r"\{([a-z_.]+)\}", path)), path
+            names = [each.get("name", each.get("$ref")) for each in operation.get("parameters", ())]
+            assert len(names) == len(set(names)), path
 
 
 def test_a_field_of_the_path_is_not_asked_for_again_in_the_body() -> None:
@@ -55,6 +58,11 @@ def test_a_schema_has_all_that_the_json_of_its_message_has() -> None:
         schema = DOCUMENT["components"]["schemas"].get(name)
         if schema is not None:
             assert json_of(method.response()).keys() <= schema["properties"].keys(), name
+
+
+def test_every_schema_is_one() -> None:
+    for schema in DOCUMENT["components"]["schemas"].values():
+        jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
 
 
 def test_streams_are_said_to_be_such() -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from fake_handlers import Answer, router_of
 from google.protobuf.message import Message
-from serving_app import app_of, ask, request, serving
+from serving_app import OPEN, ask, request, serving
 
 from offgrid.json_form import json_of
 from offgrid.v1 import jobs_pb2, mesh_pb2, objects_pb2, state_pb2
 from offgrid_node.gateway import streams
+from offgrid_node.gateway.app import application
 from offgrid_node.gateway.requests import BODY_BYTES_MAX
 from offgrid_node.gateway.transcoding import transcoded_routes
 from offgrid_node.protocol.errors import Exhausted, NotFound, Unavailable
@@ -66,7 +67,8 @@ def play(scenario: Callable[[Node], Awaitable[None]]) -> None:
         node.port = port
         await scenario(node)
 
-    serving(app_of(transcoded_routes(router_of(node.answers), node.stopping)), talk)
+    routes = transcoded_routes(router_of(node.answers), node.stopping)
+    serving(application(routes, OPEN, lambda: 0, node.stopping), talk)
 
 
 def test_a_get_has_its_fields_in_path_and_query_and_answers_in_the_form_of_the_command() -> None:
@@ -161,6 +163,32 @@ def test_a_ticket_is_awaited_for_as_long_as_the_client_says() -> None:
         assert (await node.ask("GET /v1/jobs/x"))[2]["job"]["job_id"] == "j/1"
 
     play(scenario)
+
+
+def test_a_node_that_stops_says_that_it_knows_no_outcome() -> None:
+    async def scenario(node: Node) -> None:
+        node.says("JobService/GetJob", Ticket())
+        asyncio.get_running_loop().call_later(0.02, node.stopping.set)
+        assert (await node.error("GET /v1/jobs/x"))[:2] == (504, "UNKNOWN Stopping")
+
+    play(scenario)
+
+
+def test_a_client_that_goes_while_its_ticket_is_open_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(node: Node) -> None:
+        node.says("JobService/GetJob", ticket := Ticket())
+        _, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        writer.write(request("GET /v1/jobs/x HTTP/1.1"))
+        while not node.asked:  # noqa: ASYNC110 - nothing here could set an event
+            await asyncio.sleep(0.005)
+        before = len(asyncio.all_tasks())
+        writer.transport.abort()
+        while len(asyncio.all_tasks()) >= before:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        ticket.resolve(jobs_pb2.GetJobResponse(job=JOB))
+
+    play(scenario)
+    assert not caplog.records
 
 
 def test_a_request_and_an_answer_are_bounded() -> None:
