@@ -111,6 +111,22 @@ def check(kit: Path | None) -> None:
         sys.exit(4)
 
 
+@bundle.command()
+@KIT
+@click.option(
+    "--platform", default="linux-x86_64", show_default=True, type=click.Choice(["linux-x86_64", "linux-aarch64"])
+)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A new .deb file.")
+def deb(kit: Path | None, platform: str, output: Path) -> None:
+    """Makes a Debian package of KIT, the one that this node was installed from unless given, for all accounts."""
+    from offgrid_node.kit.debian import write_deb
+
+    write_deb(_kit(kit), platform, output)
+    click.echo(
+        f"{output}, {output.stat().st_size / 1e6:.0f} MB; on a Debian or Ubuntu: sudo apt install ./{output.name}"
+    )
+
+
 def _kit(given: Path | None) -> Path:
     from offgrid_node.kit.making import kit_at_hand
 
