@@ -11,13 +11,12 @@ from pathlib import Path
 
 import jsonschema_rs
 import pytest
+from conftest import MakeMesh
 from live import eventually
 
 from offgrid_node.local_mesh import LocalMesh
 from offgrid_tools.cli import exits, run
 from offgrid_tools.cli.documents import DOCUMENTS, schema_for
-
-pytestmark = pytest.mark.xdist_group("mesh")
 
 # {name} is what an earlier line has brought to light: NAME=field of its document, from behind "->".
 LINES = """
@@ -58,8 +57,8 @@ schedule list
 schedule pause {schedule_id}
 schedule resume {schedule_id}
 schedule rm {schedule_id}
-host show
-market
+host-a: host show
+broker: market
 put {file} --name doc-test --copies 2 --required 2.0 -> object_id
 ls
 ls -l
@@ -74,7 +73,7 @@ ls --deleted
 ls --shared
 outbox
 keys show
-scrub
+host-a: scrub
 quorum create --id doc:test --required 1.0
 quorum ack --id doc:test
 quorum status --id doc:test
@@ -134,29 +133,104 @@ def found(document: object, name: str) -> Iterator[object]:
             yield from found(value, name)
 
 
+class Typing:
+    """Types lines on nodes of a mesh, keeps what they bring to light, and gathers what is not as schemas say."""
+
+    def __init__(self, mesh: LocalMesh, capfd: pytest.CaptureFixture[str], **known: str) -> None:
+        self._mesh, self._capfd, self._known, self.wrong = mesh, capfd, known, list[str]()
+
+    def all(self, lines: str, default: str) -> None:
+        """Each line, at the node that stands before it with a colon, or at the `default`."""
+        for line in lines.strip().splitlines():
+            at, colon, rest = line.partition(": ")
+            self._one(rest if colon and at in self._mesh.nodes else line, at if colon else default)
+
+    def _one(self, line: str, name: str) -> None:
+        typed, _, wanted = line.partition(" -> ")
+        words = shlex.split(typed.format(**self._known))
+        code = run(["--json", "--node-dir", str(self._mesh[name].folder), *words])
+        said = self._capfd.readouterr()
+        assert code == exits.OK, (line, said.out, said.err)
+        for document in map(json.loads, said.out.splitlines()):
+            if wanted:
+                self._known |= {wanted: str(next(found(document, wanted)))}
+            errors = validator(command_of(words)).iter_errors(document)
+            self.wrong += [re.sub(r"\s+", " ", f"{line}: {error}")[:400] for error in errors]
+
+
+@pytest.mark.xdist_group("mesh")
 def test_every_document_keeps_to_its_schema(
-    mesh: LocalMesh, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mesh: LocalMesh, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     (tmp_path / "notes.txt").write_text("one two three\n")
     (tmp_path / "schema.json").write_text('{"type": "object"}')
-    known = {"file": str(tmp_path / "notes.txt"), "folder": str(tmp_path), "schema": str(tmp_path / "schema.json")}
-    known["socket"] = mesh["core"].socket
     with mesh["core"].client() as client:
         session = client.session("doc-test")
         session.record("health.heartbeat", {"queue_depth": 0}, frame=1, energy_delta=0.5)
         session.end()
         eventually(lambda: len(list(client.mesh.peers())) == len(mesh.nodes), "all members are known")
-    wrong = list[str]()
-    for line in LINES.strip().splitlines():
-        typed, _, wanted = line.partition(" -> ")
-        words = shlex.split(typed.format(**known))
-        node = mesh[{"market": "broker", "host": "host-a", "scrub": "host-a"}.get(words[0], "core")]
-        code = run(["--json", "--node-dir", str(node.folder), *words])
-        said = capsys.readouterr()
-        assert code == exits.OK, (line, said.err)
-        for document in map(json.loads, said.out.splitlines()):
-            if wanted:
-                known |= {wanted: str(next(found(document, wanted)))}
-            wrong += [f"{line}: {error}" for error in validator(command_of(words)).iter_errors(document)]
-    assert not wrong, "\n".join(re.sub(r"\s+", " ", each)[:400] for each in wrong)
+    typing = Typing(
+        mesh, capfd, file=str(tmp_path / "notes.txt"), folder=str(tmp_path), schema=str(tmp_path / "schema.json"),
+        socket=mesh["core"].socket,
+    )  # fmt: skip
+    typing.all(LINES, "core")
+    assert not typing.wrong, "\n".join(typing.wrong)
+
+
+# Of a mesh of its own, since they change what others count on.
+LATER_LINES = """
+ledger open
+ledger status
+ledger witnesses
+ledger epochs
+ledger dag
+ledger genesis -o {folder}/papers.json
+ledger verify
+balance
+balance --all
+wallet list
+wallet create-lane --count 1 --fund 1
+wallet credit barn 5
+transfer --dst barn --amount 2 -> tx_id
+history
+tx list
+tx show {tx_id}
+tx receipt {tx_id} -o {folder}/light
+tx create --dst barn --amount 1 -o {folder}/rent.json
+tx sign {folder}/rent.json
+tx show {folder}/rent.json
+tx send {folder}/rent.json
+tx finalize {folder}/rent.json
+job run {file} --builtin echo
+bookings
+ledger checkpoint
+settle-rewards
+put {file} --copies 1 --required 1.0 -> object_id
+keys rotate
+keys reencrypt
+host toggle off
+host toggle on
+state backup {folder}/backup.zip
+state restore {folder}/backup.zip --dry-run
+state compact
+mail send barn --text hello
+barn: mail read {message_id}
+barn: mail rm {message_id}
+mesh remove barn
+"""
+
+
+def test_so_do_those_of_money_keys_and_mail(
+    make_mesh: MakeMesh, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("one two three\n")
+    mesh = make_mesh({"attic": ["core", "broker", "host"], "barn": ["host"]})
+    mesh.wait_offers(1)
+    typing = Typing(mesh, capfd, file=str(tmp_path / "notes.txt"), folder=str(tmp_path))
+    before, _, after = LATER_LINES.partition("barn: mail read")
+    typing.all(before, "attic")
+    with mesh["barn"].client() as client:
+        [message] = eventually(lambda: list(client.mail.messages()), "the message has come")
+    typing.all(f"barn: mail read{after}".replace("{message_id}", message.message_id), "attic")
+    assert not typing.wrong, "\n".join(typing.wrong)
