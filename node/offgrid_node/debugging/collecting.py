@@ -141,7 +141,7 @@ def _findings(subject: Subject) -> Any:
 
 
 def _without_name(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key != "name"}
+    return {key: value for key, value in entry.items() if key not in ("key", "name")}  # the key is the name
 
 
 def _metrics(subject: Subject) -> str:
@@ -198,7 +198,8 @@ def _secrets(folder: Path, subject: Subject) -> Iterator[str]:
             yield (config.node.data_dir / TOKEN_NAME).read_text().strip()
     of_environ = [pair for pair in subject.environ.items() if pair[0].startswith("OFFGRID_")]
     lines = [*_lines(folder / DOTENV_NAME), *_lines(Folder(folder).config_path)]
-    of_files = [(name, value) for name, _, value in (line.partition("=") for line in lines)]
+    settings = (line.partition("=") for line in lines if not line.lstrip().startswith("#"))
+    of_files = [(name, value) for name, _, value in settings]
     for name, value in (*of_environ, *of_files):
         if any(word in name.upper() for word in SECRET_NAMES):
             yield _UNQUOTED.sub(r"\2", value.strip())

@@ -76,6 +76,7 @@ def test_nothing_secret_is_in_it_and_what_helps_is(folder: Path, tmp_path: Path)
     assert json.loads(made["config.json"])["mesh"]["name"] == "home"
     assert json.loads(made["status.json"]) == {"missing": "the node does not run, or cannot be asked"}
     assert any(each["check"] == "process" for each in json.loads(made["doctor.json"]))
+    assert "the node shows none at metrics.listen" in made["metrics.txt"], "words of the config are no secrets"
     assert "PEER_DEAD seq=7 subject=n-1" in made["log.txt"]
     if os.name == "posix":
         assert "a file of ~/deep" in made["log.txt"]
