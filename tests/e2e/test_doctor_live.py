@@ -23,6 +23,11 @@ from offgrid.client import payloads
 from offgrid_node.doctor import Finding, State, diagnose
 from offgrid_node.local_mesh import LOG_NAME, LocalMesh, LocalNode
 
+AHEAD = """import time
+ns, s = time.time_ns, time.time
+time.time_ns, time.time = lambda: ns() + 3 * 3600 * 10**9, lambda: s() + 3 * 3600
+"""
+
 
 def wrong(node: LocalNode) -> dict[str, Finding]:
     """Everything that is not as it should be, by check, but for figures of a machine that is busy with other tests."""
@@ -111,6 +116,31 @@ def test_a_copy_of_a_nodes_folder_that_runs_elsewhere(town: LocalMesh, tmp_path:
         assert found.command == "offgrid-node join TOKEN --dir ANOTHER-FOLDER"
     finally:
         copy.stop()
+
+
+def test_a_machine_whose_clock_is_three_hours_ahead_and_then_one_that_was_removed(
+    town: LocalMesh, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(AHEAD)
+    core, late = town["core"], town.join("late", ["host"])
+    late.terminate()
+    late.wait_stopped()
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    late.runner = ("env", f"PYTHONPATH={path}")
+    late.run("run")
+    late.wait_ready()
+    found = eventually(lambda: wrong(core).get("clocks"), "the members have met")
+    assert "the clock of late is 3 h ahead of this machine's" in found.sentence
+    assert "timedatectl" in found.command
+    here = eventually(lambda: wrong(late).get("clocks"), "the members have met")
+    assert "this machine's clock is 3 h ahead of the members'" in here.sentence
+    assert offgrid(core, "mesh", "remove", "late").code == 0
+    eventually(lambda: "membership" in wrong(late), "it has heard of it")
+    gone = wrong(late)["membership"]
+    assert gone.state is State.FAULT
+    assert gone.command == "offgrid-node join TOKEN --dir ANOTHER-FOLDER"
+    assert wrong(core) == {}
+    late.stop()
 
 
 def test_a_broker_that_died(town: LocalMesh) -> None:

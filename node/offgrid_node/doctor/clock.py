@@ -17,11 +17,11 @@ SET = "sudo timedatectl set-ntp true   # without an internet: sudo date -s 'YYYY
 
 def off_by(us: int) -> str:
     """A difference for people."""
-    seconds = abs(us) // 1_000_000
+    seconds = abs(us) / 1_000_000
     for unit_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * unit_s:
-            return f"{seconds // unit_s} {unit}"
-    return f"{seconds} s"
+        if seconds >= 1.9 * unit_s:
+            return f"{round(seconds / unit_s)} {unit}"
+    return f"{round(seconds)} s"
 
 
 def shown(us: int) -> str:

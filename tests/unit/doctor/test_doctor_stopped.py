@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,8 @@ from offgrid_node.doctor.ports import why_not
 from offgrid_node.doctor.running import examine
 from offgrid_node.doctor.subject import Subject
 from offgrid_node.founding import found
+from offgrid_node.keys import NodeKey, check_identity_certificate, verify
+from offgrid_node.protocol.mesh.founding import all_rows, held_directory, issue_member
 from offgrid_node.storage.logged import LoggedStore
 from offgrid_node.storage.store import Batch
 
@@ -148,6 +151,19 @@ def other_nodes_store(ward: Ward) -> None:
     shutil.copytree(other / "data" / "memory.db", ward.store)
 
 
+def removed(ward: Ward) -> None:
+    """As the mesh's root says."""
+    root, node = NodeKey.load(ward.keys, "mesh_root"), NodeKey.load(ward.keys)
+    store = LoggedStore.open(ward.store, limit_bytes=16 * MIB)
+    directory = held_directory(store, verify=verify, check_certificate=check_identity_certificate)
+    assert directory is not None
+    record = directory.member(node.node_id)
+    assert record is not None
+    directory.accept_member(issue_member(directory.genesis, record.tombstone(""), b"", root))
+    store.commit(Batch(writes=all_rows(directory)))
+    store.close()
+
+
 def nearly_full(ward: Ward) -> None:
     store = LoggedStore.open(ward.store, limit_bytes=64 * MIB)
     for number in range(28):
@@ -223,6 +239,7 @@ FAULTS = {
         lambda w: w.set("mesh.name", "barn"), "store", 'is of mesh home, and offgrid.toml says mesh.name = "barn"',
         "sed",
     ),
+    "removed while it stood still": Injected(removed, "store", "was removed from its mesh", "offgrid mesh invite"),
     "store held by another process": Injected(
         held_by_another, "process", f"process {os.getpid()} holds the node's store and does not answer", "ps -fp"
     ),
@@ -344,11 +361,12 @@ def test_what_hangs_holds_nothing_up(ward: Ward) -> None:
         forever.wait()
         yield from ()
 
-    hangs = Check("dead-disk", "a disk answers", hang, Needs.NOTHING)
+    hangs = [Check(f"dead-disk-{number}", "a disk answers", hang, Needs.NOTHING) for number in range(100)]
     well = Check("well", "all is well", lambda subject: [], Needs.NOTHING)
-    subject = Subject(ward.folder, ward.environ)
-    late, fine = examine(subject, [hangs, well], 0.2)
+    subject, began = Subject(ward.folder, ward.environ), time.monotonic()
+    late, *_, fine = examine(subject, [*hangs, well], 0.2)
     forever.set()
+    assert time.monotonic() - began < 100 * 0.2  # all of them at once, and not one after another
     assert (late.state, fine.state) == (State.WARNING, State.OK)
     assert "no answer within 0.2 s" in late.sentence
 
