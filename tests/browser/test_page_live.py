@@ -182,6 +182,7 @@ def test_a_file_is_put_and_had_again(show: Show, tmp_path: Path) -> None:
     page.get_by_role("button", name="Put").click()
     row = page.locator("tbody tr", has_text="map.txt")
     expect(row).to_contain_text("durable")
+    expect(row).to_contain_text(re.compile("any (one|2) of [23] hosts"))
     row.get_by_role("link").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()

@@ -34,7 +34,7 @@ function survival(acks, needed) {
 function Survival({ object }) {
   const found = survival(object.acks, object.shards_needed);
   const tone = found.any > 0 ? "good" : found.now ? "warn" : "bad";
-  return html`<${Badge} tone=${tone}>${found.now ? t("survival.any", { n: found.any, hosts: found.hosts }) : t(object.local ? "survival.local" : "survival.lost")}<//>`;
+  return html`<${Badge} tone=${tone}>${found.now ? found.any ? t("survival.any", { n: found.any, hosts: found.hosts }) : t("survival.none") : t(object.local ? "survival.local" : "survival.lost")}<//>`;
 }
 
 function Objects() {

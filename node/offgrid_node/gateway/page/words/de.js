@@ -378,8 +378,9 @@ export default {
     by: "Bestätigt von",
   },
   survival: {
-    "any.one": "jeder eine von {hosts}",
-    "any.other": "beliebige {n} von {hosts}",
+    none: "kein Host",
+    "any.one": "einer von {hosts} Hosts, welcher auch immer",
+    "any.other": "beliebige {n} von {hosts} Hosts",
     local: "nur hier vorhanden",
     lost: "jetzt nicht zu haben",
   },

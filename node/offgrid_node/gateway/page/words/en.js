@@ -378,8 +378,9 @@ export default {
     by: "Acked by",
   },
   survival: {
-    "any.one": "any one of {hosts}",
-    "any.other": "any {n} of {hosts}",
+    none: "no host",
+    "any.one": "any one of {hosts} hosts",
+    "any.other": "any {n} of {hosts} hosts",
     local: "kept here alone",
     lost: "cannot be had now",
   },
