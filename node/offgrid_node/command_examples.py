@@ -27,6 +27,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "bundle": ("offgrid-node bundle --to /media/stick/offgrid-kit",),
     "bundle check": ("offgrid-node bundle check /media/stick/offgrid-kit",),
     "bundle serve": ("offgrid-node bundle serve /media/stick/offgrid-kit",),
+    "bundle deb": ("offgrid-node bundle deb /media/stick/offgrid-kit -o offgrid-node.deb",),
     "debug bundle": ("offgrid-node debug bundle -o trouble.zip",),
     "docs": ("offgrid-node docs --out offgrid-docs",),
     "doctor": ("offgrid-node doctor", "offgrid-node doctor --dir attic --all"),
