@@ -26,7 +26,7 @@ from offgrid_node.protocol.errors import Fault, InvalidRequest
 from offgrid_node.protocol.ids import node_id_of
 
 GROUP, MDNS_PORT = "224.0.0.251", 5353
-LISTEN_S, AGAIN_S = 1.2, 0.4
+LISTEN_S, AGAIN_S = 1.0, 0.3
 PACKET_BYTES_MAX = 9_000
 HEARD_MAX = 256
 NAME = b"\x08_offgrid\x04_tcp\x05local\x00"

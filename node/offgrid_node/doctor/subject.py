@@ -114,13 +114,26 @@ class Subject(msgspec.Struct, dict=True):
         return Client(address, timeout_s=CALL_S) if address is not None else None
 
     def _ask_status(self) -> GetStatusResponse | None:
+        """On a thread: by each carrier that a stopped process leaves waiting a call has its time anew."""
         if self.client is None:
             return None
-        try:
-            return self.client.mesh.status()
-        except OffgridError as error:
-            self.trouble = error
+        answers: list[GetStatusResponse | OffgridError] = []
+        thread = threading.Thread(target=lambda: answers.append(_status_of(self.asked)), daemon=True)
+        thread.start()
+        thread.join(CALL_S)
+        no_answer = OffgridError("DEADLINE_EXCEEDED", "NoAnswer", f"no answer within {CALL_S:g} s")
+        answer = answers[0] if answers else no_answer
+        if isinstance(answer, OffgridError):
+            self.trouble = answer
             return None
+        return answer
+
+
+def _status_of(client: Client) -> GetStatusResponse | OffgridError:
+    try:
+        return client.mesh.status()
+    except OffgridError as error:
+        return error
 
 
 def holder_of_store(path: Path) -> int | None:
