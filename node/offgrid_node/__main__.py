@@ -5,7 +5,6 @@ Imports are lazy, so that --help and --version answer at once.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -213,6 +212,8 @@ def rotate_root(folder: Path, root_key: Path | None, root_words: bool, as_json: 
 
     made = rotate_now(folder, _root_given(root_key, root_words))
     if as_json:
+        import json
+
         told = {"mesh": made.mesh, "number": made.number, "key": str(made.key_path), "change": str(made.change_path)}
         click.echo(json.dumps(told))
         return

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-
-import msgspec
+from typing import NamedTuple
 
 PYTHONS = ("3.11", "3.12", "3.13")
 GLIBC_MINOR_MAX = 28  # of glibc 2: Debian 10, RHEL 8 and newer
@@ -16,7 +15,7 @@ def _manylinux(machine: str) -> tuple[str, ...]:
     return (*newest_first, *(f"manylinux{year}_{machine}" for year in ("2014", "2010", "1")))
 
 
-class Platform(msgspec.Struct, frozen=True):
+class Platform(NamedTuple):
     """A system on a processor: the platform tags of wheels that run there, and what markers ask about it."""
 
     tags: tuple[str, ...]
@@ -34,7 +33,7 @@ PLATFORMS: Mapping[str, Platform] = {
 }
 
 
-class Target(msgspec.Struct, frozen=True):
+class Target(NamedTuple):
     """One of those, and a Python of it: `linux-x86_64-3.11`."""
 
     platform_name: str
