@@ -6,21 +6,23 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import stat
 import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from live import BIN, eventually, log_of, offgrid
+from live import BIN, eventually, log_of, offgrid, promised
 
 from offgrid import qr_code
 from offgrid.client import payloads
-from offgrid_node.doctor import Finding, State, diagnose
+from offgrid_node.doctor import DEADLINE_S, Finding, State, diagnose
 from offgrid_node.local_mesh import LOG_NAME, LocalMesh, LocalNode
 
 AHEAD = """import time
@@ -49,7 +51,8 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
 
 
 def test_healthy_nodes_have_no_findings(town: LocalMesh) -> None:
-    assert [wrong(node) for node in town.nodes.values()] == [{}, {}, {}]
+    for node in town.nodes.values():
+        eventually(lambda node=node: wrong(node) == {}, f"{node.name} has heard all of the others")
 
 
 def test_the_operators_command_says_so_too_and_ends_with_0(town: LocalMesh) -> None:
@@ -116,6 +119,21 @@ def test_a_copy_of_a_nodes_folder_that_runs_elsewhere(town: LocalMesh, tmp_path:
         assert found.command == "offgrid-node join TOKEN --dir ANOTHER-FOLDER"
     finally:
         copy.stop()
+
+
+def test_a_process_that_hangs_is_waited_for_no_longer_than_promised(town: LocalMesh) -> None:
+    host = town["host"]
+    assert host.process is not None
+    host.process.send_signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        found = wrong(host)
+        took_s = time.monotonic() - began
+    finally:
+        host.process.send_signal(signal.SIGCONT)
+    assert set(found) == {"process"}
+    assert f"process {host.process.pid} holds the node's store and does not answer" in found["process"].sentence
+    assert took_s < promised(DEADLINE_S + 1.0)
 
 
 def test_a_machine_whose_clock_is_three_hours_ahead_and_then_one_that_was_removed(
