@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
@@ -76,8 +76,7 @@ STRIPE = 64
 SERVICE = "offgrid.v1.ObjectService/"
 
 
-@dataclass
-class Letter:
+class Letter(msgspec.Struct, eq=False):
     """One call on its way. `lose_answer`: it is carried out, and nobody hears of it."""
 
     source: str
