@@ -96,7 +96,13 @@ class Source:
         return data
 
 
-def read_manifest(source: Source, digest: str) -> Manifest:
+def stamp(digest: str) -> bytes:
+    """The line by which this script names its kit."""
+    return f'KIT_SHA256 = "{digest}"'.encode()
+
+
+def read_manifest(source: Source, digest: str) -> tuple[Manifest, bytes]:
+    """What the kit has, and kit.json as it stands."""
     try:
         data = source.read("kit.json", MANIFEST_BYTES_MAX)
     except OSError as error:
@@ -110,7 +116,24 @@ def read_manifest(source: Source, digest: str) -> Manifest:
     manifest: Manifest = json.loads(data.decode())
     if manifest["format"] != FORMAT:
         raise Refused(f"the kit has format {manifest['format']}, and this script reads {FORMAT}")
-    return manifest
+    return manifest, data
+
+
+def read_texts(source: Source, manifest: Manifest, digest: str) -> dict[str, bytes]:
+    """What lies beside the wheels, for those whom the kit is handed on to: the README, and this script once more. Each
+    must be the manifest's, which has the script as it is before it is stamped."""
+    texts = {}
+    for name, wanted in manifest["texts"].items():
+        data = texts[name] = source.read(name, MANIFEST_BYTES_MAX)
+        plain = data.replace(stamp(digest), stamp(""))
+        stamped = data.count(stamp(digest)) == 1
+        if hashlib.sha256(plain).hexdigest() != wanted or stamped != (name == "install.py"):
+            raise altered(source, name)
+    return texts
+
+
+def altered(source: Source, name: str) -> Refused:
+    return Refused(f"{name} at {source.place} is not what the kit says it is; get the kit anew from somebody you trust")
 
 
 def reason_of(error: Exception) -> str:
@@ -148,9 +171,7 @@ def fetch(source: Source, name: str, entry: Manifest, folder: Path) -> None:
         raise ConnectionError(f"{name} ended after {size} of {entry['bytes']} bytes")
     if digest.hexdigest() != entry["sha256"]:
         part.unlink()
-        raise Refused(
-            f"{name} at {source.place} is not what the kit says it is; get the kit anew from somebody you trust"
-        )
+        raise altered(source, name)
     os.replace(part, path)
 
 
@@ -266,10 +287,11 @@ def install(given: argparse.Namespace, digest: str) -> None:
     began = time.monotonic()
     check_machine()
     source = Source(given.source)
-    manifest = read_manifest(source, digest)
+    manifest, encoded = read_manifest(source, digest)
     target = this_target()
     if target not in manifest["targets"]:
         raise Refused(f"the kit is not for {target}; it is for {', '.join(sorted(manifest['targets']))}")
+    texts = read_texts(source, manifest, digest)
     folder = given.dir.absolute()
     wheels = folder / "kit" / "wheels"
     names = manifest["targets"][target]
@@ -277,8 +299,7 @@ def install(given: argparse.Namespace, digest: str) -> None:
     say(f"offgrid-node {manifest['version']} for {target}, from {source.place}")
     fetch_all(source, manifest, wanted, wheels)
     say(f"  {len(wanted)} files, {sum(manifest['files'][name]['bytes'] for name in wanted) / 1e6:.0f} MB, verified")
-    keep = {name: source.read(name, MANIFEST_BYTES_MAX) for name in ("README.txt", "kit.json")}
-    for name, data in {**keep, "install.py": own_text(source, digest)}.items():
+    for name, data in {**texts, "kit.json": encoded}.items():
         (folder / "kit" / name).write_bytes(data)
     environment = folder / f"env-{digest[:12]}-{target.rpartition('-')[2]}"
     make_environment(environment, wheels, manifest, names)
@@ -292,14 +313,6 @@ def install(given: argparse.Namespace, digest: str) -> None:
     if str(commands) not in os.environ.get("PATH", "").split(os.pathsep):
         say(f"  {commands} is not on your PATH: add it, or type {commands / 'offgrid-node'}")
     say("next: offgrid-node join og1:...    or, to look first: offgrid-node demo")
-
-
-def own_text(source: Source, digest: str) -> bytes:
-    """This script once more, for those whom the kit is handed on to; it must be that of the same kit."""
-    text = source.read("install.py", MANIFEST_BYTES_MAX)
-    if f'KIT_SHA256 = "{digest}"'.encode() not in text:
-        raise Refused(f"install.py at {source.place} is of another kit")
-    return text
 
 
 def main(argv: list[str]) -> int:

@@ -20,7 +20,6 @@ from offgrid_node.kit.own_wheel import own_wheel
 from offgrid_node.kit.targets import Target
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, Unavailable
 
-UNSTAMPED = 'KIT_SHA256 = ""'
 README = """\
 offgrid-node {version}: an install kit for machines without an internet.
 
@@ -53,7 +52,6 @@ def make_kit(folder: Path, wanted: Sequence[Target], say: Say) -> Manifest:
         kit = Path(scratch) / "kit"
         (kit / form.WHEELS).mkdir(parents=True)
         made = _filled(kit, wanted, say)
-        stamp_installer(kit, made)
         if folder.exists():
             folder.rmdir()
         kit.rename(folder)
@@ -61,23 +59,29 @@ def make_kit(folder: Path, wanted: Sequence[Target], say: Say) -> Manifest:
 
 
 def copy_kit(kit: Path, folder: Path) -> None:
-    """The very same kit once more. Raises FailedPrecondition where `folder` has something in it already."""
+    """The very same kit once more. Raises FailedPrecondition where `folder` has something in it already, Corrupt where
+    the kit is not what it says it is."""
+    form.check_unaltered(kit, form.read_manifest(kit))
     if folder.exists() and any(folder.iterdir()):
         raise FailedPrecondition(f"{folder} is not empty; name a folder that is to hold the kit", reason="NotEmpty")
     shutil.copytree(kit, folder, dirs_exist_ok=True)
 
 
-def stamp_installer(kit: Path, made: Manifest) -> None:
-    """Writes what is beside the wheels: `kit.json`, the `install.py` that holds its digest, and a README."""
+def seal_kit(kit: Path, version: str, pip: str, targets: Mapping[str, Sequence[str]]) -> Manifest:
+    """Writes what is beside the wheels, all of which are there: a README, `kit.json`, and the `install.py` that holds
+    its digest."""
+    platforms = sorted({name.rpartition("-")[0] for name in targets})
+    pythons = sorted({name.rpartition("-")[2] for name in targets}, key=lambda text: [*map(int, text.split("."))])
+    readme = README.format(version=version, pythons=" or ".join(pythons), platforms=", ".join(platforms)).encode()
+    script = (Path(__file__).parent / form.INSTALLER).read_text(encoding="utf-8").encode()
+    files = {path.name: weigh(path) for path in sorted((kit / form.WHEELS).iterdir())}
+    texts = {form.README: hashlib.sha256(readme).hexdigest(), form.INSTALLER: hashlib.sha256(script).hexdigest()}
+    made = Manifest(version, pip, files, targets, texts)
     encoded = made.encode()
-    (kit / form.NAME).write_bytes(encoded)
-    script = (Path(__file__).parent / form.INSTALLER).read_text(encoding="utf-8")
-    stamped = f'KIT_SHA256 = "{hashlib.sha256(encoded).hexdigest()}"'
-    (kit / form.INSTALLER).write_bytes(script.replace(UNSTAMPED, stamped, 1).encode())
-    platforms = sorted({name.rpartition("-")[0] for name in made.targets})
-    pythons = sorted({name.rpartition("-")[2] for name in made.targets}, key=lambda text: [*map(int, text.split("."))])
-    text = README.format(version=made.version, pythons=" or ".join(pythons), platforms=", ".join(platforms))
-    (kit / form.README).write_bytes(text.encode())
+    stamped = script.replace(form.stamp(""), form.stamp(hashlib.sha256(encoded).hexdigest()))
+    for name, data in ((form.NAME, encoded), (form.README, readme), (form.INSTALLER, stamped)):
+        (kit / name).write_bytes(data)
+    return made
 
 
 def _filled(kit: Path, wanted: Sequence[Target], say: Say) -> Manifest:
@@ -93,8 +97,7 @@ def _filled(kit: Path, wanted: Sequence[Target], say: Say) -> Manifest:
             names = _downloaded(pip, wheels, lines, _of(target))
             targets[target.name] = (*names, own)
             say(f"{target.name}: {len(names) + 1} wheels")
-    files = {path.name: weigh(path) for path in sorted(wheels.iterdir())}
-    return Manifest(__version__, pip_name[0], files, targets)
+    return seal_kit(kit, __version__, pip_name[0], targets)
 
 
 def _of(target: Target) -> tuple[str, ...]:

@@ -1,10 +1,12 @@
 """`kit.json`: which files a kit has, their digests, and which of them a target's machine installs.
 
     {"format": 1, "version": "0.1.0", "pip": "pip-….whl",
-     "files": {"NAME": {"bytes": 123, "sha256": "…"}}, "targets": {"linux-x86_64-3.11": ["NAME", …]}}
+     "files": {"NAME": {"bytes": 123, "sha256": "…"}}, "targets": {"linux-x86_64-3.11": ["NAME", …]},
+     "texts": {"README.txt": "sha256", "install.py": "sha256 of it before it is stamped"}}
 
-`install.py`, which stands alone, reads the same form. A kit may lack files: who has fetched what one machine
-needs hands that on.
+Two files hold each other's digest: `install.py` is stamped with that of `kit.json`, which has it unstamped. So the
+digest of either says what every byte of a kit is. `install.py`, which stands alone, reads the same form. A kit
+may lack wheels: who has fetched what one machine needs hands that on.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.protocol.errors import Corrupt, InvalidRequest
 
 FORMAT = 1
 NAME, INSTALLER, README, WHEELS = "kit.json", "install.py", "README.txt", "wheels"
@@ -33,6 +35,7 @@ class Manifest(msgspec.Struct, frozen=True):
     pip: str
     files: Mapping[str, Wheel]
     targets: Mapping[str, Sequence[str]]
+    texts: Mapping[str, str]
 
     def encode(self) -> bytes:
         """The file's bytes; the same for the same content."""
@@ -42,6 +45,7 @@ class Manifest(msgspec.Struct, frozen=True):
             "pip": self.pip,
             "files": {name: {"bytes": wheel.bytes, "sha256": wheel.sha256} for name, wheel in self.files.items()},
             "targets": {name: sorted(wheels) for name, wheels in self.targets.items()},
+            "texts": dict(self.texts),
         }
         return json.dumps(shape, indent=1, sort_keys=True).encode() + b"\n"
 
@@ -57,7 +61,8 @@ def read_manifest(kit: Path) -> Manifest:
         files = {str(name): Wheel(int(it["bytes"]), str(it["sha256"])) for name, it in shape["files"].items()}
         if unplain := next((name for name in files if Path(name).name != name or name.startswith(".")), None):
             raise InvalidRequest(f"{path}: {unplain!r} is no plain file name")
-        return Manifest(str(shape["version"]), str(shape["pip"]), files, dict(shape["targets"]))
+        texts = {name: str(shape["texts"][name]) for name in (README, INSTALLER)}
+        return Manifest(str(shape["version"]), str(shape["pip"]), files, dict(shape["targets"]), texts)
     except OSError as error:
         raise InvalidRequest(f"{path}: {error.strerror}; make a kit with `offgrid-node bundle`") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -90,9 +95,30 @@ def damaged(kit: Path, manifest: Manifest) -> tuple[str, ...]:
     """Files that are there and not what the manifest says; every byte is read."""
     there = ((name, kit / WHEELS / name) for name in manifest.files)
     found = [name for name, path in there if path.is_file() and weigh(path) != manifest.files[name]]
-    stamp = hashlib.sha256((kit / NAME).read_bytes()).hexdigest()
+    return (*found, *altered(kit, manifest))
+
+
+def stamp(digest: str) -> bytes:
+    """The line of `install.py` that names its kit; with no digest, as it stands before."""
+    return f'KIT_SHA256 = "{digest}"'.encode()
+
+
+def altered(kit: Path, manifest: Manifest) -> tuple[str, ...]:
+    """Which of the README and `install.py`, that are read and run by people, are not there as the manifest has them."""
+    line = stamp(sha256_of(kit / NAME))
+    return tuple(name for name in manifest.texts if not _is_ours(kit / name, line, manifest.texts[name]))
+
+
+def _is_ours(path: Path, line: bytes, digest: str) -> bool:
     try:
-        installer = (kit / INSTALLER).read_text(encoding="utf-8")
+        data = path.read_bytes()
     except OSError:
-        return (*found, INSTALLER)
-    return tuple(found) if stamp in installer else (*found, INSTALLER)
+        return False
+    whole = hashlib.sha256(data.replace(line, stamp(""))).hexdigest() == digest
+    return whole and data.count(line) == (path.name == INSTALLER)
+
+
+def check_unaltered(kit: Path, manifest: Manifest) -> None:
+    """Raises Corrupt: such a kit is handed to nobody."""
+    if wrong := altered(kit, manifest):
+        raise Corrupt(f"{kit}: {', '.join(wrong)} is not what the kit says it is; get the kit anew from who made it")

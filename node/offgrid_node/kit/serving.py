@@ -1,6 +1,7 @@
 """Hands a kit to other machines, over plain HTTP: what it serves is public, and whoever fetches it checks digests.
 
-Only files that the manifest names are served, each by its name, so no path leads out of the kit.
+Only files that the manifest names are served, each by its name, so no path leads out of the kit; and of a kit whose
+`install.py` somebody changed, nothing is.
 """
 
 from __future__ import annotations
@@ -23,18 +24,20 @@ QUIET_S = 30  # without a byte from a caller
 
 
 class KitServer(ThreadingHTTPServer):
-    """Serves the kit in a folder until `shutdown`. Raises Unavailable where the address cannot be had."""
+    """Serves the kit in a folder until `shutdown`. Raises Unavailable where the address cannot be had, Corrupt where
+    the kit is not what it says it is."""
 
     daemon_threads = True
     allow_reuse_address = True
 
     def __init__(self, kit: Path, host: str, port: int) -> None:
-        names = form.read_manifest(kit).files
+        manifest = form.read_manifest(kit)
+        form.check_unaltered(kit, manifest)
         fixed = {f"/{name}": kit / name for name in (form.NAME, form.INSTALLER, form.README)}
         self.files: Mapping[str, Path] = {
             **fixed,
             "/": kit / form.README,
-            **{f"/{form.WHEELS}/{name}": kit / form.WHEELS / name for name in names},
+            **{f"/{form.WHEELS}/{name}": kit / form.WHEELS / name for name in manifest.files},
         }
         self._room = threading.BoundedSemaphore(CALLERS_MAX)
         if ":" in host:

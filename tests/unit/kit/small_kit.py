@@ -6,8 +6,8 @@ import zipfile
 from pathlib import Path
 
 from offgrid_node.kit import manifest as form
-from offgrid_node.kit.making import stamp_installer
-from offgrid_node.kit.manifest import Manifest, weigh
+from offgrid_node.kit.making import seal_kit
+from offgrid_node.kit.manifest import Manifest
 
 OWN, PIP, OTHER = "offgrid_node-0.1.0-py3-none-any.whl", "pip-0-py3-none-any.whl", "lib-1-win.whl"
 UNPACK = """\
@@ -30,10 +30,7 @@ def make_small_kit(kit: Path, target: str) -> Manifest:
     _zip(wheels / OWN, {"small_node.py": "print('offgrid-node, version 0.1.0')"})
     _zip(wheels / PIP, {"pip/__main__.py": UNPACK})
     _zip(wheels / OTHER, {"lib.py": ""})
-    files = {path.name: weigh(path) for path in sorted(wheels.iterdir())}
-    made = Manifest("0.1.0", PIP, files, {target: (OWN,), "windows-x86_64-3.99": (OWN, OTHER)})
-    stamp_installer(kit, made)
-    return made
+    return seal_kit(kit, "0.1.0", PIP, {target: (OWN,), "windows-x86_64-3.99": (OWN, OTHER)})
 
 
 def _zip(path: Path, files: dict[str, str]) -> None:

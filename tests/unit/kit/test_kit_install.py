@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,8 +14,10 @@ import pytest
 from small_kit import OTHER, OWN, make_small_kit
 
 from offgrid_node.kit import install as script
+from offgrid_node.kit.making import copy_kit
 from offgrid_node.kit.manifest import complete_targets, damaged, lacking, read_manifest, sha256_of
 from offgrid_node.kit.serving import KitServer
+from offgrid_node.protocol.errors import Corrupt
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="its commands are for a POSIX shell")
 
@@ -96,6 +98,42 @@ def test_refuses_a_damaged_wheel_before_it_runs_anything(kit: Path, tmp_path: Pa
     assert not list((tmp_path / "og" / "kit" / "wheels").glob(f"{OWN}*"))
 
 
+CHANGES: dict[str, Callable[[bytes], bytes]] = {
+    "code": lambda text: text + b"import os; os.system('true')\n",
+    "code, and the line that names the kit in a comment": lambda text: b"import this\n# " + text,
+    "that line twice": lambda text: text + text[text.index(b"KIT_SHA256 =") :].partition(b"\n")[0],
+    "the script of no kit": lambda _: Path(script.__file__).read_bytes(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_keeps_no_script_but_the_one_that_ran(kit: Path, tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Who serves the kit hands out another install.py than the one whose digest was compared."""
+    compared = tmp_path / "compared.py"
+    compared.write_bytes((kit / "install.py").read_bytes())
+    with served(kit) as place:
+        (kit / "install.py").write_bytes(change(compared.read_bytes()))
+        done = install(compared, tmp_path, place)
+    assert done.returncode == 1
+    assert f"install.py at {place} is not what the kit says it is" in done.stderr
+    assert not (tmp_path / "og").exists()
+
+
+@pytest.mark.parametrize("name", ["install.py", "README.txt"])
+def test_a_kit_with_a_changed_script_is_handed_to_nobody(kit: Path, tmp_path: Path, name: str) -> None:
+    path, whole = kit / name, (kit / name).read_bytes()
+    for changed in (whole + b"import os\n", b"# " + whole, None):
+        if changed is None:
+            path.unlink()
+        else:
+            path.write_bytes(changed)
+        assert damaged(kit, read_manifest(kit)) == (name,)
+        with pytest.raises(Corrupt, match=f"{name} is not what the kit says it is"):
+            KitServer(kit, "127.0.0.1", 0)
+        with pytest.raises(Corrupt):
+            copy_kit(kit, tmp_path / "copy")
+
+
 def test_refuses_a_manifest_that_is_not_its_own(kit: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     make_small_kit(other, "linux-riscv64-3.99")
@@ -144,7 +182,7 @@ def test_takes_up_a_file_that_broke_off(kit: Path, tmp_path: Path) -> None:
             return super().open(name)
 
     with served(kit) as place:
-        manifest = script.read_manifest(script.Source(place), sha256_of(kit / "kit.json"))
+        manifest, _ = script.read_manifest(script.Source(place), sha256_of(kit / "kit.json"))
         source = Breaking(place)
         waited: list[float] = []
         with pytest.MonkeyPatch.context() as patch:
