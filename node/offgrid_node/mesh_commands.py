@@ -76,7 +76,8 @@ def down(names: tuple[str, ...], folder: Path, purge: bool, yes: bool) -> None:
             click.echo(f"{name} {said}")
         if purge:
             standing.purge()
-            click.echo(f"{folder}: removed")
+            rest = f"what else is in it stays: {', '.join(sorted(os.listdir(folder)))}" if folder.exists() else ""
+            click.echo(f"{folder}: {rest or 'removed'}")
 
 
 @click.command()

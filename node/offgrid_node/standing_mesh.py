@@ -23,6 +23,7 @@ from offgrid_node.config import CONFIG_NAME
 from offgrid_node.local_mesh import READY_TIMEOUT_S, STOP_TIMEOUT_S, LocalNode
 from offgrid_node.own_processes import ask_to_end, birth_of, kill, wait_gone
 from offgrid_node.protocol.errors import FailedPrecondition, NotFound, Unavailable
+from offgrid_node.protocol.ids import NAME
 
 PLAN_NAME, LOCK_NAME, PID_NAME = "mesh.json", "mesh.lock", "node.pid"
 HOST = "127.0.0.1"
@@ -180,12 +181,14 @@ class StandingMesh:
         return said
 
     def purge(self) -> None:
-        """Removes what `up` has made, none of which may run, and the folder if nothing else is in it."""
+        """Removes what `up` has made, none of which may run, and the folder if nothing else is in it. What is no node's
+        folder, or a link to one elsewhere, stays."""
         for name in self.nodes:
             if pid := self._pid_of(name):
                 raise FailedPrecondition(f"{name} still runs (process {pid})", reason="NodeRuns")
-        for name in self.nodes:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for folder in (self.folder / name for name in self.nodes):
+            if (folder / CONFIG_NAME).exists() and not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
         (self.folder / PLAN_NAME).unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.release()
@@ -245,6 +248,8 @@ class StandingMesh:
                 Planned(str(each["name"]), tuple(each["roles"]), int(each["port"]), int(each["door_port"]))
                 for each in document["nodes"]
             ]
+            if wrong := [each.name for each in nodes if not NAME.fullmatch(each.name)]:
+                raise ValueError(f"{wrong[0]!r} is no name of a node")
             self.mesh, self.nodes = str(document["mesh"]), {each.name: each for each in nodes}
         except FileNotFoundError:
             return

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from offgrid_node.own_processes import ask_to_end, birth_of, kill, wait_gone
 from offgrid_node.protocol.errors import FailedPrecondition, NotFound
 from offgrid_node.standing_mesh import PORT_FIRST, StandingMesh, free_port, names_of
 
-PLAN = {"mesh": "lab", "nodes": [{"name": "core", "roles": ["core"], "port": 7601, "door_port": 7602}]}
+PLAN: dict[str, Any] = {"mesh": "lab", "nodes": [{"name": "core", "roles": ["core"], "port": 7601, "door_port": 7602}]}
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
 
 
@@ -71,6 +72,13 @@ class TestPlans:
             StandingMesh(tmp_path)
         assert (tmp_path / "mesh.json").read_text() == text
 
+    @pytest.mark.parametrize("name", ["../victim", "/srv/attic", ".", "..", "", "core/deep", "Core"])
+    def test_a_node_lies_in_the_meshs_folder_whatever_the_plan_says(self, tmp_path: Path, name: str) -> None:
+        plan = {**PLAN, "nodes": [{**PLAN["nodes"][0], "name": name}]}
+        (tmp_path / "mesh.json").write_text(json.dumps(plan))
+        with pytest.raises(FailedPrecondition, match="is no name of a node"):
+            StandingMesh(tmp_path)
+
     def test_two_commands_do_not_work_in_one_folder_at_once(self, tmp_path: Path) -> None:
         with planned(tmp_path), pytest.raises(FailedPrecondition, match="at work in"), StandingMesh(tmp_path):
             pass
@@ -101,8 +109,26 @@ class TestDown:
     def test_a_purge_takes_what_up_has_made_and_nothing_else(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("mine")
         with planned(tmp_path) as standing:
+            (tmp_path / "core" / "offgrid.toml").touch()
             standing.purge()
         assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+    def test_a_folder_that_is_no_nodes_or_lies_elsewhere_is_left(self, tmp_path: Path) -> None:
+        mesh, attic = tmp_path / "mesh", tmp_path / "attic"
+        mesh.mkdir(), attic.mkdir()
+        (attic / "offgrid.toml").touch()
+        with planned(mesh) as standing:
+            (mesh / "core" / "thesis.txt").write_text("mine")
+            standing.purge()
+        assert (mesh / "core" / "thesis.txt").exists()
+        (mesh / "core" / "thesis.txt").unlink()
+        (mesh / "core").rmdir()
+        (mesh / "core").symlink_to(attic)
+        (mesh / "mesh.json").write_text(json.dumps(PLAN))
+        with StandingMesh(mesh) as standing:
+            standing.purge()
+        assert (attic / "offgrid.toml").exists()
 
     def test_nothing_is_purged_under_a_node_that_runs(self, tmp_path: Path) -> None:
         with subprocess.Popen(SLEEP) as ours:
