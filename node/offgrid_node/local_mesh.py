@@ -122,7 +122,7 @@ def start_command(arguments: Sequence[str], log: IO[bytes], runner: Sequence[str
     else:
         flags = 0
     return subprocess.Popen(
-        [*runner, sys.executable, "-m", "offgrid_node", *arguments],
+        [*runner, sys.executable, "-P", "-m", "offgrid_node", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

@@ -220,7 +220,7 @@ def make_environment(folder: Path, wheels: Path, manifest: Manifest, names: list
         raise Refused("pip could not install the wheels:\n" + done.stdout.decode(errors="replace")[-2000:])
     # As pip would, but on all processors: the first start need not.
     subprocess.run(
-        [str(python), "-m", "compileall", "-q", "-j", "0", str(folder)], stdout=subprocess.DEVNULL, check=False
+        [str(python), "-P", "-m", "compileall", "-q", "-j", "0", str(folder)], stdout=subprocess.DEVNULL, check=False
     )
 
 

@@ -131,7 +131,7 @@ def _downloaded(pip: Sequence[str], wheels: Path, requirements: Sequence[str], o
 @contextmanager
 def _pip() -> Iterator[tuple[str, ...]]:
     """A command line that runs pip: of this environment, else of a fresh one that has Python's own."""
-    here = (sys.executable, "-m", "pip")
+    here = (sys.executable, "-P", "-m", "pip")
     if subprocess.run([*here, "--version"], capture_output=True, check=False).returncode == 0:
         yield here
         return
@@ -145,7 +145,7 @@ def _pip() -> Iterator[tuple[str, ...]]:
                 reason="NoPip",
             ) from error
         folder = "Scripts" if sys.platform == "win32" else "bin"
-        yield (str(Path(scratch) / folder / "python"), "-m", "pip")
+        yield (str(Path(scratch) / folder / "python"), "-P", "-m", "pip")
 
 
 def kit_at_hand() -> Path | None:

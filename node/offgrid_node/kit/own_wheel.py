@@ -32,7 +32,7 @@ def own_wheel(folder: Path) -> Path:
 
 
 def _built(folder: Path) -> Path:
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder.resolve())]
+    command = [sys.executable, "-P", "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder.resolve())]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, errors="replace", check=False)
     made = sorted(folder.glob("offgrid_node-*.whl"))
     if done.returncode or not made:
