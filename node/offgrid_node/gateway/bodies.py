@@ -15,8 +15,9 @@ from starlette.types import Message, Receive, Send
 from offgrid_node.gateway.access import Asked, Proof
 from offgrid_node.gateway.faults import Refusal
 from offgrid_node.gateway.requests import BODY_BYTES_MAX
+from offgrid_node.gateway.signed_requests import SIGNED_BYTES_MAX
 
-UNPROVED_BYTES_MAX = 1024 * 1024  # of one whose sender is not known yet
+UNPROVED_BYTES_MAX = SIGNED_BYTES_MAX  # of one whose sender is not known yet
 HELD_BYTES_MAX = 64 * 1024 * 1024  # of all requests at once
 STALL_S, BODY_S = 10.0, 60.0  # between two pieces, and for all of it
 LINGER_S, LINGER_BYTES_MAX = 1.0, 32 * 1024 * 1024

@@ -1,29 +1,25 @@
 """Who has shown the gateway's token: programs at each request, browsers once, for a cookie that is not the token.
 
 Pure but for the secrets that it makes; times are milliseconds of a clock that only goes forwards. All tables are
-bounded. Wrong tries cost their address some of ITS tries, one of which comes back every TRY_BACK_MS; a right token is
-not even looked at before.
+bounded. Where too many wrong tokens came from (`tries.py`) a right one is not even looked at.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterable
-from contextlib import suppress
 from http import HTTPStatus
 
 from offgrid_node.gateway.faults import Refusal
+from offgrid_node.gateway.tries import Tries, site_of
 
 SESSIONS_MAX = 64
 SESSION_MS = 12 * 3_600_000  # since it was last used
 CODES_MAX = 8
 CODE_MS = 120_000
-TRIES_MAX, TRY_BACK_MS = 10, 6_000
-ADDRESSES_MAX = 4_096
 SECRET_BYTES = 32
 CHALLENGE = 'Bearer realm="offgrid-node"'  # RFC 6750
 HOW = "send it as 'Authorization: Bearer TOKEN' (gateway.token in the node's offgrid.toml), or sign in at /"
@@ -38,7 +34,7 @@ class SignIns:
         self._token = _digest(token)
         self._sessions: OrderedDict[bytes, int] = OrderedDict()  # digest → until when
         self._codes: OrderedDict[bytes, int] = OrderedDict()
-        self._tries: OrderedDict[str, tuple[int, int]] = OrderedDict()  # address → tries that are left, as of when
+        self._tries = Tries()
 
     # ---- programs
 
@@ -95,25 +91,13 @@ class SignIns:
     # ---- guessing
 
     def _check(self, wanted: bytes, said: str, peer: str, now_ms: int) -> Refusal | None:
-        address = _site_of(peer)
-        left, since_ms = self._tries_left(address, now_ms)
-        right = left > 0 and hmac.compare_digest(_digest(said), wanted)
-        left = left if right else max(0, left - 1)
-        if left < TRIES_MAX:
-            self._tries[address] = left, since_ms
-            if len(self._tries) > ADDRESSES_MAX:
-                self._tries.popitem(last=False)
-        if right:
-            return None
-        return _wrong() if left else _too_many(address, since_ms + TRY_BACK_MS - now_ms)
-
-    def _tries_left(self, address: str, now_ms: int) -> tuple[int, int]:
-        """And since when the next one is on its way back."""
-        left, since_ms = self._tries.pop(address, (TRIES_MAX, now_ms))
-        back = (now_ms - since_ms) // TRY_BACK_MS
-        if left + back >= TRIES_MAX:
-            return TRIES_MAX, now_ms
-        return left + back, since_ms + back * TRY_BACK_MS
+        wait_ms = self._tries.wait_ms(peer, now_ms)
+        if not wait_ms:
+            if hmac.compare_digest(_digest(said), wanted):
+                return None
+            self._tries.count_wrong(peer, now_ms)
+            wait_ms = self._tries.wait_ms(peer, now_ms)
+        return _too_many(site_of(peer), wait_ms) if wait_ms else _wrong()
 
 
 def _wrong() -> Refusal:
@@ -131,12 +115,3 @@ def _too_many(address: str, wait_ms: int) -> Refusal:
 def _digest(text: str) -> bytes:
     """Of the same length whatever the text's, so that comparing tells nothing of either."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _site_of(peer: str) -> str:
-    """The address, or of IPv6 the network that one machine commonly has for itself."""
-    with suppress(ValueError):
-        address = ipaddress.ip_address(peer)
-        if isinstance(address, ipaddress.IPv6Address):
-            return str(address.ipv4_mapped or ipaddress.IPv6Network((address, 64), strict=False))
-    return peer

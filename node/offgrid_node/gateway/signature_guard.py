@@ -2,21 +2,24 @@
 
 With `gateway.auth_key` set, /auction and /run, by which machines of the prototype talk to each other, are answered only
 to those who sign or have the gateway's token, on this machine too. On the other paths a signature does instead of the
-token; one that is there and is wrong is never passed over.
+token; one that is there and is wrong is never passed over. Signatures are looked at one after another, aside from the
+loop; where too many wrong ones came from (`tries.py`) none is looked at.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.types import Scope
 
 from offgrid_node.gateway.edge import PROVED
 from offgrid_node.gateway.signed_requests import MAC_BYTES, SEEN_MAX, Seen, SignedRequests
-from offgrid_node.protocol.errors import Unavailable
+from offgrid_node.gateway.tries import Tries, site_of
+from offgrid_node.protocol.clock import Clock
+from offgrid_node.protocol.errors import Exhausted, InvalidRequest, PermissionDenied, Unavailable
 
 FILE_NAME = "signed_requests.seen"
 ROW_BYTES = MAC_BYTES + 8
@@ -26,27 +29,43 @@ ROWS_MAX = 4 * SEEN_MAX  # then it is written anew, with what still counts
 class SignatureGuard:
     """Of one node's gateway; without a secret nothing is signed and nothing kept."""
 
-    def __init__(self, key: str, folder: Path, now_us: Callable[[], int]) -> None:
-        self._now_us = now_us
+    def __init__(self, key: str, folder: Path, clock: Clock) -> None:
+        self._clock = clock
+        self._tries = Tries()
         self._file = SeenFile(folder / FILE_NAME)
         self._signed = SignedRequests(key.encode(), self._file.read()) if key else None
         self._lock = asyncio.Lock()
 
     async def admit(self, scope: Scope, body: bytes, *, between_machines: bool = False) -> None:
-        """Raises what SignedRequests.check does, and Unavailable when the signature cannot be noted."""
+        """Raises what SignedRequests.check does, Exhausted where too many wrong ones came from, Unavailable when it
+        cannot be noted."""
         proved = scope.get(PROVED)
         if self._signed is None or proved:
             return
         if not between_machines and proved is None and b'"signature"' not in body:
             return
-        seen = self._signed.check(body, self._now_us())
+        peer = (scope.get("client") or ("",))[0]
         async with self._lock:
+            proved_by = await self._prove(self._signed, body, peer)
+            seen = self._signed.take(proved_by, self._clock.now().utc_us)
             rows = self._signed.seen if self._file.is_due else [seen]
             try:
                 await asyncio.to_thread(self._file.write if self._file.is_due else self._file.append, rows)
             except OSError as error:
                 text = f"{self._file.path}: {error.strerror}; signed requests are not taken before it can be written"
                 raise Unavailable(text, reason="SignatureNotKept") from error
+
+    async def _prove(self, signed: SignedRequests, body: bytes, peer: str) -> Seen:
+        now = self._clock.now()
+        if wait_ms := self._tries.wait_ms(peer, now.mono_ms):
+            text = f"too many wrong signatures came from {site_of(peer)}"
+            raise Exhausted(text, reason="TooManyTries", retry_ms=wait_ms)
+        try:
+            return await asyncio.to_thread(signed.prove, body, now.utc_us)
+        except (PermissionDenied, InvalidRequest) as fault:
+            if isinstance(fault, InvalidRequest) or fault.reason == "SignatureInvalid":
+                self._tries.count_wrong(peer, now.mono_ms)
+            raise
 
 
 class SeenFile:

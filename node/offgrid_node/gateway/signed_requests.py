@@ -7,7 +7,8 @@ in the body (two languages write 0.50 in two ways; what counts is what was sent)
 sort_keys=True)` writes, with blanks after "," and ":" or with "\\u" escapes, is taken as well. The signature is 64
 hexadecimal digits, or base64.
 
-A signature is taken once. It proves that its maker knows the secret, not which node or path it was meant for.
+What is cheap is looked at first, and no body of more than SIGNED_BYTES_MAX: who cannot sign may not cost much. A
+signature is taken once. It proves that its maker knows the secret, not which node or path it was meant for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
@@ -28,10 +30,13 @@ WINDOW_S = 300
 WINDOW_US = WINDOW_S * 1_000_000
 SEEN_MAX = 65_536  # in all windows that overlap, 600 s: a hundred a second
 NESTING_MAX = 64
+SIGNED_BYTES_MAX = 256 * 1024
 MAC_BYTES = 32
 MILLISECONDS_FROM, MICROSECONDS_FROM = 1e11, 1e14  # as seconds these are far off, as what they are they are of 1973
 TIME_RULE = "seconds or milliseconds since 1970, or ISO 8601 such as 2026-11-23T04:15:00Z"
-FORMS = tuple((blanks, escapes) for blanks in (False, True) for escapes in (False, True))
+_SPACED = {",": ", ", ":": ": "}
+_NOT_ASCII = re.compile(r"[^ -~]+")
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Seen(NamedTuple):
@@ -65,15 +70,31 @@ class SignedRequests:
         return [Seen(mac, at_us) for at_us, mac in self._by_age]
 
     def check(self, body: bytes, now_us: int) -> Seen:
-        """What was signed is from now on a replay. Raises PermissionDenied with the reason, Exhausted when no more can
-        be remembered, and InvalidRequest for what is no JSON object."""
+        """`prove` and `take`."""
+        return self.take(self.prove(body, now_us), now_us)
+
+    def prove(self, body: bytes, now_us: int) -> Seen:
+        """What was signed with the secret, within the window. Raises PermissionDenied with the reason, Exhausted for a
+        body that is too large, and InvalidRequest for what is no JSON object. Changes nothing: any thread may call."""
+        if len(body) > SIGNED_BYTES_MAX:
+            text = f"a signed body has at most {SIGNED_BYTES_MAX} bytes; larger ones are taken with the gateway's token"
+            raise Exhausted(text, reason="RequestTooLarge")
         signed = read_numbers_as_written(body)
         said = signed.pop("signature", None)
         if said in (None, ""):
             raise _refused("SignatureMissing", "the body has no signature: HMAC-SHA256 over the rest of it, see /docs")
-        mac = self._matching(signed, _mac_of(said))
         at_us = timestamp_us(signed.get("timestamp"))
         _check_window(at_us, now_us)
+        mac = _mac_of(said)
+        if not (mac and self._matches(signed, mac)):
+            text = "the signature is not that of this body: is the secret the same, and was the very body signed?"
+            raise _refused("SignatureInvalid", text)
+        return Seen(mac, at_us)
+
+    def take(self, proved: Seen, now_us: int) -> Seen:
+        """It is from now on a replay. Raises PermissionDenied with the reason, Exhausted when no more can be
+        remembered."""
+        mac, at_us = proved
         self._forget(now_us)
         if mac in self._seen:
             raise _refused("SignatureReplayed", "this request has come before; make a new one with a new timestamp")
@@ -83,18 +104,14 @@ class SignedRequests:
             retry_ms = max(1_000, (self._by_age[0][0] + WINDOW_US - now_us) // 1_000)
             text = f"{SEEN_MAX} signed requests came within {2 * WINDOW_S} s; no more are taken before some are older"
             raise Exhausted(text, reason="TooManySigned", retry_ms=retry_ms)
-        return self._remember(Seen(mac, at_us))
+        return self._remember(proved)
 
-    def _matching(self, signed: dict[str, Any], mac: bytes) -> bytes:
+    def _matches(self, signed: dict[str, Any], mac: bytes) -> bool:
         """All forms are tried whichever it is, so that time tells nothing."""
         right = False
-        for blanks, escapes in FORMS:
-            expected = mac_of(self._key, canonical(signed, blanks=blanks, escapes=escapes))
-            right |= hmac.compare_digest(expected, mac)
-        if not right:
-            text = "the signature is not that of this body: is the secret the same, and was the very body signed?"
-            raise _refused("SignatureInvalid", text)
-        return mac
+        for form in forms(signed):
+            right |= hmac.compare_digest(mac_of(self._key, form), mac)
+        return right
 
     def _remember(self, seen: Seen) -> Seen:
         self._seen.add(seen.mac)
@@ -111,27 +128,53 @@ def mac_of(key: bytes, text: bytes) -> bytes:
     return hmac.digest(key, text, hashlib.sha256)
 
 
-def canonical(value: object, *, blanks: bool = False, escapes: bool = False) -> bytes:
+def canonical(value: object) -> bytes:
     """What is signed, of what `read_numbers_as_written` gave. Raises InvalidRequest when it is nested too deeply."""
-    comma, colon = (", ", ": ") if blanks else (",", ":")
+    return next(iter(forms(value)))
 
-    def written(part: object, depth: int) -> str:
-        if depth > NESTING_MAX:
-            raise InvalidRequest(f"the body is nested deeper than {NESTING_MAX}", reason="MalformedRequest")
-        match part:
-            case Number():
-                return str(part)
-            case dict():
-                members = (f"{quoted(key)}{colon}{written(part[key], depth + 1)}" for key in sorted(part))
-                return f"{{{comma.join(members)}}}"
-            case list():
-                return f"[{comma.join(written(item, depth + 1) for item in part)}]"
-        return quoted(part)
 
-    def quoted(part: object) -> str:
-        return json.dumps(part, ensure_ascii=escapes)
+def forms(value: object) -> Iterator[bytes]:
+    """Canonical JSON, then as Python may write it: with escapes, with blanks, with both. Raises InvalidRequest when it
+    is nested too deeply."""
+    tokens: list[str] = []
+    _write(value, tokens.append, NESTING_MAX)
+    spaced = [_SPACED.get(token, token) for token in tokens]  # a text has its quotes, so it is never "," alone
+    for form in (tokens, spaced):
+        text = "".join(form)
+        yield text.encode("utf-8", "surrogatepass")
+        yield _NOT_ASCII.sub(_escaped, text).encode()
 
-    return written(value, 0).encode("utf-8", "surrogatepass")
+
+def _write(value: object, put: Callable[[str], None], depth: int) -> None:
+    if depth < 0:
+        raise InvalidRequest(f"the body is nested deeper than {NESTING_MAX}", reason="MalformedRequest")
+    match value:
+        case Number():
+            put(value)
+        case str():
+            put(_quoted(value))
+        case dict():
+            between = "{"
+            for key in sorted(value):
+                put(between)
+                put(_quoted(key))
+                put(":")
+                _write(value[key], put, depth - 1)
+                between = ","
+            put("}" if value else "{}")
+        case list():
+            between = "["
+            for item in value:
+                put(between)
+                _write(item, put, depth - 1)
+                between = ","
+            put("]" if value else "[]")
+        case _:
+            put(json.dumps(value))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
 
 
 def read_numbers_as_written(body: bytes) -> dict[str, Any]:

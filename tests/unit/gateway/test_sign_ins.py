@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 from offgrid_node.gateway.faults import Refusal
-from offgrid_node.gateway.sign_ins import (
-    ADDRESSES_MAX,
-    CODE_MS,
-    CODES_MAX,
-    SESSION_MS,
-    SESSIONS_MAX,
-    TRIES_MAX,
-    TRY_BACK_MS,
-    SignIns,
-)
+from offgrid_node.gateway.sign_ins import CODE_MS, CODES_MAX, SESSION_MS, SESSIONS_MAX, SignIns
+from offgrid_node.gateway.tries import ADDRESSES_MAX, TRIES_MAX, TRY_BACK_MS
 
 TOKEN, HERE, THERE = "correct-horse-battery", "192.0.2.1", "192.0.2.2"
 
@@ -91,4 +83,4 @@ def test_an_ipv6_network_counts_as_one_and_the_table_is_bounded() -> None:
     assert it.check_token(TOKEN, "2001:db8:0:1::1", 0) is None
     for n in range(ADDRESSES_MAX):
         it.check_token("guess", f"10.0.{n // 256}.{n % 256}", 0)
-    assert len(it._tries) == ADDRESSES_MAX
+    assert len(it._tries._left) == ADDRESSES_MAX

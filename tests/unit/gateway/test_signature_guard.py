@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from offgrid_node.gateway.edge import PROVED
 from offgrid_node.gateway.old_bodies import Bodies
 from offgrid_node.gateway.sign_ins import SignIns
 from offgrid_node.gateway.signature_guard import FILE_NAME, ROW_BYTES, SignatureGuard
-from offgrid_node.protocol.errors import PermissionDenied, Unavailable
+from offgrid_node.gateway.signed_requests import SIGNED_BYTES_MAX, SignedRequests
+from offgrid_node.gateway.tries import TRIES_MAX, TRY_BACK_MS
+from offgrid_node.protocol.clock import Now
+from offgrid_node.protocol.errors import Exhausted, PermissionDenied, Unavailable
 
 KEY, NOW_S = "shared", 1_795_408_200
 TOKEN = "t" * 16
@@ -31,8 +35,18 @@ NOTHING_ASKED: dict[str, Any] = {}
 TOKEN_SHOWN, TOKEN_LACKS = {PROVED: True}, {PROVED: False}
 
 
+class At:
+    """A clock that stands, at seconds since 1970."""
+
+    def __init__(self, now_s: float) -> None:
+        self.now_s = now_s
+
+    def now(self) -> Now:
+        return Now(round(self.now_s * 1_000), round(self.now_s * 1_000_000))
+
+
 def guard(folder: Path, key: str = KEY) -> SignatureGuard:
-    return SignatureGuard(key, folder, lambda: NOW_S * 1_000_000)
+    return SignatureGuard(key, folder, At(NOW_S))
 
 
 def signed(key: str = KEY, **payload: Any) -> bytes:
@@ -47,7 +61,7 @@ def reason(which: SignatureGuard, scope: dict[str, Any], body: bytes, *, machine
     """Why it is refused; "" when it is let in."""
     try:
         asyncio.run(which.admit(scope, body, between_machines=machines))
-    except PermissionDenied as fault:
+    except (PermissionDenied, Exhausted) as fault:
         return fault.reason
     return ""
 
@@ -75,6 +89,39 @@ def test_without_a_secret_nothing_is_asked_and_nothing_kept(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+class TestWhoCannotSign:
+    HERE, THERE = {"client": ("192.0.2.1", 4_000)}, {"client": ("192.0.2.2", 4_000)}
+
+    def test_is_made_to_wait_even_with_the_right_one_and_others_are_not(self, tmp_path: Path) -> None:
+        clock = At(NOW_S)
+        which = SignatureGuard(KEY, tmp_path, clock)
+        wrong = [reason(which, self.HERE, signed("another"), machines=True) for _ in range(TRIES_MAX + 2)]
+        assert wrong == ["SignatureInvalid"] * TRIES_MAX + ["TooManyTries"] * 2
+        assert reason(which, self.HERE, signed(n=1), machines=True) == "TooManyTries"
+        assert reason(which, self.THERE, signed(n=1), machines=True) == ""
+        clock.now_s += TRY_BACK_MS / 1_000
+        assert reason(which, self.HERE, signed(n=2), machines=True) == ""
+
+    def test_a_clock_that_is_wrong_or_no_signature_is_no_guess(self, tmp_path: Path) -> None:
+        which = guard(tmp_path)
+        for _ in range(TRIES_MAX + 1):
+            assert reason(which, self.HERE, b"{}", machines=True) == "SignatureMissing"
+            assert reason(which, self.HERE, signed(timestamp=1), machines=True) == "SignatureExpired"
+
+    def test_costs_the_loop_nothing_and_a_thread_little(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        threads = []
+
+        def prove(signed: SignedRequests, body: bytes, now_us: int) -> object:
+            threads.append(threading.current_thread())
+            return was(signed, body, now_us)
+
+        was = SignedRequests.prove
+        monkeypatch.setattr(SignedRequests, "prove", prove)
+        assert reason(guard(tmp_path), self.HERE, signed("another"), machines=True) == "SignatureInvalid"
+        assert threads[0] is not threading.current_thread()
+        assert reason(guard(tmp_path), self.HERE, bytes(SIGNED_BYTES_MAX + 1), machines=True) == "RequestTooLarge"
+
+
 class TestAfterARestart:
     def test_a_signature_is_known_again(self, tmp_path: Path) -> None:
         first = guard(tmp_path)
@@ -100,11 +147,11 @@ class TestAfterARestart:
 
     def test_the_file_stays_small(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(signature_guard, "ROWS_MAX", 2)
-        clock_us = NOW_S * 1_000_000
-        which = SignatureGuard(KEY, tmp_path, lambda: clock_us)
+        clock = At(NOW_S)
+        which = SignatureGuard(KEY, tmp_path, clock)
         for number in range(6):
-            clock_us += 400_000_000  # what came before is too old to come again
-            body = signed(timestamp=clock_us / 1e6, n=number)
+            clock.now_s += 400  # what came before is too old to come again
+            body = signed(timestamp=clock.now_s, n=number)
             assert reason(which, NOTHING_ASKED, body, machines=True) == ""
             assert (tmp_path / FILE_NAME).stat().st_size <= 2 * ROW_BYTES
 
