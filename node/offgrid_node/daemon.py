@@ -1,8 +1,9 @@
 """The composition root: config in, running node out. It names the concrete classes, with `node_executors.py` and
 `node_state.py`.
 
-Start: store (and its lock), executors, node, listeners, driver, discovery. Stop, in order: no new calls, running work
-killed and given back, the last commit, the store.
+Start: store (and its lock), executors, node, every address, driver, discovery, and at last the owner's socket: who is
+answered there has a node that is whole. Stop, in order: no new calls, running work killed and given back, the last
+commit, the store.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ class Daemon:
             )
         self._health = NodeHealth(self._config, self.node, self._driver, store, call_later_in(loop))
         self._cleanup.append(self._health.close)
-        await self._listen(tls, road, framed)
+        listeners = await self._listen(tls, road, framed)
         if self._config.links.open:
             start_links(self._config, links, self.node, SystemClock())
         self._driver.start(self.node.runtime)
@@ -174,9 +175,10 @@ class Daemon:
             self.node.backups.start()
             self._cleanup.append(self.node.backups.close)
         self._state.start_mirror(self.node.node_id)
-        await self._finding.start()
+        await self._finding.start(listeners.mesh_port, listeners.door_port)
         self._heap.start()
         self._cleanup.append(self._heap.close)
+        await self._listen_for_owner(listeners, tls)
         self._web.start(self._view)
 
     async def stop(self) -> None:
@@ -210,16 +212,22 @@ class Daemon:
             self._at_work,
         )
 
-    async def _listen(self, tls: NodeTls, road: GrpcRoad, framed: FramedRoad) -> None:
-        """And says where: to the mesh, to this machine's commands, on the terminal."""
+    async def _listen(self, tls: NodeTls, road: GrpcRoad, framed: FramedRoad) -> Listeners:
+        """Has every address but the owner's."""
         config, node, meters = self._config, self.node, self._meters
+        self._finding = Finding(config, node, lambda: road.closed_to_us)
         listeners = Listeners(config, node, tls, road, framed, meters.on_refused if meters else None)
         self._cleanup.append(listeners.close)
-        await listeners.open()
-        self._finding = Finding(config, node, listeners.mesh_port, listeners.door_port, lambda: road.closed_to_us)
         self._cleanup.append(self._finding.close)
         self._cleanup.append(self._web.close)
         self._web.bind()
+        await listeners.open_to_mesh()
+        return listeners
+
+    async def _listen_for_owner(self, listeners: Listeners, tls: NodeTls) -> None:
+        """And says where this node is: to this machine's commands, and on the terminal."""
+        config, node = self._config, self.node
+        await listeners.open_to_owner()
         write_access_files(config, listeners.admin, tls, self._web.metrics, framed=listeners.admin_framed)
         self.banner = banner(config, node, listeners.admin, listeners.mesh_port, self._web.url, self._web.metrics)
 

@@ -63,15 +63,14 @@ def make_mdns(announcement: Callable[[], Hint], on_found: Callable[[Hint], None]
 
 
 class Finding:
-    """Runs beside the node; `start` returns at once. Belongs to the loop's thread."""
+    """Runs beside the node. Belongs to the loop's thread."""
 
-    def __init__(
-        self, config: Config, node: Node, mesh_port: int, door_port: int | None, closed_to_us: Callable[[], int]
-    ) -> None:
+    def __init__(self, config: Config, node: Node, closed_to_us: Callable[[], int]) -> None:
         """`closed_to_us` says how many members hung up on this node when it last tried them."""
         self._config, self._node = config, node
         self._closed_to_us = closed_to_us
-        self._mesh_port, self._door_port = mesh_port, door_port
+        self._mesh_port = 0
+        self._door_port: int | None = None
         self._hosts_file = HostsFile(config.mesh.hosts_file)
         self._gateways = Gateways(config.storage.hosts) if config.storage.hosts else None
         self._broker = Gateways([config.jobs.broker_url]) if config.jobs.broker_url else None
@@ -112,7 +111,9 @@ class Finding:
         """Where this node says that the mesh reaches it."""
         return self._addresses
 
-    async def start(self) -> None:
+    async def start(self, mesh_port: int, door_port: int | None) -> None:
+        """Returns at once. The ports are those on which this node listens."""
+        self._mesh_port, self._door_port = mesh_port, door_port
         self._advertise()
         if self._mdns is not None:
             await self._mdns.start()

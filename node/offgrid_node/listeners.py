@@ -34,8 +34,8 @@ _log = logging.getLogger("offgrid")
 
 
 class Listeners:
-    """`admin` and `admin_framed` are where the owner is served, the latter empty where it is by gRPC alone; they and
-    the ports stand once `open` is through."""
+    """`admin` and `admin_framed` are where the owner is served, the latter empty where it is by gRPC alone; they stand
+    once `open_to_owner` is through, the ports once `open_to_mesh` is. `close` is due whichever of them raises."""
 
     def __init__(
         self,
@@ -54,15 +54,18 @@ class Listeners:
         self.mesh_port = 0
         self.door_port: int | None = None
 
-    async def open(self) -> None:
-        """Raises FailedPrecondition where an address cannot be had; `close` is due all the same."""
+    async def open_to_mesh(self) -> None:
+        """Raises FailedPrecondition where an address cannot be had."""
         config = self._config
         addresses, doors = self._node.mesh.reach
-        address, token_file = admin_address(config)
-        self.admin = await self._server.listen_admin(address, token_file=token_file, beside=self._beside_admin)
         self.mesh_port = await listen_again(self._listen_mesh, config.mesh.listen, addresses, config.mesh.advertise)
         if config.mesh.door:
             self.door_port = await listen_again(self._server.listen_door, config.mesh.door, doors)
+
+    async def open_to_owner(self) -> None:
+        """Raises FailedPrecondition where an address cannot be had."""
+        address, token_file = admin_address(self._config)
+        self.admin = await self._server.listen_admin(address, token_file=token_file, beside=self._beside_admin)
 
     async def close(self) -> None:
         await asyncio.gather(self._server.close(), self._framed.close())

@@ -94,7 +94,7 @@ def restart(names: tuple[str, ...], folder: Path) -> None:
             raise click.UsageError(f"there is no mesh in {folder}; offgrid-node up makes one")
         standing.down(names)
         standing.start(names, {})
-        standing.wait_alive()
+        standing.wait_alive(names)
         _show(standing)
 
 
@@ -108,8 +108,7 @@ def _show(standing: StandingMesh) -> None:
     """A line for each node, and how to talk to the mesh."""
     found = standing.standing()
     rows = [
-        (each.planned.name, " ".join(each.planned.roles), str(each.pid or "down"), each.gateway or "-")
-        for each in found
+        (each.planned.name, " ".join(each.planned.roles), str(each.pid or "down"), each.page or "-") for each in found
     ]
     click.echo()
     _table(("NODE", "ROLES", "PROCESS", "PAGE"), rows)

@@ -44,12 +44,12 @@ class Planned(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How a node stands: its process (0: none runs), and where its page is ("": nowhere, or it does not answer)."""
+    """How a node stands: its process (0: none runs), and where its page is, or why it has none ("": it is down)."""
 
     planned: Planned
     folder: Path
     pid: int
-    gateway: str
+    page: str
 
 
 def names_of(count: int) -> Mapping[str, tuple[str, ...]]:
@@ -111,7 +111,7 @@ class StandingMesh:
 
     def _started(self, planned: Planned, settings: Mapping[str, object]) -> LocalNode | None:
         """None of a node that runs already."""
-        node = LocalNode(planned.name, planned.roles, self.folder / planned.name)
+        node = self._local(planned)
         if pid := self._pid_of(planned.name):
             self._say(f"{planned.name} runs already (process {pid})")
             return None
@@ -139,7 +139,7 @@ class StandingMesh:
         from offgrid_node.joining import join
 
         self._say(f"{planned.name} ({' '.join(planned.roles)}) joins")
-        with LocalNode(first.name, first.roles, self.folder / first.name).client() as client:
+        with self._local(first).client() as client:
             token = client.mesh.invite().token
         join(node.folder, token, planned.name, planned.roles, values, READY_TIMEOUT_S)
 
@@ -207,28 +207,45 @@ class StandingMesh:
 
     def standing(self) -> list[Standing]:
         return [
-            Standing(each, self.folder / each.name, pid := self._pid_of(each.name), self._gateway(each) if pid else "")
+            Standing(each, self.folder / each.name, pid := self._pid_of(each.name), self._page(each) if pid else "")
             for each in self.nodes.values()
         ]
 
-    def wait_alive(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Until the founder sees every node that runs alive. Raises Unavailable."""
-        running, deadline = {name for name in self.nodes if self._pid_of(name)}, time.monotonic() + timeout_s
+    def wait_alive(self, names: Sequence[str] = (), timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Until the founder sees every node that runs alive; those of `names` (none: all) have to run. Raises
+        Unavailable, with the end of the log of one that does not."""
+        deadline, wanted = time.monotonic() + timeout_s, names or tuple(self.nodes)
+        self._check_living(wanted)
+        running = {name for name in self.nodes if self._pid_of(name)}
         first = next(iter(self.nodes.values()))
-        with LocalNode(first.name, first.roles, self.folder / first.name).client() as client:
-            while time.monotonic() < deadline:
-                alive = {peer.member.name for peer in client.mesh.peers() if peer.liveness == 1}
-                if running <= alive:
-                    return
-                time.sleep(POLL_S)
+        try:
+            with self._local(first).client() as client:
+                while time.monotonic() < deadline:
+                    alive = {peer.member.name for peer in client.mesh.peers() if peer.liveness == 1}
+                    self._check_living(wanted)
+                    if running <= alive:
+                        return
+                    time.sleep(POLL_S)
+        except OffgridError:
+            self._check_living(wanted)
+            raise
         missing = ", ".join(sorted(running - alive))
         raise Unavailable(f"{first.name} does not see {missing} alive after {timeout_s:g} s", reason="NotConverged")
 
-    def _gateway(self, planned: Planned) -> str:
-        node = LocalNode(planned.name, planned.roles, self.folder / planned.name)
-        with suppress(OffgridError), node.client(PEEK_S) as client:
-            return client.mesh.status().gateway
-        return ""
+    def _check_living(self, names: Sequence[str]) -> None:
+        for name in names:
+            if not self._pid_of(name):
+                said = self._local(self.nodes[name]).log_tail()
+                raise Unavailable(f"node {name} has ended after it started:\n{said}", reason="NodeEnded")
+
+    def _page(self, planned: Planned) -> str:
+        with suppress(OffgridError), self._local(planned).client(PEEK_S) as client:
+            status = client.mesh.status()
+            return status.gateway or next((said for said in status.notices if "the gateway" in said), "off")
+        return "does not answer"
+
+    def _local(self, planned: Planned) -> LocalNode:
+        return LocalNode(planned.name, planned.roles, self.folder / planned.name)
 
     def _pid_of(self, name: str) -> int:
         """Of the node's process, if it runs and is the one that was started here; else 0."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -164,15 +165,25 @@ class TestRefusingToStart:
         with running.client() as client:
             assert client.mesh.status().name == "one"  # the first one is not disturbed
 
-    def test_a_port_that_is_taken(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("key", ["mesh__listen", "mesh__door", "gateway__listen"])
+    def test_a_port_that_is_taken(self, tmp_path: Path, key: str) -> None:
+        """Nobody is answered before that is known."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
-            port = taken.getsockname()[1]
-            done = refused(founded(tmp_path / "n", mesh__listen=f"127.0.0.1:{port}"))
-        assert done.code == 4
-        assert f"127.0.0.1:{port}" in done.err
-        assert "in use" in done.err, done.said
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            node, answered = founded(tmp_path / "n", **{key: address}), False
+            node.run("run")
+            assert node.process is not None
+            while node.alive:
+                answered = answered or (node.folder / "data" / "offgrid.sock").exists()
+                time.sleep(0.002)
+        assert node.process.returncode == 4
+        assert not answered
+        log = log_of(node)
+        assert f"{address}" in log
+        assert "in use" in log
+        assert "Traceback" not in log
 
     def test_a_key_that_others_can_read(self, node: Alone) -> None:
         key = node.folder / "keys" / "node.key"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from offgrid_node.own_processes import ask_to_end, birth_of, kill, wait_gone
-from offgrid_node.protocol.errors import FailedPrecondition, NotFound
+from offgrid_node.protocol.errors import FailedPrecondition, NotFound, Unavailable
 from offgrid_node.standing_mesh import PORT_FIRST, StandingMesh, free_port, names_of
 
 PLAN: dict[str, Any] = {"mesh": "lab", "nodes": [{"name": "core", "roles": ["core"], "port": 7601, "door_port": 7602}]}
@@ -86,6 +86,16 @@ class TestPlans:
     def test_an_unknown_node_is_named_together_with_those_that_there_are(self, tmp_path: Path) -> None:
         with planned(tmp_path) as standing, pytest.raises(NotFound, match=r"no node attic in .*; there are core"):
             standing.down(["attic"])
+
+
+class TestUp:
+    def test_a_node_that_has_ended_is_said_with_the_end_of_its_log(self, tmp_path: Path) -> None:
+        standing = planned(tmp_path)
+        (tmp_path / "core" / "node.log").write_text("starting\nerror: cannot listen on 127.0.0.1:8199\n")
+        with pytest.raises(
+            Unavailable, match=r"node core has ended .*\n(.*\n)*error: cannot listen on 127\.0\.0\.1:8199"
+        ):
+            standing.wait_alive()
 
 
 class TestDown:
