@@ -13,6 +13,7 @@ import contextlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from google.protobuf.descriptor import FieldDescriptor as F
 from google.protobuf.message import Message
 
 from offgrid_node.config.problems import nearest, printable
-from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
+from offgrid_node.protocol.errors import Exhausted, FieldViolation, InvalidRequest
 
 if TYPE_CHECKING:
     from google._upb._message import Descriptor as FastDescriptor
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     FieldDescriptor = F | FastFieldDescriptor
 
 PROBLEMS_MAX = 20  # told at once
+KEYS_MAX = 100_000  # and objects, of one document
 SHOWN_CHARS_MAX = 60
 
 INTEGERS: Mapping[int, tuple[int, int]] = {
@@ -42,7 +44,21 @@ INTEGERS: Mapping[int, tuple[int, int]] = {
 _INTEGER = re.compile(r"-?[0-9]{1,20}\Z")
 _FORM = re.compile(r"\s*[A-Za-z0-9_.\[\]%+-]+=")
 
-Problems = list[FieldViolation]
+
+class _Enough(Exception):
+    """There are PROBLEMS_MAX."""
+
+
+class Problems:
+    """What is wrong with one request. Raises _Enough when one more is added than are told."""
+
+    def __init__(self) -> None:
+        self.found: list[FieldViolation] = []
+
+    def add(self, field: str, description: str) -> None:
+        self.found.append(FieldViolation(field, description))
+        if len(self.found) > PROBLEMS_MAX:
+            raise _Enough
 
 
 class _Wrong(ValueError):
@@ -55,13 +71,31 @@ def read_request(
     """The message that a request means: a JSON document (empty: no fields), the fields in its path, those in its query.
 
     `body` is None for a method whose fields are in its query; otherwise that may say nothing. In a query nested fields
-    are written with dots, repeated ones once for each value. Raises InvalidRequest with all that is wrong.
+    are written with dots, repeated ones once for each value. Raises InvalidRequest with what is wrong,
+    of that PROBLEMS_MAX at most, and Exhausted beyond KEYS_MAX.
     """
     request, problems = kind(), Problems()
+    with contextlib.suppress(_Enough):
+        _read(request, body, path, query, problems)
+    if problems.found:
+        shown = problems.found[:PROBLEMS_MAX]
+        text = "; ".join(f"{each.field}: {each.description}" for each in shown)
+        more = "; and more" if len(problems.found) > len(shown) else ""
+        raise InvalidRequest(f"{text}{more}", violations=shown)
+    return request
+
+
+def _read(
+    request: Message,
+    body: bytes | None,
+    path: Mapping[str, str],
+    query: Iterable[tuple[str, str]],
+    problems: Problems,
+) -> None:
     if body is not None and body.strip():
-        document, problems = _document(body)
+        document = _document(body, problems)
         for name in sorted(path.keys() & document.keys()):
-            problems.append(FieldViolation(name, "is in the path already"))
+            problems.add(name, "is in the path already")
             del document[name]
         _fill(request, document, "", problems)
     for name, text in path.items():
@@ -71,35 +105,34 @@ def read_request(
         values.setdefault(name, []).append(text)
     for name, texts in values.items():
         if body is not None:
-            problems.append(FieldViolation(_shown(name), "is no query parameter here: fields are JSON in the body"))
+            problems.add(_shown(name), "is no query parameter here: fields are JSON in the body")
         elif name in path:
-            problems.append(FieldViolation(name, "is in the path already"))
+            problems.add(name, "is in the path already")
         else:
             _set_text(request, name, name, texts, problems)
-    if problems:
-        shown = problems[:PROBLEMS_MAX]
-        text = "; ".join(f"{each.field}: {each.description}" for each in shown)
-        more = f"; and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
-        raise InvalidRequest(f"{text}{more}", violations=shown)
-    return request
 
 
 # ---- documents
 
 
-def _document(body: bytes) -> tuple[dict[str, Any], Problems]:
-    problems = Problems()
+def _document(body: bytes, problems: Problems) -> dict[str, Any]:
+    left = KEYS_MAX
 
     def pairs(found: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal left
+        left -= 1 + len(found)
+        if left < 0:
+            text = f"the body has more than {KEYS_MAX} keys and objects; send it in several requests"
+            raise Exhausted(text, reason="RequestTooLarge")
         made = dict(found)
         if len(made) < len(found):
-            names = [name for name, _ in found]
-            twice = sorted({name for name in names if names.count(name) > 1})[:PROBLEMS_MAX]
-            problems.extend(FieldViolation(_shown(name), "is there twice") for name in twice)
+            times = Counter(name for name, _ in found)
+            for name in sorted(name for name in times if times[name] > 1):
+                problems.add(_shown(name), "is there twice")
         return made
 
     def constant(name: str) -> None:
-        problems.append(FieldViolation("(body)", f"{name} is no number of JSON"))
+        problems.add("(body)", f"{name} is no number of JSON")
 
     try:
         text = body.decode("utf-8-sig")
@@ -118,7 +151,7 @@ def _document(body: bytes) -> tuple[dict[str, Any], Problems]:
         raise InvalidRequest(f"the body is no JSON: {where}{hint}", reason="MalformedJson") from error
     if not isinstance(document, dict):
         raise InvalidRequest(f"the body is {_kind(document)}; send an object, {{…}}", reason="MalformedJson")
-    return document, problems
+    return document
 
 
 _JsonError = json.JSONDecodeError
@@ -130,14 +163,14 @@ def _fill(message: Message, document: Mapping[str, Any], path: str, problems: Pr
         field = _field(message.DESCRIPTOR, key)
         here = f"{path}.{_shown(key)}" if path else _shown(key)
         if field is None:
-            problems.append(FieldViolation(here, _unknown(message.DESCRIPTOR, key)))
+            problems.add(here, _unknown(message.DESCRIPTOR, key))
         elif field.name in taken:
-            problems.append(FieldViolation(here, f"is there twice, as {taken[field.name]} too"))
+            problems.add(here, f"is there twice, as {taken[field.name]} too")
         elif value is not None:
             taken[field.name] = key
             oneof = field.containing_oneof
             if oneof is not None and (other := message.WhichOneof(oneof.name)):
-                problems.append(FieldViolation(here, f"is there beside {other}; only one of them may be"))
+                problems.add(here, f"is there beside {other}; only one of them may be")
             else:
                 _set(message, field, value, here, problems)
 
@@ -148,7 +181,7 @@ def _set(message: Message, field: FieldDescriptor, value: Any, path: str, proble
     elif field.message_type is not None and field.message_type.GetOptions().map_entry:
         _set_map(message, field, value, path, problems)
     elif not isinstance(value, list):
-        problems.append(FieldViolation(path, f"{_kind(value)}; a list is allowed, […]"))
+        problems.add(path, f"{_kind(value)}; a list is allowed, […]")
     else:
         target = getattr(message, field.name)
         for index, item in enumerate(value):
@@ -160,13 +193,13 @@ def _set_one(message: Message, field: FieldDescriptor, value: Any, path: str, pr
         try:
             setattr(message, field.name, _scalar(field, value))
         except _Wrong as wrong:
-            problems.append(FieldViolation(path, str(wrong)))
+            problems.add(path, str(wrong))
     elif isinstance(value, dict):
         part = getattr(message, field.name)
         part.SetInParent()
         _fill(part, value, path, problems)
     else:
-        problems.append(FieldViolation(path, f"{_kind(value)}; an object is allowed, {{…}}"))
+        problems.add(path, f"{_kind(value)}; an object is allowed, {{…}}")
 
 
 def _append(target: Any, field: FieldDescriptor, item: Any, path: str, problems: Problems) -> None:
@@ -174,16 +207,16 @@ def _append(target: Any, field: FieldDescriptor, item: Any, path: str, problems:
         try:
             target.append(_scalar(field, item))
         except _Wrong as wrong:
-            problems.append(FieldViolation(path, str(wrong)))
+            problems.add(path, str(wrong))
     elif isinstance(item, dict):
         _fill(target.add(), item, path, problems)
     else:
-        problems.append(FieldViolation(path, f"{_kind(item)}; an object is allowed, {{…}}"))
+        problems.add(path, f"{_kind(item)}; an object is allowed, {{…}}")
 
 
 def _set_map(message: Message, field: FieldDescriptor, value: Any, path: str, problems: Problems) -> None:
     if not isinstance(value, dict):
-        problems.append(FieldViolation(path, f"{_kind(value)}; an object is allowed, {{…}}"))
+        problems.add(path, f"{_kind(value)}; an object is allowed, {{…}}")
         return
     assert field.message_type is not None
     target, entry = getattr(message, field.name), field.message_type.fields_by_name
@@ -191,7 +224,7 @@ def _set_map(message: Message, field: FieldDescriptor, value: Any, path: str, pr
         try:
             target[_scalar(entry["key"], key)] = _scalar(entry["value"], item)
         except _Wrong as wrong:
-            problems.append(FieldViolation(f"{path}.{_shown(key)}", str(wrong)))
+            problems.add(f"{path}.{_shown(key)}", str(wrong))
 
 
 # ---- texts of path and query
@@ -201,13 +234,13 @@ def _set_text(message: Message, name: str, path: str, texts: Sequence[str], prob
     head, _, rest = path.partition(".")
     field = _field(message.DESCRIPTOR, head)
     if field is None:
-        problems.append(FieldViolation(_shown(name), _unknown(message.DESCRIPTOR, head)))
+        problems.add(_shown(name), _unknown(message.DESCRIPTOR, head))
     elif rest and field.message_type is not None and not field.is_repeated:
         _set_text(getattr(message, field.name), name, rest, texts, problems)
     elif rest or field.message_type is not None:
-        problems.append(FieldViolation(_shown(name), "is no field that a query parameter can say"))
+        problems.add(_shown(name), "is no field that a query parameter can say")
     elif len(texts) > 1 and not field.is_repeated:
-        problems.append(FieldViolation(_shown(name), f"is there {len(texts)} times; once is allowed"))
+        problems.add(_shown(name), f"is there {len(texts)} times; once is allowed")
     else:
         for text in texts:
             value = {"true": True, "false": False}.get(text, text) if field.type == F.TYPE_BOOL else text

@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from offgrid.v1 import jobs_pb2
 from offgrid_node.gateway.old_payloads import Said, number_in
+from offgrid_node.gateway.requests import read_aside
 from offgrid_node.gateway.signature_guard import SignatureGuard
 from offgrid_node.gateway.signed_requests import (
     NESTING_MAX,
@@ -33,9 +34,13 @@ class Bodies:
         """The body's JSON object; none is an empty one. Raises InvalidRequest, and what the guard raises."""
         body = await request.body()
         await self._guard.admit(request.scope, body, between_machines=between_machines)
-        read = plain(read_numbers_as_written(body)) if body.strip() else {}
-        assert isinstance(read, dict)
-        return read
+        return await read_aside(body, _read)
+
+
+def _read(body: bytes) -> Said:
+    read = plain(read_numbers_as_written(body)) if body.strip() else {}
+    assert isinstance(read, dict)
+    return read
 
 
 def plain(value: object, depth: int = 0) -> Any:

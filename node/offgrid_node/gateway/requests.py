@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import parse_qsl, quote
 
 from starlette.requests import Request
@@ -11,9 +14,12 @@ from starlette.types import Scope
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest
 
 BODY_BYTES_MAX = 6 * 1024 * 1024  # base64 makes four of three: all that a message of MESSAGE_BYTES_MAX may be
+READ_IN_LOOP_BYTES = 64 * 1024  # some 30 ms
 QUERY_FIELDS_MAX = 1_000
 TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX = 90_000, 600_000
 TIMEOUT_HEADER, TIMEOUT_PARAMETER = "x-offgrid-timeout-ms", "timeout_ms"
+
+T = TypeVar("T")
 
 
 def raw_path(scope: Scope) -> str:
@@ -34,6 +40,11 @@ async def read_body(request: Request, *, allowed: bool) -> bytes:
             text = f"the body has more than {BODY_BYTES_MAX} bytes. PUT /v1/objects/… takes files of any size"
             raise Exhausted(text, reason="RequestTooLarge")
     return bytes(found)
+
+
+async def read_aside(body: bytes, read: Callable[[bytes], T]) -> T:
+    """What `read` makes of it: of a large one in a thread, so that the node goes on meanwhile."""
+    return await asyncio.to_thread(read, body) if len(body) > READ_IN_LOOP_BYTES else read(body)
 
 
 def fields_of_query(request: Request) -> list[tuple[str, str]]:

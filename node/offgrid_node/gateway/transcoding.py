@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from offgrid_node.gateway.answers import answer_of, settled
 from offgrid_node.gateway.faults import Refusal
 from offgrid_node.gateway.json_requests import read_request
-from offgrid_node.gateway.requests import fields_of_query, number_of, raw_path, read_body, timeout_s_of
+from offgrid_node.gateway.requests import fields_of_query, number_of, raw_path, read_aside, read_body, timeout_s_of
 from offgrid_node.gateway.streams import EVENTS, NDJSON, RESUMED, StreamResponse, begun
 from offgrid_node.gateway.templates import BadPath, Table, Template
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest
@@ -118,7 +118,9 @@ async def _call(
     query = fields_of_query(request)
     timeout_s = timeout_s_of(request)
     body = await read_body(request, allowed=in_body)
-    message = read_request(method.request, body if in_body else None, fields, query)
+    message = await read_aside(
+        body, lambda found: read_request(method.request, found if in_body else None, fields, query)
+    )
     size = message.ByteSize()
     if size > MESSAGE_BYTES_MAX:
         text = f"{size} bytes; a message has at most {MESSAGE_BYTES_MAX}. PUT /v1/objects/… takes files of any size"

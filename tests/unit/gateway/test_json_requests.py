@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 
 from offgrid.json_form import json_of
 from offgrid.v1 import jobs_pb2, mesh_pb2, objects_pb2, state_pb2
-from offgrid_node.gateway.json_requests import read_request
-from offgrid_node.protocol.errors import InvalidRequest
+from offgrid_node.gateway import json_requests
+from offgrid_node.gateway.json_requests import KEYS_MAX, PROBLEMS_MAX, read_request
+from offgrid_node.protocol.errors import Exhausted, InvalidRequest
 
 RUN = jobs_pb2.RunJobsRequest(
     task_id="t-1",
@@ -102,8 +104,42 @@ def test_two_of_which_only_one_may_be() -> None:
 
 def test_all_that_is_wrong_is_told_at_once_but_not_without_end() -> None:
     assert refused(jobs_pb2.RunJobsRequest, {"a": 1, "mode": "x", "jobs": [5]}).keys() == {"a", "mode", "jobs[0]"}
-    with pytest.raises(InvalidRequest, match="and 80 more"):
+    with pytest.raises(InvalidRequest, match="; and more"):
         read_request(jobs_pb2.RunJobsRequest, json.dumps({f"a{n}": n for n in range(100)}).encode(), {})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {f"a{n}": n for n in range(KEYS_MAX - 1)},
+        {"jobs": [5] * KEYS_MAX},
+        {"jobs": [{"payload": {"input_name": 5}} for _ in range(KEYS_MAX // 6)]},
+        b'{"a": [%s]}' % b",".join([b'{"b": 1, "b": 2}'] * 10_000),
+    ],
+)
+def test_what_is_wrong_is_looked_for_no_further_than_it_is_told(body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def look(text: str) -> str:
+        looked.append(text)
+        return text
+
+    monkeypatch.setattr(json_requests, "_shown", look)
+    assert len(refused(jobs_pb2.RunJobsRequest, body)) <= PROBLEMS_MAX
+    assert len(looked) <= 10 * PROBLEMS_MAX
+
+
+def test_a_key_a_thousand_times_costs_no_more_than_a_thousand_keys() -> None:
+    body = b"{%s}" % b",".join(b'"a%d": 1' % (n % 40_000) for n in range(KEYS_MAX - 1))
+    began_s = time.process_time()
+    assert refused(jobs_pb2.RunJobsRequest, body)["a0"] == "is there twice"
+    assert time.process_time() - began_s < 5  # it took minutes
+
+
+def test_keys_are_bounded() -> None:
+    assert KEYS_MAX == 100_000
+    with pytest.raises(Exhausted, match="100000 keys"):
+        read_request(jobs_pb2.RunJobsRequest, b'{"jobs": [%s{}]}' % (b"{}," * KEYS_MAX), {})
 
 
 def test_a_field_is_said_in_one_place() -> None:
