@@ -33,26 +33,29 @@ class SignatureGuard:
         self._clock = clock
         self._tries = Tries()
         self._file = SeenFile(folder / FILE_NAME)
-        self._signed = SignedRequests(key.encode(), self._file.read()) if key else None
+        self._key = key.encode()
+        self._signed: SignedRequests | None = None
         self._lock = asyncio.Lock()
 
     async def admit(self, scope: Scope, body: bytes, *, between_machines: bool = False) -> None:
         """Raises what SignedRequests.check does, Exhausted where too many wrong ones came from, Unavailable when it
         cannot be noted."""
         proved = scope.get(PROVED)
-        if self._signed is None or proved:
+        if not self._key or proved:
             return
         if not between_machines and proved is None and b'"signature"' not in body:
             return
         peer = (scope.get("client") or ("",))[0]
         async with self._lock:
-            proved_by = await self._prove(self._signed, body, peer)
-            seen = self._signed.take(proved_by, self._clock.now().utc_us)
-            rows = self._signed.seen if self._file.is_due else [seen]
             try:
+                if self._signed is None:
+                    self._signed = SignedRequests(self._key, await asyncio.to_thread(self._file.read))
+                signed = self._signed
+                seen = signed.take(await self._prove(signed, body, peer), self._clock.now().utc_us)
+                rows = signed.seen if self._file.is_due else [seen]
                 await asyncio.to_thread(self._file.write if self._file.is_due else self._file.append, rows)
             except OSError as error:
-                text = f"{self._file.path}: {error.strerror}; signed requests are not taken before it can be written"
+                text = f"{self._file.path}: {error.strerror}; signed requests are not taken before it can be kept"
                 raise Unavailable(text, reason="SignatureNotKept") from error
 
     async def _prove(self, signed: SignedRequests, body: bytes, peer: str) -> Seen:
@@ -70,7 +73,8 @@ class SignatureGuard:
 
 class SeenFile:
     """Rows of a signature and its time, fsynced before the request is carried out. Half a row at the end is of one that
-    never was; the first write of a process is of all, so no row follows it."""
+    never was; the first write of a process is of all, and so is that after one that failed, so no row follows it.
+    Methods raise OSError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -84,13 +88,13 @@ class SeenFile:
     def read(self) -> list[Seen]:
         try:
             rows = self.path.read_bytes()[: 2 * ROWS_MAX * ROW_BYTES]
-        except OSError:
+        except FileNotFoundError:
             return []
         whole = len(rows) - len(rows) % ROW_BYTES
         return [_seen_of(rows[at : at + ROW_BYTES]) for at in range(0, whole, ROW_BYTES)]
 
     def write(self, rows: Sequence[Seen]) -> None:
-        """In place of what is there. Raises OSError."""
+        """In place of what is there."""
         beside = self.path.with_name(f"{self.path.name}.new")
         with beside.open("wb") as file:
             _put(file.fileno(), rows)
@@ -98,9 +102,10 @@ class SeenFile:
         self._rows = len(rows)
 
     def append(self, rows: Sequence[Seen]) -> None:
+        before, self._rows = self._rows or 0, None
         with self.path.open("ab") as file:
             _put(file.fileno(), rows)
-        self._rows = (self._rows or 0) + len(rows)
+        self._rows = before + len(rows)
 
 
 def _put(fd: int, rows: Sequence[Seen]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import hmac
 import json
@@ -144,6 +145,34 @@ class TestAfterARestart:
         assert reason(guard(tmp_path), NOTHING_ASKED, signed(n=2), machines=True) == ""
         assert (tmp_path / FILE_NAME).stat().st_size == 2 * ROW_BYTES
         assert reason(guard(tmp_path), NOTHING_ASKED, signed(n=2), machines=True) == "SignatureReplayed"
+
+    def test_nothing_is_lost_by_a_disk_that_was_full_for_a_while(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        which, write = guard(tmp_path), os.write
+
+        def full(fd: int, text: bytes) -> int:
+            if os.fstat(fd).st_size % ROW_BYTES:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(fd, text[: ROW_BYTES // 2])
+
+        assert reason(which, NOTHING_ASKED, signed(n=1), machines=True) == ""
+        monkeypatch.setattr(os, "write", full)
+        for number in (2, 3):
+            with pytest.raises(Unavailable, match="No space left"):
+                reason(which, NOTHING_ASKED, signed(n=number), machines=True)
+        monkeypatch.setattr(os, "write", write)
+        assert [reason(which, NOTHING_ASKED, signed(n=n), machines=True) for n in (4, 5)] == ["", ""]
+        again = guard(tmp_path)
+        assert {reason(again, NOTHING_ASKED, signed(n=n), machines=True) for n in (1, 4, 5)} == {"SignatureReplayed"}
+
+    def test_a_file_that_cannot_be_read_is_no_empty_one(self, tmp_path: Path) -> None:
+        which, path = guard(tmp_path), tmp_path / FILE_NAME
+        path.mkdir()
+        with pytest.raises(Unavailable, match="before it can be kept"):
+            reason(which, NOTHING_ASKED, signed(n=1), machines=True)
+        path.rmdir()
+        assert reason(which, NOTHING_ASKED, signed(n=1), machines=True) == ""
 
     def test_the_file_stays_small(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(signature_guard, "ROWS_MAX", 2)
