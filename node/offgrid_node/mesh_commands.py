@@ -34,7 +34,7 @@ MESH_FOLDER = click.option(
 @click.option(
     "--nodes",
     type=click.IntRange(1, NODES_MAX),
-    help="How many are to run: one core, one broker, the rest hosts. [default: those that there are, else 5]",
+    help="How many are to run: a core, a broker (of 3 the core), else hosts. [default: those that there are, else 5]",
 )
 @click.option("--mesh", default="local", show_default=True, help="Name of the mesh, if it is founded now.")
 @MESH_FOLDER

@@ -8,6 +8,7 @@ is there already stays as it is, and only a process that is surely ours is ever 
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import socket
 import time
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from offgrid.client import OffgridError
 from offgrid_node.config import CONFIG_NAME
+from offgrid_node.config.http_ports import auto_ports
 from offgrid_node.local_mesh import READY_TIMEOUT_S, STOP_TIMEOUT_S, LocalNode
 from offgrid_node.own_processes import ask_to_end, birth_of, kill, wait_gone
 from offgrid_node.protocol.errors import FailedPrecondition, NotFound, Unavailable
@@ -27,7 +29,7 @@ from offgrid_node.protocol.ids import NAME
 
 PLAN_NAME, LOCK_NAME, PID_NAME = "mesh.json", "mesh.lock", "node.pid"
 HOST = "127.0.0.1"
-PORT_FIRST, PORT_LAST = 7601, 7999  # below what systems give to connections: a node that is down finds its own free
+PORTS = range(7601, 8000)  # below what systems give to connections: a node that is down finds its own free
 NODES_UNLESS_SAID = 5
 PEEK_S, POLL_S = 1.0, 0.05
 
@@ -41,6 +43,7 @@ class Planned(msgspec.Struct, frozen=True):
     roles: tuple[str, ...]
     port: int
     door_port: int
+    page_port: int = 0  # 0 in a mesh.json of before there was one: the node takes the next that is free
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -58,6 +61,8 @@ def names_of(count: int) -> Mapping[str, tuple[str, ...]]:
         return {"core": ("core", "broker", "host")}
     if count == 2:
         return {"core": ("core", "broker"), "host-a": ("host",)}
+    if count == 3:  # two hosts: what a core keeps in the mesh wants that many, unless it says otherwise
+        return {"core": ("core", "broker"), "host-a": ("host",), "host-b": ("host",)}
     hosts = [f"host-{chr(ord('a') + index)}" for index in range(count - 2)]
     return {"core": ("core",), "broker": ("broker",), **dict.fromkeys(hosts, ("host",))}
 
@@ -92,6 +97,10 @@ class StandingMesh:
     def up(self, count: int | None, mesh: str, settings: Mapping[str, object]) -> None:
         """Has `count` nodes run (None: those that there are, else five); more than that are left as they are.
         `settings` are for nodes that are made now. Raises a Fault, naming the node and the end of its log."""
+        outer = next((each for each in self.folder.parents if _holds_a_mesh(each)), None)
+        if not self.nodes and outer is not None:
+            text = f"{outer} holds a mesh, and none is made inside it: offgrid-node up --dir {shlex.quote(str(outer))}"
+            raise FailedPrecondition(text, reason="InsideAMesh")
         count = count or len(self.nodes) or NODES_UNLESS_SAID
         for name, roles in names_of(count).items():
             if name not in self.nodes and len(self.nodes) < count:
@@ -128,6 +137,8 @@ class StandingMesh:
     def _make(self, planned: Planned, node: LocalNode, settings: Mapping[str, object]) -> None:
         """Founds the mesh with its first node, and has any other join it."""
         listening = {"mesh.listen": f"{HOST}:{planned.port}", "mesh.door": f"{HOST}:{planned.door_port}"}
+        if planned.page_port:
+            listening["gateway.listen"] = f"{HOST}:{planned.page_port}"
         values = {**listening, "mesh.mdns": False, **settings}
         first = next(iter(self.nodes.values()))
         if planned == first:
@@ -144,17 +155,13 @@ class StandingMesh:
         join(node.folder, token, planned.name, planned.roles, values, READY_TIMEOUT_S)
 
     def _plan(self, name: str, roles: tuple[str, ...], mesh: str) -> None:
-        taken = {port for each in self.nodes.values() for port in (each.port, each.door_port)}
+        taken = {port for each in self.nodes.values() for port in (each.port, each.door_port, each.page_port)}
         port = free_port(taken)
+        door_port = free_port({*taken, port})
+        page_port = free_port({*taken, port, door_port}, (*auto_ports(roles), *PORTS))
         self.mesh = self.mesh or mesh
-        self.nodes[name] = Planned(name, roles, port, free_port({*taken, port}))
-        document = {
-            "mesh": self.mesh,
-            "nodes": [
-                {"name": each.name, "roles": each.roles, "port": each.port, "door_port": each.door_port}
-                for each in self.nodes.values()
-            ],
-        }
+        self.nodes[name] = Planned(name, roles, port, door_port, page_port)
+        document = {"mesh": self.mesh, "nodes": [msgspec.structs.asdict(each) for each in self.nodes.values()]}
         new = self.folder / (PLAN_NAME + ".new")
         new.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         new.replace(self.folder / PLAN_NAME)
@@ -262,7 +269,13 @@ class StandingMesh:
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             nodes = [
-                Planned(str(each["name"]), tuple(each["roles"]), int(each["port"]), int(each["door_port"]))
+                Planned(
+                    str(each["name"]),
+                    tuple(each["roles"]),
+                    int(each["port"]),
+                    int(each["door_port"]),
+                    int(each.get("page_port", 0)),
+                )
                 for each in document["nodes"]
             ]
             if wrong := [each.name for each in nodes if not NAME.fullmatch(each.name)]:
@@ -270,17 +283,21 @@ class StandingMesh:
             self.mesh, self.nodes = str(document["mesh"]), {each.name: each for each in nodes}
         except FileNotFoundError:
             return
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             text = f"{path} is not what `offgrid-node up` writes ({error}); move it away, or say another --dir"
             raise FailedPrecondition(text, reason="NoPlan") from None
 
 
-def free_port(taken: set[int]) -> int:
-    """A port of the loopback that nobody has, and that is not among `taken`. Raises Unavailable."""
-    for port in range(PORT_FIRST, PORT_LAST + 1):
+def _holds_a_mesh(folder: Path) -> bool:
+    return (folder / PLAN_NAME).is_file() and (folder / LOCK_NAME).exists()
+
+
+def free_port(taken: set[int], ports: Sequence[int] = PORTS) -> int:
+    """The first of these ports of the loopback that nobody has, and that is not among `taken`. Raises Unavailable."""
+    for port in ports:
         if port not in taken and _is_free(port):
             return port
-    raise Unavailable(f"no port from {PORT_FIRST} to {PORT_LAST} is free on {HOST}", reason="NoPort")
+    raise Unavailable(f"no port from {ports[0]} to {ports[-1]} is free on {HOST}", reason="NoPort")
 
 
 def _is_free(port: int) -> bool:

@@ -70,6 +70,8 @@ def test_each_node_has_a_page_of_its_own(place: Path) -> None:
     pages = [line.split()[-1] for line in said.splitlines() if line.split()[:1] and line.split()[0] in NAMES]
     pages = [page for page in pages if page.startswith("http")]
     assert len(set(pages)) == len(NAMES)
+    kept = json.loads((place / "mesh.json").read_text())["nodes"]  # a page that is open finds its node again
+    assert pages == [f"http://127.0.0.1:{each['page_port']}" for each in kept]
     for page in pages:
         with urllib.request.urlopen(f"{page}/v1/about", timeout=10) as answer:  # noqa: S310 - of our own
             assert answer.status == 200

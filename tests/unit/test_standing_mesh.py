@@ -14,7 +14,7 @@ import pytest
 
 from offgrid_node.own_processes import ask_to_end, birth_of, kill, wait_gone
 from offgrid_node.protocol.errors import FailedPrecondition, NotFound, Unavailable
-from offgrid_node.standing_mesh import PORT_FIRST, StandingMesh, free_port, names_of
+from offgrid_node.standing_mesh import PORTS, StandingMesh, free_port, names_of
 
 PLAN: dict[str, Any] = {"mesh": "lab", "nodes": [{"name": "core", "roles": ["core"], "port": 7601, "door_port": 7602}]}
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
@@ -59,11 +59,28 @@ class TestPlans:
 
     def test_ports_are_free_and_none_is_given_twice(self) -> None:
         first = free_port(set())
-        assert first >= PORT_FIRST
+        assert first >= PORTS[0]
         assert free_port({first}) != first
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", first))
             assert free_port(set()) != first
+
+    def test_three_are_enough_for_objects_that_want_two_hosts(self) -> None:
+        assert sum("host" in roles for roles in names_of(3).values()) == 2
+
+    def test_pages_are_where_the_first_of_the_roles_has_them_or_else_anywhere(self) -> None:
+        first = free_port(set(), range(8001, 8022))
+        assert first in range(8001, 8022)
+        assert free_port(set(range(8001, 8022)), (*range(8001, 8022), *PORTS)) in PORTS
+
+    def test_a_plan_of_before_pages_had_ports_is_read(self, tmp_path: Path) -> None:
+        assert planned(tmp_path).planned("core").page_port == 0
+
+    def test_no_mesh_is_made_inside_another(self, tmp_path: Path) -> None:
+        with planned(tmp_path), StandingMesh(tmp_path / "core" / "offgrid-mesh") as inner:
+            with pytest.raises(FailedPrecondition, match=f"holds a mesh.*up --dir {tmp_path}$"):
+                inner.up(1, "lab", {})
+            assert not inner.nodes
 
     @pytest.mark.parametrize("text", ["", "[]", '{"mesh": "lab"}', '{"mesh": "lab", "nodes": [{"name": "core"}]}'])
     def test_a_plan_that_is_none_is_refused_and_left_alone(self, tmp_path: Path, text: str) -> None:
