@@ -52,6 +52,12 @@ TWO_LENGTHS = Refusal(
     HTTPStatus.BAD_REQUEST, "TwoLengths", "a request has a Content-Length or a Transfer-Encoding, never both", CLOSE
 )
 DEFECT = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal", "a defect of this node, its log says more", CLOSE)
+STOPPING = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Stopping",
+    "the node is stopping; what was asked for may have been done, or not",
+    (("Retry-After", "1"), *CLOSE),
+)
 
 _log = logging.getLogger(__name__)
 
@@ -99,11 +105,15 @@ class Edge:
             finally:
                 coming.cancel()
 
+        failed = False
         try:
             failed = await self._failed(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                raise
         finally:
             stopped.cancel()
-        refusal = body.refusal or (DEFECT if failed else None)
+        refusal = body.refusal or (DEFECT if failed else STOPPING if self._stopping.is_set() else None)
         if not answer.began and refusal is not None:
             await _refuse(refusal, scope, body, send)
         elif not failed:

@@ -228,6 +228,37 @@ def test_a_stream_ends_whole_and_soon_when_the_node_stops() -> None:
     asyncio.run(whole())
 
 
+@pytest.mark.parametrize("raw", [request("GET /work HTTP/1.1"), request(POST, "Content-Length: 9", body=b"half")])
+def test_what_is_not_answered_when_the_node_stops_is_told_so(raw: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "STOP_S", 0.05)
+    monkeypatch.setattr(bodies, "LINGER_S", 0.05)
+
+    async def whole() -> None:
+        stopping, begun = asyncio.Event(), asyncio.Event()
+
+        async def work(asked: Request) -> Response:
+            begun.set()
+            await asyncio.sleep(60)
+            raise AssertionError
+
+        async def read(asked: Request) -> Response:
+            begun.set()
+            return await read_it(asked)
+
+        routes = [Route("/work", work), Route("/read", read, methods=["POST"])]
+        sockets, server = bind("127.0.0.1:0"), HttpServer(application(routes, policy_of(()), lambda: 0, stopping))
+        await server.serve(sockets)
+        asked = asyncio.create_task(ask(sockets[0].getsockname()[1], raw))
+        await begun.wait()
+        stopping.set()
+        await server.close()
+        status, fields, body = await asked
+        assert (status, fields["retry-after"]) == (503, "1")
+        assert b'"Stopping"' in body
+
+    asyncio.run(whole())
+
+
 @pytest.mark.parametrize(
     ("raw", "status", "reason"),
     [
