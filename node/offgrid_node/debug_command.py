@@ -11,8 +11,6 @@ import click
 
 from offgrid_node.options import FOLDER
 
-LOG_CHARS_MAX = 1024 * 1024
-
 
 @click.group()
 def debug() -> None:
@@ -38,7 +36,7 @@ def bundle(folder: Path, output: Path | None, with_names: bool, log: TextIO | No
     from offgrid_node.debugging.collecting import write_bundle
 
     target = output or Path(time.strftime("offgrid-debug-%Y%m%d-%H%M%S.zip"))
-    text = log.read()[-LOG_CHARS_MAX:] if log is not None else None
+    text = log.read() if log is not None else None
     names = write_bundle(folder, target, with_names=with_names, log=text)
     if as_json:
         import json

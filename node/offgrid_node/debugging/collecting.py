@@ -65,7 +65,12 @@ def write_bundle(folder: Path, target: Path, *, with_names: bool, log: str | Non
     try:
         names = {} if with_names else _names_of_objects(subject)
         redaction = Redaction(_secrets(folder, subject), {**names, **_homes()})
-        parts = {name: redaction.of(text) for name, text in _texts(subject, log, with_names=with_names)}
+        values = {name: redaction.of_value(_had(part, subject)) for name, part in _parts(with_names=with_names).items()}
+        parts = {name: json.dumps(value, indent=1, ensure_ascii=False) + "\n" for name, value in values.items()}
+        parts["metrics.txt"] = redaction.of(_metrics(subject))
+        parts["log.txt"] = redaction.of(
+            _end_of(log.encode(errors="replace")) if log is not None else _log(subject.path)
+        )
     finally:
         subject.close()
     parts["README.txt"] = ABOUT.format(names="" if with_names else " names of objects,")
@@ -76,7 +81,7 @@ def write_bundle(folder: Path, target: Path, *, with_names: bool, log: str | Non
     return tuple(sorted(parts))
 
 
-def _texts(subject: Subject, log: str | None, *, with_names: bool) -> Iterator[tuple[str, str]]:
+def _parts(*, with_names: bool) -> Mapping[str, Part]:
     parts: dict[str, Part] = {
         "about.json": _about,
         "config.json": _config,
@@ -93,10 +98,7 @@ def _texts(subject: Subject, log: str | None, *, with_names: bool) -> Iterator[t
     }
     if with_names:
         parts["objects.json"] = lambda at: [json_of(each) for each in islice(at.asked.objects.list(), LISTED_MAX)]
-    for name, part in parts.items():
-        yield name, json.dumps(_had(part, subject), indent=1, ensure_ascii=False, default=str) + "\n"
-    yield "metrics.txt", _metrics(subject)
-    yield "log.txt", log if log is not None else _log(subject.path)
+    return parts
 
 
 def _had(part: Part, subject: Subject) -> Any:
@@ -165,12 +167,18 @@ def _metrics(subject: Subject) -> str:
 def _log(folder: Path) -> str:
     for name in LOG_NAMES:
         with suppress(OSError), (folder / name).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES_MAX))
-            return file.read().decode(errors="replace")
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES_MAX - 1))
+            return _end_of(file.read())
     return (
         "missing: no log lies in the folder; where journald has it: "
         "journalctl -u offgrid-node | offgrid debug bundle --log -\n"
     )
+
+
+def _end_of(log: bytes) -> str:
+    """Its last lines, whole ones: half a secret would be known to nobody."""
+    end = log if len(log) <= LOG_BYTES_MAX else log[-LOG_BYTES_MAX:].partition(b"\n")[2]
+    return end.decode(errors="replace")
 
 
 def _homes() -> dict[str, str]:
@@ -203,6 +211,7 @@ def _secrets(folder: Path, subject: Subject) -> Iterator[str]:
     for name, value in (*of_environ, *of_files):
         if any(word in name.upper() for word in SECRET_NAMES):
             yield _UNQUOTED.sub(r"\2", value.strip())
+            yield value.strip().strip("\"'")
     for path in Folder(folder).keys_path.glob("*"):
         yield from (word for line in _lines(path) for word in line.split() if len(word) >= KEY_CHARS_MIN)
         with suppress(Fault, OSError, ValueError):

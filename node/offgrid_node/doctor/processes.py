@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,9 +47,19 @@ def _who(targets: set[str], but: frozenset[int | None] = frozenset()) -> str:
 def _named(folder: Path) -> str:
     with suppress(OSError):
         words = (folder / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
-        if len(words) > 1 and Path(words[0]).name.startswith("python"):
-            del words[0]
-        text = " ".join([Path(words[0]).name, *words[1:]])
-        if text and text.isprintable():
-            return f" ({text if len(text) <= CHARS_MAX else text[:CHARS_MAX] + '…'})"
+        name = program_of(words)
+        if name and name.isprintable():
+            return f" ({name if len(name) <= CHARS_MAX else name[:CHARS_MAX] + '…'})"
     return ""
+
+
+def program_of(words: Sequence[str]) -> str:
+    """The program of a command line, of Python the script or module, and nothing of what that was given: passwords
+    stand there."""
+    name = Path(words[0].partition(" ")[0]).name.rstrip(":")  # a title that a process gave itself is one word
+    match words[1:]:
+        case ["-m", module, *_] if name.startswith("python"):
+            return f"{name} -m {module}"
+        case [script, *_] if name.startswith("python") and not script.startswith("-"):
+            return Path(script).name
+    return name

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from offgrid_node.__main__ import cli
+from offgrid_node.debugging.collecting import LOG_BYTES_MAX
 from offgrid_node.folder import Folder
 from offgrid_node.founding import found
 from offgrid_node.keys import NodeKey
@@ -23,6 +24,7 @@ PLANTED = {
     "environment": "planted-environment-4",
     "invite": "og1:PLANTEDINVITE5",
     "log": "planted-in-the-log-6",
+    "llm": 'planted"with\\signs-7',
 }
 
 
@@ -33,6 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "gateway.auth_key": PLANTED["config"],
         "gateway.token": PLANTED["gateway"],
         "mesh.listen": "127.0.0.1:0",
+        "host.llm.api_key": PLANTED["llm"],
     }
     found(where, "home", "attic", ["core"], settings)
     (where / ".env").write_text(f"OFFGRID_HOST__LLM__API_KEY={PLANTED['dotenv']}\n")
@@ -46,6 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"password={PLANTED['log']} {PLANTED['config']} {seed}",
         key.recovery_words(),
         f"a file of {Path.home()}/deep",
+        json.dumps({"said": PLANTED["llm"]}),
     ]
     (where / "node.log").write_text("\n".join(log) + "\n")
     return where
@@ -66,6 +70,7 @@ def test_nothing_secret_is_in_it_and_what_helps_is(folder: Path, tmp_path: Path)
     everything = "\n".join(made.values())
     for where, secret in PLANTED.items():
         assert secret not in everything, where
+        assert json.dumps(secret)[1:-1] not in everything, where
     line = (folder / "keys" / "node.key").read_text().split()
     assert line[2] not in everything
     assert NodeKey.load(Folder(folder).keys_path).recovery_words() not in everything
@@ -81,6 +86,16 @@ def test_nothing_secret_is_in_it_and_what_helps_is(folder: Path, tmp_path: Path)
     if os.name == "posix":
         assert "a file of ~/deep" in made["log.txt"]
         assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_the_ends_of_long_logs_begin_with_a_whole_line(folder: Path, tmp_path: Path) -> None:
+    """Half a secret would be known to nobody."""
+    line = f"x {PLANTED['config']}\n"
+    text = line * (LOG_BYTES_MAX // len(line) + 9)
+    (folder / "node.log").write_text(text)
+    for number, (words, stdin) in enumerate([((), None), (("--log", "-"), text)]):
+        made = bundle(folder, tmp_path / f"{number}.zip", *words, stdin=stdin)
+        assert {*made["log.txt"].splitlines()} == {"x [hidden]"}
 
 
 def test_no_file_is_written_over(folder: Path, tmp_path: Path) -> None:

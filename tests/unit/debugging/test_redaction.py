@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from offgrid_node.debugging.redaction import Redaction
@@ -16,6 +18,11 @@ SHAPES = {
     "JSON": ('{"api_key": "abc", "n": 1}', '{"api_key": "[hidden]", "n": 1}'),
     "a PEM block": ("a\n-----BEGIN EC PRIVATE KEY-----\nMII\n-----END EC PRIVATE KEY-----\nb", "a\n[hidden]\nb"),
     "half a PEM block": ("-----BEGIN PRIVATE KEY-----\nMII", "[hidden]"),
+    "its other half": ("MII\n-----END PRIVATE KEY-----\nb", "[hidden]\nb"),
+    "an option and its value": ("serve --password hunter2 -v", "serve --password [hidden] -v"),
+    "one in quotes": ("serve --token 'two words' -v", "serve --token '[hidden]' -v"),
+    "one in a list": ('["serve", "--api-key","abc", "-v"]', '["serve", "--api-key","[hidden]", "-v"]'),
+    "a short option": ("mysql -phunter2 -u ada", "mysql -p[hidden] -u ada"),
     "a key's file": ("offgrid-key ed25519 hbxpg53v 25stxcqh", "[hidden]"),
 }
 
@@ -32,10 +39,37 @@ def test_what_looks_like_a_secret_is_hidden(text: str, left: str) -> None:
         "tokens=5 a key was changed",
         "the secret is safe",
         "https://host/path@1",
+        "ssh -p 8022 attic",
+        "serve --tokens 5 --verbose",
     ],
 )
 def test_what_does_not_stays(text: str) -> None:
     assert Redaction((), {}).of(text) == text
+
+
+@pytest.mark.parametrize("secret", ['pass"word', "back\\slash", "C:\\Users\\ann", "grüße\n"])
+def test_what_is_known_is_hidden_also_where_a_program_wrote_it_in_quotes(secret: str) -> None:
+    redaction = Redaction([secret], {})
+    for text in (secret, json.dumps(secret), json.dumps(secret, ensure_ascii=False), repr(secret)):
+        assert redaction.of(f"it was {text}.").replace('"', "").replace("'", "") == "it was [hidden]."
+
+
+def test_values_are_hidden_before_they_become_json() -> None:
+    redaction = Redaction(['pass"word'], {'plans/"merger" with acme': "object-1", "tokens": "object-2"})
+    value = {
+        "trouble": 'no room for plans/"merger" with acme',
+        "argv": ["serve", "--token", "x", "-v"],
+        "api_key": "abc",
+        "nested": ({"note": 'pass"word'}, 7, None, True),
+        "tokens": 3,
+    }
+    assert redaction.of_value(value) == {
+        "trouble": "no room for object-1",
+        "argv": ["serve", "--token", "[hidden]", "-v"],
+        "api_key": "[hidden]",
+        "nested": [{"note": "[hidden]"}, 7, None, True],
+        "tokens": 3,
+    }
 
 
 def test_known_secrets_and_names_go_wherever_they_stand_the_longer_first() -> None:
