@@ -9,9 +9,9 @@ import pytest
 from cli_run import Run
 
 from offgrid.client.errors import OffgridError
-from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, mesh_pb2
+from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, mesh_pb2, objects_pb2
 from offgrid_tools.cli import exits
-from offgrid_tools.cli.smoke_checks import CHECKS, FAILED, OK, SKIPPED, Line, Seen, carry_out
+from offgrid_tools.cli.smoke_checks import CHECKS, FAILED, OK, SAID, SKIPPED, Line, Seen, carry_out
 
 CORE, BROKER, HOST = common_pb2.ROLE_CORE, common_pb2.ROLE_BROKER, common_pb2.ROLE_HOST
 ALIVE, DEAD = common_pb2.LIVENESS_ALIVE, common_pb2.LIVENESS_DEAD
@@ -53,9 +53,9 @@ ATTIC, BARN = peer("attic", CORE, BROKER, here=True), peer("barn", HOST)
     [
         ("roads", [ATTIC], SKIPPED, "there is nobody to call"),
         ("roads", [ATTIC, peer("barn", HOST, alive=False)], SKIPPED, "there is nobody to call"),
-        ("job", [peer("attic", CORE, here=True), BARN], FAILED, "no broker is alive"),
-        ("job", [ATTIC, peer("barn", HOST, alive=False)], FAILED, "no host is alive"),
         ("object", [ATTIC], SKIPPED, "no other host is alive to keep one"),
+        ("quorum", [ATTIC], SKIPPED, "no other member is alive to ack one"),
+        ("quorum", [ATTIC, peer("barn", HOST, alive=False)], SKIPPED, "no other member is alive to ack one"),
         ("object", [peer("attic", CORE, HOST, here=True)], SKIPPED, "no other host is alive to keep one"),
     ],
 )
@@ -121,6 +121,61 @@ def test_a_job_that_does_not_come_back_is_cancelled_and_its_mission_completed() 
     assert (line.about, line.outcome, line.next) == ("barn", FAILED, "offgrid job why j-1")
     assert cancelled == [{"task_id": "t-1", "reason": "smoke test"}]
     assert updated == [("m-1", "completed")]
+
+
+@pytest.mark.parametrize(
+    ("peers", "lacking"),
+    [
+        ([peer("attic", CORE, here=True), BARN], "no broker is alive"),
+        ([ATTIC, peer("barn", HOST, alive=False)], "no host is alive"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("job", "outcome", "said"),
+    [
+        (jobs_pb2.Job(state=jobs_pb2.JOB_STATE_COMPLETED, result=jobs_pb2.JobResult(output=SAID)), OK,
+         "; echo came back from this node's own queue"),
+        (jobs_pb2.Job(state=jobs_pb2.JOB_STATE_FAILED, error="BrokerUnavailable"), FAILED, "; BrokerUnavailable"),
+    ],
+)  # fmt: skip
+def test_without_a_broker_or_a_host_a_job_goes_the_way_that_is_configured(
+    peers: list[mesh_pb2.Peer], lacking: str, job: jobs_pb2.Job, outcome: str, said: str
+) -> None:
+    modes, updated = list[str](), list[str]()
+
+    def start(*_: object, mode: str = "", **__: object) -> jobs_pb2.RunJobsResponse:
+        modes.append(mode)
+        return jobs_pb2.RunJobsResponse(job_ids=["j-1"])
+
+    client = SimpleNamespace(
+        jobs=SimpleNamespace(task_for=lambda *_, **__: "t-1", start=start, get=lambda _: job),
+        tasks=SimpleNamespace(show=lambda task: jobs_pb2.Task(task_id=task, mission_id="m-1")),
+        missions=SimpleNamespace(update=lambda mission, status: updated.append(mission)),
+    )
+    line = only("job", seen_by(client, *peers))
+    assert (line.outcome, line.detail) == (outcome, lacking + said)
+    assert (modes, updated) == ([""], ["m-1"])
+
+
+@pytest.mark.parametrize(
+    ("others", "outcome", "said"),
+    [
+        ([BARN], SKIPPED, "hosts weigh 1, an object wants 2: it waits for another host"),
+        ([BARN, peer("shed", HOST, alive=False)], FAILED, "hosts weigh 1, an object wants 2: it waits"),
+        ([BARN, peer("shed", HOST)], None, ""),
+    ],
+)
+def test_that_no_object_can_become_durable_is_said(others: list[mesh_pb2.Peer], outcome: str | None, said: str) -> None:
+    deleted = list[str]()
+    made = objects_pb2.Object(object_id="o-1", required_milli=2_000)
+    client = SimpleNamespace(
+        objects=SimpleNamespace(
+            put=lambda *_, **__: made, delete=deleted.append, wait_durable=lambda *_, **__: made, read=lambda _: b""
+        )
+    )
+    lines = [line for line, _ in carry_out(seen_by(client, ATTIC, *others), "object", dict(CHECKS)["object"])]
+    assert [(line.outcome, line.detail) for line in lines if line.about == "weight"] == [(outcome, said)] * bool(said)
+    assert deleted == ["o-1", "o-1"]
 
 
 def test_without_a_node_there_is_nothing_to_try(og: Run) -> None:

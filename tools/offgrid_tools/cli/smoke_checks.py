@@ -133,12 +133,39 @@ def roads(seen: Seen) -> Iterator[Line]:
 def jobs(seen: Seen) -> Iterator[Line]:
     if ROLE_CORE not in seen.status.roles:
         yield Line("job", "", SKIPPED, "this node is no core: it sends no jobs")
-    elif not any(ROLE_BROKER in p.roles_in_force and (p.self or p.liveness == LIVENESS_ALIVE) for p in seen.peers):
-        yield Line("job", "", FAILED, "no broker is alive", "offgrid peers")
-    elif not seen.hosts:
-        yield Line("job", "", FAILED, "no host is alive", "offgrid peers")
-    else:
+        return
+    brokered = any(ROLE_BROKER in p.roles_in_force and (p.self or p.liveness == LIVENESS_ALIVE) for p in seen.peers)
+    if brokered and seen.hosts:
         yield from _echoes(seen)
+    else:
+        yield _own_queue(seen, "no host is alive" if brokered else "no broker is alive")
+
+
+def _own_queue(seen: Seen, lacking: str) -> Line:
+    """What becomes of a job without the mesh, in the mode that is configured."""
+    from datetime import timedelta
+
+    from offgrid.client.payloads import builtin
+
+    client, payload, within_s = seen.client, builtin("echo", input=SAID, input_name="smoke"), seen.left_s(JOBS_S)
+    task_id = client.jobs.task_for(payload, title="smoke test")
+    ended = False
+    try:
+        answer = client.jobs.start(task_id, [payload], deadline=timedelta(seconds=within_s))
+        seen.job_id, deadline = answer.job_ids[0], time.monotonic() + within_s
+        while not (ended := (job := client.jobs.get(seen.job_id)).state in ENDED) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    except OffgridError as error:
+        return Line("job", "", FAILED, f"{lacking}: {error.message}", "offgrid peers")
+    finally:
+        with suppress(OffgridError):
+            if not ended:
+                client.jobs.cancel(task_id=task_id, reason="smoke test")
+            client.missions.update(client.tasks.show(task_id).mission_id, status="completed")
+    if job.result.output == SAID:
+        return Line("job", "", OK, f"{lacking}; echo came back from this node's own queue")
+    why = f"{job.error} {job.error_detail}".strip() if ended else f"a job was not back within {within_s:.0f} s"
+    return Line("job", "", FAILED, f"{lacking}; {why}", "offgrid peers")
 
 
 def _echoes(seen: Seen) -> Iterator[Line]:
@@ -187,6 +214,8 @@ def objects(seen: Seen) -> Iterator[Line]:
         return
     copies, data = min(COPIES_MAX, len(weights)), os.urandom(OBJECT_BYTES)
     enough_milli = copies * min(weights.values())
+    if told := _too_light(seen, sum(weights.values())):
+        yield told
     made = seen.client.objects.put(data, name="smoke-test", copies=copies, required_milli=enough_milli)
     try:
         try:
@@ -202,8 +231,28 @@ def objects(seen: Seen) -> Iterator[Line]:
     yield Line("object", "rm", OK, "gone here; its hosts are being told")
 
 
+def _too_light(seen: Seen, weight_milli: int) -> Line | None:
+    """Of what is put without saying anything, whether the hosts that are alive can ever make it durable."""
+    plain = seen.client.objects.put(b"smoke", name="smoke-test")
+    seen.client.objects.delete(plain.object_id)
+    if weight_milli >= plain.required_milli:
+        return None
+    away_milli = sum(
+        peer.member.weight_milli
+        for peer in seen.peers
+        if ROLE_HOST in peer.roles_in_force and not peer.self and peer.liveness != LIVENESS_ALIVE
+    )
+    said = f"hosts weigh {weight_milli / 1000:g}, an object wants {plain.required_milli / 1000:g}: it waits"
+    if weight_milli + away_milli >= plain.required_milli:
+        return Line("object", "weight", FAILED, said, "offgrid peers")
+    return Line("object", "weight", SKIPPED, f"{said} for another host", "offgrid put FILE --required 1.0")
+
+
 def quorum(seen: Seen) -> Iterator[Line]:
     """Every member that is alive acks; such a quorum stays, as all do."""
+    if not seen.others:
+        yield Line("quorum", "", SKIPPED, "no other member is alive to ack one")
+        return
     called, nodes = f"smoke:{os.urandom(4).hex()}", [p for p in seen.peers if p.self or p.liveness == LIVENESS_ALIVE]
     ids = [peer.member.node_id for peer in nodes]
     seen.client.quorum.create(called, sum(peer.member.weight_milli for peer in nodes), ids)
