@@ -25,6 +25,8 @@ STALL_S = 20.0
 CLOSING_S, LINGER_S = 5.0, 1.0
 CONNECTIONS_MAX = 128  # of all; as many more only from this machine, that its owner is never locked out
 CONNECTIONS_EACH_MAX = 48  # of one address that is not this machine's
+FRAMES_MAX = 64  # of a WebSocket's client in a second: a feed's readers have nothing to say
+SLICE_BYTES = 1_024  # of what came are looked at before it is asked whether to go on
 REFUSED_MAX = 32  # beyond that, which are told why; the next ones are not
 
 _SENTENCES = {
@@ -143,7 +145,27 @@ class HttpConnection(_Watched, H11Protocol):
 
 
 class SocketConnection(_Watched, WebSocketsSansIOProtocol):
-    """What a connection becomes that speaks WebSocket (RFC 6455)."""
+    """What a connection becomes that speaks WebSocket (RFC 6455). Of who does not read his answers nothing is read, so
+    that no pongs pile up; who sends more than FRAMES_MAX is cut off."""
+
+    _second, _frames = 0, 0
+
+    def data_received(self, data: bytes) -> None:
+        for at in range(0, len(data), SLICE_BYTES):
+            if self.transport.is_closing():
+                return
+            super().data_received(data[at : at + SLICE_BYTES])
+        if not self.writable.is_set():
+            self.transport.pause_reading()
+
+    def handle_events(self) -> None:
+        second = int(self.loop.time())
+        self._frames = len(self.conn.events) + (self._frames if second == self._second else 0)
+        self._second = second
+        if self._frames > FRAMES_MAX:
+            self.transport.abort()
+        else:
+            super().handle_events()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._free()
@@ -151,8 +173,11 @@ class SocketConnection(_Watched, WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.transport.pause_reading()
         self._by(STALL_S, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._free()
+        if not self.read_paused:
+            self.transport.resume_reading()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from offgrid.v1 import mesh_pb2, state_pb2
-from offgrid_node.gateway import feed, looking
+from offgrid_node.gateway import connection, feed, looking
 from offgrid_node.gateway.feed import feed_routes
 from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.protocol.clock import Now
@@ -97,6 +98,32 @@ def test_who_reads_too_slowly_is_told_where_to_go_on_and_let_go() -> None:
         assert [each["number"] for each in events] == list(range(SEQ + 1, SEQ + 1 + STREAM_BACKLOG_MAX))
         assert (last["error"]["code"], last["error"]["details"][0]["reason"]) == (429, "SlowReader")
         assert code == 1013
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("frames_max", "end"), [(connection.FRAMES_MAX, ConnectionError), (2**40, TimeoutError)])
+def test_who_pings_without_end_is_cut_off_and_who_reads_nothing_is_not_read(
+    frames_max: int, end: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "FRAMES_MAX", frames_max)
+
+    def flood(port: int) -> None:
+        """Until no more is taken; systems take some MB that nobody has read."""
+        key = "dGhlIHNhbXBsZSBub25jZQ=="
+        fields = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {key}")
+        head = "\r\n".join(("GET /v1/feed HTTP/1.1", f"Host: 127.0.0.1:{port}", *fields, "", ""))
+        pings, sent = (b"\x89\xfd" + bytes(4 + 125)) * 500, 0
+        with socket.create_connection(("127.0.0.1", port)) as reader:
+            reader.sendall(head.encode())
+            assert reader.recv(12) == b"HTTP/1.1 101"
+            reader.settimeout(0.5)
+            while sent <= 16 * 2**20:
+                sent += reader.send(pings)
+
+    async def scenario(behind: Behind) -> None:
+        with pytest.raises(end):
+            await asyncio.to_thread(flood, behind.port)
 
     play(scenario)
 
