@@ -139,3 +139,4 @@ def test_a_text_is_drawn_as_a_qr_code() -> None:
     assert b"<svg" in body
     assert ask("/page/qr", "POST", b"")[0] == 400
     assert ask("/page/qr", "POST", b"x" * 1_025)[0] == 400
+    assert ask("/page/qr", "POST", b"\xff" * 1_024)[0] == 400
