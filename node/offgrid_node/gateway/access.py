@@ -149,12 +149,12 @@ def _identify(asked: Asked, policy: Policy, now_ms: int) -> Proof | Refusal:
             return Proof.TOKEN
         text = "a request that changes something and brings the page's cookie needs an Origin, as browsers send it"
         return Refusal(HTTPStatus.FORBIDDEN, "OriginMissing", text)
+    if is_open(asked.method, asked.path):
+        return Proof.NONE  # whatever token it brings: none is tried here
     if tokens:
         scheme, _, token = tokens[0].partition(" ")
         right = len(tokens) == 1 and scheme.lower() == "bearer"
         return sign_ins.check_token(token.strip() if right else "", asked.peer, now_ms) or Proof.TOKEN
-    if is_open(asked.method, asked.path):
-        return Proof.NONE
     if policy.signed and asked.method not in SAFE and asked.path.startswith(SIGNED_BELOW):
         return Proof.LATER
     return sign_ins.missing()

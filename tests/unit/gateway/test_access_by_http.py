@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from offgrid_node.gateway.access import Asked, Proof, admit, policy_of
 from offgrid_node.gateway.faults import Refusal
 from offgrid_node.gateway.sign_ins import SignIns
+from offgrid_node.gateway.tries import TRIES_MAX
 
 TOKEN = "correct-horse-battery"
 HOST = "Host: 127.0.0.1:8001"
@@ -124,7 +125,7 @@ def test_behind_a_tunnel_that_speaks_tls_the_page_is_its_own(origin: str) -> Non
         ("GET /v1/status", ("Authorization: Bearer ",), "TokenWrong"),
         ("GET /v1/status", (BEARER, BEARER), "TokenWrong"),
         ("GET /v1/status", ("Cookie: offgrid-x=forged",), "TokenMissing"),
-        ("GET /", ("Authorization: Bearer wrong",), "TokenWrong"),
+        ("GET /", ("Authorization: Bearer wrong",), "NONE"),
         ("GET /", (), "NONE"),
         ("HEAD /page/abc/app.js", (), "NONE"),
         ("POST /page/qr", (), "TokenMissing"),
@@ -140,6 +141,17 @@ def test_behind_a_tunnel_that_speaks_tls_the_page_is_its_own(origin: str) -> Non
 )
 def test_where_there_is_a_token_it_is_asked_for(line: str, fields: tuple[str, ...], said: str) -> None:
     assert outcome(line, HOST, *fields, token=TOKEN) == said
+
+
+def test_what_is_open_to_all_is_so_to_those_who_guessed_too_often() -> None:
+    policy = policy_of((), SignIns(TOKEN, "offgrid-x"))
+    for _ in range(TRIES_MAX):
+        admit(asked("GET /v1/status", HOST, "Authorization: Bearer wrong"), policy, 0)
+    refused = admit(asked("GET /v1/status", HOST, BEARER), policy, 0)
+    assert isinstance(refused, Refusal)
+    assert refused.code == 429
+    for fields in ((BEARER,), ("Authorization: Bearer wrong",), ()):
+        assert admit(asked("GET /v1/about", HOST, *fields), policy, 0) is Proof.NONE
 
 
 def test_a_signature_does_instead_on_the_paths_of_the_prototype_alone() -> None:
