@@ -60,9 +60,9 @@ def uninstall(folder: Path, user: bool, name: str) -> None:
     """Stops the node and removes its service; the node's folder stays as it is."""
     from offgrid_node.system_service.acting import uninstall as uninstall_now
 
-    _, plan = _plan(folder, name, user=user)
-    if not uninstall_now(plan, click.echo):
-        click.echo(f"there is no service {name}: {plan.path} does not exist", err=True)
+    order, plan = _plan(folder, name, user=user)
+    if not uninstall_now(plan, order, click.echo):
+        click.echo(f"there is no service {name}: {plan.title} does not exist", err=True)
         sys.exit(NOT_THERE)
 
 

@@ -70,12 +70,13 @@ def plan_for(order: Order) -> Plan:
 def install(plan: Plan, order: Order, say: Say) -> None:
     """Writes the file, and has the node started, now and from then on.
 
-    Raises AlreadyExists where a service of that name is another folder's, PermissionDenied where this account may not,
+    Raises AlreadyExists where a service of that name is not this folder's, PermissionDenied where this account may not,
     Unavailable where the manager refuses.
     """
-    if plan.path.exists() and str(order.folder).encode() not in plan.path.read_bytes():
+    if (owner := _owner_of(plan)) not in (None, str(order.folder)):
         raise AlreadyExists(
-            f"{plan.path} is another node's service; choose a name: --name NAME", reason="ServiceExists"
+            f"{plan.title} is the service of {_node_in(owner)}; choose another name: --name NAME",
+            reason="ServiceExists",
         )
     try:
         plan.path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,16 +91,25 @@ def install(plan: Plan, order: Order, say: Say) -> None:
         say(hint)
 
 
-def uninstall(plan: Plan, say: Say) -> bool:
-    """Ends the service and removes its file; the node's folder stays. False where there was none."""
-    stopped = [subprocess.run(command, capture_output=True, check=False).returncode == 0 for command in plan.stop]
-    if not plan.path.exists():
-        return any(stopped)
+def uninstall(plan: Plan, order: Order, say: Say) -> bool:
+    """Ends the service and removes its file; the node's folder stays. False where there was none.
+
+    Raises FailedPrecondition where a service of that name is not this folder's, PermissionDenied where this account may
+    not.
+    """
+    owner = _owner_of(plan)
+    if owner is None:
+        return False
+    if owner != str(order.folder):
+        way = f"; to remove it: --dir {owner}" if owner else ""
+        raise FailedPrecondition(f"{plan.title} is the service of {_node_in(owner)}{way}", reason="OtherService")
+    for command in plan.stop:
+        subprocess.run(command, capture_output=True, check=False)
     try:
-        plan.path.unlink()
+        plan.path.unlink(missing_ok=True)
     except PermissionError as error:
         raise _forbidden(plan.path) from error
-    say(f"removed {plan.path}")
+    say(f"removed {plan.title}")
     for command in plan.after_removal:
         subprocess.run(command, capture_output=True, check=False)
     return True
@@ -111,6 +121,23 @@ def status(plan: Plan) -> int:
         return subprocess.run(plan.ask, timeout=COMMAND_TIMEOUT_S, check=False).returncode
     except OSError as error:
         raise _missing(plan.ask, error) from error
+
+
+def _owner_of(plan: Plan) -> str | None:
+    """The folder whose service there is by that name, "" where it names none; None where there is no service."""
+    try:
+        if not plan.show:
+            return plan.folder_of(plan.path.read_bytes())
+        shown = subprocess.run(plan.show, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False)
+        return plan.folder_of(shown.stdout) if shown.returncode == 0 else None
+    except FileNotFoundError as error:
+        if plan.show:
+            raise _missing(plan.show, error) from error
+        return None
+
+
+def _node_in(folder: str | None) -> str:
+    return f"the node in {folder}" if folder else "no node that it names"
 
 
 def _run(command: Sequence[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import plistlib
+from contextlib import suppress
 from pathlib import Path
+from xml.parsers.expat import ExpatError
 
 from offgrid_node.system_service.order import RESTART_S, Order, Plan
 
@@ -33,11 +35,19 @@ def plan(order: Order, uid: int) -> Plan:
         **({} if order.user else {"UserName": order.account}),
     }
     return Plan(
+        title=str(path),
         path=path,
         content=plistlib.dumps(content),
+        folder_of=folder_of,
         start=(("launchctl", "bootstrap", domain, str(path)),),
         stop=(("launchctl", "bootout", f"{domain}/{label}"),),
         after_removal=(),
         ask=("launchctl", "print", f"{domain}/{label}"),
         hints=(f"its log: {log}; launchd never shortens it",),
     )
+
+
+def folder_of(plist: bytes) -> str:
+    with suppress(plistlib.InvalidFileException, ExpatError, ValueError, KeyError, TypeError):
+        return str(plistlib.loads(plist)["WorkingDirectory"])
+    return ""

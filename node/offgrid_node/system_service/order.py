@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,13 +35,18 @@ class Order:
 class Plan:
     """The file that a system reads, and commands: to take it up and begin, to end and forget, and to ask.
 
-    Of `start` each must succeed; of `stop` none must. `hints` are for the person who installs it.
+    `title` is what people know the service by. `show` prints the file as the manager has it; with none, `path` is that.
+    `folder_of` reads in such a file whose service it is, "" where it does not say. Of `start` each must succeed; of
+    `stop` none must. `hints` are for the person who installs it.
     """
 
+    title: str
     path: Path
     content: bytes
+    folder_of: Callable[[bytes], str]
     start: Sequence[Sequence[str]]
     stop: Sequence[Sequence[str]]
     after_removal: Sequence[Sequence[str]]
     ask: Sequence[str]
     hints: Sequence[str] = ()
+    show: Sequence[str] = ()

@@ -15,6 +15,7 @@ from offgrid_node.system_service.order import NEVER_AGAIN, RESTART_S, Order, Pla
 SYSTEM_UNITS = Path("/etc/systemd/system")
 START_MAX_S, STOP_MAX_S = 600, 60  # a large store is read before the node is ready
 WATCHDOG_S = 120
+FOLDER = "WorkingDirectory="
 FAMILIES = "AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_BLUETOOTH"
 
 
@@ -27,14 +28,22 @@ def plan(order: Order) -> Plan:
         "it runs while you are logged in; to have it run from boot on, without you: loginctl enable-linger",
     ) * order.user
     return Plan(
+        title=str(folder / unit),
         path=folder / unit,
         content=unit_file(order).encode(),
+        folder_of=folder_of,
         start=((*control, "daemon-reload"), (*control, "enable", unit), (*control, "restart", unit)),
         stop=((*control, "disable", "--now", unit),),
         after_removal=((*control, "daemon-reload"),),
         ask=(*control, "--no-pager", "--lines=0", "status", unit),
         hints=(f"its log: {log}", *linger),
     )
+
+
+def folder_of(unit: bytes) -> str:
+    lines = unit.decode(errors="replace").splitlines()
+    found = [line.removeprefix(FOLDER) for line in lines if line.startswith(FOLDER)]
+    return found[-1].replace("%%", "%") if found else ""
 
 
 def unit_file(order: Order) -> str:
@@ -54,7 +63,7 @@ def _running(order: Order) -> Sequence[str]:
         "Type=notify",
         "NotifyAccess=main",
         f"ExecStart={' '.join(_word(word) for word in order.command)}",
-        f"WorkingDirectory={_text(str(order.folder))}",
+        f"{FOLDER}{_text(str(order.folder))}",
         *(() if order.user else (f"User={order.account}",)),
         "Restart=on-failure",
         f"RestartSec={RESTART_S}",

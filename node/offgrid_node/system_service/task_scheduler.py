@@ -7,14 +7,19 @@ Ending a task ends its process at once, as a power cut does: a node loses nothin
 
 from __future__ import annotations
 
-import subprocess
+import codecs
+import re
+import sys
 import tempfile
 from pathlib import Path
 from xml.etree import ElementTree as Xml
+from xml.sax.saxutils import unescape
 
 from offgrid_node.system_service.order import Order, Plan
 
 SPACE = "http://schemas.microsoft.com/windows/2004/02/mit/task"
+_FOLDER = re.compile(r"<WorkingDirectory>([^<]*)</WorkingDirectory>")
+_PLAIN = re.compile(r"[\w./:\\-]+")
 RESTARTS, RESTART = 999, "PT1M"  # the shortest that the scheduler takes
 
 
@@ -22,8 +27,11 @@ def plan(order: Order) -> Plan:
     path = Path(tempfile.gettempdir()) / f"{order.name}-task.xml"
     task = f"\\{order.name}"
     return Plan(
+        title=f"the task {task}",
         path=path,
         content=task_file(order),
+        folder_of=folder_of,
+        show=("schtasks", "/Query", "/TN", task, "/XML"),
         start=(
             ("schtasks", "/Create", "/F", "/TN", task, "/XML", str(path)),
             ("schtasks", "/Run", "/TN", task),
@@ -33,6 +41,14 @@ def plan(order: Order) -> Plan:
         ask=("schtasks", "/Query", "/V", "/FO", "LIST", "/TN", task),
         hints=(f"its log: {order.folder / f'{order.name}.log'}",),
     )
+
+
+def folder_of(task: bytes) -> str:
+    """Of a task as it was written here, or as schtasks prints it: in the terminal's own code page."""
+    marked = task.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = task.decode("utf-16" if marked else "oem" if sys.platform == "win32" else "utf-8", errors="replace")
+    found = _FOLDER.search(text)
+    return unescape(found[1]) if found else ""
 
 
 def task_file(order: Order) -> bytes:
@@ -65,9 +81,10 @@ def task_file(order: Order) -> bytes:
     _add(settings, "RestartOnFailure", Interval=RESTART, Count=str(RESTARTS))
     actions = _add(task, "Actions")
     actions.set("Context", "Author")
-    # A task has no place for what a program writes, so a shell of the system's sends it to a file.
-    log = order.folder / f"{order.name}.log"
-    line = f'/d /c "{subprocess.list2cmdline(order.command)} >> "{log}" 2>&1"'
+    # A task has no place for what a program writes, so a shell of the system's sends it to a file. The folder is where
+    # the shell begins and no word of its line: between quotes, too, it would take %NAME% in a path for a variable.
+    words = ["." if word == str(order.folder) else word for word in order.command]
+    line = f'/d /c "{" ".join(_word(word) for word in words)} >> {order.name}.log 2>&1"'
     _add(actions, "Exec", Command="cmd.exe", Arguments=line, WorkingDirectory=str(order.folder))
     text: str = Xml.tostring(task, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-16"?>\n{text}\n'.encode("utf-16")
@@ -79,3 +96,8 @@ def _add(parent: Xml.Element, name: str = "", **fields: str) -> Xml.Element:
     for field, text in fields.items():
         Xml.SubElement(here, f"{{{SPACE}}}{field}").text = text
     return here
+
+
+def _word(word: str) -> str:
+    """One word for cmd.exe, which ends words at more signs than programs do (& and ^ among them)."""
+    return word if _PLAIN.fullmatch(word) else f'"{word}"'

@@ -72,9 +72,15 @@ def test_print_shows_and_writes_nothing(attic: Path) -> None:
 
 def test_another_nodes_service_of_that_name_stays(attic: Path) -> None:
     (attic.parent / "units").mkdir()
-    (attic.parent / "units" / "offgrid-node.service").write_text("ExecStart=offgrid-node run --dir /srv/other\n")
-    done = service("install", "--dir", attic)
-    assert "is another node's service; choose a name: --name NAME" in str(done.exception)
+    unit = attic.parent / "units" / "offgrid-node.service"
+    for other in ("/srv/other", f"{attic}2", f"/srv{attic}"):
+        unit.write_text(text := f"[Service]\nExecStart=offgrid-node run --dir {other}\nWorkingDirectory={other}\n")
+        done = service("install", "--dir", attic)
+        assert f"{unit} is the service of the node in {other}; choose another name: --name NAME" in str(done.exception)
+        done = service("uninstall", "--dir", attic)
+        assert f"{unit} is the service of the node in {other}; to remove it: --dir {other}" in str(done.exception)
+        assert unit.read_text() == text
+    assert not (attic.parent / "asked").exists()
     assert service("install", "--dir", attic, "--name", "attic").exit_code == 0
 
 
@@ -92,6 +98,6 @@ def test_a_machine_without_a_manager_is_told_the_command(attic: Path, monkeypatc
 
 def test_names_are_checked_and_what_is_not_there_is_not_removed(attic: Path) -> None:
     assert "is no name" in service("install", "--dir", attic, "--name", "../x").output
-    play(attic.parent, refused="disable")
     done = service("uninstall", "--dir", attic)
     assert (done.exit_code, "there is no service offgrid-node" in done.output) == (3, True)
+    assert not (attic.parent / "asked").exists(), "a service of that name, which somebody else wrote, goes on"

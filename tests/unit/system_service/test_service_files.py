@@ -110,6 +110,21 @@ def test_launchd_reads_its_plist() -> None:
     assert plistlib.loads(launchd.plan(ATTIC, 0).content)["UserName"] == "ada"
 
 
+@pytest.mark.parametrize("order", [ATTIC, ODD, replace(ATTIC, user=True)], ids=["plain", "odd", "user"])
+def test_each_file_says_whose_service_it_is(order: Order) -> None:
+    for plan in (systemd.plan(order), launchd.plan(order, 501), task_scheduler.plan(order)):
+        assert plan.folder_of(plan.content) == str(order.folder)
+        assert plan.folder_of(b"[Unit]\n") == plan.folder_of(b"\xff\xfe<") == ""
+
+
+def test_cmd_takes_no_part_of_a_path_for_a_word_of_its_own() -> None:
+    path = Path("C:/R&D/%TEMP%")
+    order = replace(ATTIC, folder=path, command=("C:/R&D/offgrid-node.exe", "run", "--dir", str(path)))
+    text = task_scheduler.plan(order).content.decode("utf-16")
+    said = ElementTree.fromstring(text.partition("?>\n")[2]).findtext(f".//{{{task_scheduler.SPACE}}}Arguments")  # noqa: S314
+    assert said == '/d /c ""C:/R&D/offgrid-node.exe" run --dir . >> offgrid-node.log 2>&1"'
+
+
 def test_windows_gets_a_task_at_boot_that_starts_again_and_never_times_out() -> None:
     space = {"t": task_scheduler.SPACE}
     text = task_scheduler.plan(ODD).content.decode("utf-16")
