@@ -6,21 +6,28 @@ Only files that the manifest names are served, each by its name, so no path lead
 
 from __future__ import annotations
 
+import io
 import shutil
 import socket
 import threading
+import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from offgrid_node.kit import manifest as form
 from offgrid_node.protocol.errors import Unavailable
 
 PORT = 8090
 CALLERS_MAX = 16  # at a time; a further one waits in the system's queue
-QUIET_S = 30  # without a byte from a caller
+CALLERS_OF_ONE_MAX = 8  # of one address; a further one is let go, and comes again
+HEAD_S = 5.0  # for all of a request's head
+QUIET_S = 30  # for a piece to go out
+PIECE_BYTES = 256 * 1024
 
 
 class KitServer(ThreadingHTTPServer):
@@ -40,6 +47,7 @@ class KitServer(ThreadingHTTPServer):
             **{f"/{form.WHEELS}/{name}": kit / form.WHEELS / name for name in manifest.files},
         }
         self._room = threading.BoundedSemaphore(CALLERS_MAX)
+        self._callers, self._counting = Counter[str](), threading.Lock()
         if ":" in host:
             self.address_family = socket.AF_INET6
         try:
@@ -47,23 +55,47 @@ class KitServer(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             raise Unavailable(f"{host}:{port} cannot be listened on: {error}; choose another with --listen") from error
 
-    def process_request(self, request: object, client_address: object) -> None:
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._counting:
+            if self._callers[client_address[0]] >= CALLERS_OF_ONE_MAX:
+                self.shutdown_request(request)
+                return
+            self._callers[client_address[0]] += 1
         self._room.acquire()
-        super().process_request(request, client_address)  # type: ignore[arg-type]
+        super().process_request(request, client_address)
 
-    def process_request_thread(self, request: object, client_address: object) -> None:
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
-            super().process_request_thread(request, client_address)  # type: ignore[arg-type]
+            super().process_request_thread(request, client_address)
         finally:
             self._room.release()
+            with self._counting:
+                self._callers[client_address[0]] -= 1
+                self._callers += Counter()  # forgets those of whom none is left
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A caller went away in the middle: it comes again."""
 
 
+class _Head(socket.SocketIO):
+    """Reads of a caller until the head's time is over, however often a byte comes; TimeoutError then."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection, "r")
+        self._connection, self._deadline = connection, time.monotonic() + HEAD_S
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._connection.settimeout(max(self._deadline - time.monotonic(), 0.001))
+        return super().readinto(buffer)
+
+
 class _Caller(BaseHTTPRequestHandler):
-    timeout = QUIET_S
     server: KitServer
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_Head(self.connection))
 
     def do_GET(self) -> None:
         self._answer(body=True)
@@ -72,6 +104,7 @@ class _Caller(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, *, body: bool) -> None:
+        self.connection.settimeout(QUIET_S)
         path = self.server.files.get(self.path)
         try:
             source = path.open("rb") if path is not None else None
@@ -89,7 +122,7 @@ class _Caller(BaseHTTPRequestHandler):
             self.end_headers()
             if body:
                 with suppress(OSError):  # it went away
-                    shutil.copyfileobj(source, self.wfile, 256 * 1024)
+                    shutil.copyfileobj(source, self.wfile, PIECE_BYTES)
 
     def version_string(self) -> str:
         return "offgrid-node"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from small_kit import OTHER, OWN, make_small_kit
 
-from offgrid_node.kit.serving import KitServer
+from offgrid_node.kit import serving
+from offgrid_node.kit.serving import CALLERS_MAX, CALLERS_OF_ONE_MAX, KitServer
 from offgrid_node.protocol.errors import InvalidRequest, Unavailable
 
 
@@ -64,6 +69,45 @@ def test_serves_nothing_else(server: KitServer, path: str) -> None:
 
 def test_takes_no_uploads(server: KitServer) -> None:
     assert ask(server, "POST", "/kit.json")[0] == 501
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the loopback has one address")
+def test_one_machine_that_holds_connections_keeps_no_other_out(server: KitServer) -> None:
+    with ExitStack() as held:
+        idle = [begun(server, held, "127.0.0.2") for _ in range(CALLERS_MAX + 4)]
+        began = time.monotonic()
+        assert ask(server, "GET", "/kit.json")[0] == 200
+        assert time.monotonic() - began < 2
+        for connection in idle[CALLERS_OF_ONE_MAX:]:
+            assert connection.recv(1) == b"", "one too many is let go at once: it comes again"
+
+
+def test_a_head_that_does_not_end_is_waited_for_no_longer_than_is_said(
+    server: KitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "HEAD_S", 0.4)
+    with ExitStack() as held:
+        connection = begun(server, held, "127.0.0.1")
+        began, ended = time.monotonic(), False
+        while not ended and time.monotonic() - began < 5:
+            try:
+                connection.send(b"E")  # a byte now and then, and never a line
+                connection.settimeout(0.05)
+                ended = connection.recv(1) == b""
+            except TimeoutError:
+                continue
+            except OSError:
+                ended = True
+        assert ended
+        assert time.monotonic() - began < 2
+
+
+def begun(server: KitServer, held: ExitStack, address: str) -> socket.socket:
+    """A connection from there on which a request has begun."""
+    place = ("127.0.0.1", int(server.server_address[1]))
+    connection = held.enter_context(socket.create_connection(place, 5, (address, 0)))
+    connection.sendall(b"G")
+    return connection
 
 
 def test_says_what_is_wrong_with_the_address_or_the_kit(server: KitServer, tmp_path: Path) -> None:
