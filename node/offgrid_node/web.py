@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.banner import ANY_HOST
 from offgrid_node.config.addresses import split_address
+from offgrid_node.config.gateway import TOKEN_CHARS_MIN
 from offgrid_node.config.http_ports import AUTO, OFF, auto_ports
 from offgrid_node.discovery.addresses import join_address
 from offgrid_node.gateway.binding import Sockets, address_of, bind, bind_first
@@ -62,6 +63,7 @@ class Web:
             self.metrics = address_of(self._monitoring)
         if self._gateway:
             self.url = f"http://{reachable(address_of(self._gateway))}"
+            self.notices = tuple(_short_secret(gateway.auth_key.get_secret_value()))
             if not self.metrics and not gateway.token.get_secret_value():
                 self.metrics = address_of(self._gateway)
 
@@ -109,7 +111,8 @@ class Web:
             await self._serve_view(view())
         except Exception as error:  # noqa: BLE001 - the node goes on without
             _log.exception("the gateway cannot be served")
-            self.notices = (f"the gateway cannot be served, the log says more: {type(error).__name__}: {error}",)
+            said = f"the gateway cannot be served, the log says more: {type(error).__name__}: {error}"
+            self.notices = (*self.notices, said)
             self._close_sockets()
 
     async def _serve_view(self, view: NodeView) -> None:
@@ -135,6 +138,14 @@ class Web:
             app = application(routes, policy, lambda: clock.now().mono_ms, view.stopping)
             self._servers.append(HttpServer(app, HEADERS))
             await self._servers[-1].serve(sockets)
+
+
+def _short_secret(secret: str) -> Iterator[str]:
+    if 0 < len(secret) < TOKEN_CHARS_MIN:
+        yield (
+            f"gateway.auth_key has less than {TOKEN_CHARS_MIN} characters: who sees one signed request can try secrets "
+            "until one fits; take 32 random ones, at all who share it"
+        )
 
 
 def reachable(address: str) -> str:

@@ -45,6 +45,13 @@ def test_its_url_and_where_metrics_are_shown_without_a_token(
     asyncio.run(made.close())
 
 
+@pytest.mark.parametrize(("secret", "said"), [("", 0), ("a" * 15, 1), ("a" * 16, 0)])
+def test_a_secret_that_is_soon_guessed_is_told_of_and_not_shown(tmp_path: Path, secret: str, said: int) -> None:
+    made = web(tmp_path, f'listen = "127.0.0.1:0"\nauth_key = "{secret}"')
+    assert [text[:52] for text in made.notices] == ["gateway.auth_key has less than 16 characters: who se"] * said
+    asyncio.run(made.close())
+
+
 def test_there_is_no_link_to_a_page_that_is_not_there(tmp_path: Path) -> None:
     made = web(tmp_path, 'listen = "off"')
     with pytest.raises(FailedPrecondition, match=r"gateway\.listen is \"off\""):
