@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from starlette.requests import Request
@@ -49,7 +50,11 @@ def plain(value: object, depth: int = 0) -> Any:
         raise InvalidRequest(f"the body is nested deeper than {NESTING_MAX}", reason="MalformedRequest")
     match value:
         case Number():
-            return int(value) if len(value) < INTEGER_DIGITS_MAX and value.lstrip("-").isdigit() else float(value)
+            if len(value) < INTEGER_DIGITS_MAX and value.lstrip("-").isdigit():
+                return int(value)
+            if math.isfinite(number := float(value)):
+                return number
+            raise InvalidRequest(f"the body holds a number above all numbers: {value[:20]}…", reason="MalformedRequest")
         case dict():
             return {plain(key): plain(item, depth + 1) for key, item in value.items()}
         case list():

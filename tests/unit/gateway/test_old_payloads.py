@@ -140,3 +140,9 @@ def test_a_switch_is_understood_as_people_write_it(said: object, meant: bool) ->
 def test_numbers_count_again_after_their_signature_was_checked() -> None:
     read = {"a": [Number("1"), Number("-2.50"), Number("1e3")], "b": Number("9" * 30), "c": "1"}
     assert plain(read) == {"a": [1, -2.5, 1000.0], "b": 1e30, "c": "1"}
+
+
+@pytest.mark.parametrize("text", ["1e400", "-1e400", "9" * 400])
+def test_a_number_above_all_numbers_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="above all numbers: -?[19]"):
+        plain({"title": Number(text)})
