@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DOTENV_NAME, KEYS_NAME, ROOT_KEY, BACKUPS = ".env", "keys", "mesh_root", "backups"
 STORE_FILE = "data.mdb"  # LMDB's own name for what a store's folder must hold
+MESH_PLAN = "mesh.json"  # beside the folders of nodes that `offgrid-node up` has made
 MIB = 1024 * 1024
 VERIFY_BYTES_MAX = 64 * MIB  # about a quarter of a second
 FINDINGS_SHOWN = 5

@@ -22,12 +22,13 @@ from filelock import FileLock, Timeout
 from offgrid.client import OffgridError
 from offgrid_node.config import CONFIG_NAME
 from offgrid_node.config.http_ports import auto_ports
+from offgrid_node.folder import MESH_PLAN
 from offgrid_node.local_mesh import READY_TIMEOUT_S, STOP_TIMEOUT_S, LocalNode
 from offgrid_node.own_processes import ask_to_end, birth_of, kill, wait_gone
 from offgrid_node.protocol.errors import FailedPrecondition, NotFound, Unavailable
 from offgrid_node.protocol.ids import NAME
 
-PLAN_NAME, LOCK_NAME, PID_NAME = "mesh.json", "mesh.lock", "node.pid"
+LOCK_NAME, PID_NAME = "mesh.lock", "node.pid"
 HOST = "127.0.0.1"
 PORTS = range(7601, 8000)  # below what systems give to connections: a node that is down finds its own free
 NODES_UNLESS_SAID = 5
@@ -162,9 +163,9 @@ class StandingMesh:
         self.mesh = self.mesh or mesh
         self.nodes[name] = Planned(name, roles, port, door_port, page_port)
         document = {"mesh": self.mesh, "nodes": [msgspec.structs.asdict(each) for each in self.nodes.values()]}
-        new = self.folder / (PLAN_NAME + ".new")
+        new = self.folder / (MESH_PLAN + ".new")
         new.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        new.replace(self.folder / PLAN_NAME)
+        new.replace(self.folder / MESH_PLAN)
 
     # ---- down
 
@@ -196,7 +197,7 @@ class StandingMesh:
         for folder in (self.folder / name for name in self.nodes):
             if (folder / CONFIG_NAME).exists() and not folder.is_symlink():
                 shutil.rmtree(folder, ignore_errors=True)
-        (self.folder / PLAN_NAME).unlink(missing_ok=True)
+        (self.folder / MESH_PLAN).unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.release()
         (self.folder / LOCK_NAME).unlink(missing_ok=True)
@@ -265,7 +266,7 @@ class StandingMesh:
 
     def _read(self) -> None:
         """Raises FailedPrecondition (NoPlan) for a mesh.json that is none."""
-        path = self.folder / PLAN_NAME
+        path = self.folder / MESH_PLAN
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             nodes = [
@@ -289,7 +290,7 @@ class StandingMesh:
 
 
 def _holds_a_mesh(folder: Path) -> bool:
-    return (folder / PLAN_NAME).is_file() and (folder / LOCK_NAME).exists()
+    return (folder / MESH_PLAN).is_file() and (folder / LOCK_NAME).exists()
 
 
 def free_port(taken: set[int], ports: Sequence[int] = PORTS) -> int:

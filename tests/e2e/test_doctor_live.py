@@ -152,7 +152,7 @@ def test_a_machine_whose_clock_is_three_hours_ahead_and_then_one_that_was_remove
     assert "timedatectl" in found.command
     here = eventually(lambda: wrong(late).get("clocks"), "the members have met")
     assert "this machine's clock is 3 h ahead of the members'" in here.sentence
-    assert offgrid(core, "mesh", "remove", "late").code == 0
+    assert offgrid(core, "mesh", "remove", "--yes", "late").code == 0
     eventually(lambda: "membership" in wrong(late), "it has heard of it")
     gone = wrong(late)["membership"]
     assert gone.state is State.FAULT

@@ -68,7 +68,7 @@ unshare {object_id} host-a
 placement explain {object_id}
 audit {object_id}
 get {object_id} -o {folder}/copy.txt
-rm {object_id}
+rm --yes {object_id}
 ls --deleted
 ls --shared
 outbox
@@ -217,7 +217,7 @@ state compact
 mail send barn --text hello
 barn: mail read {message_id}
 barn: mail rm {message_id}
-mesh remove barn
+mesh remove barn --yes
 """
 
 

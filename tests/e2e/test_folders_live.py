@@ -58,7 +58,7 @@ def test_a_folder_is_kept_read_shared_and_deleted(mesh: LocalMesh, tmp_path: Pat
     assert done.code == 0, done.said
     assert copy.read_bytes() == FILES["photos/a.jpg"][1000:2000000]
 
-    done = offgrid(owner, "rm", "-r", "photos/")
+    done = offgrid(owner, "rm", "--yes", "-r", "photos/")
     assert done.code == 0, done.said
     assert "there are no objects" in offgrid(owner, "ls").out
     assert blobs(killed), "it was away, and keeps them yet"

@@ -81,7 +81,7 @@ class TestRemoval:
         core, gone, stays = few["core"], few["host-a"], few["host-b"]
         within_s = promised(REMOVED_WITHIN_S)
         began = time.monotonic()
-        done = offgrid(core, "mesh", "remove", "host-a")
+        done = offgrid(core, "mesh", "remove", "--yes", "host-a")
         assert done.code == 0, done.said
 
         def left() -> float:
@@ -96,7 +96,7 @@ class TestRemoval:
         assert ping(stays, core) is None  # and only it
         assert "host-a" in names(core, removed=True)
         self.gets_no_jobs(few, gone)
-        again = offgrid(core, "mesh", "remove", "host-a")
+        again = offgrid(core, "mesh", "remove", "--yes", "host-a")
         assert again.code in (0, 3), again.said  # repeating it is harmless
         assert not is_removed(stays)
         gone.stop()
@@ -108,7 +108,7 @@ class TestRemoval:
     def test_who_was_removed_while_it_was_away_is_told_what_that_looks_like(self, few: LocalMesh) -> None:
         core, gone = few["core"], few["host-b"]
         assert gone.stop() == 0
-        assert offgrid(core, "mesh", "remove", "host-b").code == 0
+        assert offgrid(core, "mesh", "remove", "--yes", "host-b").code == 0
         gone.run("run")
         gone.wait_ready()
         with gone.client() as client:
@@ -151,12 +151,12 @@ def ping(caller: LocalNode, target: LocalNode) -> grpc.RpcError | None:
 @pytest.mark.xdist_group("mesh")
 class TestRefusedRemovals:
     def test_it_cannot_be_done_by_a_member_that_is_no_admin(self, mesh: LocalMesh) -> None:
-        done = offgrid(mesh["host-a"], "mesh", "remove", "host-b")
+        done = offgrid(mesh["host-a"], "mesh", "remove", "--yes", "host-b")
         assert done.code == 4, done.said
         assert "ask one of: core" in done.err, done.said
 
     def test_of_somebody_who_is_not_there(self, mesh: LocalMesh) -> None:
-        done = offgrid(mesh["core"], "mesh", "remove", "nobody")
+        done = offgrid(mesh["core"], "mesh", "remove", "--yes", "nobody")
         assert done.code == 3, done.said
         assert "nobody" in done.err, done.said
 
@@ -172,7 +172,7 @@ class TestJoining:
         assert "used" in replayed.err, replayed.said
         assert not (tmp_path / "b" / "offgrid.toml").exists()
         assert "thief" not in names(mesh["core"])
-        offgrid(mesh["core"], "mesh", "remove", "guest")
+        offgrid(mesh["core"], "mesh", "remove", "--yes", "guest")
 
     def test_the_command_goes_on_as_the_node_that_has_joined(self, mesh: LocalMesh, tmp_path: Path) -> None:
         """In the same process, so that a signal to the command is one to the node."""
@@ -182,7 +182,7 @@ class TestJoining:
         assert "guest" in names(mesh["core"])
         assert guest.stop() == 0
         assert "joined mesh t as guest" in log_of(guest)
-        offgrid(mesh["core"], "mesh", "remove", "guest")
+        offgrid(mesh["core"], "mesh", "remove", "--yes", "guest")
 
     def test_a_folder_holds_one_node(self, mesh: LocalMesh) -> None:
         folder = mesh["host-a"].folder
@@ -199,7 +199,7 @@ class TestJoining:
         assert "host-a" in done.err, done.said
         other = offgrid_node("join", token, "--dir", tmp_path / "a", "--name", "other", "--no-run", *LOOPBACK)
         assert other.code == 0, other.said  # the refusal has not used up the token, nor spoilt the folder
-        offgrid(mesh["core"], "mesh", "remove", "other")
+        offgrid(mesh["core"], "mesh", "remove", "--yes", "other")
 
     @pytest.mark.parametrize("damage", ["one letter", "cut", "no token", "empty"])
     def test_a_mistyped_token_is_found_out_without_asking_anyone(

@@ -80,7 +80,7 @@ def test_found_joined_worked_removed(cable: tuple[str, str], tmp_path: Path) -> 
 
         within_s = promised(REMOVED_WITHIN_S)
         began = time.monotonic()
-        assert offgrid(first, "mesh", "remove", "second").code == 0
+        assert offgrid(first, "mesh", "remove", "--yes", "second").code == 0
         eventually(lambda: alive(first) == {"first"}, "the first lists it no more", within_s)
         eventually(lambda: _removed(second), "the second says so", within_s - (time.monotonic() - began))
         figures["removed"] = time.monotonic() - began

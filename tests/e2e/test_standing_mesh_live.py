@@ -85,7 +85,8 @@ def test_a_node_is_driven_through_its_gateway_as_from_another_machine(place: Pat
     added = run([BIN / "offgrid", "context", "add", "far", "--url", status["gateway"]], env=config)
     assert added.code == 0, added.said
     for words in (["job", "run", tmp_path / "notes.txt", "--builtin", "echo"], ["put", tmp_path / "notes.txt",
-                  "--copies", "1", "--required", "1.0"], ["rm", "notes.txt"], ["events", "--limit", "1"]):  # fmt: skip
+                  "--copies", "1", "--required", "1.0"], ["rm", "--yes", "notes.txt"],
+                  ["events", "--limit", "1"]):  # fmt: skip
         done = run([BIN / "offgrid", "--context", "far", *words], env=config)
         assert done.code == 0, done.said
 

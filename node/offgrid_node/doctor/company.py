@@ -16,7 +16,7 @@ from offgrid_node.config import split_address
 from offgrid_node.doctor.clock import NOTABLE_US, SET, off_by
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
 from offgrid_node.doctor.lan import heard_here
-from offgrid_node.doctor.live import is_removed, names_of
+from offgrid_node.doctor.live import is_removed, names_of, starting
 from offgrid_node.doctor.meeting import Met, meet
 from offgrid_node.doctor.subject import Subject
 
@@ -35,7 +35,7 @@ def _members(subject: Subject) -> Iterator[Said]:
     if not away or is_removed(subject):
         return
     with ThreadPoolExecutor(max_workers=PROBED_MAX) as threads:
-        why = list(threads.map(_why_away, away[:PROBED_MAX]))
+        why = list(threads.map(lambda peer: _why_away(subject, peer), away[:PROBED_MAX]))
     for peer, (sentence, remedy) in zip(away, why, strict=False):
         say = fault if len(away) == len(others) else warning
         yield say(f"{peer.member.name} is out of reach: {sentence}", remedy)
@@ -43,7 +43,7 @@ def _members(subject: Subject) -> Iterator[Said]:
         yield warning(f"out of reach are {names_of(away[PROBED_MAX:])}, too", subject.operator("peers"))
 
 
-def _why_away(peer: Peer) -> tuple[str, str]:
+def _why_away(subject: Subject, peer: Peer) -> tuple[str, str]:
     """The best that is seen at its addresses, and what to type."""
     met = {address: meet(address) for address in peer.addresses[:2]}
     for kind in (Met.THERE, Met.NO_TLS, Met.OTHER, Met.NOBODY, Met.SILENCE):
@@ -54,12 +54,12 @@ def _why_away(peer: Peer) -> tuple[str, str]:
             remedy = {
                 Met.NO_TLS: command("ping", "-c", "3", "-M", "do", "-s", BIG_PING, host),
                 Met.SILENCE: f"{command('ping', '-c', '3', host)}   # if it answers, there: sudo ufw allow {port}/tcp",
-            }.get(kind, "offgrid-node run   # on that machine")
+            }.get(kind, starting(subject, peer))
             text = found.value
             if kind is Met.THERE and shown != peer.member.node_id and not peer.member.key_number:
                 text = Met.OTHER.value
             return f"{address}: {text}", remedy
-    return "no address of it is known", "offgrid-node run   # on that machine"
+    return "no address of it is known", starting(subject, peer)
 
 
 def _checked(subject: Subject) -> tuple[PeerCheck, ...]:

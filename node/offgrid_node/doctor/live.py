@@ -8,9 +8,11 @@ from offgrid.v1.common_pb2 import LIVENESS_ALIVE, ROLE_BROKER, ROLE_CORE
 from offgrid.v1.mesh_pb2 import ALERT_STATE_OK, AlertState, Peer
 from offgrid.v1.objects_pb2 import OUTBOX_STATUS_PENDING
 from offgrid_node import __version__
+from offgrid_node.config import CONFIG_NAME
 from offgrid_node.doctor.clock import shown
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
 from offgrid_node.doctor.subject import Subject
+from offgrid_node.folder import MESH_PLAN
 
 NAMES_SHOWN = 4
 WAITING_US = 5_000_000  # a job that has found no host for so long, an object no hosts
@@ -26,6 +28,14 @@ def names_of(peers: list[Peer]) -> str:
 
 def _others(subject: Subject) -> list[Peer]:
     return [peer for peer in subject.peers if not peer.self]
+
+
+def starting(subject: Subject, peer: Peer) -> str:
+    """What starts a member that does not run: beside this node where `offgrid-node up` made both, else over there."""
+    mesh = subject.path.absolute().parent
+    if (mesh / MESH_PLAN).is_file() and (mesh / peer.member.name / CONFIG_NAME).is_file():
+        return command("offgrid-node", "up", "--dir", mesh)
+    return "offgrid-node run   # on that machine"
 
 
 def is_removed(subject: Subject) -> bool:
@@ -74,7 +84,7 @@ def _broker(subject: Subject) -> Iterator[Said]:
         return
     known = [peer for peer in brokers if peer.roles_in_force]
     if known:
-        sentence, next_ = f"no broker is in reach: {names_of(known)}", subject.operator("ping", known[0].member.name)
+        sentence, next_ = f"no broker is in reach: {names_of(known)}", starting(subject, known[0])
     else:
         sentence, next_ = "no member of this mesh is a broker", subject.operator("peers")
     if mode == "offgrid":

@@ -130,7 +130,7 @@ CASES: dict[str, tuple[Callable[[Node], None], Iterable[tuple[str, State, str, s
         only_broker_away,
         [
             ("members", State.WARNING, "hub is out of reach", "ping"),
-            ("broker", State.WARNING, "no broker is in reach: hub", "ping hub"),
+            ("broker", State.WARNING, "no broker is in reach: hub", "offgrid-node run"),
         ],
     ),
     "others cannot come in": (
@@ -234,3 +234,13 @@ def test_a_token_that_the_running_node_does_not_take(tmp_path: Path) -> None:
     assert (process.state, token.state) == (State.OK, State.FAULT)
     assert "does not take the token in" in token.sentence
     assert "offgrid-node run" in token.command
+
+
+def test_a_member_that_up_has_made_beside_this_node_is_started_by_up(tmp_path: Path) -> None:
+    subject = cast("Subject", SimpleNamespace(path=tmp_path / "core"))
+    assert live.starting(subject, peer("barn")) == "offgrid-node run   # on that machine"
+    (tmp_path / "mesh.json").write_text("{}")
+    (tmp_path / "barn").mkdir()
+    (tmp_path / "barn" / "offgrid.toml").write_text("")
+    assert live.starting(subject, peer("barn")) == f"offgrid-node up --dir {tmp_path}"
+    assert live.starting(subject, peer("attic")) == "offgrid-node run   # on that machine"

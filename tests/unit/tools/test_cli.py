@@ -145,7 +145,7 @@ class TestForPeople:
         assert og("page") == (0, "http://127.0.0.1:8001/#code=abc\n", "")
 
     def test_members_and_removal(self, og: Run) -> None:
-        assert og("mesh", "remove", "barn")[1] == f"removed barn ({OTHER_ID})\n"
+        assert og("mesh", "remove", "--yes", "barn")[1] == f"removed barn ({OTHER_ID})\n"
         assert "removed" in og("mesh", "members")[1].splitlines()[2]
         assert len(og("peers")[1].splitlines()) == 2
 
@@ -309,7 +309,7 @@ class TestForScripts:
         ):  # fmt: skip
             assert isinstance(og.json(*argv)[key], list), argv
         assert og.json("mesh", "invite") == {"token": "og1:secret", "invite_id": "i-1"}
-        assert og.json("mesh", "remove", "barn")["member"]["removed"] is True
+        assert og.json("mesh", "remove", "--yes", "barn")["member"]["removed"] is True
 
     def test_fields_are_the_wires_own(self, og: Run, text: str) -> None:
         job = og.json("job", "run", text, "--command", "wc")["job"]

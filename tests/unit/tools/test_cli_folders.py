@@ -58,13 +58,13 @@ class TestWithADamagedRow:
         assert "o-bad9 and 2 more" in err
 
     def test_rm_deletes_what_there_is_and_fails_then(self, og: Run, node: ObjectNode) -> None:
-        code, out, err = og("rm", "-r", "photos/")
+        code, out, err = og("rm", "--yes", "-r", "photos/")
         assert code == exits.INTERNAL
         assert out.count("is deleted") == len(FILES)
         assert "o-bad0" in err
 
     def test_of_a_folder_with_nothing_else_they_say_so(self, og: Run) -> None:
-        for argv in (("get", "others/"), ("rm", "-r", "others/")):
+        for argv in (("get", "others/"), ("rm", "--yes", "-r", "others/")):
             code, out, err = og(*argv)
             assert (code, out, "o-bad0" in err) == (exits.INTERNAL, "", True)
 
@@ -322,9 +322,9 @@ def test_ls_tells_those_of_a_folder_and_in_full(og: Run, node: ObjectNode, home:
 
 def test_rm_takes_a_folder_only_if_it_is_told_to(og: Run, node: ObjectNode, home: Path) -> None:
     og("put", "photos")
-    code, _, err = og("rm", "photos/")
+    code, _, err = og("rm", "--yes", "photos/")
     assert code == exits.USAGE
     assert "-r" in err
-    assert og("rm", "-r", "photos/2026/")[0] == exits.OK
+    assert og("rm", "--yes", "-r", "photos/2026/")[0] == exits.OK
     assert set(names(node)) == {"photos/a.jpg"}
-    assert og("rm", "-r", "none/")[0] == exits.NOT_FOUND
+    assert og("rm", "--yes", "-r", "none/")[0] == exits.NOT_FOUND

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid_tools.cli import exits
+from offgrid_tools.cli.asking import be_sure, yes_option
 from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
@@ -131,7 +132,7 @@ def drain(timeout: float | None, no_wait: bool) -> int:
 
 @click.command()
 @click.argument("owner", metavar="OWNER")
-@click.option("--yes", is_flag=True, help="Do not ask first.")
+@yes_option
 @common
 def drop(owner: str, yes: bool) -> None:
     """Drop what this host keeps for OWNER, who was removed from the mesh 30 days ago or longer, for good.
@@ -140,7 +141,10 @@ def drop(owner: str, yes: bool) -> None:
     them `offgrid get` it first. Nothing goes by itself; `offgrid host show` says how much it is.
     """
     if not yes:
-        _ask(owner)
+        be_sure(
+            f"Drop what is kept for {owner}, for good, so that members it was shared with cannot read it any more",
+            "what is dropped is gone for good, for its readers too",
+        )
     dropped, over = 0, False
     try:
         with working("dropping"):
@@ -161,17 +165,6 @@ def _say_dropped(owner: str, dropped: int) -> None:
     from offgrid_tools.cli.output import clean
 
     click.echo(f"{dropped} {'object' if dropped == 1 else 'objects'} kept for {clean(owner)} dropped")
-
-
-def _ask(owner: str) -> None:
-    import sys
-
-    from offgrid_tools.cli.output import clean
-
-    if settings().json or sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError("what is dropped is gone for good, for its readers too; --yes drops it without asking")
-    text = f"Drop what is kept for {clean(owner)}, for good? Members it was shared with cannot read it any more"
-    click.confirm(text, abort=True, err=True)
 
 
 def _say(host: HostState) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid_tools.cli.amounts import Weight, weight_of
+from offgrid_tools.cli.asking import be_sure, yes_option
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -240,9 +241,15 @@ def _show_code(token: str) -> None:
 
 @click.command()
 @click.argument("node", metavar="NODE")
+@yes_option
 @common
-def remove(node: str) -> None:
-    """Revoke the membership of NODE: its name, its id, or the id's first characters."""
+def remove(node: str, yes: bool) -> None:
+    """Revoke the membership of NODE, for good: its name, its id, or the id's first characters."""
+    if not yes:
+        be_sure(
+            f"Remove {node} from the mesh, for good, so that it can come back by a new invite alone",
+            "a member that is removed comes back by a new invite alone",
+        )
     member = settings().connect().mesh.remove(node)
     if settings().json:
         from offgrid.json_form import json_of

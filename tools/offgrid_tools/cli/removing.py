@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from offgrid_tools.cli.asking import be_sure, yes_option
 from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.listing import sound
 from offgrid_tools.cli.settings import common, settings
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("objects", metavar="OBJECT...", nargs=-1, required=True)
 @click.option("-r", "--recursive", is_flag=True, help="A name that ends with / is all objects below it.")
+@yes_option
 @common
-def rm(objects: tuple[str, ...], recursive: bool) -> None:
+def rm(objects: tuple[str, ...], recursive: bool, yes: bool) -> None:
     """Delete each OBJECT (an id, its first characters, or a name), for good.
 
     It is gone here at once. Hosts that are away hear of it when they are back; `offgrid ls --deleted` shows which.
     """
+    if not yes:
+        more = f" and {len(objects) - 1} more" if len(objects) > 1 else ""
+        be_sure(f"Delete {objects[0]}{more}, for good", "what is deleted is gone for good, here and at every host")
     client = settings().connect()
     marks: list[Deletion] = []
     damaged: OffgridError | None = None
@@ -49,7 +54,8 @@ def _tell(marks: list[Deletion]) -> None:
 
     for mark in marks:
         name = f" ({clean(mark.name)})" if mark.name else ""
-        told = f"; {len(mark.untold)} hosts are told" if mark.untold else ""
+        count = len(mark.untold)
+        told = f"; {count} {'host is' if count == 1 else 'hosts are'} told" if count else ""
         click.echo(f"{mark.object_id}{name} is deleted{told}")
 
 

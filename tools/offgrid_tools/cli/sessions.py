@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from offgrid_tools.cli.asking import be_sure, yes_option
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def snapshot(session: str, reducer: str) -> None:
 @click.command()
 @click.option("--session", "named", multiple=True, metavar="SESSION", help="That session; repeat it for more.")
 @click.option("--all", "everything", is_flag=True, help="All sessions.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @common
 def purge(named: tuple[str, ...], everything: bool, yes: bool) -> None:
     """Shred what sessions say, for good: nobody can read it any more, here, in a backup or at a host."""
@@ -192,7 +193,7 @@ def purge(named: tuple[str, ...], everything: bool, yes: bool) -> None:
     told = [*client.sessions.list()] if everything else [client.sessions.get(each) for each in named]
     events = sum(each.kept for each in told)
     if not yes:
-        click.confirm(f"Shred {events} events of {len(told)} sessions? There is no way back.", abort=True, err=True)
+        be_sure(f"Shred {events} events of {len(told)} sessions, for good", "what is shredded is gone for good")
     answer = client.sessions.purge([] if everything else [each.session_id for each in told], everything=everything)
     if settings().json:
         from offgrid_tools.cli.emitting import emit

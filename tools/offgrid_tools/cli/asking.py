@@ -1,0 +1,29 @@
+"""What is final is asked first, on a terminal; scripts say --yes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from offgrid_tools.cli.settings import settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def yes_option(function: F) -> F:
+    """Gives a command its --yes."""
+    return click.option("--yes", is_flag=True, help="Do not ask first.")(function)
+
+
+def be_sure(question: str, why: str) -> None:
+    """Asks `question`, which is to end with no mark; where nobody can be asked, UsageError says `why` it should be.
+    Raises Abort for a no."""
+    import sys
+
+    from offgrid_tools.cli.output import clean
+
+    if settings().json or sys.stdin is None or not sys.stdin.isatty():
+        raise click.UsageError(f"{why}; --yes does it without asking")
+    click.confirm(f"{clean(question)}?", prompt_suffix=" ", abort=True, err=True)
