@@ -230,17 +230,24 @@ def link_commands(environment: Path, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     kept_out = []
     for name in ("offgrid-node", "offgrid"):
-        if WINDOWS:
-            (folder / f"{name}.cmd").write_text(f'@"{scripts / name}.exe" %*\n')
-            continue
-        link = folder / name
-        if link.exists() and not link.is_symlink():
+        link = folder / (f"{name}.cmd" if WINDOWS else name)
+        if link.exists() and not leads_to(link, environment.parent):
             kept_out.append(link)
+            continue
+        if WINDOWS:
+            link.write_text(f'@"{scripts / name}.exe" %*\n')
             continue
         beside = folder / f".{name}.{os.getpid()}"
         beside.symlink_to(scripts / name)
         os.replace(beside, link)
     return kept_out
+
+
+def leads_to(command: Path, folder: Path) -> bool:
+    """Whether it is one that an installation in `folder` has put there."""
+    if WINDOWS:
+        return command.read_text(errors="replace").startswith(f'@"{folder}{os.sep}')
+    return command.is_symlink() and folder.resolve() in command.resolve().parents
 
 
 def default_folder() -> Path:
@@ -308,7 +315,9 @@ def install(given: argparse.Namespace, digest: str) -> None:
             path.unlink()
     commands = given.commands or default_commands(folder)
     for path in link_commands(environment, commands):
-        say(f"  {path} is another program's, and stays; ours is {environment / 'bin' / path.name}")
+        say(
+            f"  {path} is another program's, and stays; ours is {environment / ('Scripts' if WINDOWS else 'bin') / path.stem}"
+        )
     say(f"  installed in {folder} in {time.monotonic() - began:.0f} s; commands in {commands}")
     if str(commands) not in os.environ.get("PATH", "").split(os.pathsep):
         say(f"  {commands} is not on your PATH: add it, or type {commands / 'offgrid-node'}")

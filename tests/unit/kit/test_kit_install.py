@@ -86,6 +86,34 @@ def test_leaves_other_programs_commands_alone_and_takes_the_place_of_its_own(kit
     assert not list((tmp_path / "bin").glob(".*"))
 
 
+@POSIX
+def test_leaves_commands_that_lead_to_another_installation(kit: Path, tmp_path: Path) -> None:
+    """pipx and uv put links there as well."""
+    theirs = tmp_path / "pipx" / "venvs" / "offgrid-node" / "bin" / "offgrid-node"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "offgrid-node").symlink_to(theirs)
+    (tmp_path / "bin" / "offgrid").symlink_to(tmp_path / "what-has-gone")
+    done = install(kit / "install.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "bin/offgrid-node is another program's, and stays; ours is" in done.stdout
+    assert (tmp_path / "bin" / "offgrid-node").readlink() == theirs
+    assert (tmp_path / "bin" / "offgrid").readlink().is_relative_to(tmp_path / "og"), "a link to nothing is nobody's"
+
+
+def test_on_windows_a_command_is_ours_if_it_calls_our_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "WINDOWS", True)
+    commands, environment = tmp_path / "commands", tmp_path / "og" / "env-1"
+    commands.mkdir()
+    (commands / "offgrid.cmd").write_text("@echo somebody's\n")
+    assert script.link_commands(environment, commands) == [commands / "offgrid.cmd"]
+    newer = tmp_path / "og" / "env-2"
+    assert script.link_commands(newer, commands) == [commands / "offgrid.cmd"]
+    assert str(newer) in (commands / "offgrid-node.cmd").read_text()
+    assert (commands / "offgrid.cmd").read_text() == "@echo somebody's\n"
+
+
 def test_refuses_a_damaged_wheel_before_it_runs_anything(kit: Path, tmp_path: Path) -> None:
     wheel = kit / "wheels" / OWN
     wheel.write_bytes(wheel.read_bytes()[:-1] + b"?")
