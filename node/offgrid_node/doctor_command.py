@@ -60,8 +60,12 @@ def _show(findings: Sequence[Finding], *, everything: bool) -> None:
                 click.echo(f"{click.style(sign, fg=colour)} {each.check.ljust(width)}  {each.sentence}")
                 if each.command:
                     click.echo(f"  {' ' * width}  $ {click.style(each.command, bold=True)}")
+    click.echo(summary(findings))
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """How many there are of each kind."""
     counts = {state: sum(each.state == state for each in findings) for state in SIGNS}
-    click.echo(
-        f"{counts['fault']} faults, {counts['warning']} warnings, {counts['ok']} checks well, "
-        f"{counts['not_applicable']} not applicable here"
-    )
+    counted = (("fault", "fault", ""), ("warning", "warning", ""), ("ok", "check", " well"))
+    said = [f"{counts[state]} {noun}{'s' * (counts[state] != 1)}{how}" for state, noun, how in counted]
+    return ", ".join((*said, f"{counts['not_applicable']} not applicable here"))
