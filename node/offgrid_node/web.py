@@ -119,11 +119,12 @@ class Web:
         from offgrid_node.gateway.access import policy_of
         from offgrid_node.gateway.app import monitoring_routes_of, routes_of
         from offgrid_node.gateway.sign_ins import SignIns
+        from offgrid_node.gateway.socket_owner import trusted_uids
 
         self._view, gateway = view, self._config.gateway
         token, signed = gateway.token.get_secret_value(), bool(gateway.auth_key.get_secret_value())
         signs = self._sign_ins = SignIns(token, f"offgrid-{view.node_id[:8]}") if token else None
-        policy = policy_of(gateway.hosts, signs, signed=signed)
+        policy = policy_of(gateway.hosts, signs, signed=signed, uids=trusted_uids())
         await self._open(self._gateway, routes_of(view, signs), policy, view)
         monitoring = policy_of(self._config.metrics.hosts)
         await self._open(self._monitoring, monitoring_routes_of(view), monitoring, view)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -88,6 +91,25 @@ def test_every_line_of_the_manual_works(only: LocalMesh, url: str, tmp_path: Pat
     lines = [json.loads(line) for line in done.out.splitlines() if line]
     assert not [line for line in lines if "error" in line]
     assert [line["job"]["state"] for line in lines if "job" in line][-1] == "JOB_STATE_COMPLETED"
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs root, to be another user")
+def test_another_user_of_this_machine_is_not_served(url: str, tmp_path: Path) -> None:
+    backup = json.dumps({"path": str(tmp_path / "x.zip")})
+    for path, body in (("/v1/invites", "{}"), ("/v1/backups", backup)):
+        os.seteuid(65534)
+        try:
+            theirs = socket.socket()  # it is theirs from now on
+        finally:
+            os.seteuid(0)
+        with theirs:
+            theirs.connect(("127.0.0.1", urlsplit(url).port))
+            connection = http.client.HTTPConnection("127.0.0.1")
+            connection.sock = theirs
+            connection.request("POST", path, body)
+            error = json.loads(connection.getresponse().read())["error"]
+        assert (error["code"], error["details"][0]["reason"]) == (401, "OtherUser")
+    assert not (tmp_path / "x.zip").exists()
 
 
 def test_no_request_that_the_document_allows_or_forbids_meets_a_defect(url: str) -> None:

@@ -4,7 +4,8 @@ Three questions, in this order; docs/security.md says against what each of them 
 
     is it this node that is meant     Host is an address, localhost or a name of gateway.hosts
     is it a person's own doing        Sec-Fetch-Site and Origin, where a browser sends them, are those of this very page
-    who is it                         a token or its cookie, where there is a token; some paths are open to all
+    who is it                         a token or its cookie, where there is a token, else a user of this machine who
+                                      could open the owner's socket as well; some paths are open to all
 
 Nothing here looks at a body: the signatures of the prototype's clients are checked by those who read it.
 """
@@ -21,7 +22,7 @@ from http import HTTPStatus
 import msgspec
 
 from offgrid_node.gateway.faults import Refusal
-from offgrid_node.gateway.sign_ins import SignIns
+from offgrid_node.gateway.sign_ins import CHALLENGED, SignIns
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 READS = frozenset({"GET", "HEAD"})
@@ -50,12 +51,14 @@ class Proof(Enum):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """The head of a request. `peer` is the address that it came from; `path` is decoded, headers are in lower case."""
+    """The head of a request. `peer` is the address that it came from, `uid` whose program sends it, where that is asked
+    for and known; `path` is decoded, headers are in lower case."""
 
     method: str
     path: str
     headers: Headers
     peer: str
+    uid: int | None = None
 
     def all(self, name: bytes) -> list[str]:
         return [value.decode("latin-1").strip() for key, value in self.headers if key == name]
@@ -65,15 +68,28 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """`hosts` are names besides localhost; `signed`: there is a secret for signatures; `sign_ins`: there is a token."""
+    """`hosts` are names besides localhost; `signed`: there is a secret for signatures; `sign_ins`: there is a token;
+    `uids`: where there is none, the users of this machine who are let in (None: whoever asks)."""
 
     hosts: frozenset[str] = frozenset()
     signed: bool = False
     sign_ins: SignIns | None = None
+    uids: frozenset[int] | None = None
 
 
-def policy_of(hosts: Sequence[str], sign_ins: SignIns | None = None, *, signed: bool = False) -> Policy:
-    return Policy(frozenset(host.lower().rstrip(".") for host in hosts), signed, sign_ins)
+def policy_of(
+    hosts: Sequence[str],
+    sign_ins: SignIns | None = None,
+    *,
+    signed: bool = False,
+    uids: frozenset[int] | None = None,
+) -> Policy:
+    return Policy(frozenset(host.lower().rstrip(".") for host in hosts), signed, sign_ins, uids)
+
+
+def asks_for_uid(method: str, path: str, policy: Policy) -> bool:
+    """Whether it matters whose program sends this."""
+    return policy.sign_ins is None and policy.uids is not None and not is_open(method, path)
 
 
 def admit(asked: Asked, policy: Policy, now_ms: int) -> Proof | Refusal:
@@ -142,7 +158,9 @@ def _cross_site(who: str) -> Refusal:
 def _identify(asked: Asked, policy: Policy, now_ms: int) -> Proof | Refusal:
     sign_ins = policy.sign_ins
     if sign_ins is None:
-        return Proof.NONE
+        if not asks_for_uid(asked.method, asked.path, policy) or (policy.uids and asked.uid in policy.uids):
+            return Proof.NONE
+        return Proof.LATER if _is_signed(asked, policy) else _other_user(asked.uid)
     tokens = asked.all(b"authorization")
     if not tokens and sign_ins.knows(_cookies(asked, sign_ins.cookie), now_ms):
         if asked.method in SAFE or asked.all(b"origin") or asked.all(b"sec-fetch-site"):
@@ -155,9 +173,22 @@ def _identify(asked: Asked, policy: Policy, now_ms: int) -> Proof | Refusal:
         scheme, _, token = tokens[0].partition(" ")
         right = len(tokens) == 1 and scheme.lower() == "bearer"
         return sign_ins.check_token(token.strip() if right else "", asked.peer, now_ms) or Proof.TOKEN
-    if policy.signed and asked.method not in SAFE and asked.path.startswith(SIGNED_BELOW):
+    if _is_signed(asked, policy):
         return Proof.LATER
     return sign_ins.missing()
+
+
+def _is_signed(asked: Asked, policy: Policy) -> bool:
+    return policy.signed and asked.method not in SAFE and asked.path.startswith(SIGNED_BELOW)
+
+
+def _other_user(uid: int | None) -> Refusal:
+    mend = "set gateway.token in its offgrid.toml, and send that"
+    if uid is None:
+        text = f"which user of this machine asks could not be seen (/proc/net/tcp); ask again, or {mend}"
+        return Refusal(HTTPStatus.UNAUTHORIZED, "UnknownUser", text, CHALLENGED)
+    text = f"this node belongs to another user of this machine than yours (uid {uid}): ask as that user, or {mend}"
+    return Refusal(HTTPStatus.UNAUTHORIZED, "OtherUser", text, CHALLENGED)
 
 
 def is_open(method: str, path: str) -> bool:

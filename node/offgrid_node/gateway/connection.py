@@ -18,6 +18,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from offgrid_node.config.http_ports import is_loopback
 from offgrid_node.gateway.faults import JSON, Refusal
+from offgrid_node.gateway.socket_owner import SocketOwner
 
 HEAD_BYTES_MAX = 16_384  # of the request line and all header fields
 HEAD_S = 5.0
@@ -28,6 +29,9 @@ CONNECTIONS_EACH_MAX = 48  # of one address that is not this machine's
 FRAMES_MAX = 64  # of a WebSocket's client in a second: a feed's readers have nothing to say
 SLICE_BYTES = 1_024  # of what came are looked at before it is asked whether to go on
 REFUSED_MAX = 32  # beyond that, which are told why; the next ones are not
+
+OWNER = "offgrid.owner"
+"""In the state of each of a connection's requests: its SocketOwner."""
 
 _SENTENCES = {
     HTTPStatus.BAD_REQUEST: "this is no proper HTTP/1.1 request",
@@ -64,6 +68,8 @@ class HttpConnection(_Watched, H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        places = (transport.get_extra_info(name) for name in ("peername", "sockname"))
+        self.app_state = {OWNER: SocketOwner(*(place and place[:2] for place in places))}
         open_now, host = len(self.connections), self.client[0] if self.client else ""
         most = 2 * CONNECTIONS_MAX if is_loopback(host) else CONNECTIONS_MAX
         if open_now > most + REFUSED_MAX:

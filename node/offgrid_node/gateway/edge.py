@@ -13,14 +13,14 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from offgrid_node.gateway.access import Asked, Policy, Proof, admit
+from offgrid_node.gateway.access import Asked, Policy, Proof, admit, asks_for_uid
 from offgrid_node.gateway.bodies import Body, Held
-from offgrid_node.gateway.connection import HEAD_BYTES_MAX
+from offgrid_node.gateway.connection import HEAD_BYTES_MAX, OWNER
 from offgrid_node.gateway.faults import Refusal
 
 PROVED = "offgrid.proved"
-"""In a request's scope, where there is a token: True when it has shown it, False when it was let in only as far as to
-where its signature is checked. Missing: nothing was asked for."""
+"""In a request's scope: True when it has shown the token, False when it was let in only as far as to where its
+signature is checked. Missing: nothing was asked for."""
 _CSP = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
     b"base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -72,12 +72,13 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuses, or lets in; what fails in there is logged, and never shown."""
         method = scope["method"] if scope["type"] == "http" else "GET"
-        asked = Asked(method, scope["path"], scope["headers"], (scope.get("client") or ("", 0))[0])
+        uid = await scope["state"][OWNER].uid() if asks_for_uid(method, scope["path"], self._policy) else None
+        asked = Asked(method, scope["path"], scope["headers"], (scope.get("client") or ("", 0))[0], uid)
         passed = _malformed(scope) or admit(asked, self._policy, self._now_ms())
         if isinstance(passed, Refusal):
             await _refuse(passed, scope, Body(asked, Proof.LATER, receive, self._held), send)
             return
-        if self._policy.sign_ins is not None and passed is not Proof.NONE:
+        if passed is not Proof.NONE:
             scope[PROVED] = passed is Proof.TOKEN
         scope["app"] = self._app  # without it Starlette's router answers by itself that there is no such path
         if scope["type"] == "websocket":

@@ -22,6 +22,7 @@ CODES_MAX = 8
 CODE_MS = 120_000
 SECRET_BYTES = 32
 CHALLENGE = 'Bearer realm="offgrid-node"'  # RFC 6750
+CHALLENGED = (("WWW-Authenticate", CHALLENGE),)
 HOW = "send it as 'Authorization: Bearer TOKEN' (gateway.token in the node's offgrid.toml), or sign in at /"
 
 
@@ -41,7 +42,7 @@ class SignIns:
     def missing(self) -> Refusal:
         """The answer to who brings nothing."""
         text = f"this node wants its token: {HOW}"
-        return Refusal(HTTPStatus.UNAUTHORIZED, "TokenMissing", text, (("WWW-Authenticate", CHALLENGE),))
+        return Refusal(HTTPStatus.UNAUTHORIZED, "TokenMissing", text, CHALLENGED)
 
     def check_token(self, token: str, peer: str, now_ms: int) -> Refusal | None:
         return self._check(self._token, token, peer, now_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +55,27 @@ def outcome(line: str, *fields: str, token: str = "", signed: bool = False, host
 )
 def test_a_request_has_to_mean_this_node(host: str, said: str) -> None:
     assert outcome("GET /v1/status", f"Host: {host}", hosts=("Attic.Local.",)) == said
+
+
+@pytest.mark.parametrize(
+    ("line", "uid", "said"),
+    [
+        ("POST /v1/backups", 1000, "NONE"),
+        ("GET /v1/status", 0, "NONE"),
+        ("GET /v1/status", 1001, "OtherUser"),
+        ("POST /v1/backups", 1001, "OtherUser"),
+        ("GET /v1/feed", None, "UnknownUser"),
+        ("GET /metrics", 1001, "OtherUser"),
+        ("GET /v1/about", 1001, "NONE"),
+        ("GET /page/app.js", None, "NONE"),
+        ("POST /run", 1001, "LATER"),
+        ("GET /api/jobs", 1001, "OtherUser"),
+    ],
+)
+def test_without_a_token_it_is_for_its_own_user_and_root(line: str, uid: int | None, said: str) -> None:
+    policy = policy_of((), signed=True, uids=frozenset({0, 1000}))
+    found = admit(msgspec.structs.replace(asked(line, HOST), uid=uid), policy, 0)
+    assert (found.reason if isinstance(found, Refusal) else found.name) == said
 
 
 def test_there_is_one_host() -> None:
