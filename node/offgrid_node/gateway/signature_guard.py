@@ -45,26 +45,25 @@ class SignatureGuard:
             return
         if not between_machines and proved is None and b'"signature"' not in body:
             return
-        peer = (scope.get("client") or ("",))[0]
         async with self._lock:
             try:
                 if self._signed is None:
                     self._signed = SignedRequests(self._key, await asyncio.to_thread(self._file.read))
                 signed = self._signed
-                seen = signed.take(await self._prove(signed, body, peer), self._clock.now().utc_us)
+                seen = signed.take(await self._prove(signed, scope, body), self._clock.now().utc_us)
                 rows = signed.seen if self._file.is_due else [seen]
                 await asyncio.to_thread(self._file.write if self._file.is_due else self._file.append, rows)
             except OSError as error:
                 text = f"{self._file.path}: {error.strerror}; signed requests are not taken before it can be kept"
                 raise Unavailable(text, reason="SignatureNotKept") from error
 
-    async def _prove(self, signed: SignedRequests, body: bytes, peer: str) -> Seen:
-        now = self._clock.now()
+    async def _prove(self, signed: SignedRequests, scope: Scope, body: bytes) -> Seen:
+        now, peer = self._clock.now(), (scope.get("client") or ("",))[0]
         if wait_ms := self._tries.wait_ms(peer, now.mono_ms):
             text = f"too many wrong signatures came from {site_of(peer)}"
             raise Exhausted(text, reason="TooManyTries", retry_ms=wait_ms)
         try:
-            return await asyncio.to_thread(signed.prove, body, now.utc_us)
+            return await asyncio.to_thread(signed.prove, body, now.utc_us, scope.get("path", ""))
         except (PermissionDenied, InvalidRequest) as fault:
             if isinstance(fault, InvalidRequest) or fault.reason == "SignatureInvalid":
                 self._tries.count_wrong(peer, now.mono_ms)

@@ -8,7 +8,8 @@ sort_keys=True)` writes, with blanks after "," and ":" or with "\\u" escapes, is
 hexadecimal digits, or base64.
 
 What is cheap is looked at first, and no body of more than SIGNED_BYTES_MAX: who cannot sign may not cost much. A
-signature is taken once. It proves that its maker knows the secret, not which node or path it was meant for.
+signature is taken once. It proves that its maker knows the secret, and which path it was meant for if the body has a
+`signed_path`; never which node.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ WINDOW_S = 300
 WINDOW_US = WINDOW_S * 1_000_000
 SEEN_MAX = 65_536  # in all windows that overlap, 600 s: a hundred a second
 NESTING_MAX = 64
+SIGNED_PATH = "signed_path"
 SIGNED_BYTES_MAX = 256 * 1024
 MAC_BYTES = 32
 MILLISECONDS_FROM, MICROSECONDS_FROM = 1e11, 1e14  # as seconds these are far off, as what they are they are of 1973
@@ -69,13 +71,14 @@ class SignedRequests:
         """What has to outlive a restart."""
         return [Seen(mac, at_us) for at_us, mac in self._by_age]
 
-    def check(self, body: bytes, now_us: int) -> Seen:
+    def check(self, body: bytes, now_us: int, path: str = "") -> Seen:
         """`prove` and `take`."""
-        return self.take(self.prove(body, now_us), now_us)
+        return self.take(self.prove(body, now_us, path), now_us)
 
-    def prove(self, body: bytes, now_us: int) -> Seen:
-        """What was signed with the secret, within the window. Raises PermissionDenied with the reason, Exhausted for a
-        body that is too large, and InvalidRequest for what is no JSON object. Changes nothing: any thread may call."""
+    def prove(self, body: bytes, now_us: int, path: str) -> Seen:
+        """What was signed with the secret, within the window, for `path` if it says for which. Raises PermissionDenied
+        with the reason, Exhausted for a body that is too large, and InvalidRequest for what is no JSON object. Changes
+        nothing: any thread may call."""
         if len(body) > SIGNED_BYTES_MAX:
             text = f"a signed body has at most {SIGNED_BYTES_MAX} bytes; larger ones are taken with the gateway's token"
             raise Exhausted(text, reason="RequestTooLarge")
@@ -89,6 +92,9 @@ class SignedRequests:
         if not (mac and self._matches(signed, mac)):
             text = "the signature is not that of this body: is the secret the same, and was the very body signed?"
             raise _refused("SignatureInvalid", text)
+        meant = signed.get(SIGNED_PATH)
+        if meant not in (None, path):
+            raise _refused("SignatureMisplaced", f"this was signed for {str(meant)[:64]!r}, and came to {path[:64]!r}")
         return Seen(mac, at_us)
 
     def take(self, proved: Seen, now_us: int) -> Seen:

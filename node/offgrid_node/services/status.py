@@ -56,7 +56,10 @@ CODES: Mapping[type[Fault], grpc.StatusCode] = {
     Internal: grpc.StatusCode.INTERNAL,
 }
 # Who is not known yet is told something else than who may not; `Signature…` and `Timestamp…` are of signed requests.
-UNPROVED = ("Unauthenticated", *(f"Signature{how}" for how in ("Missing", "Invalid", "Expired", "Replayed")))
+UNPROVED = (
+    "Unauthenticated",
+    *(f"Signature{how}" for how in ("Missing", "Invalid", "Misplaced", "Expired", "Replayed")),
+)
 UNPROVED += ("TimestampMissing", "TimestampInvalid")
 # gRPC has words of its own for these.
 CODES_BY_REASON: Mapping[str, grpc.StatusCode] = {

@@ -112,9 +112,9 @@ class TestWhoCannotSign:
     def test_costs_the_loop_nothing_and_a_thread_little(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         threads = []
 
-        def prove(signed: SignedRequests, body: bytes, now_us: int) -> object:
+        def prove(signed: SignedRequests, body: bytes, now_us: int, path: str) -> object:
             threads.append(threading.current_thread())
-            return was(signed, body, now_us)
+            return was(signed, body, now_us, path)
 
         was = SignedRequests.prove
         monkeypatch.setattr(SignedRequests, "prove", prove)
@@ -212,5 +212,7 @@ def test_over_http_a_signature_does_instead_of_the_token_where_it_is_looked_at(t
         body = signed()
         assert [await code("/toggle", body), await code("/toggle", body)] == [200, 401]
         assert await code("/v1/status", signed(n=1)) == 401
+        for_auction, for_toggle = signed(signed_path="/auction"), signed(signed_path="/toggle")
+        assert [await code("/toggle", for_auction), await code("/toggle", for_toggle)] == [401, 200]
 
     serving(app, talk)

@@ -113,6 +113,16 @@ def test_base64_is_a_signature_as_well_and_the_same_one() -> None:
         assert is_unauthenticated(refusal(json.dumps(copy).encode(), by=requests), "SignatureReplayed")
 
 
+@pytest.mark.parametrize("said", ["/auction", "", 7, {}])
+def test_what_was_signed_for_another_path_is_refused_and_still_good_for_its_own(said: object) -> None:
+    requests, body = SignedRequests(KEY), signed(JOB | {"signed_path": said})
+    with pytest.raises(PermissionDenied, match=r"signed for .* came to '/toggle'") as caught:
+        requests.check(body, NOW_US, "/toggle")
+    assert is_unauthenticated(caught.value, "SignatureMisplaced")
+    if said:
+        requests.check(signed(JOB | {"signed_path": "/auction"}), NOW_US, "/auction")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [({"timestamp": NOW_S - DAY_S}, "SignatureExpired"), ({"signature": "00"}, "SignatureInvalid")],
