@@ -203,7 +203,7 @@ def make_environment(folder: Path, wheels: Path, manifest: Manifest, names: list
     if folder.exists():
         shutil.rmtree(folder)
     venv.create(str(folder), with_pip=False, symlinks=not WINDOWS)
-    python = folder / ("Scripts/python.exe" if WINDOWS else "bin/python")
+    python = commands_of(folder) / ("python.exe" if WINDOWS else "python")
     variables = {name: value for name, value in os.environ.items() if not name.startswith(PIP_VARIABLES)}
     variables["PIP_CONFIG_FILE"] = os.devnull
     command = [str(python), str(wheels / manifest["pip"] / "pip"), "install", "--no-index", "--no-deps", "--no-compile"]
@@ -224,9 +224,13 @@ def make_environment(folder: Path, wheels: Path, manifest: Manifest, names: list
     )
 
 
+def commands_of(environment: Path) -> Path:
+    return environment / ("Scripts" if WINDOWS else "bin")
+
+
 def link_commands(environment: Path, folder: Path) -> list[Path]:
     """Puts the two commands into `folder`; returns those that another program's file keeps out."""
-    scripts = environment / ("Scripts" if WINDOWS else "bin")
+    scripts = commands_of(environment)
     folder.mkdir(parents=True, exist_ok=True)
     kept_out = []
     for name in ("offgrid-node", "offgrid"):
@@ -315,9 +319,7 @@ def install(given: argparse.Namespace, digest: str) -> None:
             path.unlink()
     commands = given.commands or default_commands(folder)
     for path in link_commands(environment, commands):
-        say(
-            f"  {path} is another program's, and stays; ours is {environment / ('Scripts' if WINDOWS else 'bin') / path.stem}"
-        )
+        say(f"  {path} is another program's, and stays; ours is {commands_of(environment) / path.stem}")
     say(f"  installed in {folder} in {time.monotonic() - began:.0f} s; commands in {commands}")
     if str(commands) not in os.environ.get("PATH", "").split(os.pathsep):
         say(f"  {commands} is not on your PATH: add it, or type {commands / 'offgrid-node'}")
