@@ -21,7 +21,7 @@ from offgrid_node.debug_command import debug
 from offgrid_node.docs_command import docs
 from offgrid_node.doctor_command import doctor
 from offgrid_node.mesh_commands import down, restart, up
-from offgrid_node.options import FOLDER, NAME, ROLE, SETTINGS, parse_settings
+from offgrid_node.options import FOLDER, NAME, ROLE, SETTINGS, Commands, parse_settings
 from offgrid_node.service_commands import service
 from offgrid_node.store_commands import migrate, restore
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 EXIT_CONFIG, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_INTERRUPTED = 2, 4, 5, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="offgrid-node")
 def cli() -> None:
     """One machine of an off-grid mesh: it sends jobs, brokers them, or carries them out.
@@ -326,11 +326,16 @@ def main() -> None:
     """Runs the command; whatever goes wrong is one clear sentence and an exit code, never a traceback."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core writes every failed handshake to the terminal
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="offgrid-node", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(EXIT_INTERRUPTED)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        click.echo(f"offgrid-node: {error.format_message()}", err=True)
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(f"  → {error.ctx.command_path} --help shows what is possible", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

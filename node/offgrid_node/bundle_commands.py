@@ -9,12 +9,13 @@ from pathlib import Path
 import click
 
 from offgrid_node.kit.targets import PLATFORMS, PYTHONS, targets
+from offgrid_node.options import Commands
 
 WANTED = ("linux-x86_64", "linux-aarch64", "windows-x86_64")  # unless said otherwise
 KIT = click.argument("kit", type=click.Path(path_type=Path, file_okay=False), required=False)
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Commands, invoke_without_command=True)
 @click.option(
     "--to",
     "folder",

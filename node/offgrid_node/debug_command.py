@@ -9,10 +9,10 @@ from typing import TextIO
 
 import click
 
-from offgrid_node.options import FOLDER
+from offgrid_node.options import FOLDER, Commands
 
 
-@click.group()
+@click.group(cls=Commands)
 def debug() -> None:
     """What to send to somebody who helps."""
 

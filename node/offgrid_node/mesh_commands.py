@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 NODES_MAX = 20
 GAP = "  "
 
+
+class NoMesh(click.ClickException):
+    """What is to be stopped or started is not there."""
+
+    exit_code = 3
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"there is no mesh in {folder}; offgrid-node up makes one")
+
+
 MESH_FOLDER = click.option(
     "--dir",
     "folder",
@@ -62,14 +72,12 @@ def down(names: tuple[str, ...], folder: Path, purge: bool, yes: bool) -> None:
     if purge and names:
         raise click.UsageError("--purge removes the whole mesh: name no node")
     if not folder.is_dir():
-        click.echo(f"there is no mesh in {folder}")
-        return
+        raise NoMesh(folder)
     from offgrid_node.standing_mesh import StandingMesh
 
     with StandingMesh(folder) as standing:
         if not standing.nodes:
-            click.echo(f"there is no mesh in {folder}")
-            return
+            raise NoMesh(folder)
         if purge and not yes:
             _confirm(folder)
         for name, said in standing.down(names).items():
@@ -88,10 +96,10 @@ def restart(names: tuple[str, ...], folder: Path) -> None:
     from offgrid_node.standing_mesh import StandingMesh
 
     if not folder.is_dir():
-        raise click.UsageError(f"there is no mesh in {folder}; offgrid-node up makes one")
+        raise NoMesh(folder)
     with StandingMesh(folder, click.echo) as standing:
         if not standing.nodes:
-            raise click.UsageError(f"there is no mesh in {folder}; offgrid-node up makes one")
+            raise NoMesh(folder)
         standing.down(names)
         standing.start(names, {})
         standing.wait_alive(names)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offgrid_node.options import FOLDER
+from offgrid_node.options import FOLDER, Commands
 
 if TYPE_CHECKING:
     from offgrid_node.system_service.order import Order, Plan
@@ -28,7 +28,7 @@ def _of_a_service(command: Callable[..., Any]) -> Callable[..., Any]:
     return NAME(USER(FOLDER(command)))
 
 
-@click.group()
+@click.group(cls=Commands)
 def service() -> None:
     """Has this machine run the node of a folder, now and after each start.
 

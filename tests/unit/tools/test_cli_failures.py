@@ -56,6 +56,16 @@ class TestExitCodes:
         assert (ended, out) == (code, "")
         assert err.startswith("offgrid: x\n")
 
+    @pytest.mark.parametrize(
+        ("reason", "command"),
+        [("NoSuchNode", "peers"), ("JobNotFound", "job list"), ("SessionNotFound", "state sessions")],
+    )
+    def test_what_is_not_there_is_looked_for_where_its_kind_is_listed(
+        self, og: Run, node: SmallNode, reason: str, command: str
+    ) -> None:
+        node.stumble("GetStatus", NotFound("x", reason=reason))
+        assert og("status")[2].splitlines()[1].startswith(f"  → `offgrid {command}` shows")
+
     def test_amounts_that_lack_are_said_in_credits(self, og: Run, node: SmallNode) -> None:
         metadata = {"needed_micro": "12500000", "available_micro": "0"}
         node.stumble("GetStatus", FailedPrecondition("12500000", reason="InsufficientFunds", metadata=metadata))

@@ -192,10 +192,20 @@ def _hint(error: object) -> str:
         "InsufficientFunds": "`offgrid balance` shows what there is",
         "RowsDamaged": "all else is sound; of these a backup of the node's folder tells, or what hosts keep of its "
         "journal (docs/operations.md)",
+        "NoSuchNode": "`offgrid peers` shows the members",
+        "NotAMember": "`offgrid peers` shows the members",
+        "JobNotFound": "`offgrid job list` shows which there are",
+        "TaskNotFound": "`offgrid task list` shows which there are",
+        "MissionNotFound": "`offgrid mission list` shows which there are",
+        "ScheduleNotFound": "`offgrid schedule list` shows which there are",
+        "QuorumNotFound": "`offgrid quorum list` shows which there are",
+        "SessionNotFound": "`offgrid state sessions` shows which there are",
+        "TransactionNotFound": "`offgrid tx list` shows which there are",
+        "MailNotFound": "`offgrid mail sent` shows which there are",
+        "MessageNotFound": "`offgrid mail inbox` shows which there are",
         "ObjectNotFound": "`offgrid ls` shows this node's own, `offgrid ls --shared` what it may read and no more",
     }
     by_code = {
-        "NOT_FOUND": "the matching `list` command shows what there is",
         "DEADLINE_EXCEEDED": LOOK_FIRST,
         "UNIMPLEMENTED": "node and command are of different versions: `offgrid --version`, `offgrid status`",
     }

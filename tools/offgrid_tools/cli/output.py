@@ -164,7 +164,7 @@ def size(count: int) -> str:
     for unit_bytes, unit in ((1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")):
         if count >= unit_bytes:
             return f"{count / unit_bytes:.1f} {unit}"
-    return f"{count} bytes"
+    return "1 byte" if count == 1 else f"{count} bytes"
 
 
 def word(enum: Enum, number: int) -> str:

@@ -223,7 +223,7 @@ def objects(seen: Seen) -> Iterator[Line]:
         except TimeoutError as error:
             yield Line("object", "put", FAILED, str(error), "offgrid outbox --open; offgrid placement explain")
             return
-        yield Line("object", "put", OK, f"sealed, {len(made.acks)} hosts acked")
+        yield Line("object", "put", OK, f"sealed, {len(made.acks)} {'host' if len(made.acks) == 1 else 'hosts'} acked")
         same = seen.client.objects.read(made.object_id) == data
         yield Line("object", "read", OK if same else FAILED, "the same bytes" if same else "OTHER bytes")
     finally:

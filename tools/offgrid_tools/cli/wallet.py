@@ -66,7 +66,9 @@ def _show_wallet(wallet: GetWalletResponse) -> None:
     )
     if len(wallet.accounts) > 1:
         total = sum(found.balance.final_micro for found in wallet.accounts)
-        click.echo(f"{credits_of(total)} in {len(wallet.accounts)} accounts")
+        click.echo(
+            f"{credits_of(total)} in {len(wallet.accounts)} {'account' if len(wallet.accounts) == 1 else 'accounts'}"
+        )
 
 
 @click.command()
