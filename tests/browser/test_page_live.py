@@ -82,6 +82,7 @@ def test_what_the_node_refuses_is_shown_in_its_words_and_nothing_typed_is_lost(s
     page.get_by_label("To", exact=True).fill("nobody")
     page.get_by_label("Amount").fill("1")
     page.get_by_role("button", name="Sign and send").click()
+    page.get_by_role("dialog").get_by_role("button", name="Pay").click()
     expect(page.get_by_role("alert")).to_contain_text("nobody")
     show("mesh")
     page = show("ledger")
@@ -98,7 +99,11 @@ def test_a_transfer_is_pending_and_then_final(show: Show, mesh: LocalMesh) -> No
         page.get_by_label("To", exact=True).fill("barn")
         page.get_by_label("Amount").fill("12.5")
         page.get_by_role("button", name="Sign and send").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("Pay 12.5 to barn?")
+        dialog.get_by_role("button", name="Pay").click()
         sent = page.locator("[data-test=sent]")
+        expect(sent).to_be_focused()
         expect(sent).to_contain_text("pending")
         expect(page.locator("section", has_text="At risk").first).to_contain_text("12.5")
     finally:
@@ -107,6 +112,38 @@ def test_a_transfer_is_pending_and_then_final(show: Show, mesh: LocalMesh) -> No
             process.send_signal(signal.SIGCONT)
     expect(sent).to_contain_text("final")
     expect(page.locator("tr", has_text="barn").first).to_contain_text("1,000,012.5")
+
+
+@pytest.mark.parametrize(
+    ("locale", "read", "refused"),
+    [
+        (
+            "en-GB",
+            {"1.5": "1.5", "1500": "1,500", "0.000001": "0.000001"},
+            ["1,500", "1,5", "1,500.5", "1.", ".5", "-1"],
+        ),
+        ("de-DE", {"1,5": "1,5", "1500": "1.500"}, ["1.500", "1.5", "1.500,5", "1 500", "1,", "1,1234567"]),
+    ],
+)
+def test_an_amount_has_one_meaning_and_is_asked_about_first(
+    browser: Browser, url: str, locale: str, read: dict[str, str], refused: list[str]
+) -> None:
+    page = browser.new_context(locale=locale).new_page()
+    page.goto(f"{url}/#/ledger")
+    amount, dialog = page.locator("[inputmode=decimal]"), page.get_by_role("dialog")
+    page.locator("[list=payees]").fill("barn")
+    for text in refused:
+        amount.fill(text)
+        page.locator("form button[type=submit]").click()
+        expect(amount).to_have_attribute("aria-invalid", "true")
+        assert dialog.count() == 0, text
+    for text, said in read.items():
+        amount.fill(text)
+        page.locator("form button[type=submit]").click()
+        expect(dialog.get_by_role("heading")).to_contain_text(re.compile(rf"(?<![\d.,]){re.escape(said)}(?![\d.,])"))
+        page.keyboard.press("Escape")
+        expect(dialog).to_have_count(0)
+    page.context.close()
 
 
 def test_an_event_is_on_the_screen_soon(show: Show, mesh: LocalMesh) -> None:
@@ -173,6 +210,7 @@ def test_an_invite_is_a_command_and_a_picture_of_it(show: Show) -> None:
     page.get_by_role("button", name="Make an invite").click()
     expect(page.locator(".invite code")).to_contain_text("offgrid-node join og1:")
     page.wait_for_function("() => document.querySelector('.invite img')?.naturalWidth > 0")
+    assert page.evaluate("() => document.activeElement.closest('.invite') !== null")
 
 
 def test_a_file_is_put_and_had_again(show: Show, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ export function Confirm({ title, text, verb, onYes, onClose }) {
   useEffect(() => { ref.current.showModal(); }, []);
   const yes = async () => {
     setBusy(true);
-    try { await onYes(); onClose(); } catch (why) { setError(why); setBusy(false); }
+    try { await onYes(); ref.current ? ref.current.close() : onClose(); } catch (why) { setError(why); setBusy(false); }
   };
   return html`<dialog ref=${ref} aria-labelledby=${id} onClose=${onClose}>
     <h2 id=${id}>${title}</h2><p>${text}</p><${Problem} error=${error} />

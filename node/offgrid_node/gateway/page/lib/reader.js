@@ -118,10 +118,15 @@ export function credits(micro, digits = 6) {
   return maker(Intl.NumberFormat, { minimumFractionDigits: 0, maximumFractionDigits: digits }).format(text);
 }
 
-// What somebody typed, in millionths; NaN where it is no amount.
+// The sign between the whole and its parts, as amounts are shown to this reader.
+export const decimalSign = () => maker(Intl.NumberFormat, {}).formatToParts(0.5).find((part) => part.type === "decimal").value;
+
+// What somebody typed, in millionths; NaN where it is no amount. Digits are never grouped: elsewhere the same sign divides
+// the whole from its parts, and money must not be read twice.
 export function microOf(text) {
-  const found = /^\s*(\d{1,9})(?:[.,](\d{1,6}))?\s*$/.exec(text);
-  return found ? Number(found[1]) * 1e6 + Number((found[2] ?? "").padEnd(6, "0")) : NaN;
+  const [whole, parts = "", ...more] = text.trim().split(decimalSign());
+  const good = /^\d{1,9}$/.test(whole) && /^\d{0,6}$/.test(parts) && !more.length && !/\D$/.test(text.trim());
+  return good ? Number(whole) * 1e6 + Number(parts.padEnd(6, "0")) : NaN;
 }
 
 export const weight = (milli) => num((milli ?? 0) / 1_000, 3);

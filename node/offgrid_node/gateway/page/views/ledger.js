@@ -1,10 +1,10 @@
 // Money: who has how much, what is not final yet and so at risk, and the blocks and epochs behind it.
 
-import { html, useRef, useState } from "../vendor/htm-preact.js";
+import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { useDraft, useLive, usePages } from "../lib/live.js";
 import { bytesOf, newId, post, seg } from "../lib/node.js";
-import { Act, Badge, Bar, Empty, Facts, Field, Id, Loaded, Problem, say, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
-import { credits, microOf, moment, num, short, stamp, t, weight } from "../lib/reader.js";
+import { Act, Badge, Bar, Confirm, Empty, Facts, Field, Id, Loaded, Problem, say, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
+import { credits, decimalSign, microOf, moment, num, short, stamp, t, weight } from "../lib/reader.js";
 
 const TX_TONES = { QUEUED: "quiet", SIGNED: "warn", CERTIFIED: "busy", FINAL: "good", VOID: "bad", UNKNOWN: "quiet" };
 const TX_EVENTS = ["TX_", "SETTLED"];
@@ -62,21 +62,23 @@ function Accounts({ status }) {
 
 function Transfer({ status, balances }) {
   const [draft, change, clear] = useDraft("transfer", { dst: "", amount: "", reason: "" });
-  const [state, set] = useState({ busy: false, error: null, tx: "" });
+  const [state, set] = useState({ error: null, tx: "" }), [asked, ask] = useState(null);
   const request = useRef(newId());
-  const micro = microOf(draft.amount), wrong = draft.amount && !(micro > 0) ? t("transfer.amount_wrong") : "";
-  const submit = async (event) => {
+  const micro = microOf(draft.amount), wrong = draft.amount && !(micro > 0) ? t("transfer.amount_wrong", { sign: decimalSign(), example: 12.5 }) : "";
+  const submit = (event) => {
     event.preventDefault();
-    if (!(micro > 0)) return;
-    set({ busy: true, error: null, tx: "" });
+    if (micro > 0) ask({ dst: draft.dst.trim(), micro, reason: draft.reason.trim() });
+  };
+  const pay = async () => { // what is refused is said above the fields that are to be mended
+    set({ error: null, tx: "" });
     try {
-      const meta = draft.reason.trim() ? { reason: draft.reason.trim() } : {};
-      const { transaction } = await post("/v1/transfers", { dst: draft.dst.trim(), amount_micro: micro, meta, request_id: request.current });
+      const meta = asked.reason ? { reason: asked.reason } : {};
+      const { transaction } = await post("/v1/transfers", { dst: asked.dst, amount_micro: asked.micro, meta, request_id: request.current });
       request.current = newId();
-      set({ busy: false, error: null, tx: transaction.tx_id });
+      set({ error: null, tx: transaction.tx_id });
       say(t("transfer.signed"));
       clear();
-    } catch (error) { set({ busy: false, error, tx: "" }); }
+    } catch (error) { set({ error, tx: "" }); }
   };
   const text = (name) => ({ value: draft[name], onInput: (event) => change({ [name]: event.target.value }) });
   return html`<${Section} title=${t("transfer.title")} hint=${t("transfer.hint", { fee: credits(status.fee_micro) })}><form onSubmit=${submit}>
@@ -85,16 +87,19 @@ function Transfer({ status, balances }) {
     <${Field} label=${t("transfer.amount")} error=${wrong}>${(field) => html`<input ...${field} ...${text("amount")} inputmode="decimal" required autocomplete="off" />`}<//>
     <${Field} label=${t("transfer.reason")}>${(field) => html`<input ...${field} ...${text("reason")} maxlength="200" />`}<//>
     <${Problem} error=${state.error} />
-    <div class="row"><button type="submit" disabled=${state.busy}>${t("transfer.go")}</button></div>
+    <div class="row"><button type="submit">${t("transfer.go")}</button></div>
     ${state.tx && html`<${Sent} id=${state.tx} key=${state.tx} />`}
-  </form><//>`;
+  </form>
+  ${asked && html`<${Confirm} title=${t("transfer.sure", { amount: credits(asked.micro), name: asked.dst })} verb=${t("transfer.pay")} onClose=${() => ask(null)} onYes=${pay}
+    text=${t("transfer.sure_text", { fee: credits(status.fee_micro) })} />`}<//>`;
 }
 
 // What has become of the transfer that was just signed.
 function Sent({ id }) {
   const live = useLive(`/v1/transactions/${seg(id)}`, { on: TX_EVENTS, parts: ["transactions"], every: 1_000 });
-  const tx = live.data?.transaction;
-  return html`<div class="sent" data-test="sent">${tx ? html`<${TxState} tx=${tx} /> <${Weights} tx=${tx} />` : html`<${Badge} tone="warn">${t("tx.SIGNED")}<//>`} <code title=${id}>${id.slice(0, 12)}…</code><${Problem} error=${live.error} /></div>`;
+  const tx = live.data?.transaction, box = useRef(null);
+  useEffect(() => box.current.focus(), []);
+  return html`<div class="sent" data-test="sent" tabindex="-1" ref=${box}>${tx ? html`<${TxState} tx=${tx} /> <${Weights} tx=${tx} />` : html`<${Badge} tone="warn">${t("tx.SIGNED")}<//>`} <code title=${id}>${id.slice(0, 12)}…</code><${Problem} error=${live.error} /></div>`;
 }
 
 const TxState = ({ tx }) => html`<${Badge} tone=${TX_TONES[plain(tx.state)]}>${t(`tx.${plain(tx.state)}`)}<//>`;

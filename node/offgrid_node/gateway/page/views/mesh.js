@@ -1,6 +1,6 @@
 // Members, the roads to them and the links that carry those, as a map and as tables; inviting and removing.
 
-import { html, useEffect, useState } from "../vendor/htm-preact.js";
+import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { useLive, useNarrow } from "../lib/live.js";
 import { call, post, seg, send } from "../lib/node.js";
 import { Act, Badge, Bar, Confirm, Copy, Empty, Facts, Id, Loaded, Problem, say, Section, Table } from "../lib/parts.js";
@@ -73,13 +73,15 @@ function Invite() {
     setToken(made.token);
     try { setPicture(URL.createObjectURL(await (await send("POST", "/page/qr", made.token, "text/plain")).blob())); } catch (why) { setError(why); }
   };
+  const box = useRef(null);
+  useEffect(() => box.current?.focus(), [token]);
   useEffect(() => () => { if (picture) URL.revokeObjectURL(picture); }, [picture]);
   const command = `offgrid-node join ${token}`;
   return html`<${Section} title=${t("invite.title")} hint=${t("invite.hint")}>
     <div class="row"><${Act} verb=${t(token ? "invite.another" : "invite.make")} work=${invite} plain=${Boolean(token)} /></div>
     <${Problem} error=${error} />
     ${token && html`<div class="invite">${picture && html`<img src=${picture} alt=${t("invite.qr")} width="220" height="220" />`}
-      <div><p>${t("invite.type")}</p><p><code class="wrap">${command}</code></p><p><${Copy} text=${command} /></p></div></div>`}
+      <div tabindex="-1" ref=${box}><p>${t("invite.type")}</p><p><code class="wrap">${command}</code></p><p><${Copy} text=${command} /></p></div></div>`}
   <//>`;
 }
 
