@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from orchard import TOKEN, url_of
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
 from offgrid_node.local_mesh import LocalMesh
 
@@ -36,6 +36,7 @@ VIEWS = [
 ]
 KILLED_SEEN_WITHIN_S = 2.0
 EVENT_TO_SCREEN_MS = 200
+EVENTS_OF_A_PAGE = 250  # more than the journal shows at first
 A_PYTHON_S = 0.05  # starting one, on a machine for which promises of time are made
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("browser")]
@@ -82,7 +83,7 @@ def test_what_the_node_refuses_is_shown_in_its_words_and_nothing_typed_is_lost(s
     page.get_by_label("To", exact=True).fill("nobody")
     page.get_by_label("Amount").fill("1")
     page.get_by_role("button", name="Sign and send").click()
-    page.get_by_role("dialog").get_by_role("button", name="Pay").click()
+    page.get_by_role("dialog").get_by_role("button", name="Transfer").click()
     expect(page.get_by_role("alert")).to_contain_text("nobody")
     show("mesh")
     page = show("ledger")
@@ -101,7 +102,7 @@ def test_a_transfer_is_pending_and_then_final(show: Show, mesh: LocalMesh) -> No
         page.get_by_role("button", name="Sign and send").click()
         dialog = page.get_by_role("dialog")
         expect(dialog).to_contain_text("Pay 12.5 to barn?")
-        dialog.get_by_role("button", name="Pay").click()
+        dialog.get_by_role("button", name="Transfer").click()
         sent = page.locator("[data-test=sent]")
         expect(sent).to_be_focused()
         expect(sent).to_contain_text("pending")
@@ -196,6 +197,21 @@ def test_names_from_the_mesh_are_text_and_nothing_else(show: Show) -> None:
     assert page.evaluate("() => window.pwned") is None
 
 
+def test_an_old_event_is_found_among_many_newer_ones(show: Show, mesh: LocalMesh) -> None:
+    with mesh["attic"].client() as client:
+        mission = client.missions.create("many")
+        for number in range(EVENTS_OF_A_PAGE):
+            client.missions.update(mission.mission_id, title=f"many {number}")
+    page = show("events")
+    page.get_by_label("Find").fill("member_admitted")
+    expect(page.locator("tbody tr", has_text="MEMBER_ADMITTED").first).to_be_visible()
+    page.get_by_label("Find").fill("")
+    page.get_by_label("Show").select_option("mesh")
+    expect(page.locator("tbody tr", has_text="NODE_STARTED").first).to_be_visible()
+    page.get_by_label("Find").fill("nothing is called so")
+    expect(page.locator("main")).to_contain_text("No such events.")
+
+
 def test_time_travels(show: Show) -> None:
     page = show("sessions")
     page.get_by_role("link", name=re.compile("flight")).click()
@@ -225,6 +241,16 @@ def test_a_file_is_put_and_had_again(show: Show, tmp_path: Path) -> None:
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
     assert download.value.path().read_bytes() == file.read_bytes()
+
+
+def test_all_is_not_well_while_an_object_cannot_become_durable(show: Show, mesh: LocalMesh) -> None:
+    with mesh["attic"].client() as client:
+        put = client.objects.put(b"pears", required_milli=90_000)
+        expect(show("overview").locator(".health a[href='#/storage/outbox']")).to_contain_text("90")
+        for entry in client.objects.outbox(open_only=True):
+            if entry.object_id == put.object_id:
+                client.objects.cancel(entry.id)
+    expect(show("overview").locator(".health a[href='#/storage/outbox']")).to_have_count(0)
 
 
 @pytest.mark.parametrize(("scheme", "rules"), [("light", "{}"), ("dark", "{runOnly: ['cat.color']}")])
@@ -312,7 +338,35 @@ def test_a_host_is_told_to_take_no_work_and_to_take_it_again(browser: Browser, m
         page.get_by_role("button", name="Take work").click()
         expect(page.locator("main .badge", has_text="takes work")).to_be_visible()
         assert client.host.show().state == "on"
+        page.goto(f"{url_of(mesh, 'barn')}/#/jobs/offers")
+        expect(page.locator("main")).to_contain_text("This node keeps no order book. Brokers: attic")
     page.close()
+
+
+def test_another_node_at_the_same_address_gets_nothing_of_the_one_before(browser: Browser, url: str) -> None:
+    page = browser.new_page(locale="en-GB")
+    feeds: list[WebSocketRoute] = []
+    page.route_web_socket("**/v1/feed*", lambda feed: feeds.append(feed.connect_to_server()))
+    page.goto(f"{url}/#/ledger")
+    page.get_by_text("Live", exact=True).wait_for()
+    page.get_by_label("To", exact=True).fill("barn")
+    page.evaluate("() => sessionStorage.setItem('offgrid.node', 'f'.repeat(64))")
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("Another node answers here now: attic")
+    expect(page.get_by_label("To", exact=True)).to_have_value("")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    page.get_by_label("To", exact=True).fill("barn")
+
+    def as_another(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "node_id": "e" * 64})
+
+    page.route("**/v1/status", as_another)
+    feeds[-1].close()
+    expect(page.get_by_role("alert")).to_contain_text("Another node answers here now")
+    expect(page.get_by_label("To", exact=True)).to_have_value("")
+    page.unroute_all(behavior="ignoreErrors")
+    page.context.close()
 
 
 def test_it_says_that_the_node_is_away_and_goes_on_when_it_is_back(show: Show, mesh: LocalMesh) -> None:
@@ -320,7 +374,9 @@ def test_it_says_that_the_node_is_away_and_goes_on_when_it_is_back(show: Show, m
     page.get_by_text("Submit a job").click()
     page.get_by_label("Input").fill("typed before")
     assert mesh["attic"].stop() == 0
+    page.evaluate("() => scrollTo(0, document.body.scrollHeight)")
     expect(page.locator(".connection")).to_contain_text("No answer")
+    expect(page.locator(".connection")).to_be_in_viewport()
     mesh["attic"].run("run")
     mesh["attic"].wait_ready()
     expect(page.locator(".connection")).to_have_text("Live")

@@ -39,6 +39,7 @@ GZIP_FROM_BYTES = 256
 QR_TEXT_BYTES_MAX = 1_024
 _COMMENT = re.compile(rb"(?:^| +)// .*$|^/\*.*\*/$", re.MULTILINE)
 _LEADING = re.compile(rb"^ +", re.MULTILINE)
+_SPACED = re.compile(rb" ?([{};:,]) ")  # in styles
 FOR_EVER, ASK_AGAIN = "public, max-age=31536000, immutable", "no-cache"
 
 
@@ -70,7 +71,7 @@ class PageFile(msgspec.Struct, frozen=True):
 def page_files() -> tuple[str, Mapping[str, PageFile]]:
     """Below which path the files are, and all of them by their names; the document is filled in."""
     found = sorted(_read(resources.files(__package__).joinpath("page"), ""))
-    raw = {name: body if name.startswith(VENDORED) else _without_comments(body) for name, body in found}
+    raw = {name: body if name.startswith(VENDORED) else _without_comments(name, body) for name, body in found}
     base = f"/page/{_hash_of(raw)}"
     modules = (name for name in raw if name.endswith(".js") and not name.startswith(LATE))
     preloads = "\n".join(f'<link rel="modulepreload" href="{base}/{name}">' for name in modules)
@@ -130,9 +131,10 @@ def _read(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
     return found
 
 
-def _without_comments(body: bytes) -> bytes:
+def _without_comments(name: str, body: bytes) -> bytes:
     """Lines keep their numbers, for what browsers say of errors. No text of the page has a " // " in it."""
-    return _LEADING.sub(b"", _COMMENT.sub(b"", body))
+    lines = _LEADING.sub(b"", _COMMENT.sub(b"", body))
+    return _SPACED.sub(rb"\1", lines) if name.endswith(".css") else lines
 
 
 def _hash_of(files: Mapping[str, bytes]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import Message
 
+from offgrid.event_types import EventType
 from offgrid_node.gateway.page import DOCUMENT, page_files, page_routes
 
 COMPRESSED_BYTES_MAX = 80_000
@@ -124,6 +125,13 @@ def test_every_word_that_is_used_exists_and_none_is_left_over() -> None:
     assert asked <= known, asked - known
     assert all(any(key.startswith(start) for key in known) for start in starts)
     assert {key for key in known if key not in said and not key.startswith(starts)} == set()
+
+
+def test_every_type_of_event_is_in_one_group_of_the_journal() -> None:
+    groups = re.search(r"const GROUPS = {(.+)};", sources()["views/events.js"])
+    assert groups is not None
+    numbers = [int(number) for number in re.findall(r"\d+", groups[1])]
+    assert sorted(numbers) == sorted(EventType)
 
 
 def test_vendored_files_are_named_with_their_licences() -> None:

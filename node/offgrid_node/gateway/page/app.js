@@ -2,7 +2,7 @@
 
 import { html, render, useEffect, useReducer, useRef, useState } from "./vendor/htm-preact.js";
 import { useLive, useNow } from "./lib/live.js";
-import { connect, listen, onSignedOut, pause, post, state as feedState } from "./lib/node.js";
+import { connect, hasMoved, listen, onSignedOut, pause, post, state as feedState } from "./lib/node.js";
 import { say } from "./lib/parts.js";
 import { apply, choose, language, onChoice, prefs, t } from "./lib/reader.js";
 import { Events, Session, Sessions } from "./views/events.js";
@@ -36,14 +36,16 @@ function App() {
   const [place, go] = useState(() => placeOf(location.hash));
   const [, again] = useReducer((count) => count + 1, 0);
   const [signedOut, setSignedOut] = useState(false);
-  const moved = useRef(false);
+  const [other, forget] = useState(hasMoved), moved = useRef(false);
   useEffect(() => {
     const move = () => {
       if (codeOf(location.hash)) { location.reload(); return; }
       moved.current = true;
+      forget(false);
       go(placeOf(location.hash));
     };
     addEventListener("hashchange", move);
+    go(placeOf(location.hash)); // it may have changed since this was drawn first
     return () => removeEventListener("hashchange", move);
   }, []);
   useEffect(() => onChoice(again), []);
@@ -65,7 +67,7 @@ function App() {
       <${ThemeSwitch} />
     </header>
     <nav class="main-nav" aria-label=${t("nav.label")}><ul>${Object.keys(VIEWS).map((name) => html`<li><a href=${`#/${name}`} aria-current=${name === place.view ? "page" : undefined}>${t(`nav.${name}`)}</a></li>`)}</ul></nav>
-    <main id="main" tabindex="-1">${signedOut ? html`<${SignIn} done=${() => { setSignedOut(false); connect(); }} />`
+    <main id="main" tabindex="-1">${other && status.data && html`<p class="notice" role="alert">${t("feed.moved", { node })}</p>`}${signedOut ? html`<${SignIn} done=${() => { setSignedOut(false); connect(); }} />`
       : html`<${View} key=${`${place.view}/${place.tab ? "" : place.part}`} part=${place.part} tab=${place.tab} />`}</main>
     <div id="said" class="sr" role="status" aria-live="polite"></div>`;
 }

@@ -31,6 +31,7 @@ export function query(path, fields = {}) {
 export const seg = encodeURIComponent; // a part of a path
 
 async function ask(method, path, { body, headers = {}, signal } = {}) {
+  if (method !== "GET" && state.name === "away" && await moved()) throw new Refused(0, "UNAVAILABLE", "away", []);
   let answer;
   try {
     answer = await fetch(path, { method, body, headers, signal: signal ?? AbortSignal.timeout(TIMEOUT_MS), credentials: "same-origin" });
@@ -101,13 +102,39 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
+// ---- whose page this is: nothing of one node is shown as another's, or sent to it
+
+const NODE = "offgrid.node", MOVED = "offgrid.moved";
+let met = "", tab = null; // tab: what the browser keeps for this one
+try { tab = sessionStorage; } catch { /* nothing */ }
+
+// Whether another node has come up at this address. Then what was typed for the one before goes, and the page begins anew.
+async function moved(id) {
+  const now = id ?? (await get("/v1/status")).node_id;
+  met ||= tab?.getItem(NODE) ?? now;
+  if (met !== now) {
+    tab?.clear();
+    tab?.setItem(MOVED, "");
+    location.reload();
+  }
+  tab?.setItem(NODE, now);
+  return met !== now;
+}
+
+// Whether the page has just begun anew for another node; said once.
+export function hasMoved() {
+  const said = tab?.getItem(MOVED) === "";
+  tab?.removeItem(MOVED);
+  return said;
+}
+
 // ---- the feed, GET /v1/feed: what happens and what changes. It comes back by itself, and goes on where it was. Events are
 // told as GET /v1/events has them, but for their data, which is `data` whatever its case.
 
 const HURRY_MS = 2_000, FIRST_WAIT_MS = 500, MOST_WAIT_MS = 15_000, SILENT_MS = 45_000;
 
 const listeners = { event: new Set(), sync: new Set(), change: new Set(), state: new Set() };
-let socket = null, number = null, tries = 0, triedAt = 0, timer = 0, watchdog = 0;
+let socket = null, number = null, tries = 0, triedAt = 0, timer = 0, watchdog = 0, turn = Promise.resolve();
 export let state = { name: "connecting", retryAt: 0 };
 
 export function listen(kind, listener) {
@@ -131,7 +158,7 @@ export function connect() {
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   if (number !== null) url.searchParams.set("after", number);
   const mine = socket = new WebSocket(url);
-  mine.onmessage = ({ data }) => { guard(); take(JSON.parse(data)); };
+  mine.onmessage = ({ data }) => { guard(); turn = turn.then(() => socket === mine ? take(JSON.parse(data)) : null); };
   mine.onclose = () => { if (socket === mine) retry(); };
   guard();
 }
@@ -149,7 +176,10 @@ function retry() {
   timer = setTimeout(connect, wait);
 }
 
-function take(message) {
+async function take(message) {
+  if (message.type === "state.sync" || message.type === "state.resumed") {
+    try { if (await moved(message.status?.node_id)) return; } catch { socket?.close(); return; }
+  }
   if (message.number !== undefined && message.number !== null) number = message.number;
   if (message.type === "state.sync" || message.type === "state.resumed") {
     tries = 0;

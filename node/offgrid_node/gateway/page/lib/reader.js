@@ -119,7 +119,7 @@ export function credits(micro, digits = 6) {
 }
 
 // The sign between the whole and its parts, as amounts are shown to this reader.
-export const decimalSign = () => maker(Intl.NumberFormat, {}).formatToParts(0.5).find((part) => part.type === "decimal").value;
+const decimalSign = () => maker(Intl.NumberFormat, {}).formatToParts(0.5).find((part) => part.type === "decimal").value;
 
 // What somebody typed, in millionths; NaN where it is no amount. Digits are never grouped: elsewhere the same sign divides
 // the whole from its parts, and money must not be read twice.

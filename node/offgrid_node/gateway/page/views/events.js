@@ -6,38 +6,67 @@ import { get, query, seg, textOf } from "../lib/node.js";
 import { Badge, Empty, Facts, Id, Loaded, Problem, Section, Table, useNames, When } from "../lib/parts.js";
 import { bytes, clock, credits, iso, moment, num, prefs, short, stamp, t, tick } from "../lib/reader.js";
 
-const KEPT_MAX = 1_000;
-const GROUPS = { all: [""], jobs: ["JOB_", "MISSION_", "TASK_"], mesh: ["MEMBER_", "PEER_", "INVITE_", "HOST_", "NODE_"], storage: ["OBJECT_", "QUORUM_"], ledger: ["TX_", "SETTLED", "BLOCK_"], sessions: ["SESSION_"], health: ["HEALTH_"], mail: ["MAIL_"] };
+const KEPT_MAX = 1_000; // of the events that came while one looks
+const FOUND = 100, PAGES = 50; // a look reads on until so many fit, or so many pages were read
+// By the numbers of their types, as the node is asked for them.
+const GROUPS = { all: [], jobs: [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21], mesh: [1, 2, 3, 4, 5, 6, 7, 8], storage: [22, 23, 24, 25, 26], ledger: [9, 27, 28, 29], sessions: [30], health: [31], mail: [32] };
+const NOTHING = { rows: [], token: "", read: 0, over: false, busy: true, error: null };
+
+// The events of the journal that fit, the newest first: {rows, read: how many were looked at, over: all, busy, error, older()}.
+function useJournal(etypes, word, fits) {
+  const [state, set] = useState(NOTHING), look = useRef(null);
+  const on = async (from) => {
+    const mine = look.current = {}, found = from.rows.length + FOUND;
+    let now = { ...from, busy: true, error: null };
+    set(now);
+    try {
+      for (let page = 0; page < PAGES && now.rows.length < found && !now.over; page += 1) {
+        const { events, next_page_token: token } = await get(query("/v1/events", { page_size: word ? 1_000 : 200, newest_first: true, etypes, page_token: now.token }));
+        if (look.current !== mine) return;
+        set(now = { ...now, rows: [...now.rows, ...events.filter(fits)], token, read: now.read + events.length, over: !token });
+      }
+      set({ ...now, busy: false });
+    } catch (error) { if (look.current === mine) set({ ...now, busy: false, error }); }
+  };
+  useEffect(() => {
+    const timer = setTimeout(() => on(NOTHING), word ? 250 : 0);
+    return () => { clearTimeout(timer); look.current = null; };
+  }, [etypes, word]);
+  return { ...state, on, older: () => on(state) };
+}
 
 export function Events() {
-  const live = useLive("/v1/events?page_size=200&newest_first=true", { on: [], every: 0 });
   const [fresh, set] = useState([]);
-  const [group, choose] = useState("all"), [word, type] = useState(""), [held, hold] = useState(false);
-  const waiting = useRef([]), name = useNames();
+  const [group, choose] = useState("all"), [typed, type] = useState(""), [held, hold] = useState(false);
+  const waiting = useRef([]), name = useNames(), word = typed.trim().toLowerCase();
+  const fits = (event) => (group === "all" || GROUPS[group].includes(event.etype)) && (!word || `${event.type} ${event.subject} ${describe(event, name)}`.toLowerCase().includes(word));
+  const journal = useJournal(GROUPS[group], word, fits);
+  useFeed("sync", ({ type }) => { // what was before it counts no more
+    if (type === "state.sync") { set([]); journal.on(NOTHING); }
+  });
   useFeed("event", (event) => {
     if (held) { waiting.current = [event, ...waiting.current].slice(0, KEPT_MAX); return; }
     set((before) => [event, ...before].slice(0, KEPT_MAX));
   });
   const go = () => { set((before) => [...waiting.current, ...before].slice(0, KEPT_MAX)); waiting.current = []; hold(false); };
   const rows = useMemo(() => {
-    const seen = new Set(), wanted = word.trim().toLowerCase();
-    return [...fresh, ...(live.data?.events ?? [])].filter((event) => {
-      if (seen.has(event.seq) || !GROUPS[group].some((start) => event.type.startsWith(start))) return false;
-      seen.add(event.seq);
-      return !wanted || `${event.type} ${event.subject} ${describe(event, name)}`.toLowerCase().includes(wanted);
-    }).slice(0, KEPT_MAX);
-  }, [fresh, live.data, group, word]);
+    const known = new Set(journal.rows.map((event) => event.seq));
+    return [...fresh.filter((event) => !known.has(event.seq) && fits(event)), ...journal.rows];
+  }, [fresh, journal.rows, group, word]);
   return html`<h1 tabindex="-1">${t("nav.events")}</h1>
     <${Section} title=${t("events.journal")} actions=${html`
       <label class="inline">${t("events.group")} <select value=${group} onChange=${(event) => choose(event.target.value)}>${Object.keys(GROUPS).map((key) => html`<option value=${key}>${t(`events.group_${key}`)}</option>`)}</select></label>
-      <label class="inline">${t("events.find")} <input type="search" value=${word} onInput=${(event) => type(event.target.value)} /></label>
+      <label class="inline">${t("events.find")} <input type="search" value=${typed} onInput=${(event) => type(event.target.value)} /></label>
       <button type="button" class="plain" aria-pressed=${held} onClick=${() => held ? go() : hold(true)}>${t(held ? "events.go_on" : "events.hold")}</button>`}>
-      <${Loaded} live=${live}>${() => html`<${Table} caption=${t("events.journal")} rows=${rows} keyOf=${(event) => event.seq} tight empty=${html`<${Empty} text=${t("events.empty")} command="offgrid events" />`} columns=${[
+      <${Table} caption=${t("events.journal")} rows=${rows} keyOf=${(event) => event.seq} tight empty=${journal.over ? html`<${Empty} text=${t("events.empty")} command="offgrid events" />` : ""} columns=${[
         { head: t("tx.when"), cell: (event) => html`<time datetime=${iso(event.timestamp_us)} title=${moment(event.timestamp_us)}>${stamp(event.timestamp_us)}</time>` },
         { head: t("events.type"), cell: (event) => html`<${Badge} tone=${toneOf(event.type)}>${event.type}<//>` },
         { head: t("events.about"), cell: (event) => describe(event, name) },
         { head: t("events.number"), num: true, wide: true, cell: (event) => num(event.seq) },
-      ]} />`}<//>
+      ]} />
+      <${Problem} error=${journal.error} />
+      ${journal.busy ? html`<p class="hint" aria-busy="true">${t("loading")}</p>`
+        : !journal.over && html`<p class="more"><span class="hint">${t("events.read", { n: journal.read, found: rows.length })}</span> <button type="button" class="plain" onClick=${journal.older}>${t("table.more")}</button></p>`}
     <//>`;
 }
 

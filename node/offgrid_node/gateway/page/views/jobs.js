@@ -70,7 +70,16 @@ function merged(rows, news, states) {
   return [...known.values()].filter((job) => !states.length || states.includes(plain(job.state))).sort((a, b) => b.created_us - a.created_us);
 }
 
+// The book of this node; of one that is no broker, who keeps one.
 function Offers() {
+  const peers = useLive("/v1/peers?page_size=1000", { on: ["MEMBER_", "PEER_"], every: 60_000 });
+  const rows = peers.data?.peers ?? [], keeps = (peer) => peer.roles_in_force.includes("ROLE_BROKER");
+  const names = rows.filter(keeps).map((peer) => peer.member.name).join(", ");
+  return html`<${Loaded} live=${peers}>${() => rows.some((peer) => peer.self && keeps(peer)) ? html`<${Book} />`
+    : html`<${Section} title=${t("offers.title")}><${Empty} text=${t("offers.elsewhere", { names: names || "–" })} command="offgrid peers" /><//>`}<//>`;
+}
+
+function Book() {
   const live = useLive("/v1/offers?page_size=200", { on: ["JOB_QUEUED", "JOB_AWARDED", "PEER_", "HOST_"], every: 3_000 });
   return html`<${Section} title=${t("offers.title")} hint=${t("offers.hint")}>
     ${live.error?.status === "FAILED_PRECONDITION" ? html`<${Empty} text=${live.error.message} />` : html`<${Loaded} live=${live}>${() => html`

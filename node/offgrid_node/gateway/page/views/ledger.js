@@ -4,7 +4,7 @@ import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { useDraft, useLive, usePages } from "../lib/live.js";
 import { bytesOf, newId, post, seg } from "../lib/node.js";
 import { Act, Badge, Bar, Confirm, Empty, Facts, Field, Id, Loaded, Problem, say, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
-import { credits, decimalSign, microOf, moment, num, short, stamp, t, weight } from "../lib/reader.js";
+import { credits, microOf, moment, num, short, stamp, t, weight } from "../lib/reader.js";
 
 const TX_TONES = { QUEUED: "quiet", SIGNED: "warn", CERTIFIED: "busy", FINAL: "good", VOID: "bad", UNKNOWN: "quiet" };
 const TX_EVENTS = ["TX_", "SETTLED"];
@@ -64,7 +64,7 @@ function Transfer({ status, balances }) {
   const [draft, change, clear] = useDraft("transfer", { dst: "", amount: "", reason: "" });
   const [state, set] = useState({ error: null, tx: "" }), [asked, ask] = useState(null);
   const request = useRef(newId());
-  const micro = microOf(draft.amount), wrong = draft.amount && !(micro > 0) ? t("transfer.amount_wrong", { sign: decimalSign(), example: 12.5 }) : "";
+  const micro = microOf(draft.amount), wrong = draft.amount && !(micro > 0) ? t("transfer.amount_wrong", { example: 12.5 }) : "";
   const submit = (event) => {
     event.preventDefault();
     if (micro > 0) ask({ dst: draft.dst.trim(), micro, reason: draft.reason.trim() });
@@ -90,8 +90,8 @@ function Transfer({ status, balances }) {
     <div class="row"><button type="submit">${t("transfer.go")}</button></div>
     ${state.tx && html`<${Sent} id=${state.tx} key=${state.tx} />`}
   </form>
-  ${asked && html`<${Confirm} title=${t("transfer.sure", { amount: credits(asked.micro), name: asked.dst })} verb=${t("transfer.pay")} onClose=${() => ask(null)} onYes=${pay}
-    text=${t("transfer.sure_text", { fee: credits(status.fee_micro) })} />`}<//>`;
+  ${asked && html`<${Confirm} title=${t("transfer.sure", { amount: credits(asked.micro), name: asked.dst })} verb=${t("transfer.title")} onClose=${() => ask(null)} onYes=${pay}
+    text=${t("transfer.hint", { fee: credits(status.fee_micro) })} />`}<//>`;
 }
 
 // What has become of the transfer that was just signed.

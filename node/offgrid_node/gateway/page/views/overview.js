@@ -10,14 +10,14 @@ export function Overview() {
   const status = useLive("/v1/status", { on: ["HEALTH_", "PEER_", "MEMBER_"], parts: ["status"], every: 15_000 });
   const peers = useLive("/v1/peers?page_size=1000", { on: ["MEMBER_", "PEER_"], parts: ["peers"], every: 60_000 });
   const ledger = useLive("/v1/ledger", { on: ["TX_", "SETTLED", "PEER_"], every: 30_000 });
-  const outbox = useLive("/v1/outbox?page_size=100&open_only=true", { on: ["OBJECT_", "QUORUM_ACKED"], every: 30_000 });
+  const outbox = useLive("/v1/outbox?page_size=1000&open_only=true", { on: ["OBJECT_", "QUORUM_ACKED"], every: 30_000 });
   const balance = useLive("/v1/wallet", { on: ["TX_", "SETTLED"], every: 60_000 });
   const retention = useLive("/v1/retention", { every: 60_000 });
   const events = useLive("/v1/events?page_size=8&newest_first=true", { on: [""] });
   const name = useNames();
   return html`<h1 tabindex="-1">${t("nav.overview")}</h1>
     <${Loaded} live=${status}>${() => {
-      const matters = needs(status.data, peers.data, ledger.data, retention.data);
+      const matters = needs(status.data, peers.data, ledger.data, retention.data, outbox.data);
       return html`<${Health} matters=${matters} />
         <${Figures} status=${status.data} ledger=${ledger.data} wallet=${balance.data} outbox=${outbox.data} />
         <div class="columns">
@@ -31,8 +31,9 @@ export function Overview() {
 }
 
 // What an owner should look at, the worst first: [tone, text, address].
-function needs(status, peers, ledger, retention) {
+function needs(status, peers, ledger, retention, outbox) {
   const dead = (peers?.peers ?? []).filter((peer) => peer.liveness === "LIVENESS_DEAD" && !peer.member.removed);
+  const stuck = (outbox?.entries ?? []).filter((entry) => entry.trouble);
   const alerts = status.alerts.filter((alert) => alert.state !== "ALERT_STATE_OK");
   return [
     status.removed && ["bad", t("needs.removed"), "#/mesh"],
@@ -45,6 +46,7 @@ function needs(status, peers, ledger, retention) {
     dead.length > 0 && ["warn", t("needs.dead", { n: dead.length, names: dead.slice(0, 5).map((peer) => peer.member.name).join(", ") }), "#/mesh"],
     ledger?.enabled && ledger.open && ledger.reach_milli < ledger.quorum_milli && ["bad", t("needs.cut_off"), "#/ledger"],
     ledger?.muted_why && ["warn", ledger.muted_why, "#/ledger"],
+    stuck.length > 0 && ["warn", t("needs.stuck", { n: stuck.length, why: stuck[0].trouble }), "#/storage/outbox"],
     retention?.held && ["warn", t("needs.held", { why: retention.held }), "#/storage/retention"],
   ].filter(Boolean).sort((a, b) => (a[0] === "bad" ? 0 : 1) - (b[0] === "bad" ? 0 : 1));
 }
@@ -68,7 +70,7 @@ function Figures({ status, ledger, wallet, outbox }) {
   const cards = [
     ["#/mesh", t("figure.members"), `${num(status.peers_alive)} / ${num(status.peers_total)}`, t("figure.members_hint")],
     ["#/jobs", t("figure.jobs"), num(status.jobs_open), status.slots_total ? t("figure.slots", { busy: status.slots_busy, total: status.slots_total }) : t("figure.jobs_hint")],
-    ["#/storage/outbox", t("figure.outbox"), num(waiting), t("figure.outbox_hint")],
+    ["#/storage/outbox", t("figure.outbox"), outbox?.next_page_token ? `≥ ${num(waiting)}` : num(waiting), t("figure.outbox_hint")],
     ["#/ledger", t("figure.balance"), own ? credits(own.final_micro, 2) : "–", ledger?.pending_out_micro ? t("figure.pending", { amount: credits(ledger.pending_out_micro) }) : status.ledger || t("figure.no_ledger")],
     ["#/events", t("figure.events"), num(status.journal_seq), t("figure.commit", { ms: num(status.commit_ms_p50, 1) })],
   ];
