@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 SIGNS = {"fault": ("✗", "red"), "warning": ("!", "yellow"), "ok": ("✓", "green"), "not_applicable": ("-", "white")}
 EXIT_FAULTS = 1
+COLUMNS_LEAST, COLUMNS_MAX = 30, 10_000  # of a sentence; the most: into a file or a pipe
 
 
 @click.command()
@@ -50,17 +53,27 @@ def doctor(folder: Path, as_json: bool, everything: bool) -> None:
 
 
 def _show(findings: Sequence[Finding], *, everything: bool) -> None:
-    """The worst first."""
+    """The worst first; sentences are wrapped to a terminal, commands are left whole to be copied."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else COLUMNS_MAX
     order = ("fault", "warning", *(("ok", "not_applicable") if everything else ()))
     width = max(len(each.check) for each in findings)
     for state in order:
         for each in findings:
             if each.state == state:
                 sign, colour = SIGNS[state]
-                click.echo(f"{click.style(sign, fg=colour)} {each.check.ljust(width)}  {each.sentence}")
+                first, *more = _wrapped(each.sentence, columns - width - 4)
+                click.echo(f"{click.style(sign, fg=colour)} {each.check.ljust(width)}  {first}")
+                for line in more:
+                    click.echo(f"  {' ' * width}  {line}")
                 if each.command:
                     click.echo(f"  {' ' * width}  $ {click.style(each.command, bold=True)}")
     click.echo(summary(findings))
+
+
+def _wrapped(sentence: str, columns: int) -> list[str]:
+    """At least one line."""
+    wide = max(columns, COLUMNS_LEAST)
+    return textwrap.wrap(sentence, wide, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def summary(findings: Sequence[Finding]) -> str:

@@ -152,8 +152,22 @@ def _say(settings: Settings, exit_code: int, message: str, *, hint: str = "", **
         lines += [f"  {v['field']}: {v['description']}" for v in violations if v["description"] not in message]
     if hint:
         lines.append(f"  → {hint}")
-    click.echo(clean("\n".join(lines), lines=True), err=True)
+    text = clean("\n".join(lines), lines=True)
+    click.echo(_fitted(text) if sys.stderr.isatty() else text, err=True)
     return exit_code
+
+
+def _fitted(text: str) -> str:
+    """Its lines wrapped to the terminal; what continues one is indented below it."""
+    import textwrap
+
+    from offgrid_tools.cli.output import terminal_columns
+
+    width = max(HELP_COLUMNS_MIN, terminal_columns())
+    return "\n".join(
+        textwrap.fill(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
 
 
 def _meant(error: click.ClickException) -> str:

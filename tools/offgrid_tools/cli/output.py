@@ -60,7 +60,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
     """Rows below their headings, or the sentence `empty` when there are none."""
     cells = [[clean(str(cell)) for cell in row] for row in rows]
     if not cells:
-        click.echo(empty)
+        from offgrid_tools.cli.fitting import wrap
+
+        click.echo("\n".join(wrap(empty, terminal_columns())) if sys.stdout.isatty() else empty)
     elif sys.stdout.isatty():
         for line in fitting(columns, cells, terminal_columns()):
             click.echo(line, color=_colour())
