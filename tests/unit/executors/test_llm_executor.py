@@ -187,12 +187,12 @@ def test_the_time_limit_ends_it_and_the_connection(server: OpenAiServer, model: 
     async def story(executor: LlmExecutor) -> Outcome:
         outcome = await executor.run(Work(payload(model, ("user", "a b c")), 300))
         assert await eventually(lambda: server.seen()["broken_off"] > before)
+        assert await eventually(lambda: not any(thread.name == "chat" for thread in threading.enumerate()))
         return outcome
 
     outcome = with_executor(server.url, story)
     assert outcome.error == "JobTimeout"
     assert "300 ms" in outcome.error_detail
-    assert not any(thread.name == "chat" for thread in threading.enumerate())
 
 
 def test_cancelling_closes_the_connection(server: OpenAiServer) -> None:
