@@ -87,7 +87,7 @@ class Finding:
         """What an operator should know: a bad hosts file, or that nobody was found yet."""
         others = [n for n in self._node.directory.live() if n != self._node.node_id]
         alone = not any(self._node.mesh.liveness(node_id) == 1 for node_id in others)
-        looking = ("no other member is in reach; still looking",) if alone else ()
+        looking = ("no other member is in reach; still looking",) if alone and not self._node.mesh.removed else ()
         removed = ("no member accepts this node: was it removed?",) if alone and self._closed_to_us() else ()
         asked = [each for each in (self._gateways, self._broker, self._listed_gateways) if each is not None]
         silent = dict.fromkeys(notice for each in asked for notice in each.notices)

@@ -42,6 +42,8 @@ def _answer(path: str, known: str) -> Response:
     except NoDocuments as error:
         return Refusal(HTTPStatus.NOT_FOUND, "NoDocuments", str(error)).response
     except KeyError:
+        if _has(f"{path}.html"):
+            return RedirectResponse(f"/docs/{path}.html", HTTPStatus.PERMANENT_REDIRECT)
         text = f"there is no page {path!r}; /docs/ has the list of all"
         return Refusal(HTTPStatus.NOT_FOUND, "UnknownPath", text).response
     tag = f'"{sha256(body).hexdigest()[:32]}"'
@@ -49,6 +51,13 @@ def _answer(path: str, known: str) -> Response:
     if tag in known:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(body, media_type=TYPES[PurePosixPath(path or INDEX).suffix], headers=headers)
+
+
+def _has(path: str) -> bool:
+    try:
+        return bool(_site().page(path))
+    except KeyError:
+        return False
 
 
 @cache

@@ -31,6 +31,11 @@ def test_the_index_is_where_docs_leads_to() -> None:
     assert bare[2] == index[2]
 
 
+def test_a_page_is_found_without_its_suffix() -> None:
+    ((status, fields, _),) = answers(("/docs/guide/first-mesh",))
+    assert (status, fields["location"]) == (308, "/docs/guide/first-mesh.html")
+
+
 def test_a_page_is_sent_once() -> None:
     for path, kind in (("/docs/guide/jobs.html", "text/html"), ("/docs/style.css", "text/css")):
         ((status, fields, _),) = answers((path,))
