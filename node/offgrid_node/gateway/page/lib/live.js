@@ -4,7 +4,7 @@ import { useEffect, useReducer, useRef, useState } from "../vendor/htm-preact.js
 import { get, hurry, listen } from "./node.js";
 
 const KEPT_MAX = 40; // answers that no view shows now
-const GAP_MS = 250; // between two askings of the same
+const GAP_MS = 250, GAP_MAX_MS = 2_000; // between two askings of the same: the slower it is to get and to draw, the longer
 const queries = new Map();
 
 class Query {
@@ -14,6 +14,7 @@ class Query {
     this.state = { data: null, error: null, loading: true, at: 0 };
     this.asking = this.again = false;
     this.timer = 0;
+    this.gap = GAP_MS;
   }
   watch(watcher) {
     this.watchers.add(watcher);
@@ -27,13 +28,14 @@ class Query {
     this.state = { ...this.state, ...change };
     for (const watcher of this.watchers) watcher.changed();
   }
-  soon() { // at once, or GAP_MS after the last time
+  soon() { // at once, or a gap after the last time
     if (this.timer || !this.watchers.size) return;
-    this.timer = setTimeout(() => { this.timer = 0; this.refresh(); }, Math.max(0, this.state.at + GAP_MS - Date.now()));
+    this.timer = setTimeout(() => { this.timer = 0; this.refresh(); }, Math.max(0, this.state.at + this.gap - Date.now()));
   }
   async refresh() {
     if (this.asking) { this.again = true; return; }
     this.asking = true;
+    const began = Date.now();
     try {
       const data = await get(this.path);
       this.become({ data, error: null, loading: false, at: Date.now() });
@@ -41,6 +43,8 @@ class Query {
     } catch (error) {
       this.become({ error, loading: false, at: Date.now() });
     }
+    await new Promise((drawn) => setTimeout(drawn)); // by then it is drawn
+    this.gap = Math.min(GAP_MAX_MS, Math.max(GAP_MS, 4 * (Date.now() - began)));
     this.asking = false;
     if (this.again) { this.again = false; this.soon(); }
   }

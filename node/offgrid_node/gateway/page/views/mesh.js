@@ -37,7 +37,7 @@ function Members({ rows, roads, reload }) {
         { head: t("node.name"), cell: (peer) => html`<strong>${peer.member.name}</strong>${peer.self && html` <span class="quiet">${t("mesh.self")}</span>`}` },
         { head: t("mesh.life"), cell: (peer) => html`<${Badge} tone=${TONES[lifeOf(peer)]}>${t(`life.${lifeOf(peer)}`)}<//>` },
         { head: t("node.roles"), cell: (peer) => peer.roles_in_force.map((role) => t(`role.${role.replace("ROLE_", "")}`)).join(", ") },
-        { head: t("mesh.road"), cell: (peer) => road(peer) ? html`<code>${road(peer).via}</code> <span class="quiet">${t(`road.${road(peer).state.replace("ROAD_STATE_", "")}`)}</span>` : "–" },
+        { head: t("mesh.road"), cell: (peer) => road(peer) ? html`<code>${road(peer).via}</code> ${lifeOf(peer) !== "DEAD" && html`<span class="quiet">${t(`road.${road(peer).state.replace("ROAD_STATE_", "")}`)}</span>`}` : "–" },
         { head: t("mesh.rtt"), num: true, cell: (peer) => road(peer)?.rtt_ms != null ? `${num(road(peer).rtt_ms, 1)} ms` : "–" },
         { head: t("mesh.rate"), num: true, wide: true, cell: (peer) => road(peer)?.bytes_per_s ? rate(road(peer).bytes_per_s) : "–" },
         { head: t("mesh.loss"), num: true, wide: true, cell: (peer) => road(peer)?.loss_milli != null ? percent(road(peer).loss_milli / 1e3, 1) : "–" },

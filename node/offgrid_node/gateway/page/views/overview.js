@@ -71,7 +71,7 @@ function Figures({ status, ledger, wallet, outbox }) {
     ["#/mesh", t("figure.members"), `${num(status.peers_alive)} / ${num(status.peers_total)}`, t("figure.members_hint")],
     ["#/jobs", t("figure.jobs"), num(status.jobs_open), status.slots_total ? t("figure.slots", { busy: status.slots_busy, total: status.slots_total }) : t("figure.jobs_hint")],
     ["#/storage/outbox", t("figure.outbox"), outbox?.next_page_token ? `≥ ${num(waiting)}` : num(waiting), t("figure.outbox_hint")],
-    ["#/ledger", t("figure.balance"), own ? credits(own.final_micro, 2) : "–", ledger?.pending_out_micro ? t("figure.pending", { amount: credits(ledger.pending_out_micro) }) : status.ledger || t("figure.no_ledger")],
+    ["#/ledger", t("figure.balance"), own ? credits(own.final_micro, 2) : "–", ledger?.pending_out_micro ? t("figure.pending", { amount: credits(ledger.pending_out_micro) }) : ledger?.open ? t("figure.pending", { amount: 0 }) : t("figure.no_ledger")],
     ["#/events", t("figure.events"), num(status.journal_seq), t("figure.commit", { ms: num(status.commit_ms_p50, 1) })],
   ];
   return html`<ul class="cards">${cards.map(([href, name, value, hint]) => html`<li><a class="card" href=${href}><span class="card-name">${name}</span><span class="card-value">${value}</span><span class="card-hint">${hint}</span></a></li>`)}</ul>`;
