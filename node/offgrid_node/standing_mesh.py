@@ -21,7 +21,6 @@ from filelock import FileLock, Timeout
 
 from offgrid.client import OffgridError
 from offgrid_node.config import CONFIG_NAME
-from offgrid_node.config.http_ports import auto_ports
 from offgrid_node.folder import MESH_PLAN
 from offgrid_node.local_mesh import READY_TIMEOUT_S, STOP_TIMEOUT_S, LocalNode
 from offgrid_node.own_processes import ask_to_end, birth_of, kill, wait_gone
@@ -159,7 +158,7 @@ class StandingMesh:
         taken = {port for each in self.nodes.values() for port in (each.port, each.door_port, each.page_port)}
         port = free_port(taken)
         door_port = free_port({*taken, port})
-        page_port = free_port({*taken, port, door_port}, (*auto_ports(roles), *PORTS))
+        page_port = free_port({*taken, port, door_port})
         self.mesh = self.mesh or mesh
         self.nodes[name] = Planned(name, roles, port, door_port, page_port)
         document = {"mesh": self.mesh, "nodes": [msgspec.structs.asdict(each) for each in self.nodes.values()]}

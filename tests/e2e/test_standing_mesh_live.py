@@ -14,6 +14,7 @@ from live import BIN, eventually, offgrid_node, run
 
 from offgrid_tools.cli import exits
 
+pytestmark = pytest.mark.xdist_group("standing")  # one mesh for all, and nobody else chooses ports meanwhile
 NAMES = ("core", "host-a")
 
 

@@ -68,7 +68,7 @@ class TestPlans:
     def test_three_are_enough_for_objects_that_want_two_hosts(self) -> None:
         assert sum("host" in roles for roles in names_of(3).values()) == 2
 
-    def test_pages_are_where_the_first_of_the_roles_has_them_or_else_anywhere(self) -> None:
+    def test_other_ports_may_be_wanted(self) -> None:
         first = free_port(set(), range(8001, 8022))
         assert first in range(8001, 8022)
         assert free_port(set(range(8001, 8022)), (*range(8001, 8022), *PORTS)) in PORTS
