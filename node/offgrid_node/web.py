@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from offgrid.v1 import mesh_pb2
 from offgrid_node.banner import ANY_HOST
 from offgrid_node.config.addresses import split_address
-from offgrid_node.config.gateway import TOKEN_CHARS_MIN
-from offgrid_node.config.http_ports import AUTO, OFF, auto_ports
+from offgrid_node.config.http_ports import AUTO, OFF, SECRET_CHARS_MIN, auto_ports
 from offgrid_node.discovery.addresses import join_address
 from offgrid_node.gateway.binding import Sockets, address_of, bind, bind_first
 from offgrid_node.protocol.errors import Unavailable
@@ -142,10 +141,10 @@ class Web:
 
 
 def _short_secret(secret: str) -> Iterator[str]:
-    if 0 < len(secret) < TOKEN_CHARS_MIN:
+    if 0 < len(secret) < SECRET_CHARS_MIN:
         yield (
-            f"gateway.auth_key has less than {TOKEN_CHARS_MIN} characters: who sees one signed request can try secrets "
-            "until one fits; take 32 random ones, at all who share it"
+            f"gateway.auth_key has less than {SECRET_CHARS_MIN} characters: who sees one signed request can try "
+            "secrets until one fits; take 32 random ones, at all who share it"
         )
 
 

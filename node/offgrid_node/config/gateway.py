@@ -10,13 +10,13 @@ from pydantic import AfterValidator, Field, SecretStr
 from . import fields as f
 from .addresses import LISTEN_RULE, BadAddress, split_address
 from .fields import Allowed
-from .http_ports import AUTO, OFF, PORTS_MORE
+from .http_ports import AUTO, OFF, PORTS_MORE, SECRET_CHARS_MIN
 from .problems import shown
 from .sections import Section
 
-TOKEN_CHARS_MIN, TOKEN_CHARS_MAX = 16, 512
-TOKEN_RULE = f'{TOKEN_CHARS_MIN} to {TOKEN_CHARS_MAX} of A-Z a-z 0-9 - . _ ~ + / =; "" = none'
-_TOKEN = re.compile(rf"[A-Za-z0-9._~+/=-]{{{TOKEN_CHARS_MIN},{TOKEN_CHARS_MAX}}}\Z")  # RFC 6750, 2.1
+TOKEN_CHARS_MAX = 512
+TOKEN_RULE = f'{SECRET_CHARS_MIN} to {TOKEN_CHARS_MAX} of A-Z a-z 0-9 - . _ ~ + / =; "" = none'
+_TOKEN = re.compile(rf"[A-Za-z0-9._~+/=-]{{{SECRET_CHARS_MIN},{TOKEN_CHARS_MAX}}}\Z")  # RFC 6750, 2.1
 
 
 def _listen(text: str) -> str:
@@ -32,7 +32,7 @@ def _listen(text: str) -> str:
 def _token(secret: SecretStr) -> SecretStr:
     text = secret.get_secret_value()
     if text and not _TOKEN.match(text):
-        short = len(text) < TOKEN_CHARS_MIN
+        short = len(text) < SECRET_CHARS_MIN
         raise f.wrong(f"has {len(text)} characters, soon guessed" if short else "is too long or has other characters")
     return secret
 

@@ -1,4 +1,5 @@
-"""Where a gateway listens that is told no address, and which addresses only this machine can reach."""
+"""Where a gateway listens that is told no address, which addresses only this machine can reach, and how long a secret
+must be that is not guessed over them."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from contextlib import suppress
 
 AUTO, OFF = "auto", "off"  # besides addresses, of gateway.listen
 PORTS_MORE = 20  # tried after the first
+SECRET_CHARS_MIN = 16
 _FIRST_PORTS = {"core": 8001, "host": 8081, "broker": 9000}  # as the prototype's scripts expect
 
 
