@@ -242,8 +242,12 @@ HTTP = {
 
 @pytest.mark.parametrize("which", HTTP)
 def test_what_is_no_proper_request_is_refused_and_the_next_one_served(site: Place, which: str) -> None:
-    status, _, said = send(site, HTTP[which].replace(b"HERE", site.own.encode()))
+    status, headers, said = send(site, HTTP[which].replace(b"HERE", site.own.encode()))
     assert 400 <= status < 500 or status in (501, 505), (status, said[:200])
+    if not HTTP[which].startswith(b"HEAD"):
+        assert reason(said)
+        assert headers["content-type"] == "application/json"
+    assert headers["x-content-type-options"] == "nosniff"
     assert b"Traceback" not in said
     assert b"node_id" not in said
     assert missions(site) == 0

@@ -67,18 +67,32 @@ def test_the_picture_comes_first_then_each_event_of_a_job(two: LocalMesh) -> Non
 
 def test_a_feed_is_taken_up_again_without_loss_or_says_that_it_begins_anew(two: LocalMesh) -> None:
     with feed(two["first"]) as reader:
-        last = json.loads(reader.recv())["number"]
+        sync = json.loads(reader.recv())
+        last, cursor = sync["number"], sync["cursor"]
     echo(two["first"])
-    with feed(two["first"], f"?after={last}") as reader:
+    with feed(two["first"], f"?after={cursor}") as reader:
         resumed, *events = heard(reader, lambda said: said.get("name") == "JOB_COMPLETED")
         assert (resumed["type"], resumed["number"], events[0]["number"]) == ("state.resumed", last, last + 1)
+        assert resumed["cursor"] == cursor
         everything = heard(reader, lambda said: said["type"] == "change")[-1]
         assert {"status", "host", "peers", "links", "jobs", "transactions"} <= set(everything)
+    for after in (events[-1]["cursor"], events[-1]["number"]):
+        with feed(two["first"], f"?after={after}") as reader:
+            assert json.loads(reader.recv())["type"] == "state.resumed"
     with feed(two["first"], "?after=123456789") as reader:
         assert json.loads(reader.recv())["type"] == "state.sync"
     with feed(two["first"], "?after=1&etypes=14") as reader:
         names = [said["name"] for said in heard(reader, named("JOB_CREATED"))[1:]]
         assert set(names) == {"JOB_CREATED"}
+
+
+def test_who_comes_to_another_node_than_before_is_told_all_anew(two: LocalMesh) -> None:
+    """However much either of the two has to tell; a number alone cannot show it."""
+    with feed(two["second"]) as reader:
+        theirs = json.loads(reader.recv())["cursor"]
+    with feed(two["first"], f"?after={theirs}") as reader:
+        sync = json.loads(reader.recv())
+    assert (sync["type"], sync["status"]["name"]) == ("state.sync", "first")
 
 
 def test_what_no_event_tells_is_told_as_a_change(two: LocalMesh) -> None:
@@ -134,7 +148,12 @@ def test_a_session_of_an_application_is_told_event_by_event_until_it_ends(two: L
             assert (event["number"], event["data"]) == (2, {"text": "up"})
             with feed(two["first"], "?session=flight&after=1") as second:
                 assert json.loads(second.recv())["type"] == "state.resumed"
-                assert json.loads(second.recv())["number"] == 2
+                event = json.loads(second.recv())
+                assert event["number"] == 2
+            with feed(two["first"], f"?session=flight&after={event['cursor']}") as second:
+                assert json.loads(second.recv())["type"] == "state.resumed"
+            with feed(two["first"], "?session=flight&after=1:of-another-session") as second:
+                assert json.loads(second.recv())["type"] == "state.sync"
 
 
 def test_a_node_that_dies_shows_and_one_that_stops_says_so(two: LocalMesh) -> None:

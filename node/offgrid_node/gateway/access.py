@@ -88,8 +88,9 @@ def policy_of(
 
 
 def asks_for_uid(method: str, path: str, policy: Policy) -> bool:
-    """Whether it matters whose program sends this."""
-    return policy.sign_ins is None and policy.uids is not None and not is_open(method, path)
+    """Whether it matters whose program sends this. Where there is no token, signing in is no way around it."""
+    asks = policy.sign_ins is None and policy.uids is not None
+    return asks and (method not in READS or not is_open(method, path))
 
 
 def admit(asked: Asked, policy: Policy, now_ms: int) -> Proof | Refusal:

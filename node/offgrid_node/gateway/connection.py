@@ -11,13 +11,17 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
 
 from offgrid_node.config.http_ports import is_loopback
-from offgrid_node.gateway.faults import JSON, Refusal
+from offgrid_node.gateway.faults import DEFECT, JSON, Refusal
 from offgrid_node.gateway.socket_owner import SocketOwner
 
 HEAD_BYTES_MAX = 16_384  # of the request line and all header fields
@@ -38,9 +42,11 @@ _SENTENCES = {
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"the request's head has more than {HEAD_BYTES_MAX} bytes",
     HTTPStatus.NOT_IMPLEMENTED: "the only Transfer-Encoding is chunked",
 }
+_OF_HANDSHAKES = ("Upgrade", "Allow", "Sec-WebSocket-Version")
 CROWDED = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE, "TooManyConnections", "too many connections are open here", (("Retry-After", "1"),)
 )
+NO_SOCKET = Refusal(HTTPStatus.NOT_FOUND, "UnknownPath", "there is no WebSocket here; /v1/feed is the one")
 SLOW_HEAD = Refusal(HTTPStatus.REQUEST_TIMEOUT, "SlowRequest", f"no whole head of a request came within {HEAD_S:g} s")
 
 
@@ -152,9 +158,43 @@ class HttpConnection(_Watched, H11Protocol):
 
 class SocketConnection(_Watched, WebSocketsSansIOProtocol):
     """What a connection becomes that speaks WebSocket (RFC 6455). Of who does not read his answers nothing is read, so
-    that no pongs pile up; who sends more than FRAMES_MAX is cut off."""
+    that no pongs pile up; who sends more than FRAMES_MAX is cut off. A handshake that cannot be is answered as all else
+    that is refused here."""
 
     _second, _frames = 0, 0
+
+    def handle_connect(self, event: Request) -> None:
+        judge = ServerProtocol()
+        answer = judge.accept(event)
+        if answer.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            super().handle_connect(event)
+            return
+        text = f"this opens no WebSocket (RFC 6455): {judge.handshake_exc}"
+        kept = tuple((name, value) for name, value in answer.headers.raw_items() if name in _OF_HANDSHAKES)
+        self._refuse(Refusal(answer.status_code, "BadHandshake", text, kept))
+
+    async def send(self, message: Any) -> None:
+        """uvicorn's answers to handshakes lack what goes with every answer, and words."""
+        if message["type"] == "websocket.http.response.start":
+            message = {**message, "headers": [*self.default_headers, *message["headers"]]}
+        elif message["type"] == "websocket.close" and not (self.handshake_complete or self.disconnected):
+            self._refuse(NO_SOCKET)
+            return
+        await super().send(message)
+
+    def send_500_response(self) -> None:
+        if not (self.initial_response or self.handshake_complete):
+            self._refuse(DEFECT)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in self.default_headers)
+        headers.update({"content-type": JSON, "content-length": str(len(refusal.body)), "connection": "close"})
+        headers.update(refusal.headers)
+        self.handshake_complete = self.close_sent = True
+        phrase = HTTPStatus(refusal.code).phrase
+        self.conn.send_response(Response(refusal.code, phrase, headers, refusal.body))
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         for at in range(0, len(data), SLICE_BYTES):

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from offgrid_node.gateway.access import Asked, Policy, Proof, admit, asks_for_uid
 from offgrid_node.gateway.bodies import Body, Held
 from offgrid_node.gateway.connection import HEAD_BYTES_MAX, OWNER
-from offgrid_node.gateway.faults import Refusal
+from offgrid_node.gateway.faults import DEFECT, Refusal
 
 PROVED = "offgrid.proved"
 """In a request's scope: True when it has shown the token, False when it was let in only as far as to where its
@@ -51,7 +51,6 @@ BAD_TARGET = Refusal(
 TWO_LENGTHS = Refusal(
     HTTPStatus.BAD_REQUEST, "TwoLengths", "a request has a Content-Length or a Transfer-Encoding, never both", CLOSE
 )
-DEFECT = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal", "a defect of this node, its log says more", CLOSE)
 STOPPING = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
     "Stopping",

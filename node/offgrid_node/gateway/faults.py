@@ -75,6 +75,14 @@ class Refusal(msgspec.Struct, frozen=True):
         return Response(self.body, self.code, dict(self.headers), JSON)
 
 
+DEFECT = Refusal(
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    "Internal",
+    "a defect of this node, its log says more",
+    (("Connection", "close"),),
+)
+
+
 def json_of_status(code: int, status: status_pb2.Status) -> bytes:
     """The body of an error, a line of JSON."""
     return json.dumps({"error": _error(code, status)}, ensure_ascii=False).encode() + b"\n"

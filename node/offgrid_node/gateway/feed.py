@@ -1,20 +1,22 @@
 """`/v1/feed`: what happens at a node, as it happens, over a WebSocket (RFC 6455). One JSON object per text frame:
 
-    {"type": "state.sync", "number": N, "timestamp": …, PARTS}      first, unless a feed is taken up again
-    {"type": "state.resumed", "number": N, "timestamp": …}          first, with ?after=N: events behind N follow
-    {"type": "event", "number": N, "timestamp": …, "etype": 14, "name": "JOB_CREATED", "subject": …, "data": {…}}
+    {"type": "state.sync", "number": N, "cursor": C, "timestamp": …, PARTS}     first, unless it is taken up again
+    {"type": "state.resumed", "number": N, "cursor": C, "timestamp": …}         first, with ?after=C: what follows C
+    {"type": "event", "number": N, "cursor": C, "timestamp": …,                 one of the journal's
+     "etype": 14, "name": "JOB_CREATED", "subject": …, "data": {…}}
     {"type": "change", "timestamp": …, SOME PARTS, "gone": {…}}     what became otherwise, whatever events said of it
-    {"type": "heartbeat", "number": N, "timestamp": …}              after HEARTBEAT_S without another word
-    {"type": "error", "error": {"code", "status", "message", "details"}}    last, then the close
+    {"type": "heartbeat", "number": N, "cursor": C, "timestamp": …}             after HEARTBEAT_S without another word
+    {"type": "error", "error": {"code", "status", "message", "details"}}        last, then the close
 
 PARTS (`picture.py`) are `status`, `host`, `peers`, `links`, `jobs` and `transactions`; in a change `status` has the
 fields that changed, lists the entries that are new or changed, "gone" the ids of those that went, by list. The first
 change of a feed that was taken up again has all parts. `number` is the journal's; `timestamp` UTC with microseconds.
 Roads are measured all the time: ask GET /v1/roads.
 
-Reconnect with ?after=N, N the last number that was seen; where the journal does not reach back so far, or the node was
-put back from a backup, a `state.sync` comes instead, and what was before it counts no more. ?etypes=14,15 asks for
-these events alone.
+Reconnect with ?after=C, C the last `cursor` that was seen: it names the event, not its number alone. Where the journal
+does not reach back so far, is another node's, or had another event of that number before the node was put back from a
+backup, a `state.sync` comes instead, and what was before it counts no more. A number is taken in its place, and not
+compared. ?etypes=14,15 asks for these events alone.
 
 With ?session=NAME it is the session of an application instead (mission E7): `state.sync` has `session`, `reducer` and
 `state`, events have `name` (the kind), `frame_id`, `energy_delta` and `data`, numbers are the session's; &reducer= and
@@ -39,7 +41,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from offgrid.event_types import type_name
 from offgrid.json_form import json_of
 from offgrid.v1 import state_pb2
-from offgrid_node.gateway.calling import stream
+from offgrid_node.gateway.calling import call, stream
 from offgrid_node.gateway.faults import error_of
 from offgrid_node.gateway.looking import Looking
 from offgrid_node.gateway.node_view import NodeView
@@ -52,6 +54,7 @@ FEED_PATH = "/v1/feed"
 FEEDS_MAX = 32
 HEARTBEAT_S = 15.0
 TURN = 32  # messages before others have theirs
+MARK = ":"  # in a cursor, between the number and that by which it is known to be of the same journal
 
 ENDED, UNWANTED, REFUSED, STOPPING, LATER = 1000, 1003, 1008, 1012, 1013
 
@@ -88,7 +91,7 @@ class _Feed:
         self._view, self._socket = view, socket
         self._ready = asyncio.Event()
         self._closing: list[Callable[[], None]] = []
-        self._number = 0
+        self._at: Said = {}
 
     async def run(self) -> None:
         """Until either side ends it. Raises the Fault that is to be told."""
@@ -124,7 +127,8 @@ class _Feed:
         return bool(said["type"] == "websocket.receive")
 
     async def _say(self, said: Said) -> None:
-        self._number = said.get("number", self._number)
+        if "cursor" in said:
+            self._at = {"number": said["number"], "cursor": said["cursor"]}
         await self._socket.send_text(json.dumps(said, ensure_ascii=False, separators=(",", ":")))
 
     def _open(self, method: str, request: Message) -> Stream:
@@ -149,7 +153,7 @@ class _Feed:
         try:
             await asyncio.wait_for(self._ready.wait(), HEARTBEAT_S)
         except TimeoutError:
-            await self._say({"type": "heartbeat", "number": self._number, "timestamp": self._now()})
+            await self._say({"type": "heartbeat", **self._at, "timestamp": self._now()})
 
     def _now(self) -> str:
         return utc(self._view.runtime.clock.now().utc_us)
@@ -157,9 +161,11 @@ class _Feed:
     def _asked(self, name: str) -> list[str]:
         return [part for part in self._socket.query_params.get(name, "").split(",") if part]
 
-    def _asked_number(self, name: str) -> int | None:
-        text = self._socket.query_params.get(name)
-        return None if text is None else _number(name, text)
+    def _asked_after(self) -> tuple[int, str] | None:
+        """The number, and what else its cursor says; "" where it is a number alone."""
+        text = self._socket.query_params.get("after")
+        number, _, mark = (text or "").partition(MARK)
+        return None if text is None else (_number("after", number), mark)
 
 
 class _NodeFeed(_Feed):
@@ -175,31 +181,38 @@ class _NodeFeed(_Feed):
         events = self._taken_up(etypes)
         if events is None:
             self._seen = await self._looking.fresh()
-            sync = {"type": "state.sync", "number": self._seen.seq, "timestamp": self._now()}
+            sync = {"type": "state.sync", **self._place(self._seen.seq), "timestamp": self._now()}
             await self._say(sync | whole(self._seen))
             events = self._open(
                 "offgrid.v1.StateService/WatchEvents",
                 state_pb2.WatchEventsRequest(after_seq=self._seen.seq, etypes=etypes),
             )
         else:
-            await self._say({"type": "state.resumed", "number": self._number, "timestamp": self._now()})
+            await self._say({"type": "state.resumed", **self._at, "timestamp": self._now()})
         self._closing.append(self._looking.add(self._ready.set))
         while await self._say_next(events, _event):
             await self._say_changes()
             await self._wait()
 
     def _taken_up(self, etypes: list[int]) -> Stream | None:
-        """The events behind ?after=N; None where a sync has to come first."""
-        after = self._asked_number("after")
-        if not after:
+        """The events behind ?after; None where a sync has to come first."""
+        after, mark = self._asked_after() or (0, "")
+        place = self._place(after)
+        if not after or (mark and place["cursor"] != f"{after}{MARK}{mark}"):
             return None
         request = state_pb2.WatchEventsRequest(after_seq=after, etypes=etypes)
         try:
             events = self._open("offgrid.v1.StateService/WatchEvents", request)
         except FailedPrecondition:  # JournalBehind, EventsGone
             return None
-        self._number = after
+        self._at = place
         return events
+
+    def _place(self, number: int) -> Said:
+        """An event by its number, and by the time at which it happened; of one that is not there that is 0."""
+        found = next(self._view.runtime.store.events(number - 1), None) if number else None
+        timestamp_us = state_pb2.Event.FromString(found[1]).timestamp_us if found and found[0] == number else 0
+        return {"number": number, "cursor": _cursor(number, timestamp_us)}
 
     async def _say_changes(self) -> None:
         now = self._looking.now
@@ -215,18 +228,26 @@ class _SessionFeed(_Feed):
     """A session of an application."""
 
     async def _tell(self) -> None:
+        after = self._asked_after()
+        asked = state_pb2.GetSessionRequest(session=self._socket.query_params["session"])
+        found = await call(
+            self._view.router, "offgrid.v1.SessionService/GetSession", asked, state_pb2.GetSessionResponse
+        )
+        self._id = found.session.session_id
         request = state_pb2.WatchSessionRequest(
-            session=self._socket.query_params["session"],
+            session=self._id,
             kinds=self._asked("kinds"),
             reducer=self._socket.query_params.get("reducer", ""),
         )
-        after = self._asked_number("after")
-        if after is not None:
-            request.after = after
-            await self._say({"type": "state.resumed", "number": after, "timestamp": self._now()})
+        if after is not None and (not after[1] or (after[1] == self._id and after[0] <= found.session.recorded)):
+            request.after = after[0]
+            await self._say({"type": "state.resumed", **self._place(after[0]), "timestamp": self._now()})
         records = self._open("offgrid.v1.SessionService/WatchSession", request)
         while await self._say_next(records, self._record):
             await self._wait()
+
+    def _place(self, number: int) -> Said:
+        return {"number": number, "cursor": _cursor(number, self._id)}
 
     def _record(self, message: Message) -> Said:
         assert isinstance(message, state_pb2.WatchSessionResponse)
@@ -234,7 +255,7 @@ class _SessionFeed(_Feed):
             sync = message.sync
             return {
                 "type": "state.sync",
-                "number": sync.number,
+                **self._place(sync.number),
                 "timestamp": self._now(),
                 "session": json_of(sync.session),
                 "reducer": sync.reducer,
@@ -243,7 +264,7 @@ class _SessionFeed(_Feed):
         record = message.record
         return {
             "type": "event",
-            "number": record.number,
+            **self._place(record.number),
             "timestamp": utc(record.timestamp_us),
             "name": record.kind,
             "frame_id": record.frame_id if record.HasField("frame_id") else None,
@@ -259,12 +280,17 @@ def _event(message: Message) -> Said:
     return {
         "type": "event",
         "number": event.seq,
+        "cursor": _cursor(event.seq, event.timestamp_us),
         "timestamp": utc(event.timestamp_us),
         "etype": event.etype,
         "name": type_name(event.etype, event.type),
         "subject": event.subject,
         "data": json_of(getattr(event, which)) if which else None,
     }
+
+
+def _cursor(number: int, mark: object) -> str:
+    return f"{number}{MARK}{mark}"
 
 
 def _number(name: str, text: str) -> int:

@@ -1,7 +1,7 @@
 """`POST /v1/login` and `POST /v1/logout`: a browser shows the token once, or the code of a link, and gets a cookie.
 
 The cookie is not the token, no script can read it, and no other site's page can have it sent (HttpOnly, SameSite).
-Where there is no token, everybody who gets as far as here is signed in already.
+Where there is no token, everybody who gets as far as here is signed in already; others are told why they do not.
 """
 
 from __future__ import annotations

@@ -68,6 +68,8 @@ def test_a_request_has_to_mean_this_node(host: str, said: str) -> None:
         ("GET /metrics", 1001, "OtherUser"),
         ("GET /v1/about", 1001, "NONE"),
         ("GET /page/app.js", None, "NONE"),
+        ("POST /v1/login", 1000, "NONE"),
+        ("POST /v1/login", 1001, "OtherUser"),
         ("POST /run", 1001, "LATER"),
         ("GET /api/jobs", 1001, "OtherUser"),
     ],

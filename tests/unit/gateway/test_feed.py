@@ -23,6 +23,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.services.stream import STREAM_BACKLOG_MAX, Stream
 
 SEQ = 7
+HAPPENED = state_pb2.Event(etype=14, timestamp_us=1795408200000000).SerializeToString()
 
 
 class Behind:
@@ -38,7 +39,7 @@ class Behind:
             "StateService/WatchEvents": self._watch,
         }
         runtime = SimpleNamespace(
-            store=SimpleNamespace(journal_seq=SEQ),
+            store=SimpleNamespace(journal_seq=SEQ, events=lambda after: iter([(after + 1, HAPPENED)])),
             clock=SimpleNamespace(now=lambda: Now(0, 0)),
             watch=lambda watcher: lambda: None,
         )
@@ -150,11 +151,12 @@ def test_silence_is_broken_by_a_heartbeat_that_says_how_far_it_is(monkeypatch: p
         async with behind.reader() as reader:
             await said(reader)
             beat = await said(reader)
-            assert (beat["type"], beat["number"], beat["timestamp"]) == (
-                "heartbeat",
-                SEQ,
-                "1970-01-01T00:00:00.000000Z",
-            )
+            assert beat == {
+                "type": "heartbeat",
+                "number": SEQ,
+                "cursor": f"{SEQ}:1795408200000000",
+                "timestamp": "1970-01-01T00:00:00.000000Z",
+            }
 
     play(scenario)
 
@@ -180,9 +182,28 @@ def test_the_node_is_looked_at_once_for_all_readers_and_not_at_all_without(monke
 
 def test_streams_are_given_back_when_a_reader_goes() -> None:
     async def scenario(behind: Behind) -> None:
-        async with behind.reader("?after=3") as reader:
+        async with behind.reader("?after=3:1795408200000000") as reader:
             assert (await said(reader))["type"] == "state.resumed"
         while not behind.streams[0].ended:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    ("after", "first"),
+    [
+        ("3", "state.resumed"),
+        ("3:1795408200000000", "state.resumed"),
+        ("3:1795408200000001", "state.sync"),
+        ("0:1795408200000000", "state.sync"),
+    ],
+)
+def test_a_cursor_goes_on_where_that_very_event_was(after: str, first: str) -> None:
+    """A node that was put back from a backup had another one of that number."""
+
+    async def scenario(behind: Behind) -> None:
+        async with behind.reader(f"?after={after}") as reader:
+            assert (await said(reader))["type"] == first
 
     play(scenario)

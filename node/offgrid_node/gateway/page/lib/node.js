@@ -134,7 +134,7 @@ export function hasMoved() {
 const HURRY_MS = 2_000, FIRST_WAIT_MS = 500, MOST_WAIT_MS = 15_000, SILENT_MS = 45_000;
 
 const listeners = { event: new Set(), sync: new Set(), change: new Set(), state: new Set() };
-let socket = null, number = null, tries = 0, triedAt = 0, timer = 0, watchdog = 0, turn = Promise.resolve();
+let socket = null, cursor = null, tries = 0, triedAt = 0, timer = 0, watchdog = 0, turn = Promise.resolve();
 export let state = { name: "connecting", retryAt: 0 };
 
 export function listen(kind, listener) {
@@ -156,7 +156,7 @@ export function connect() {
   if (socket) { socket.onclose = null; socket.close(); }
   const url = new URL("/v1/feed", location.href);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  if (number !== null) url.searchParams.set("after", number);
+  if (cursor) url.searchParams.set("after", cursor);
   const mine = socket = new WebSocket(url);
   mine.onmessage = ({ data }) => { guard(); turn = turn.then(() => socket === mine ? take(JSON.parse(data)) : null); };
   mine.onclose = () => { if (socket === mine) retry(); };
@@ -180,7 +180,7 @@ async function take(message) {
   if (message.type === "state.sync" || message.type === "state.resumed") {
     try { if (await moved(message.status?.node_id)) return; } catch { socket?.close(); return; }
   }
-  if (message.number !== undefined && message.number !== null) number = message.number;
+  cursor = message.cursor ?? cursor;
   if (message.type === "state.sync" || message.type === "state.resumed") {
     tries = 0;
     become("live");
