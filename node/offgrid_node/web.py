@@ -135,8 +135,9 @@ class Web:
 
         if sockets:
             clock = view.runtime.clock
-            app = application(routes, policy, lambda: clock.now().mono_ms, view.stopping)
-            self._servers.append(HttpServer(app, HEADERS))
+            meters = view.meters.http
+            app = application(routes, policy, lambda: clock.now().mono_ms, view.stopping, meters)
+            self._servers.append(HttpServer(app, HEADERS, meters.refused.add))
             await self._servers[-1].serve(sockets)
 
 

@@ -21,6 +21,7 @@ from offgrid_node.gateway.faults import Refusal, fault_response
 from offgrid_node.gateway.feed import feed_routes
 from offgrid_node.gateway.grpc_web import grpc_web_routes
 from offgrid_node.gateway.login import login_routes
+from offgrid_node.gateway.metered import Metered
 from offgrid_node.gateway.metrics_page import metrics_routes
 from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.gateway.object_bytes import ObjectBytes
@@ -29,6 +30,7 @@ from offgrid_node.gateway.openapi import openapi_routes
 from offgrid_node.gateway.page import page_routes
 from offgrid_node.gateway.sign_ins import SignIns
 from offgrid_node.gateway.transcoding import transcoded_routes
+from offgrid_node.meters.http import HttpMeters
 from offgrid_node.protocol.errors import Fault
 
 _REASONS = {HTTPStatus.NOT_FOUND: "UnknownPath", HTTPStatus.METHOD_NOT_ALLOWED: "MethodNotAllowed"}
@@ -56,11 +58,16 @@ def monitoring_routes_of(view: NodeView) -> list[BaseRoute]:
 
 
 def application(
-    routes: Sequence[BaseRoute], policy: Policy, now_ms: Callable[[], int], stopping: asyncio.Event
+    routes: Sequence[BaseRoute],
+    policy: Policy,
+    now_ms: Callable[[], int],
+    stopping: asyncio.Event,
+    meters: HttpMeters,
 ) -> ASGIApp:
     """What `HttpServer` serves to those whom `policy` lets in; `now_ms` goes forwards only."""
     handlers = {HTTPException: _on_http_error, Fault: _on_fault}
-    return Edge(ExceptionMiddleware(Router(routes), handlers), policy, now_ms, stopping)  # type: ignore[arg-type]
+    app = ExceptionMiddleware(Router(routes), handlers)  # type: ignore[arg-type]
+    return Metered(Edge(app, policy, now_ms, stopping), meters)
 
 
 async def _on_http_error(request: Request, error: HTTPException) -> Response:

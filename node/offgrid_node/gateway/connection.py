@@ -68,8 +68,9 @@ class _Watched:
 
 
 class HttpConnection(_Watched, H11Protocol):
-    """Made by `server.py` for each connection."""
+    """Made by `server.py` for each connection, which sets `on_refused`."""
 
+    on_refused: Callable[[str], None]
     _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -134,6 +135,7 @@ class HttpConnection(_Watched, H11Protocol):
         """Answers, if nothing has been answered yet, and closes: not at once, since what still comes and is not read
         would take the answer back (RFC 9112, 9.6)."""
         self._refused = True
+        self.on_refused(refusal.reason)
         self._unset_keepalive_if_required()
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()

@@ -17,6 +17,7 @@ from offgrid_node.gateway.access import Asked, Policy, Proof, admit, asks_for_ui
 from offgrid_node.gateway.bodies import Body, Held
 from offgrid_node.gateway.connection import HEAD_BYTES_MAX, OWNER
 from offgrid_node.gateway.faults import DEFECT, Refusal
+from offgrid_node.gateway.metered import REFUSED
 
 PROVED = "offgrid.proved"
 """In a request's scope: True when it has shown the token, False when it was let in only as far as to where its
@@ -158,6 +159,7 @@ class _Answer:
 
 
 async def _refuse(refusal: Refusal, scope: Scope, body: Body, send: Send) -> None:
+    scope[REFUSED] = refusal.reason
     response = refusal.response
     response.headers["cache-control"] = "no-store"
     if scope["type"] == "websocket":

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from offgrid_node.gateway.faults import Refusal
+from offgrid_node.gateway.metered import REFUSED
 from offgrid_node.gateway.sign_ins import SESSION_MS, SignIns
 from offgrid_node.protocol.clock import Clock
 from offgrid_node.protocol.errors import InvalidRequest
@@ -32,6 +33,7 @@ def login_routes(sign_ins: SignIns | None, clock: Clock) -> list[BaseRoute]:
         sign_in = sign_ins.sign_in_by_code if by_code else sign_ins.sign_in
         made = sign_in(said["code" if by_code else "token"], peer, now_ms)
         if isinstance(made, Refusal):
+            request.scope[REFUSED] = made.reason
             return made.response
         return _done(f"{sign_ins.cookie}={made}; Max-Age={SESSION_MS // 1000}; {_ATTRIBUTES}")
 

@@ -22,13 +22,14 @@ from prometheus_client.registry import Collector
 from offgrid.v1 import mesh_pb2
 from offgrid_node.gateway.kept_metrics import of_kept
 from offgrid_node.meters import Counter, Histogram, Meters
+from offgrid_node.meters.http import HttpMeters
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.mail.machine import MailMachine
 from offgrid_node.protocol.mesh.swim import ALIVE
 from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.health.facts import HealthFacts
-from offgrid_node.services.mesh import NodeFacts, mesh_of
+from offgrid_node.services.mesh import NodeFacts, mesh_of, notices_of
 
 # Named in Accept, and not with a weight of nothing.
 _OPENMETRICS = re.compile(r"application/openmetrics-text(?!\s*;[^,]*\bq=0(\.0*)?\s*(,|$|;))", re.IGNORECASE)
@@ -62,6 +63,7 @@ class _NodeCollector(Collector):
         for instrument in self._meters:
             yield _counter(instrument) if isinstance(instrument, Counter) else _histogram(instrument)
         yield from self._of_runtime()
+        yield from _of_http(self._meters.http)
         for part in (self._of_machines, self._of_outbox, self._of_mail):
             with suppress(
                 Fault
@@ -104,6 +106,9 @@ class _NodeCollector(Collector):
         repairs.add_metric(["pulled"], facts.repair_pulled_bytes)
         repairs.add_metric(["given"], facts.repair_given_bytes)
         yield repairs
+        yield GaugeMetricFamily(
+            "offgrid_notices", "What `offgrid status` says that an owner should know.", len(notices_of(facts, mesh))
+        )
         yield from _of_checks(facts)
         yield from _of_health(facts.health)
         yield from of_kept(facts.kept(), self._runtime.store.journal_seq, self._runtime.store.journal_floor)
@@ -123,6 +128,18 @@ class _NodeCollector(Collector):
         yield GaugeMetricFamily("offgrid_unread_messages", "Messages that nobody has read.", machine.unread)
 
 
+def _of_http(http: HttpMeters) -> Iterator[Metric]:
+    held = GaugeMetricFamily("offgrid_http_open", "Requests, streams and WebSockets that are open.", labels=["kind"])
+    for kind, count in http.open_now():
+        held.add_metric([kind], count)
+    yield held
+    yield GaugeMetricFamily(
+        "offgrid_old_path_last_timestamp_seconds",
+        "When a path of the prototype's was last asked for; 0: not since the node was started.",
+        http.old_path_last_s,
+    )
+
+
 def _of_health(health: HealthFacts) -> Iterator[Metric]:
     labels = ["name", "about"]
     state = GaugeMetricFamily(
@@ -134,9 +151,12 @@ def _of_health(health: HealthFacts) -> Iterator[Metric]:
     threshold = GaugeMetricFamily(
         "offgrid_alert_threshold", "The one that it is beyond; while it is ok the lowest.", labels=labels
     )
+    active = [0] * len(_ALERT_NUMBERS)
     for alert in health.alerts:
         where = [alert.name, alert.about]
-        state.add_metric(where, _ALERT_NUMBERS.get(alert.state, 0))
+        number = _ALERT_NUMBERS.get(alert.state, 0)
+        state.add_metric(where, number)
+        active[number] += 1
         value.add_metric(where, alert.value)
         threshold.add_metric(where, alert.threshold)
     told = CounterMetricFamily(
@@ -144,7 +164,10 @@ def _of_health(health: HealthFacts) -> Iterator[Metric]:
     )
     for way, outcome, count in health.told:
         told.add_metric([way, outcome], count)
-    yield from (state, value, threshold, told)
+    alerts = GaugeMetricFamily("offgrid_alerts_active", "Alerts in force, by how bad they are.", labels=["state"])
+    alerts.add_metric(["warn"], active[1])
+    alerts.add_metric(["critical"], active[2])
+    yield from (state, value, threshold, alerts, told)
     yield GaugeMetricFamily(
         "offgrid_store_used_bytes", "Of offgrid_store_bytes, without free pages.", health.store_used_bytes
     )

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from offgrid_node.gateway.faults import JSON, fault_response, json_of_status
 from offgrid_node.gateway.gateway_urls import GatewayUrls
+from offgrid_node.gateway.metered import REFUSED, route_of
 from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.gateway.old_bodies import Bodies
 from offgrid_node.gateway.old_looks import OldLooks
@@ -61,11 +62,13 @@ def old_routes(view: NodeView) -> list[BaseRoute]:
     handlers: dict[str, dict[str, Handler]] = {}
     for method, path, handler in table:
         handlers.setdefault(path, {})[method] = handler
-    return [Route(path, _endpoint(found), methods=list(found)) for path, found in handlers.items()]
+    return [Route(path, _endpoint(found, view), methods=list(found)) for path, found in handlers.items()]
 
 
-def _endpoint(handlers: Mapping[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(handlers: Mapping[str, Handler], view: NodeView) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
+        at_s = view.runtime.clock.now().utc_us / 1e6
+        view.meters.http.on_old_path(request.method, route_of(request.scope), at_s)
         handler = handlers["GET" if request.method == "HEAD" else request.method]
         try:
             return JSONResponse(await handler(request))
@@ -78,6 +81,7 @@ def _endpoint(handlers: Mapping[str, Handler]) -> Callable[[Request], Awaitable[
         except PermissionDenied as fault:
             response = fault_response(fault)
             if response.status_code == HTTPStatus.UNAUTHORIZED:
+                request.scope[REFUSED] = fault.reason
                 response.headers["WWW-Authenticate"] = CHALLENGE
             return response
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from email.utils import formatdate
 
@@ -29,8 +29,13 @@ _POLL_S = 0.02
 class HttpServer:
     """Serves one ASGI application. Make it and use it in the loop's thread."""
 
-    def __init__(self, app: ASGIApp, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """`headers` go with every answer."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        on_refused: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        """`headers` go with every answer; `on_refused` is told the reason of what no application sees."""
         # What is wrong with requests is their senders' matter, what is wrong with us is logged by the application.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._config = Config(
@@ -51,7 +56,7 @@ class HttpServer:
         )
         self._config.load()
         self._state = ServerState()
-        self._headers = list(headers)
+        self._headers, self._on_refused = list(headers), on_refused
         self._servers: list[asyncio.Server] = []
         self._clock: asyncio.TimerHandle | None = None
 
@@ -83,7 +88,9 @@ class HttpServer:
             self._clock.cancel()
 
     def _connection(self) -> asyncio.Protocol:
-        return HttpConnection(config=self._config, server_state=self._state, app_state={})
+        made = HttpConnection(config=self._config, server_state=self._state, app_state={})
+        made.on_refused = self._on_refused
+        return made
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         date = (b"date", formatdate(usegmt=True).encode())

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from offgrid_node.gateway.answers import answer_of, settled
 from offgrid_node.gateway.faults import Refusal
 from offgrid_node.gateway.json_requests import read_request
+from offgrid_node.gateway.metered import TEMPLATE
 from offgrid_node.gateway.requests import fields_of_query, number_of, raw_path, read_aside, read_body, timeout_s_of
 from offgrid_node.gateway.streams import EVENTS, NDJSON, RESUMED, StreamResponse, begun
 from offgrid_node.gateway.templates import BadPath, Table, Template
@@ -64,13 +65,14 @@ def transcoded_routes(router: Router, stopping: asyncio.Event, others: Iterable[
         (verb, template, partial(_call, router, stopping, method, in_body))
         for verb, template, method, _, in_body in annotated()
     ]
-    return [Paths(Table([*rows, *others]))]
+    named = ((verb, template, (template.plain, endpoint)) for verb, template, endpoint in (*rows, *others))
+    return [Paths(Table(named))]
 
 
 class Paths(BaseRoute):
     """One table's paths; what is not in it is refused here, with what is."""
 
-    def __init__(self, table: Table[Endpoint]) -> None:
+    def __init__(self, table: Table[tuple[str, Endpoint]]) -> None:
         self._table = table
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -100,7 +102,8 @@ class Paths(BaseRoute):
             text = f"{request.method} is not for {path}; use {', '.join(sorted(found))}"
             headers = (("Allow", ", ".join(verbs)),)
             return self._refusal(HTTPStatus.METHOD_NOT_ALLOWED, text, path, headers).response
-        endpoint, fields = bound
+        (template, endpoint), fields = bound
+        request.scope[TEMPLATE] = template
         return await endpoint(request, fields)
 
     def _refusal(self, status: HTTPStatus, text: str, path: str, headers: tuple[tuple[str, str], ...] = ()) -> Refusal:

@@ -1,4 +1,4 @@
-"""Everything a node counts, and the four places that tell it: the driver, the router, the client, the journal.
+"""Everything a node counts, and who tells it: the driver, the router, the client, the journal, the gateway.
 
 What happened to jobs, executions and transfers is read from journal events once they are durable, so no machine counts
 anything. The names of jobs and broker errors are promised to users; units are Prometheus' base units (seconds, bytes).
@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 from offgrid.v1 import jobs_pb2, state_pb2
+from offgrid_node.meters.http import HttpMeters
 from offgrid_node.meters.instruments import Counter, Histogram
 from offgrid_node.meters.writers import WriterMeters
 from offgrid_node.protocol.effects import Call, Record
@@ -83,11 +84,11 @@ class Meters:
             self.jobs.add("failed", route, count=0)
         self.broker_errors.add(BROKER_UNAVAILABLE, count=0)
         self._transfers: OrderedDict[str, int] = OrderedDict()
-        self.writers = WriterMeters()
+        self.writers, self.http = WriterMeters(), HttpMeters()
 
     def __iter__(self) -> Iterator[Counter | Histogram]:
         yield from (value for value in vars(self).values() if isinstance(value, Counter | Histogram))
-        yield from self.writers.instruments
+        yield from (*self.writers.instruments, *self.http.instruments)
 
     # ---- told by the driver, the router, the gate and the client
 

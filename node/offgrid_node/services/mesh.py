@@ -72,6 +72,11 @@ def mesh_of(runtime: Runtime) -> MeshMachine:
     return runtime.machine("mesh", MeshMachine)
 
 
+def notices_of(facts: NodeFacts, mesh: MeshMachine) -> list[str]:
+    """All that the node says that its owner should know."""
+    return [*facts.notices, *facts.health.notices, *mesh.notices]
+
+
 class MeshHandlers:
     """Handlers of offgrid.v1.MeshService."""
 
@@ -103,7 +108,7 @@ class MeshHandlers:
             slots_total=facts.slots_total,
             slots_busy=facts.slots_busy,
             removed=mesh.removed,
-            notices=[*facts.notices, *facts.health.notices, *mesh.notices],
+            notices=notices_of(facts, mesh),
             ledger=facts.ledger,
             coder=facts.coder,
             journal_safe_seq=facts.journal_safe_seq,

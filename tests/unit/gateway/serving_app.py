@@ -13,13 +13,18 @@ from offgrid_node.gateway.access import Policy
 from offgrid_node.gateway.app import application
 from offgrid_node.gateway.binding import bind
 from offgrid_node.gateway.server import HttpServer
+from offgrid_node.meters.http import HttpMeters
 
 OPEN = Policy()
 Fields = dict[str, str]
 
 
-def app_of(routes: Sequence[BaseRoute], policy: Policy = OPEN) -> ASGIApp:
-    return application(routes, policy, lambda: time.monotonic_ns() // 1_000_000, asyncio.Event())
+def app_of(routes: Sequence[BaseRoute], policy: Policy = OPEN, meters: HttpMeters | None = None) -> ASGIApp:
+    return application(routes, policy, _now_ms, asyncio.Event(), meters or HttpMeters())
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
 
 
 async def ask(port: int, raw: bytes) -> tuple[int, Fields, bytes]:
@@ -44,11 +49,13 @@ def request(line: str, *fields: str, host: str = "127.0.0.1", body: bytes = b"")
     return "\r\n".join((line, f"Host: {host}", "Connection: close", *fields, "", "")).encode("latin-1") + body
 
 
-def serving(app: ASGIApp, talk: Callable[[int], Awaitable[None]]) -> None:
+def serving(
+    app: ASGIApp, talk: Callable[[int], Awaitable[None]], on_refused: Callable[[str], None] = lambda reason: None
+) -> None:
     """Runs `talk` with the port where `app` is served."""
 
     async def whole() -> None:
-        sockets, server = bind("127.0.0.1:0"), HttpServer(app)
+        sockets, server = bind("127.0.0.1:0"), HttpServer(app, (), on_refused)
         await server.serve(sockets)
         try:
             await asyncio.wait_for(talk(sockets[0].getsockname()[1]), 30)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from offgrid_tools.reference.metrics import served
+from offgrid_tools.reference.metrics import page_text, served
 
 GRAFANA = Path(__file__).parents[3] / "grafana"
 METRIC = re.compile(r"\b(offgrid_[a-z_]+)(?:\{([^}]*)\})?")
@@ -76,3 +78,15 @@ def test_an_alert_is_on_the_page_as_a_number() -> None:
 def test_both_states_of_an_alert_have_a_rule() -> None:
     severities = {rule["expr"]: rule["labels"]["severity"] for rule in RULES if "offgrid_alert_state" in rule["expr"]}
     assert severities == {"offgrid_alert_state == 2": "critical", "offgrid_alert_state == 1": "warning"}
+
+
+PROMTOOL = shutil.which("promtool")
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool (Debian: prometheus) is not installed")
+def test_prometheus_own_tool_finds_nothing_wrong_with_the_rules_and_the_page() -> None:
+    assert PROMTOOL is not None
+    rules = subprocess.run([PROMTOOL, "check", "rules", GRAFANA / "alerts.yml"], capture_output=True, check=False)
+    assert b"SUCCESS: %d rules found" % len(RULES) in rules.stdout, rules.stderr
+    page = subprocess.run([PROMTOOL, "check", "metrics"], input=page_text(), capture_output=True, check=False)
+    assert page.returncode == 0, page.stderr

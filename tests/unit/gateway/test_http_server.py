@@ -22,6 +22,7 @@ from offgrid_node.gateway.app import application
 from offgrid_node.gateway.binding import address_of, bind, bind_first
 from offgrid_node.gateway.connection import HEAD_BYTES_MAX
 from offgrid_node.gateway.server import HttpServer
+from offgrid_node.meters.http import HttpMeters
 from offgrid_node.protocol.errors import FailedPrecondition
 
 BODY = b"a page\n"
@@ -213,7 +214,10 @@ def test_who_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_stream_ends_whole_and_soon_when_the_node_stops() -> None:
     async def whole() -> None:
         stopping = asyncio.Event()
-        sockets, server = bind("127.0.0.1:0"), HttpServer(application(ROUTES, policy_of(()), lambda: 0, stopping))
+        sockets, server = (
+            bind("127.0.0.1:0"),
+            HttpServer(application(ROUTES, policy_of(()), lambda: 0, stopping, HttpMeters())),
+        )
         await server.serve(sockets)
         reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
         writer.write(request("GET /wait HTTP/1.1"))
@@ -246,7 +250,10 @@ def test_what_is_not_answered_when_the_node_stops_is_told_so(raw: bytes, monkeyp
             return await read_it(asked)
 
         routes = [Route("/work", work), Route("/read", read, methods=["POST"])]
-        sockets, server = bind("127.0.0.1:0"), HttpServer(application(routes, policy_of(()), lambda: 0, stopping))
+        sockets, server = (
+            bind("127.0.0.1:0"),
+            HttpServer(application(routes, policy_of(()), lambda: 0, stopping, HttpMeters())),
+        )
         await server.serve(sockets)
         asked = asyncio.create_task(ask(sockets[0].getsockname()[1], raw))
         await begun.wait()

@@ -18,6 +18,7 @@ from offgrid_node.gateway import streams
 from offgrid_node.gateway.app import application
 from offgrid_node.gateway.requests import BODY_BYTES_MAX
 from offgrid_node.gateway.transcoding import transcoded_routes
+from offgrid_node.meters.http import HttpMeters
 from offgrid_node.protocol.errors import Exhausted, NotFound, Unavailable
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.stream import STREAM_BACKLOG_MAX, Stream
@@ -68,7 +69,7 @@ def play(scenario: Callable[[Node], Awaitable[None]]) -> None:
         await scenario(node)
 
     routes = transcoded_routes(router_of(node.answers), node.stopping)
-    serving(application(routes, OPEN, lambda: 0, node.stopping), talk)
+    serving(application(routes, OPEN, lambda: 0, node.stopping, HttpMeters()), talk)
 
 
 def test_a_get_has_its_fields_in_path_and_query_and_answers_in_the_form_of_the_command() -> None:

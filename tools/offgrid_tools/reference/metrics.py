@@ -46,14 +46,17 @@ def text() -> str:
 
 def served() -> Iterator[Served]:
     """Every metric but the process's own."""
-    meters = Meters()
-    page = MetricsPage(meters, cast(Any, _runtime()), _facts)
-    known = {instrument.name: instrument.labels for instrument in meters}
-    for family in text_string_to_metric_families(page.render("")[1].decode()):
+    known = {instrument.name: instrument.labels for instrument in Meters()}
+    for family in text_string_to_metric_families(page_text().decode()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         if not name.startswith("process_"):
             labels = {label: None for sample in family.samples for label in sample.labels if label != "le"}
             yield Served(name, family.type, tuple(known.get(name, labels)), family.documentation)
+
+
+def page_text() -> bytes:
+    """As Prometheus reads it."""
+    return MetricsPage(Meters(), cast(Any, _runtime()), _facts).render("")[1]
 
 
 def _line(metric: Served) -> str:
@@ -76,6 +79,7 @@ def _runtime() -> SimpleNamespace:
         held=(0, 0, 0),
         unanswered=0,
         unread=0,
+        notices=[],
     )
     store = SimpleNamespace(journal_seq=1, journal_floor=0, size_bytes=lambda: 1, limit_bytes=lambda: 2)
     return SimpleNamespace(
