@@ -25,20 +25,23 @@ def docs_routes() -> list[BaseRoute]:
 
 
 async def _to_the_index(request: Request) -> Response:
-    return RedirectResponse("/docs/", HTTPStatus.PERMANENT_REDIRECT)
+    """Or to what is looked for, `/docs?q=WORDS`."""
+    query = f"search.html?{request.url.query}" if "q" in request.query_params else ""
+    return RedirectResponse(f"/docs/{query}", HTTPStatus.PERMANENT_REDIRECT)
 
 
 async def _page(request: Request) -> Response:
-    return await asyncio.to_thread(_answer, request.path_params["path"], request.headers.get("if-none-match", ""))
+    path, known = request.path_params["path"], request.headers.get("if-none-match", "")
+    return await asyncio.to_thread(_answer, path, request.query_params.get("q", ""), known)
 
 
-def _answer(path: str, known: str) -> Response:
-    """A page, made at most once; `known` is the tag of what the reader has."""
+def _answer(path: str, query: str, known: str) -> Response:
+    """A page, made at most once, or what is found; `known` is the tag of what the reader has."""
     from offgrid_node.manual.library import NoDocuments
-    from offgrid_node.manual.site import INDEX, TYPES
+    from offgrid_node.manual.site import INDEX, SEARCH, TYPES
 
     try:
-        body = _site().page(path or INDEX)
+        body = _site().search(query) if path == SEARCH else _site().page(path or INDEX)
     except NoDocuments as error:
         return Refusal(HTTPStatus.NOT_FOUND, "NoDocuments", str(error)).response
     except KeyError:
@@ -65,4 +68,4 @@ def _site() -> Site:
     """For all nodes of this process: documents never change."""
     from offgrid_node.manual import Library, Site
 
-    return Site(Library.found())
+    return Site(Library.found(), searched=True)

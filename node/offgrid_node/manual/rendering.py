@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -57,17 +57,27 @@ class Renderer:
         return Rendered(headings, body, tuple(links), tuple(broken))
 
     def headings(self, text: str) -> tuple[Heading, ...]:
-        """Those of a document, at a hundredth of what it takes to render it. They begin with # in these documents."""
+        """Those of a document, at a hundredth of what it takes to render it."""
+        return tuple(heading for heading, _ in self.sections(text))
+
+    def sections(self, text: str) -> Iterator[tuple[Heading, str]]:
+        """Each heading with the Markdown below it. They begin with # in these documents."""
         seen: Counter[str] = Counter()
-        found, fenced = [], False
+        heading, below, fenced = None, list[str](), False
         for line in text.splitlines():
             fenced ^= line.startswith("```")
-            if not fenced and (match := _HEADING.match(line)):
-                told = _plain(self._markdown.parseInline(match[2])[0].children or ())
-                slug = slug_of(told)
-                found.append(Heading(len(match[1]), told, f"{slug}-{seen[slug]}" if seen[slug] else slug))
-                seen[slug] += 1
-        return tuple(found)
+            if fenced or not (match := _HEADING.match(line)):
+                below.append(line)
+                continue
+            if heading is not None:
+                yield heading, "\n".join(below)
+            told = _plain(self._markdown.parseInline(match[2])[0].children or ())
+            slug = slug_of(told)
+            heading = Heading(len(match[1]), told, f"{slug}-{seen[slug]}" if seen[slug] else slug)
+            seen[slug] += 1
+            below = []
+        if heading is not None:
+            yield heading, "\n".join(below)
 
     def _linked(self, tokens: list[Token], path: str, links: list[tuple[str, str]], broken: list[str]) -> None:
         """Turns the links of one line of text; those that lead nowhere here are taken off, with their ends."""

@@ -1,9 +1,12 @@
-"""The documents as a site: each page whole, with the list of all, and a page of all headings to search in."""
+"""The documents as a site: each page whole, with the list of all; and what is found in them.
+
+A node searches for its readers; files that nobody serves have a page of all headings for the browser's own search.
+"""
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from html import escape
 from importlib import resources
@@ -11,8 +14,12 @@ from pathlib import Path
 
 from offgrid_node.manual.library import START, Library
 from offgrid_node.manual.rendering import Heading, Renderer
+from offgrid_node.manual.searching import Hit, Section, find, plain, words_of
 
-INDEX, HEADINGS, STYLE = "index.html", "headings.html", "style.css"
+INDEX, HEADINGS, SEARCH, STYLE = "index.html", "headings.html", "search.html", "style.css"
+QUERY_CHARS_MAX = 200
+LOOKED_UP: Mapping[str, float] = {"docs/reference/": 0.5, "docs/design": 0.5, "CHANGELOG": 0.3}
+"""What weighs less than a guide where something is searched, by how its path begins."""
 TOC_LEVELS = (2, 3)
 TOC_MIN = 3
 """Headings from which on a page has a list of them."""
@@ -20,10 +27,11 @@ TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
 
 class Site:
-    """Pages by their path, "guide/jobs.html", each made when it is first asked for. Several threads may use it."""
+    """Pages by their path, "guide/jobs.html", each made when it is first asked for. Several threads may use it.
+    `searched`: whoever serves it answers SEARCH, by `search`."""
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
+    def __init__(self, library: Library, *, searched: bool = False) -> None:
+        self._library, self._searched = library, searched
         self._urls = {document: _url(document) for document in library.pages}
         self._renderer = Renderer(self._urls)
         self._documents = {url: document for document, url in self._urls.items()}
@@ -41,6 +49,12 @@ class Site:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(self.page(path))
         return len(self.paths)
+
+    def search(self, query: str) -> bytes:
+        """The page of what is found."""
+        words = words_of(query[:QUERY_CHARS_MAX])
+        hits = find(words, self._sections) if words else []
+        return self._whole(SEARCH, "Search", (), "".join(_found(words, hits)), " ".join(words)).encode()
 
     def broken(self) -> Iterator[str]:
         """Links to pages and anchors that are not there."""
@@ -68,6 +82,16 @@ class Site:
     def _headings(self) -> dict[str, tuple[Heading, ...]]:
         return {document: self._renderer.headings(self._library.text(document)) for document in self._urls}
 
+    @cached_property
+    def _sections(self) -> list[Section]:
+        found = []
+        for document, url in self._urls.items():
+            weight = next((less for begin, less in LOOKED_UP.items() if document.startswith(begin)), 1.0)
+            for heading, text in self._renderer.sections(self._library.text(document)):
+                place = f"{url}#{heading.anchor}" if heading.level > 1 else url
+                found.append(Section(self._title(document), heading.text, place, plain(text), weight))
+        return found
+
     def _title(self, document: str) -> str:
         return next((heading.text for heading in self._headings[document] if heading.level == 1), document)
 
@@ -83,19 +107,23 @@ class Site:
             yield f'<li><a href="{escape(url)}">{escape(text)}</a>{where}</li>'
         yield "</ul>"
 
-    def _whole(self, path: str, title: str, toc: tuple[str, ...], body: str) -> str:
+    def _whole(self, path: str, title: str, toc: tuple[str, ...], body: str, query: str = "") -> str:
         def to(other: str) -> str:
             return escape(posixpath.relpath(other, posixpath.dirname(path) or "."))
 
         nav = "".join(self._nav(path, to))
+        search = (
+            f'<form role="search" action="{to(SEARCH)}"><input type="search" name="q" value="{escape(query)}" '
+            f'maxlength="{QUERY_CHARS_MAX}" placeholder="Search" aria-label="Search the documents"></form>'
+        )
         contents = f'<nav class="toc" aria-label="On this page"><h2>On this page</h2><ul>{"".join(toc)}</ul></nav>'
         return (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<title>{escape(title)} · offgrid-node</title><link rel="stylesheet" href="{to(STYLE)}"></head><body>'
             '<a class="skip" href="#main">To the text</a>'
-            f'<header><a href="{to(INDEX)}">offgrid-node</a><a href="{to(HEADINGS)}">All headings</a>'
-            '<a href="#pages">All pages</a></header>'
+            f'<header><a href="{to(INDEX)}">offgrid-node</a>{search if self._searched else ""}'
+            f'<a href="{to(HEADINGS)}">All headings</a><a href="#pages">All pages</a></header>'
             f'<div class="columns"><main id="main" tabindex="-1">{contents if len(toc) >= TOC_MIN else ""}{body}</main>'
             f'<nav id="pages" aria-label="All pages">{nav}</nav></div></body></html>\n'
         )
@@ -109,6 +137,15 @@ class Site:
                     here = ' aria-current="page"' if url == path else ""
                     yield f'<li><a href="{to(url)}"{here}>{escape(self._title(document))}</a></li>'
                 yield "</ul>"
+
+
+def _found(words: Sequence[str], hits: Sequence[Hit]) -> Iterator[str]:
+    told = "Nothing has these words." if words and not hits else "" if words else "Type some words above."
+    yield f'<h1>Search</h1><p role="status">{told or f"{len(hits)} sections, the best first."}</p><ol class="found">'
+    for (title, heading, url, _, _), shown in hits:
+        where = "" if heading == title else f" <span>{escape(title)}</span>"
+        yield f'<li><a href="{escape(url)}">{escape(heading)}</a>{where}<p>{shown}</p></li>'
+    yield "</ol>"
 
 
 def _url(document: str) -> str:

@@ -49,3 +49,14 @@ def test_nothing_else_is_there() -> None:
     for status, _, body in answers(*((f"/docs/{path}",) for path in NOWHERE)):
         assert status == 404
         assert b"root:" not in body
+
+
+def test_the_documents_are_searched() -> None:
+    (status, fields, _), (found, _, page), (empty, _, none) = answers(
+        ("/docs?q=airtime+rules",), ("/docs/search.html?q=airtime+rules",), ("/docs/search.html",)
+    )
+    assert (status, fields["location"]) == (308, "/docs/search.html?q=airtime+rules")
+    assert (found, empty) == (200, 200)
+    assert b"<mark>airtime</mark>" in page.lower()
+    assert b'value="airtime rules"' in page
+    assert b"<li><a" not in none.split(b'class="found"')[1].split(b"</ol>")[0]

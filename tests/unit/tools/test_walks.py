@@ -7,36 +7,47 @@ from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
 from pathlib import Path
 
 import pytest
-from markdown_it import MarkdownIt
 
 from offgrid_node.manual import Library
 from offgrid_tools.walks.blocks import BadBlock, blocks_of
-from offgrid_tools.walks.catalogue import AT_HOME, DEMOS, GUIDE, LOST_DISK, PLAIN, RADIO, machines_of, page
+from offgrid_tools.walks.catalogue import BY_TESTS, WALKED, machines_of
+from offgrid_tools.walks.checking import CHECKS, WalkFailed
 from offgrid_tools.walks.not_run import NOT_RUN
-from offgrid_tools.walks.stage import Stage, WalkFailed
+from offgrid_tools.walks.stage import ROOT, Stage
 from offgrid_tools.walks.statements import filled, holes_of, is_like, statements_of
-from offgrid_tools.walks.walking import ASK, HEARD, Walk, check_toml
+from offgrid_tools.walks.walking import ASK, HEARD, Walk
 
-WALKED = (*PLAIN, *AT_HOME, LOST_DISK, RADIO, DEMOS)
-NOT_RUN_MAX = 2  # blocks
+DOCUMENTS = Library.found().pages
+NOT_RUN_MAX = 6  # blocks
 
 
-@pytest.mark.parametrize("name", WALKED)
-def test_every_block_says_what_it_is_and_every_hole_can_be_filled(name: str) -> None:
-    for block in blocks_of(page(name), machines_of(name)):
-        if block.language == "toml":
-            check_toml(block.text)
-        if block.language in ("sh", "console") and block.runs:
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_block_says_what_it_is_and_what_is_to_be_typed_is_typed(name: str) -> None:
+    for block in blocks_of(ROOT / name, machines_of(name)):
+        if block.language in CHECKS:
+            CHECKS[block.language](block.text)
+        elif block.language == "python":
+            compile(block.text, name, "exec", flags=PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if block.runs:
+            assert name in (*WALKED, *BY_TESTS), f"{name}:{block.line}: nothing types this"
+        if block.runs and block.language != "python" and name in WALKED:
             for statement in statements_of(block.text, console=block.language == "console"):
                 assert {hole.kind for hole in holes_of(statement.text)} <= {*HEARD, *ASK}, f"{name}:{block.line}"
 
 
-def test_no_guide_is_left_out() -> None:
-    assert {path.name for path in GUIDE.glob("*.md")} == {name for name in WALKED if name != "README.md"}
+def test_no_guide_is_left_out_and_no_walk_is_of_a_page_that_is_gone() -> None:
+    assert {name for name in DOCUMENTS if name.startswith("docs/guide/")} <= set(WALKED)
+    assert {*WALKED, *BY_TESTS} <= set(DOCUMENTS)
+
+
+@pytest.mark.parametrize(("document", "test"), BY_TESTS.items())
+def test_a_page_that_a_test_types_is_named_there(document: str, test: str) -> None:
+    assert Path(document).parts[1] in (ROOT / test).read_text("utf-8")
 
 
 def test_what_nothing_runs_is_declared_with_a_reason_and_is_little() -> None:
-    declared = [(name, block) for name in WALKED for block in blocks_of(page(name), machines_of(name)) if block.not_run]
+    declared = [(name, block) for name in DOCUMENTS for block in blocks_of(ROOT / name, machines_of(name))]
+    declared = [(name, block) for name, block in declared if block.not_run]
     for name, block in declared:
         print(f"not run: {name}:{block.line}: {NOT_RUN[block.not_run]}")  # noqa: T201
     assert {block.not_run for _, block in declared} == set(NOT_RUN)
@@ -58,20 +69,18 @@ def test_a_block_that_says_nothing_of_what_it_is_is_refused(text: str, why: str,
         blocks_of(tmp_path / "x.md")
 
 
-def test_lines_of_a_configuration_are_held_against_its_tree() -> None:
-    check_toml("[host.llm]\nslots = 2\n")
-    with pytest.raises(WalkFailed, match="slot"):
-        check_toml("[host.llm]\nslot = 2\n")
-
-
-@pytest.mark.parametrize("document", Library.found().pages)
-def test_what_any_document_shows_of_a_configuration_or_a_program_is_one(document: str) -> None:
-    for token in MarkdownIt("commonmark").parse(Library.found().text(document)):
-        language = token.info.split()[:1] if token.type == "fence" else []
-        if language == ["toml"]:
-            check_toml(token.content)
-        elif language == ["python"]:
-            compile(token.content, document, "exec", flags=PyCF_ALLOW_TOP_LEVEL_AWAIT)
+@pytest.mark.parametrize(
+    ("language", "right", "wrong", "why"),
+    [
+        ("toml", "[host.llm]\nslots = 2\n", "[host.llm]\nslot = 2\n", "slot"),
+        ("link", "udp:*:7700?multicast=on   both", "upd:*:7700", "did you mean 'udp'"),
+        ("requirements", "memory_mb >= 1\n", "memory_mb >= 1\nmemory > 1\n", "memory > 1"),
+    ],
+)
+def test_what_is_not_typed_is_held_against_what_reads_it(language: str, right: str, wrong: str, why: str) -> None:
+    CHECKS[language](right)
+    with pytest.raises(WalkFailed, match=why):
+        CHECKS[language](wrong)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="guides are typed into bash")

@@ -9,10 +9,12 @@ import msgspec
 from markdown_it import MarkdownIt
 
 RUN = ("sh", "console", "python")
-CHECKED = ("toml",)
+CHECKED = ("toml", "link", "requirements")
+"""Held against what reads them: lines of a configuration, descriptions of links, requirements of jobs."""
 SHOWN = ("text", "json", "ini", "sql", "yaml")
 """Not for a shell: output, files and what other programs are told."""
-WHY, DIES = "not-run=", "dies="
+FLAGS = ("stream", "later", "soak")
+WHY, DIES, STOPS, ENDS = "not-run=", "dies=", "stops=", "ends="
 
 
 class BadBlock(Exception):
@@ -29,7 +31,9 @@ class Block(msgspec.Struct, frozen=True):
     stream: bool = False
     later: bool = False
     dies: str = ""
+    stops: str = ""
     soak: bool = False
+    ends: int = 0
     not_run: str = ""
 
     @property
@@ -56,16 +60,28 @@ def _block(info: str, text: str, line: int, name: str, machines: frozenset[str])
     if language not in (*RUN, *CHECKED, *SHOWN):
         known = ", ".join((*RUN, *CHECKED, *SHOWN))
         raise BadBlock(f"{name}:{line}: a block of {language or 'nothing'}; known are {known}")
-    machine, not_run, dies, flags = "", "", "", set()
+    said: dict[str, str] = {}
+    machine, flags = "", set()
     for word in words:
-        if word.startswith(WHY):
-            not_run = word.removeprefix(WHY)
-        elif word.startswith(DIES) and word.removeprefix(DIES) in machines:
-            dies = word.removeprefix(DIES)
-        elif word in ("stream", "later", "soak"):
+        begin, _, rest = word.partition("=")
+        if f"{begin}=" == WHY or (f"{begin}=" in (DIES, STOPS) and rest in machines):
+            said[f"{begin}="] = rest
+        elif f"{begin}=" == ENDS and rest.isdecimal():
+            said[ENDS] = rest
+        elif word in FLAGS:
             flags.add(word)
         elif word in machines:
             machine = word
         else:
-            raise BadBlock(f"{name}:{line}: {word!r} is no machine of this walk, nor stream, later, soak, {WHY}WHY")
-    return Block(language, text, line, machine, "stream" in flags, "later" in flags, dies, "soak" in flags, not_run)
+            raise BadBlock(f"{name}:{line}: {word!r} is no machine of this walk, nor {', '.join(FLAGS)}, {WHY}WHY")
+    return Block(
+        language,
+        text,
+        line,
+        machine,
+        dies=said.get(DIES, ""),
+        stops=said.get(STOPS, ""),
+        ends=int(said.get(ENDS, "0")),
+        not_run=said.get(WHY, ""),
+        **{flag: flag in flags for flag in FLAGS},
+    )

@@ -1,7 +1,8 @@
-"""Which pages are walked, and on which stage: `plain` ones by the tests, all by `soak docs`."""
+"""Which documents are walked, and on which stage: `plain` ones by the tests, all by `soak docs`."""
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -14,35 +15,42 @@ from random import Random
 
 from offgrid.client import connect
 from offgrid_node.local_mesh import LocalMesh, LocalNode
-from offgrid_tools.walks.stage import ROOT, Machine, Stage, WalkFailed, module
-from offgrid_tools.walks.walking import Say, Walk
+from offgrid_tools.walks.checking import WalkFailed
+from offgrid_tools.walks.stage import Machine, Stage, module
+from offgrid_tools.walks.walking import COMMAND_S, Say, Walk
 
-GUIDE = ROOT / "docs" / "guide"
-PLAIN = {"README.md": ("attic", "barn"), "first-mesh.md": ("attic", "barn")}
+PLAIN = {"README.md": ("attic", "barn"), "docs/guide/first-mesh.md": ("attic", "barn")}
 """Pages that begin with nothing, and the machines that they speak of."""
 HOME = ("attic", "barn", "cellar", "shed", "loft", "mill")
-AT_HOME = ("jobs.md", "backup-box.md", "llm-farm.md", "sessions.md", "mail.md", "money.md", "programs.md",
-           "from-the-prototype.md")  # fmt: skip
+AT_HOME = ("docs/guide/jobs.md", "docs/guide/backup-box.md", "docs/guide/llm-farm.md", "docs/guide/sessions.md",
+           "docs/guide/mail.md", "docs/guide/money.md", "docs/guide/programs.md", "docs/guide/from-the-prototype.md",
+           "docs/client.md", "docs/cli.md", "docs/doctor.md")  # fmt: skip
 """Pages on a mesh that is there, in an order in which each may follow the one before."""
 GATEWAYS = {"127.0.0.1:8001": "attic", "127.0.0.1:9000": "barn"}
 WITH_GATEWAY: Mapping[str, Mapping[str, object]] = {
     "attic": {},
     "barn": {"gateway.auth_key": "a secret that all share"},
 }
-LOST_DISK, LOST = "lost-disk.md", ("attic", "barn", "cellar", "spare", "paper")
+LOST_DISK, LOST = "docs/guide/lost-disk.md", ("attic", "barn", "cellar", "spare", "paper")
+OPERATIONS, OPERATED = "docs/operations.md", ("attic", "barn", "cellar", "spare")
 AS_SET_UP: Mapping[str, object] = {"storage__journal_interval_ms": 2_000}  # which other local meshes have off
-RADIO, DEMOS = "radio-mesh.md", "demos.md"
+RADIO, RADIOED = ("docs/guide/radio-mesh.md", "docs/links.md"), ("hut", "mill")
+DEMOS = "docs/guide/demos.md"
+WALKED = (*PLAIN, *AT_HOME, LOST_DISK, OPERATIONS, *RADIO, DEMOS)
+BY_TESTS = {
+    "docs/api.md": "tests/e2e/test_gateway_live.py",
+    "docs/http.md": "tests/e2e/test_old_paths.py",
+    "docs/example-transport/README.md": "tests/unit/transports/test_example_transport.py",
+}
+"""Pages whose commands a test of their own types."""
 REPORT = b"The mill turns while the wind is fair.\n"
 LARGE_BYTES = 12_000_000
 
 
-def page(name: str) -> Path:
-    return ROOT / name if name == "README.md" else GUIDE / name
-
-
 def machines_of(name: str) -> frozenset[str]:
     """The machines that a page may name."""
-    return frozenset(PLAIN.get(name) or {RADIO: ("hut", "mill"), LOST_DISK: LOST}.get(name, HOME))
+    more = {LOST_DISK: LOST, OPERATIONS: OPERATED, **dict.fromkeys(RADIO, RADIOED)}
+    return frozenset(PLAIN.get(name) or more.get(name, HOME))
 
 
 def walk_plain(name: str, folder: Path, say: Say, *, soak: bool) -> int:
@@ -51,7 +59,7 @@ def walk_plain(name: str, folder: Path, say: Say, *, soak: bool) -> int:
         for machine in PLAIN[name]:
             stage.add_bare(machine)
         stage.give(stage.first, {"report.txt": REPORT, "textstats.wat": module("textstats")})
-        return Walk(page(name), stage, say, soak=soak).go()
+        return Walk(name, stage, say, soak=soak).go()
 
 
 def walk_lost_disk(folder: Path, say: Say) -> int:
@@ -59,7 +67,21 @@ def walk_lost_disk(folder: Path, say: Say) -> int:
     with Stage(folder) as stage:
         for name in LOST:
             stage.add_bare(name, {"192.168.1.20:7440": lambda: _address(stage.machines["barn"])}, **AS_SET_UP)
-        return Walk(page(LOST_DISK), stage, say, soak=True).go()
+        return Walk(LOST_DISK, stage, say, soak=True).go()
+
+
+def walk_operations(folder: Path, say: Say) -> int:
+    """Three machines that are one mesh already, and a fourth to come back on."""
+    with Stage(folder) as stage:
+        for name in OPERATED:
+            stage.add_bare(name, None, **AS_SET_UP)
+        first = stage.first
+        stage.run(first, "offgrid-node init --mesh home", COMMAND_S)
+        stage.leave_running(first, "offgrid-node run")
+        for name in OPERATED[1:-1]:
+            token = json.loads(stage.run(first, "offgrid --json mesh invite", COMMAND_S))["token"]
+            stage.leave_running(stage.machines[name], f"offgrid-node join {token}")
+        return Walk(OPERATIONS, stage, say, soak=True).go()
 
 
 def _address(machine: Machine) -> str:
@@ -71,16 +93,17 @@ def _address(machine: Machine) -> str:
 def walk_demos(folder: Path, say: Say) -> int:
     with Stage(folder) as stage:
         stage.add_bare("attic")
-        return Walk(page(DEMOS), stage, say, soak=True).go()
+        return Walk(DEMOS, stage, say, soak=True).go()
 
 
-def walk_radio(folder: Path, say: Say) -> int:
+def walk_radio(folder: Path, say: Say) -> Iterator[tuple[str, Callable[[], int]]]:
     """Two machines and a LoRa channel between them; no IP leads from one to the other."""
     with Stage(folder) as stage, _modems(folder) as ports:
-        for name, port in zip(("hut", "mill"), ports, strict=True):
+        for name, port in zip(RADIOED, ports, strict=True):
             away = {"mesh__advertise": ["192.0.2.1:7440"], "mesh__door": ""}
             stage.add_bare(name, {"/dev/ttyUSB0": port}, **away)
-        return Walk(page(RADIO), stage, say, soak=True).go()
+        for name in RADIO:
+            yield name, Walk(name, stage, say, soak=True).go
 
 
 @contextmanager
@@ -116,7 +139,7 @@ def at_home(folder: Path) -> Iterator[Callable[[str, Say], int]]:
                 **photos,
             },
         )
-        yield lambda name, say: Walk(page(name), stage, say, soak=True).go()
+        yield lambda name, say: Walk(name, stage, say, soak=True).go()
 
 
 def _gateway(node: LocalNode) -> str:
@@ -166,11 +189,13 @@ def _every_page(folder: Path, say: Say) -> list[str]:
             found.append(str(failed))
 
     for name in PLAIN:
-        walked(name, partial(walk_plain, name, folder / name, say, soak=True))
+        walked(name, partial(walk_plain, name, folder / Path(name).stem, say, soak=True))
     with at_home(folder / "home") as walk:
         for name in AT_HOME:
             walked(name, partial(walk, name, say))
     walked(LOST_DISK, partial(walk_lost_disk, folder / "lost", say))
-    walked(RADIO, partial(walk_radio, folder / "radio", say))
+    walked(OPERATIONS, partial(walk_operations, folder / "operations", say))
+    for name, go in walk_radio(folder / "radio", say):
+        walked(name, go)
     walked(DEMOS, partial(walk_demos, folder / "demos", say))
     return found

@@ -25,6 +25,7 @@ from offgrid.client import OffgridError, connect
 from offgrid_node.config.env import long_name
 from offgrid_node.executors import programs
 from offgrid_node.local_mesh import LOCAL, POLL_S, READY_TIMEOUT_S, STOP_TIMEOUT_S
+from offgrid_tools.walks.checking import WalkFailed
 
 ROOT = Path(__file__).parents[3]
 CALL_S = 5.0
@@ -38,10 +39,6 @@ SHIMS = {
     "offgrid": "from offgrid_tools.cli import main; main()",
     "offgrid-node": NAMED + "from offgrid_node.__main__ import main; main()",
 }
-
-
-class WalkFailed(Exception):
-    """What was typed did not do what the page says."""
 
 
 class Machine(msgspec.Struct):
@@ -62,6 +59,8 @@ class Stage:
         self._folder, self._left = folder, list[subprocess.Popen[bytes]]()
         self._bin = folder / "bin"
         self._bin.mkdir(parents=True)
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell has it for what runs in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # else all that is started here ignores Ctrl-C
         for name, code in SHIMS.items():
             shim = self._bin / name
             shim.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -c {shlex.quote(code)} "$@"\n')
@@ -123,18 +122,24 @@ class Stage:
 
     # ---- what is typed
 
-    def run(self, machine: Machine, command: str, timeout_s: float, *, stream: bool = False, typed: str = "") -> str:
-        """What it says, on both outputs. Raises WalkFailed where it ends with anything but 0; `stream`: it is ended
-        by Ctrl-C after `timeout_s`; `typed` is what it is answered."""
+    def run(
+        self, machine: Machine, command: str, timeout_s: float, *, stream: bool = False, typed: str = "", ends: int = 0
+    ) -> str:
+        """What it says, on both outputs. Raises WalkFailed where it ends with anything but `ends`; `stream`: it is
+        ended by Ctrl-C after `timeout_s`; `typed` is what it is answered."""
         process = self._start(machine, ["bash", "-c", command], subprocess.PIPE, subprocess.PIPE)
         try:
             out, _ = process.communicate(typed.encode(), timeout=timeout_s)
         except subprocess.TimeoutExpired:
             _end_all(process, interrupt=stream)
-            out, _ = process.communicate(timeout=STOP_TIMEOUT_S)
+            try:
+                out, _ = process.communicate(timeout=STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                _end_all(process, interrupt=False)
+                raise WalkFailed(f"{command}\nis not ended by Ctrl-C") from None
             if not stream:
                 raise WalkFailed(f"{command}\nhas not ended after {timeout_s:g} s:\n{_text(out)}") from None
-        if process.returncode and not stream:
+        if process.returncode != ends and not stream:
             raise WalkFailed(f"{command}\nended with {process.returncode}:\n{_text(out)}")
         return _text(out)
 
@@ -171,6 +176,12 @@ class Stage:
         machine.node.kill()
         machine.node.wait()
 
+    def stop(self, machine: Machine) -> None:
+        """Its node, as Ctrl-C does."""
+        assert machine.node is not None, f"no node was started at {machine.name}"
+        machine.node.send_signal(signal.SIGINT)
+        machine.node.wait(STOP_TIMEOUT_S)
+
     def wait_together(self, machines: Iterable[Machine]) -> None:
         """Until each of them sees as many alive as there are: who reads a page is slower than this."""
         deadline, these = time.monotonic() + READY_TIMEOUT_S, list(machines)
@@ -204,7 +215,7 @@ class Stage:
 
 def _in_place(command: str) -> str:
     """For a shell: becomes the command, without what it is told to do in the background, and without its comment."""
-    return "exec " + _TAIL.sub("", command)
+    return "exec env " + _TAIL.sub("", command)
 
 
 def _end_all(process: subprocess.Popen[bytes], *, interrupt: bool) -> None:

@@ -6,14 +6,13 @@ import json
 import re
 import shlex
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from offgrid_node.config import ConfigError, load
 from offgrid_tools.walks.blocks import Block, blocks_of
-from offgrid_tools.walks.stage import Machine, Stage, WalkFailed
+from offgrid_tools.walks.checking import CHECKS, WalkFailed
+from offgrid_tools.walks.stage import ROOT, Machine, Stage
 from offgrid_tools.walks.statements import Statement, filled, holes_of, is_like, statements_of
 
 COMMAND_S, SOAK_COMMAND_S, STREAM_S, LOOK_S, LOOK_AGAIN_S = 120.0, 900.0, 1.5, 60.0, 0.2
@@ -32,6 +31,7 @@ HEARD = {
 }
 """What was last said, in full, of this form."""
 WORDS = re.compile(r"\b(?:[a-z]{3,8} ){23}[a-z]{3,8}\b")
+ASSIGNMENT = re.compile(r"[A-Z_]+=")
 ASKS_FOR_WORDS = re.compile(r"\brestore .*--words\b")
 
 Say = Callable[[str], None]
@@ -40,7 +40,8 @@ Say = Callable[[str], None]
 class Walk:
     """One page on a stage."""
 
-    def __init__(self, page: Path, stage: Stage, say: Say, *, soak: bool) -> None:
+    def __init__(self, page: str | Path, stage: Stage, say: Say, *, soak: bool) -> None:
+        """`page` is the path of a document in the repository, or of any other."""
         self._page, self._stage, self._say, self._soak = page, stage, say, soak
         self._heard = ""
         self._up: list[Machine] = []
@@ -48,21 +49,22 @@ class Walk:
     def go(self) -> int:
         """How many commands and programs were run. Raises WalkFailed with page and line of the first that failed."""
         count = 0
-        for block in blocks_of(self._page, frozenset(self._stage.machines)):
+        for block in blocks_of(ROOT / self._page, frozenset(self._stage.machines)):
             try:
-                if block.language == "toml":
-                    check_toml(block.text)
+                if block.language in CHECKS:
+                    CHECKS[block.language](block.text)
                 elif block.runs and (self._soak or not block.soak):
                     count += self._block(block)
             except WalkFailed as failed:
-                raise WalkFailed(f"{self._page.name}:{block.line}: {failed}") from None
+                raise WalkFailed(f"{self._page}:{block.line}: {failed}") from None
         return count
 
     def _block(self, block: Block) -> int:
         machine = self._stage.machines[block.machine] if block.machine else self._stage.first
-        if block.dies:
-            self._stage.kill(self._stage.machines[block.dies])
-            self._up = [each for each in self._up if each.name != block.dies]
+        for name, end in ((block.dies, self._stage.kill), (block.stops, self._stage.stop)):
+            if name:
+                end(self._stage.machines[name])
+                self._up = [each for each in self._up if each.name != name]
         if block.language == "python":
             script = machine.folder / "program.py"
             script.write_text(self._stage.meant(machine, block.text), "utf-8")
@@ -94,7 +96,7 @@ class Walk:
         while True:
             try:
                 words = self._words() if ASKS_FOR_WORDS.search(command) else ""
-                told = self._stage.run(machine, command, timeout_s, stream=block.stream, typed=words)
+                told = self._stage.run(machine, command, timeout_s, stream=block.stream, typed=words, ends=block.ends)
                 if expected is not None and not is_like(expected, told):
                     shown = "\n".join(expected)
                     raise WalkFailed(f"{command}\nis shown to say\n{shown}\nand says\n{told}")
@@ -131,22 +133,9 @@ class Walk:
             time.sleep(LOOK_AGAIN_S)
 
 
-def check_toml(text: str) -> None:
-    """Lines of an offgrid.toml, beside the least that one must have. Raises WalkFailed."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "offgrid.toml"
-        path.write_text(text if "mesh" in tomllib.loads(text) else f'{text}\n[mesh]\nname = "home"\n', "utf-8")
-        try:
-            load(path, {})
-        except ConfigError as error:
-            raise WalkFailed("\n".join(map(str, error.problems))) from None
-
-
 def _is_node(command: str) -> bool:
     """Whether it is a node that runs on."""
-    words = shlex.split(command, comments=True)
+    words = [word for word in shlex.split(command, comments=True) if not ASSIGNMENT.match(word)]
     return words[:2] in (["offgrid-node", "run"], ["offgrid-node", "join"]) and "--no-run" not in words
 
 
