@@ -17,8 +17,8 @@ from small_node import OTHER_ID, SmallNode
 
 from offgrid.v1 import mesh_pb2
 from offgrid_tools.cli import exits, run
-from offgrid_tools.cli.events import since_us
 from offgrid_tools.cli.output import clean, duration, number, size
+from offgrid_tools.cli.times import since_us
 
 COMMANDS = (
     [], ["status"], ["peers"], ["mesh"], ["mesh", "invite"], ["mesh", "remove"], ["mesh", "members"],

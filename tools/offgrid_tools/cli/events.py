@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid_tools.cli.settings import common, settings
-from offgrid_tools.cli.times import length_us, stamp_us
+from offgrid_tools.cli.times import time_us
 
 if TYPE_CHECKING:
     from offgrid.client import Client
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
 
 WIDE_COLUMNS = 130  # from where on an event's line has room for whole ids
 LIMIT = 50
-
-
-def since_us(text: str, now_us: int) -> int:
-    """Microseconds since 1970 of "10m" (ago), "2026-11-20", "2026-11-20T08:00" or plain microseconds.
-
-    Raises ValueError for anything else. A date without a zone is this machine's local time.
-    """
-    length = length_us(text)
-    return stamp_us(text) if length is None else max(0, now_us - length)
 
 
 @click.command()
@@ -57,7 +48,7 @@ def events(
     """What the journal says happened, oldest first."""
     if until is not None and follow:
         raise click.UsageError("--follow goes on for ever: leave --until out")
-    from_us, until_us = _time_of(since, "--since"), _time_of(until, "--until")
+    from_us, until_us = time_us("--since", since), time_us("--until", until)
     client = settings().connect()
     _check_types(types)
     # Asked before the list, so that nothing falls between the list and what follows.
@@ -73,17 +64,6 @@ def events(
     if follow:
         after = max(head, listed[-1].seq if listed else 0)
         _print(e for e in client.events.watch(after_seq=after, types=types) if subject in ("", e.subject))
-
-
-def _time_of(text: str | None, option: str) -> int:
-    if text is None:
-        return 0
-    import time
-
-    try:
-        return since_us(text, time.time_ns() // 1000)
-    except (ValueError, OverflowError) as error:
-        raise click.BadParameter(f"{text!r} is no time; 10m, 2h, 2026-11-20T08:00 are", param_hint=option) from error
 
 
 def _check_types(types: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from offgrid_tools.cli.settings import common, settings
+from offgrid_tools.cli.times import time_us
 
 if TYPE_CHECKING:
     from offgrid.client.memory import Basis, Count, Seen
@@ -27,8 +28,6 @@ def ask(key: str | None, what: str | None, since: str | None, until: str | None,
     """Ask what happened, also of events that are gone."""
     if (key is None) == (what is None):
         raise click.UsageError("give --key or --count")
-    from offgrid_tools.cli.sessions import time_us
-
     since_us, until_us = time_us("--since", since), time_us("--until", until)
     memory = settings().connect().memory
     if key is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 from offgrid_tools.cli import exits
 from offgrid_tools.cli.bars import counting
 from offgrid_tools.cli.settings import common, settings
+from offgrid_tools.cli.times import time_us
 from offgrid_tools.cli.unsound import unsound
 
 if TYPE_CHECKING:
@@ -60,19 +60,13 @@ def replay(session: str | None, file: str | None, until: str | None, reducer: st
 
 def _until(text: str | None) -> tuple[int, int]:
     """As a number, or a time."""
-    from offgrid_tools.cli.events import since_us
-
     if text is None:
         return 0, 0
     if text.isdecimal():
         if not 0 < int(text) < 1 << 53:
             raise click.BadParameter(f"{text}: events are numbered from 1 on", param_hint="--until")
         return int(text), 0
-    try:
-        return 0, since_us(text, time.time_ns() // 1_000)
-    except (ValueError, OverflowError) as error:
-        text = f"{text!r} is no number and no time; 10m, 2h, 2026-11-20T08:00 are"
-        raise click.BadParameter(text, param_hint="--until") from error
+    return 0, time_us("--until", text, allowed="no number and no time")
 
 
 def _seen(on_events: Callable[[str, int, int], None], *, verbose: bool) -> Callable[[Recorded], None]:

@@ -9,6 +9,7 @@ import click
 
 from offgrid_tools.cli.asking import be_sure, yes_option
 from offgrid_tools.cli.settings import common, settings
+from offgrid_tools.cli.times import time_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -201,19 +202,6 @@ def purge(named: tuple[str, ...], everything: bool, yes: bool) -> None:
         emit({"sessions": answer.sessions, "events": answer.events})
         return
     click.echo(f"{answer.events} events of {answer.sessions} sessions are shredded")
-
-
-def time_us(option: str, text: str | None) -> int:
-    if text is None:
-        return 0
-    import time
-
-    from offgrid_tools.cli.events import since_us
-
-    try:
-        return since_us(text, time.time_ns() // 1_000)
-    except (ValueError, OverflowError) as error:
-        raise click.BadParameter(f"{text!r} is no time; 10m, 2h, 2026-11-20T08:00 are", param_hint=option) from error
 
 
 def _print(found: Iterable[Record]) -> None:
