@@ -1,8 +1,8 @@
 """The web page at `/`: files of the package's folder `page/`, read once, and nothing else.
 
 All but the first document are addressed below `/page/HASH/`, the hash being that of all files together: they may be
-kept for ever (RFC 8246), and a page that was loaded before an update never mixes two versions. There is no build step;
-the modules' list in the document saves the browser from finding them one after another, and comments stay at home.
+kept for ever (RFC 8246), and a page that was loaded before an update never mixes two versions. There is no build step:
+the page's own modules are joined when they are read (`page_modules.py`), and comments stay at home.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from offgrid_node.gateway.faults import Refusal
+from offgrid_node.gateway.page_modules import joined
 
 TYPES = {
     "html": "text/html; charset=utf-8",
@@ -33,7 +34,8 @@ TYPES = {
     "svg": "image/svg+xml",
 }
 DOCUMENT = "index.html"
-LATE = ("vendor/uplot.js", "words/")  # loaded when a chart is shown, and the one language that is read
+ENTRY, JOINED = "app.js", "lib/page.js"
+APART = ("vendor/", "words/")  # as they came, and the one language that is read
 VENDORED = "vendor/"
 GZIP_FROM_BYTES = 256
 QR_TEXT_BYTES_MAX = 1_024
@@ -70,12 +72,12 @@ class PageFile(msgspec.Struct, frozen=True):
 
 def page_files() -> tuple[str, Mapping[str, PageFile]]:
     """Below which path the files are, and all of them by their names; the document is filled in."""
-    found = sorted(_read(resources.files(__package__).joinpath("page"), ""))
-    raw = {name: body if name.startswith(VENDORED) else _without_comments(name, body) for name, body in found}
+    raw = dict(_read(resources.files(__package__).joinpath("page"), ""))
+    own = {name: raw.pop(name).decode() for name in [*raw] if name.endswith(".js") and not name.startswith(APART)}
+    raw[JOINED] = joined(own, ENTRY, JOINED, VENDORED).encode()
+    raw = {name: body if name.startswith(VENDORED) else _without_comments(name, body) for name, body in raw.items()}
     base = f"/page/{_hash_of(raw)}"
-    modules = (name for name in raw if name.endswith(".js") and not name.startswith(LATE))
-    preloads = "\n".join(f'<link rel="modulepreload" href="{base}/{name}">' for name in modules)
-    document = raw[DOCUMENT].decode().replace("{{preloads}}", preloads).replace("{{base}}", base)
+    document = raw[DOCUMENT].decode().replace("{{base}}", base).replace("{{module}}", JOINED)
     raw[DOCUMENT] = document.encode()
     return base, {name: PageFile.of(name, body) for name, body in raw.items()}
 
@@ -132,14 +134,14 @@ def _read(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
 
 
 def _without_comments(name: str, body: bytes) -> bytes:
-    """Lines keep their numbers, for what browsers say of errors. No text of the page has a " // " in it."""
+    """No text of the page has a " // " in it."""
     lines = _LEADING.sub(b"", _COMMENT.sub(b"", body))
     return _SPACED.sub(rb"\1", lines) if name.endswith(".css") else lines
 
 
 def _hash_of(files: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256()
-    for name, body in files.items():
+    for name, body in sorted(files.items()):
         digest.update(b"%d %s %d\n" % (len(name), name.encode(), len(body)) + body)
     return digest.hexdigest()[:16]
 

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.types import Message
 
 from offgrid.event_types import EventType
-from offgrid_node.gateway.page import DOCUMENT, page_files, page_routes
+from offgrid_node.gateway.page import DOCUMENT, JOINED, page_files, page_routes
 
 COMPRESSED_BYTES_MAX = 80_000
 GROUP, WORD = re.compile(r'^"?([a-z]*)"?: {$'), re.compile(r'^"?([\w.-]+)"?: "(.+)",$')
@@ -37,18 +37,20 @@ def ask(path: str, method: str = "GET", body: bytes = b"", **headers: str) -> tu
 
 
 def sources() -> dict[str, str]:
-    """The page's own modules and what they say."""
+    """The page's own modules and what they say, as they are written."""
+    folder = resources.files("offgrid_node.gateway").joinpath("page")
     return {
-        name: file.body.decode()
-        for name, file in page_files()[1].items()
-        if name.endswith(".js") and not name.startswith("vendor/")
+        f"{part}/{file.name}".removeprefix("./"): file.read_text()
+        for part in (".", "lib", "views", "words")
+        for file in folder.joinpath(part).iterdir()
+        if file.name.endswith(".js")
     }
 
 
 def words(language: str) -> dict[str, str]:
     """All of a language, by "group.word"."""
     book, group = {}, ""
-    for line in sources()[f"words/{language}.js"].splitlines():
+    for line in map(str.strip, sources()[f"words/{language}.js"].splitlines()):
         if found := GROUP.match(line):
             group = f"{found[1]}." if found[1] else ""
         elif found := WORD.match(line):
@@ -66,24 +68,36 @@ def test_the_document_names_files_that_are_there() -> None:
     status, head, body = ask("/")
     assert (status, head["content-type"], head["cache-control"]) == (200, "text/html; charset=utf-8", "no-cache")
     paths = re.findall(r'(?:href|src)="([^"]+)"', body.decode())
-    assert len(paths) > 12
+    assert len(paths) == 4
     for path in paths:
         assert ask(path)[0] == 200, path
 
 
 def test_files_are_kept_for_ever_and_answered_with_304_when_they_are_known() -> None:
     base, files = page_files()
-    status, head, body = ask(f"{base}/app.js", accept_encoding="br, gzip")
+    status, head, body = ask(f"{base}/{JOINED}", accept_encoding="br, gzip")
     assert status == 200
     assert "immutable" in head["cache-control"]
     assert head["content-encoding"] == "gzip"
-    assert gzip.decompress(body) == files["app.js"].body
-    assert ask(f"{base}/app.js", if_none_match=f'W/"x", {head["etag"]}')[::2] == (304, b"")
-    assert ask(f"{base}/app.js", accept_encoding="gzip;q=0")[2] == files["app.js"].body
+    assert gzip.decompress(body) == files[JOINED].body
+    assert ask(f"{base}/{JOINED}", if_none_match=f'W/"x", {head["etag"]}')[::2] == (304, b"")
+    assert ask(f"{base}/{JOINED}", accept_encoding="gzip;q=0")[2] == files[JOINED].body
 
 
 @pytest.mark.parametrize(
-    "path", ["../page.py", "%2e%2e/page.py", "..\\page.py", "/etc/passwd", "vendor/README.md", "vendor", "", "app.js\0"]
+    "path",
+    [
+        "../page.py",
+        "%2e%2e/page.py",
+        "..\\page.py",
+        "/etc/passwd",
+        "vendor/README.md",
+        "vendor",
+        "",
+        "app.js\0",
+        "app.js",
+        "lib/node.js",
+    ],
 )
 def test_nothing_else_is_served(path: str) -> None:
     assert ask(f"{page_files()[0]}/{path}")[0] == 404

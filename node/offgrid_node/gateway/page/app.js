@@ -2,7 +2,7 @@
 
 import { html, render, useEffect, useReducer, useRef, useState } from "./vendor/htm-preact.js";
 import { useLive, useNow } from "./lib/live.js";
-import { connect, hasMoved, listen, onSignedOut, pause, post, state as feedState } from "./lib/node.js";
+import { connect, hasMoved, listen, onSignedOut, pause, post, feed } from "./lib/node.js";
 import { say } from "./lib/parts.js";
 import { apply, choose, language, onChoice, prefs, t } from "./lib/reader.js";
 import { Events, Session, Sessions } from "./views/events.js";
@@ -78,11 +78,11 @@ function skip(event) {
 }
 
 function Connection() {
-  const [state, set] = useState(feedState);
+  const [state, set] = useState(feed);
   const now = useNow();
   const was = useRef(state.name);
   useEffect(() => {
-    set(feedState); // it may have changed since this was drawn first
+    set(feed); // it may have changed since this was drawn first
     return listen("state", set);
   }, []);
   useEffect(() => {

@@ -3,7 +3,7 @@
 import { useEffect, useReducer, useRef, useState } from "../vendor/htm-preact.js";
 import { get, hurry, listen } from "./node.js";
 
-const KEPT_MAX = 40; // answers that no view shows now
+const ANSWERS_MAX = 40; // answers that no view shows now
 const GAP_MS = 250, GAP_MAX_MS = 2_000; // between two askings of the same: the slower it is to get and to draw, the longer
 const queries = new Map();
 
@@ -52,7 +52,7 @@ class Query {
 
 function trim() {
   for (const [path, query] of queries) {
-    if (queries.size <= KEPT_MAX) return;
+    if (queries.size <= ANSWERS_MAX) return;
     if (!query.watchers.size) queries.delete(path);
   }
 }

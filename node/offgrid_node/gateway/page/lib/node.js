@@ -31,7 +31,7 @@ export function query(path, fields = {}) {
 export const seg = encodeURIComponent; // a part of a path
 
 async function ask(method, path, { body, headers = {}, signal } = {}) {
-  if (method !== "GET" && state.name === "away" && await moved()) throw new Refused(0, "UNAVAILABLE", "away", []);
+  if (method !== "GET" && feed.name === "away" && await moved()) throw new Refused(0, "UNAVAILABLE", "away", []);
   let answer;
   try {
     answer = await fetch(path, { method, body, headers, signal: signal ?? AbortSignal.timeout(TIMEOUT_MS), credentials: "same-origin" });
@@ -135,7 +135,7 @@ const HURRY_MS = 2_000, FIRST_WAIT_MS = 500, MOST_WAIT_MS = 15_000, SILENT_MS = 
 
 const listeners = { event: new Set(), sync: new Set(), change: new Set(), state: new Set() };
 let socket = null, cursor = null, tries = 0, triedAt = 0, timer = 0, watchdog = 0, turn = Promise.resolve();
-export let state = { name: "connecting", retryAt: 0 };
+export let feed = { name: "connecting", retryAt: 0 };
 
 export function listen(kind, listener) {
   listeners[kind].add(listener);
@@ -145,9 +145,9 @@ export function listen(kind, listener) {
 const tell = (kind, what) => { for (const listener of [...listeners[kind]]) listener(what); };
 
 function become(name, retryAt = 0) {
-  if (state.name === name && state.retryAt === retryAt) return;
-  state = { name, retryAt };
-  tell("state", state);
+  if (feed.name === name && feed.retryAt === retryAt) return;
+  feed = { name, retryAt };
+  tell("state", feed);
 }
 
 export function connect() {
@@ -200,6 +200,6 @@ export function pause() { // while nobody is signed in
 }
 
 // The node answers, or may do so again: no use in waiting on.
-export function hurry() { if (!socket && state.name === "away" && Date.now() - triedAt > HURRY_MS) connect(); }
+export function hurry() { if (!socket && feed.name === "away" && Date.now() - triedAt > HURRY_MS) connect(); }
 addEventListener("online", hurry);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) hurry(); });

@@ -5,18 +5,18 @@ const DEFAULTS = { language: "", theme: "", zone: "local" };
 let kept = {};
 try { kept = JSON.parse(localStorage.getItem("offgrid.prefs") ?? "{}"); } catch { /* storage is off: for this visit alone */ }
 export const prefs = { ...DEFAULTS, ...kept };
-const listeners = new Set();
+const choosers = new Set();
 
 export function choose(part) {
   Object.assign(prefs, part);
   try { localStorage.setItem("offgrid.prefs", JSON.stringify(prefs)); } catch { /* likewise */ }
   apply();
-  for (const listener of listeners) listener();
+  for (const listener of choosers) listener();
 }
 
 export function onChoice(listener) {
-  listeners.add(listener);
-  return () => listeners.delete(listener);
+  choosers.add(listener);
+  return () => choosers.delete(listener);
 }
 
 export function apply() {
@@ -54,10 +54,10 @@ export function t(key, values = {}) {
     const rules = plurals[language()] ??= new Intl.PluralRules(language());
     words = find(`${key}.${rules.select(values.n)}`) ?? find(`${key}.other`);
   }
-  return (words ?? key).replace(/\{(\w+)\}/g, (whole, name) => values[name] === undefined ? whole : String(shown(values[name])));
+  return (words ?? key).replace(/\{(\w+)\}/g, (whole, name) => values[name] === undefined ? whole : String(filled(values[name])));
 }
 
-const shown = (value) => typeof value === "number" ? new Intl.NumberFormat(locale()).format(value) : value;
+const filled = (value) => typeof value === "number" ? new Intl.NumberFormat(locale()).format(value) : value;
 
 // ---- numbers, sizes, times and money
 
@@ -130,6 +130,8 @@ export function microOf(text) {
 }
 
 export const weight = (milli) => num((milli ?? 0) / 1_000, 3);
+// What an enum of the node says: JOB_STATE_RUNNING is RUNNING.
+export const plain = (value) => value.replace(/^(ROLE|ROUTE|LIVENESS|URGENCY|[A-Z]+_(STATE|STATUS|OUTCOME))_/, "");
 // By which people tell ids apart: those of jobs, sessions and the like begin with the time.
 export function short(id) {
   if (!id || id.length <= 14) return id || "–";

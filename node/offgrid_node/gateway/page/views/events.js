@@ -6,7 +6,7 @@ import { get, query, seg, textOf } from "../lib/node.js";
 import { Badge, Empty, Facts, Id, Loaded, Problem, Section, Table, useNames, When } from "../lib/parts.js";
 import { bytes, clock, credits, iso, moment, num, prefs, short, stamp, t, tick } from "../lib/reader.js";
 
-const KEPT_MAX = 1_000; // of the events that came while one looks
+const FRESH_MAX = 1_000; // of the events that came while one looks
 const FOUND = 100, PAGES = 50; // a look reads on until so many fit, or so many pages were read
 // By the numbers of their types, as the node is asked for them.
 const GROUPS = { all: [], jobs: [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21], mesh: [1, 2, 3, 4, 5, 6, 7, 8], storage: [22, 23, 24, 25, 26], ledger: [9, 27, 28, 29], sessions: [30], health: [31], mail: [32] };
@@ -45,10 +45,10 @@ export function Events() {
     if (type === "state.sync") { set([]); journal.on(NOTHING); }
   });
   useFeed("event", (event) => {
-    if (held) { waiting.current = [event, ...waiting.current].slice(0, KEPT_MAX); return; }
-    set((before) => [event, ...before].slice(0, KEPT_MAX));
+    if (held) { waiting.current = [event, ...waiting.current].slice(0, FRESH_MAX); return; }
+    set((before) => [event, ...before].slice(0, FRESH_MAX));
   });
-  const go = () => { set((before) => [...waiting.current, ...before].slice(0, KEPT_MAX)); waiting.current = []; hold(false); };
+  const go = () => { set((before) => [...waiting.current, ...before].slice(0, FRESH_MAX)); waiting.current = []; hold(false); };
   const rows = useMemo(() => {
     const known = new Set(journal.rows.map((event) => event.seq));
     return [...fresh.filter((event) => !known.has(event.seq) && fits(event)), ...journal.rows];
@@ -121,7 +121,7 @@ export function describe(event, name) {
 const SERIES_MAX = 6, HEIGHT = 240;
 const COLOURS = ["--line-1", "--line-2", "--line-3", "--line-4", "--line-5", "--line-6"];
 const ASK_AFTER_MS = 150;
-const shown = (value) => { try { return JSON.stringify(JSON.parse(value), null, 2); } catch { return value; } };
+const pretty = (value) => { try { return JSON.stringify(JSON.parse(value), null, 2); } catch { return value; } };
 
 export function Sessions() {
   const live = usePages("/v1/sessions?page_size=100", { field: "sessions", on: ["SESSION_"], every: 15_000 });
@@ -163,7 +163,7 @@ function TimeTravel({ path, session }) {
     }, ASK_AFTER_MS);
     return () => { over = true; clearTimeout(timer); };
   }, [path, at]);
-  const text = state.data ? shown(textOf(state.data.state)) : "";
+  const text = state.data ? pretty(textOf(state.data.state)) : "";
   return html`<${Section} title=${t("travel.title")} hint=${t("travel.hint")}>
     <div class="travel"><label for="travel">${t("travel.number", { number: at, of: session.recorded })}</label>
       <input id="travel" type="range" min="1" max=${session.recorded} value=${at} onInput=${(event) => move(Number(event.target.value) === session.recorded ? 0 : Number(event.target.value))} />

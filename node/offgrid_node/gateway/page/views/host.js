@@ -6,7 +6,7 @@ import { post } from "../lib/node.js";
 import { Act, Badge, Confirm, Empty, Facts, Loaded, Section, Table, useNames } from "../lib/parts.js";
 import { bytes, credits, num, t } from "../lib/reader.js";
 
-const TONES = { on: "good", off: "warn", draining: "busy", drained: "quiet" };
+const HOST_TONES = { on: "good", off: "warn", draining: "busy", drained: "quiet" };
 
 export function Host() {
   const live = useLive("/v1/host", { on: ["HOST_"], parts: ["host"], every: 10_000 });
@@ -20,7 +20,7 @@ export function Host() {
         ${host.state === "on" && html`<${Act} verb=${t("host.turn_off")} work=${turn("off")} />`}
         ${["on", "off"].includes(host.state) && html`<button type="button" class="danger" onClick=${() => ask(true)}>${t("host.drain")}</button>`}`}>
       <${Facts} rows=${[
-        [t("jobs.state"), html`<${Badge} tone=${TONES[host.state]}>${t(`host.${host.state}`)}<//> ${host.detail}`],
+        [t("jobs.state"), html`<${Badge} tone=${HOST_TONES[host.state]}>${t(`host.${host.state}`)}<//> ${host.detail}`],
         [t("host.slots"), `${num(host.slots_busy)} / ${num(host.profile.slots)}`],
         [t("host.unsettled"), num(host.unsettled)],
         [t("offers.does"), host.profile.executors.map((one) => html`<code class="chip">${one}</code>`)],

@@ -7,7 +7,7 @@ import { JobForm } from "./job_form.js";
 import { useFeed, useLive, usePages } from "../lib/live.js";
 import { bytesOf, lines, post, save, seg, send, textOf } from "../lib/node.js";
 import { Badge, Confirm, Empty, Facts, Id, Loaded, Problem, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
-import { bytes, credits, moment, num, percent, span, t } from "../lib/reader.js";
+import { bytes, credits, moment, num, percent, plain, span, t } from "../lib/reader.js";
 
 const FILTERS = {
   all: [],
@@ -15,13 +15,12 @@ const FILTERS = {
   completed: ["COMPLETED"],
   failed: ["FAILED", "CANCELLED", "EXPIRED"],
 };
-const TONES = { COMPLETED: "good", FAILED: "bad", EXPIRED: "bad", CANCELLED: "quiet", RUNNING: "busy", AWARDED: "busy", QUEUED: "warn", CREATED: "quiet" };
+const JOB_TONES = { COMPLETED: "good", FAILED: "bad", EXPIRED: "bad", CANCELLED: "quiet", RUNNING: "busy", AWARDED: "busy", QUEUED: "warn", CREATED: "quiet" };
 const LOG_CHARS_MAX = 100_000;
 const NEWS_MAX = 200; // jobs that events have told of since the page was asked for
 
-const plain = (state) => state.replace("JOB_STATE_", "");
 const ended = (job) => ["COMPLETED", "FAILED", "CANCELLED", "EXPIRED"].includes(plain(job.state));
-const JobBadge = ({ state }) => html`<${Badge} tone=${TONES[plain(state)]}>${t(`job.${plain(state)}`)}<//>`;
+const JobBadge = ({ state }) => html`<${Badge} tone=${JOB_TONES[plain(state)]}>${t(`job.${plain(state)}`)}<//>`;
 
 export function Jobs({ tab }) {
   return html`<h1 tabindex="-1">${t("nav.jobs")}</h1>
@@ -140,7 +139,7 @@ function JobFacts({ job, name }) {
     [t("jobs.what"), html`<code>${job.needs || job.kind}</code> ${job.input_name}`],
     [t("jobs.host"), job.host ? name(job.host) : "–"],
     job.broker && [t("job.broker"), name(job.broker)],
-    [t("job.route"), html`${t(`route.${job.route.replace("ROUTE_", "")}`)} ${job.route_reason}`],
+    [t("job.route"), html`${t(`route.${plain(job.route)}`)} ${job.route_reason}`],
     [t("jobs.made"), html`<${When} us=${job.created_us} /> <span class="quiet">${moment(job.created_us)}</span>`],
     ended(job) && [t("jobs.took"), span((job.updated_us - job.created_us) / 1e3)],
     [t("job.size"), t("job.tokens", { n: job.size_tokens })],

@@ -4,14 +4,13 @@ import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { useDraft, useLive, usePages } from "../lib/live.js";
 import { bytesOf, newId, post, seg } from "../lib/node.js";
 import { Act, Badge, Bar, Confirm, Empty, Facts, Field, Id, Loaded, Problem, say, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
-import { credits, microOf, moment, num, short, stamp, t, weight } from "../lib/reader.js";
+import { credits, microOf, moment, num, plain, short, stamp, t, weight } from "../lib/reader.js";
 
 const TX_TONES = { QUEUED: "quiet", SIGNED: "warn", CERTIFIED: "busy", FINAL: "good", VOID: "bad", UNKNOWN: "quiet" };
 const TX_EVENTS = ["TX_", "SETTLED"];
 const DRAWN = 60, STEP = 44, LANE = 46, LEFT = 120;
 const DIGITS = "abcdefghijklmnopqrstuvwxyz234567";
 
-const plain = (state) => state.replace("TX_STATE_", "");
 const isOpen = (tx) => ["QUEUED", "SIGNED", "CERTIFIED"].includes(plain(tx.state));
 
 export function Ledger({ tab }) {

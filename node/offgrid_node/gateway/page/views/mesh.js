@@ -4,11 +4,11 @@ import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { useLive, useNarrow } from "../lib/live.js";
 import { call, post, seg, send } from "../lib/node.js";
 import { Act, Badge, Bar, Confirm, Copy, Empty, Facts, Id, Loaded, Problem, say, Section, Table } from "../lib/parts.js";
-import { num, percent, rate, span, t, weight } from "../lib/reader.js";
+import { num, percent, plain, rate, span, t, weight } from "../lib/reader.js";
 
 const DRAWN_MAX = 60, RING_MAX = 16, RADIUS = 140, RING = 95, LABELLED_MAX = 20;
-const TONES = { ALIVE: "good", SUSPECT: "warn", DEAD: "bad", UNSPECIFIED: "quiet" };
-const lifeOf = (peer) => peer.liveness.replace("LIVENESS_", "");
+const LIFE_TONES = { ALIVE: "good", SUSPECT: "warn", DEAD: "bad", UNSPECIFIED: "quiet" };
+const lifeOf = (peer) => plain(peer.liveness);
 const inUse = (peerRoads) => peerRoads?.roads.find((road) => road.state === "ROAD_STATE_IN_USE") ?? peerRoads?.roads[0];
 
 export function Mesh() {
@@ -35,9 +35,9 @@ function Members({ rows, roads, reload }) {
     <${Table} caption=${t("mesh.members")} rows=${rows} keyOf=${(peer) => peer.member.node_id}
       empty=${html`<${Empty} text=${t("mesh.empty")} command="offgrid mesh invite" />`} columns=${[
         { head: t("node.name"), cell: (peer) => html`<strong>${peer.member.name}</strong>${peer.self && html` <span class="quiet">${t("mesh.self")}</span>`}` },
-        { head: t("mesh.life"), cell: (peer) => html`<${Badge} tone=${TONES[lifeOf(peer)]}>${t(`life.${lifeOf(peer)}`)}<//>` },
-        { head: t("node.roles"), cell: (peer) => peer.roles_in_force.map((role) => t(`role.${role.replace("ROLE_", "")}`)).join(", ") },
-        { head: t("mesh.road"), cell: (peer) => road(peer) ? html`<code>${road(peer).via}</code> ${lifeOf(peer) !== "DEAD" && html`<span class="quiet">${t(`road.${road(peer).state.replace("ROAD_STATE_", "")}`)}</span>`}` : "–" },
+        { head: t("mesh.life"), cell: (peer) => html`<${Badge} tone=${LIFE_TONES[lifeOf(peer)]}>${t(`life.${lifeOf(peer)}`)}<//>` },
+        { head: t("node.roles"), cell: (peer) => peer.roles_in_force.map((role) => t(`role.${plain(role)}`)).join(", ") },
+        { head: t("mesh.road"), cell: (peer) => road(peer) ? html`<code>${road(peer).via}</code> ${lifeOf(peer) !== "DEAD" && html`<span class="quiet">${t(`road.${plain(road(peer).state)}`)}</span>`}` : "–" },
         { head: t("mesh.rtt"), num: true, cell: (peer) => road(peer)?.rtt_ms != null ? `${num(road(peer).rtt_ms, 1)} ms` : "–" },
         { head: t("mesh.rate"), num: true, wide: true, cell: (peer) => road(peer)?.bytes_per_s ? rate(road(peer).bytes_per_s) : "–" },
         { head: t("mesh.loss"), num: true, wide: true, cell: (peer) => road(peer)?.loss_milli != null ? percent(road(peer).loss_milli / 1e3, 1) : "–" },
@@ -93,11 +93,11 @@ function Links({ links }) {
       link.bitrate_bps > 0 && [t("links.bitrate"), `${num(link.bitrate_bps)} bit/s`],
       link.shared && [t("links.shared"), t("yes")],
       ...link.figures.map((figure) => [figure.name, figure.value]),
-      ...link.left.map((left) => [t("links.left", { urgency: t(`urgency.${left.urgency.replace("URGENCY_", "")}`) }), span(left.left_ms)]),
+      ...link.left.map((left) => [t("links.left", { urgency: t(`urgency.${plain(left.urgency)}`) }), span(left.left_ms)]),
     ]} />
     ${link.used.length > 0 && html`<${Table} tight caption=${t("links.used")} rows=${link.used.slice(0, 100)} keyOf=${(use) => `${use.who} ${use.urgency}`} columns=${[
       { head: t("links.who"), cell: (use) => use.name || use.who },
-      { head: t("links.for"), cell: (use) => t(`urgency.${use.urgency.replace("URGENCY_", "")}`) },
+      { head: t("links.for"), cell: (use) => t(`urgency.${plain(use.urgency)}`) },
       { head: t("links.air"), num: true, cell: (use) => span(use.air_ms) },
       { head: t("links.share"), wide: true, cell: (use) => html`<${Bar} value=${use.air_ms} max=${link.used[0].air_ms} label=${span(use.air_ms)} />` },
     ]} />`}
@@ -135,9 +135,9 @@ function MeshMap({ peers, roads }) {
 
 function Spot({ peer, x, y }) {
   const life = lifeOf(peer), name = peer.member.name;
-  const roles = peer.roles_in_force.map((role) => t(`role.${role.replace("ROLE_", "")}`)).join(", ");
+  const roles = peer.roles_in_force.map((role) => t(`role.${plain(role)}`)).join(", ");
   const under = y < -40 ? -42 : peer.self ? 42 : 35; // names stand away from the middle
-  return html`<g class=${`spot ${TONES[life]} ${peer.self ? "self" : ""}`} transform=${`translate(${x} ${y})`} data-node=${name} data-life=${life}>
+  return html`<g class=${`spot ${LIFE_TONES[life]} ${peer.self ? "self" : ""}`} transform=${`translate(${x} ${y})`} data-node=${name} data-life=${life}>
     <title>${name} · ${t(`life.${life}`)} · ${roles}</title>
     <circle r=${peer.self ? 24 : 18} /><text class="glyph" y="5">${{ ALIVE: "✓", SUSPECT: "?", DEAD: "✕" }[life] ?? ""}</text>
     <text class="name" y=${under}>${name.length > 16 ? `${name.slice(0, 15)}…` : name}</text>
@@ -146,7 +146,7 @@ function Spot({ peer, x, y }) {
 }
 
 function RoadMark({ what, road, life, to, narrow }) {
-  const tone = life === "DEAD" ? "bad" : { IN_USE: "good", READY: "good", FAILING: "warn", DOWN: "bad" }[road?.state.replace("ROAD_STATE_", "")] ?? "quiet";
+  const tone = life === "DEAD" ? "bad" : { IN_USE: "good", READY: "good", FAILING: "warn", DOWN: "bad" }[road && plain(road.state)] ?? "quiet";
   if (what === "line") {
     const width = road?.bytes_per_s ? Math.min(6, 1.5 + Math.log10(road.bytes_per_s) / 2) : 2;
     return html`<line class=${`road ${tone}`} x1="0" y1="0" x2=${to.x} y2=${to.y} stroke-width=${width} stroke-dasharray=${tone === "bad" ? "4 5" : null} />`;

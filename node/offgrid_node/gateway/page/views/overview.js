@@ -4,7 +4,7 @@ import { html, useEffect, useRef } from "../vendor/htm-preact.js";
 import { describe } from "./events.js";
 import { useLive } from "../lib/live.js";
 import { Badge, Bar, Facts, Id, Loaded, say, Section, useNames, When } from "../lib/parts.js";
-import { bytes, credits, num, span, t } from "../lib/reader.js";
+import { bytes, credits, num, plain, span, t } from "../lib/reader.js";
 
 export function Overview() {
   const status = useLive("/v1/status", { on: ["HEALTH_", "PEER_", "MEMBER_"], parts: ["status"], every: 15_000 });
@@ -84,7 +84,7 @@ function About({ status, retention }) {
       [t("node.name"), status.name],
       [t("node.id"), html`<${Id} id=${status.node_id} />`],
       [t("node.mesh"), status.mesh],
-      [t("node.roles"), status.roles.map((role) => t(`role.${role.replace("ROLE_", "")}`)).join(", ")],
+      [t("node.roles"), status.roles.map((role) => t(`role.${plain(role)}`)).join(", ")],
       [t("node.version"), status.version],
       [t("node.uptime"), span(status.uptime_ms)],
       [t("node.data_dir"), html`<code class="wrap">${status.data_dir}</code>`],

@@ -4,11 +4,10 @@ import { html, useRef, useState } from "../vendor/htm-preact.js";
 import { useLive, usePages } from "../lib/live.js";
 import { call, post, save, seg, send } from "../lib/node.js";
 import { Act, Badge, Bar, Confirm, Empty, Facts, Id, Loaded, Problem, say, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
-import { bytes, moment, num, percent, t, weight } from "../lib/reader.js";
+import { bytes, moment, num, percent, plain, t, weight } from "../lib/reader.js";
 
 const OBJECT_TONES = { ACCEPTED: "warn", DURABLE: "good", LOCAL: "warn", DAMAGED: "bad" };
 const OUTBOX_TONES = { PENDING: "warn", DELIVERING: "busy", COMPLETED: "good", CANCELLED: "quiet" };
-const plain = (value) => value.replace(/^[A-Z]+_(STATE|STATUS|OUTCOME)_/, "");
 
 export function StorageView({ tab, part }) {
   const chosen = part && !tab ? part : "";
