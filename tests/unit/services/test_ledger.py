@@ -335,6 +335,8 @@ class TestBookings:
         status = house.ask("get_ledger_status", ledger_pb2.GetLedgerStatusRequest())
         assert (status.promised_out_micro, status.owed_micro) == (50, 0)
         assert status.held_micro > 50
+        balances = house.ask("list_balances", ledger_pb2.ListBalancesRequest()).balances
+        assert {"hub", "barn", "hold 1 for barn"} <= {balance.name for balance in balances}
 
     def test_are_listed_newest_first_and_found_by_job(self, house: House) -> None:
         house.open("hub", "barn")

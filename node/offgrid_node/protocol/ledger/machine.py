@@ -157,7 +157,7 @@ class LedgerMachine(Parts):
     @property
     def notices(self) -> list[str]:
         """What an operator should know about the ledger, one sentence each."""
-        return [*self._voice.notices, *self._witness.room.why_not]
+        return [*self._voice.notices, *self._wallet.why_owed, *self._witness.room.why_not]
 
     @property
     def muted_why(self) -> str:

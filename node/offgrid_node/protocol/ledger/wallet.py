@@ -74,6 +74,7 @@ class Wallet:
         self._waiting = 0  # transfers in them
         self._last = 0
         self._holds_next = False
+        self._is_short = False
         self.fee_micro = 0
 
     def load(self) -> None:
@@ -88,6 +89,12 @@ class Wallet:
         self.fee_micro = fee_micro
 
     # ---- questions
+
+    @property
+    def why_owed(self) -> list[str]:
+        """What stands in the way of paying what jobs cost, one sentence each."""
+        is_short = self._is_short and self._bookings.owed.micro
+        return ["jobs are owed for that this account's free funds do not pay"] if is_short else []
 
     @property
     def queued_micro(self) -> int:
@@ -342,9 +349,9 @@ class Wallet:
             return False
         own, owed = self._settings.account, self._bookings.owed.by_payee()
         planned = self._given.plan(owed, self.spendable(own) - self.fee_micro, self.fee_micro, now)
+        is_late = self._given.funds_at_ms is not None  # their turn has not come: funds are not what they lack
+        self._is_short = not planned and not is_late and any(not self._given.of(payee) for payee in owed)
         if not planned:
-            if any(not self._given.of(payee) for payee in owed):
-                self._voice.notice("jobs are owed for that this account's free funds do not pay")
             return False
         outputs = tuple((terms.account, terms.funds_micro) for terms in planned)
         meta = encode_meta({"action": "hold", "expires": str(planned[0].expires_us), "number": str(planned[0].number)})

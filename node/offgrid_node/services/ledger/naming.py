@@ -1,17 +1,19 @@
 """Accounts as people name them: a member's name or id, with `/3` behind it for its lane 3; `/3` is this node's.
 
-An account of nobody's whom this node knows by name is known by its id alone: 32 characters.
+An account of nobody's whom this node knows by name is known by its id alone: 32 characters. A hold that this node pays
+out of, or is paid from, is told by its number and the other one's name; who means it says its id.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.ids import NODE_ID, NODE_ID_BYTES, base32, node_id_bytes
 from offgrid_node.protocol.ledger.lanes import LANES_MAX, lane_count
-from offgrid_node.protocol.ledger.sources import lane_account
-from offgrid_node.protocol.ledger.tables import ACCOUNTS, LANES_KEY, LANES_SEEN, META
+from offgrid_node.protocol.ledger.sources import HoldTerms, lane_account
+from offgrid_node.protocol.ledger.tables import ACCOUNTS, GIVEN, LANES_KEY, LANES_SEEN, META, TAKEN
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.services.ledger.opening import resolve
 from offgrid_node.storage.store import Store
@@ -35,7 +37,24 @@ class AccountNames:
         """Empty for one that has no name here. Of another's lane it is known once that has signed something."""
         owner, lane = self._owner(account)
         record = self._directory().member(owner)
-        return "" if record is None else f"{record.name}/{lane}" if lane else record.name
+        if record is None:
+            return self._hold(node_id_bytes(account))
+        return f"{record.name}/{lane}" if lane else record.name
+
+    def _hold(self, account: bytes) -> str:
+        """ "hold 2 for barn", or "hold 2 of attic", whose payer that is; empty for what is no hold of this node's."""
+        if (given := self._store.get(GIVEN, account)) is not None:
+            terms = HoldTerms.decode(ledger_pb2.GivenHold.FromString(given).terms)
+            return f"hold {terms.number} for {self._called(terms.payee)}"
+        if (taken := self._store.get(TAKEN, account)) is not None:
+            terms = HoldTerms.decode(ledger_pb2.TakenHold.FromString(taken).voucher.terms)
+            return f"hold {terms.number} of {self._called(terms.payer)}"
+        return ""
+
+    def _called(self, account: bytes) -> str:
+        node = base32(account)
+        record = self._directory().member(node)
+        return node if record is None else record.name
 
     def _owner(self, account: str) -> tuple[str, int]:
         if lane := self.own().get(account, 0):

@@ -188,6 +188,7 @@ def test_what_funds_do_not_pay_stays_owed_and_is_said_until_they_do() -> None:
     bench.finish(gift)
     (funding,) = finish(bench)
     assert (funding.tx.total_micro, bench.machine.owed_micro, bench.machine.promised_out_micro) == (320, 0, 300)
+    assert bench.machine.notices == []
 
 
 def test_what_is_too_much_for_one_hold_gets_the_next() -> None:
@@ -196,6 +197,7 @@ def test_what_is_too_much_for_one_hold_gets_the_next() -> None:
     bench.step(cost("j-2", terms.room_micro))
     assert booking(bench, "j-2").owed
     assert finish(bench) == [], "others may be owed by then, and have theirs with it"
+    assert bench.machine.notices == [], "funds are not what it waits for"
     bench.wait(holds.FUND_MS)
     finish(bench)
     assert [row.amount_micro for _, row in given(bench)] == [300, terms.room_micro]
