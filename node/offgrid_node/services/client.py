@@ -26,6 +26,7 @@ from offgrid_node.protocol.errors import (
     Unavailable,
 )
 from offgrid_node.protocol.mesh.commands import RoadRefused
+from offgrid_node.protocol.mesh.liveness import PING
 from offgrid_node.protocol.mesh.quiet import is_quick
 from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.runtime import Runtime, Ticket
@@ -213,10 +214,14 @@ class Client:
             each.pace(node) for each in others if each.kin != road.kin and not self._book.seen(node, each.name).failing
         ]
         mine_ms = share_ms(timeout_ms, ready=road.ready(node), others=behind) if behind else timeout_ms
+        is_probe = method == PING and road.ready(node)  # it is short, and needs no connection first
 
         def ended(outcome: Message | Fault) -> None:
             self._book.ended(node, road.name, outcome)
-            left_ms = timeout_ms - (self._book.now_ms() - began_ms)
+            took_ms = self._book.now_ms() - began_ms
+            if is_probe and not isinstance(outcome, Fault):
+                self._book.timed(node, road.name, took_ms)
+            left_ms = timeout_ms - took_ms
             if not isinstance(outcome, Unavailable | OutcomeUnknown) or outcome.reason not in OF_ROADS:
                 undone = isinstance(outcome, Unavailable | Exhausted)
                 done(before if undone and isinstance(before, OutcomeUnknown) else outcome)

@@ -190,6 +190,17 @@ def test_a_slow_road_behind_it_is_left_little_for_it_gets_more_time_anyway() -> 
     assert (world.first.asked, world.second.asked) == ([("Ping", 8_000)], [("Ping", 1_000)])
 
 
+def test_probes_tell_how_long_a_round_trip_takes_where_nothing_has_to_be_opened_for_them() -> None:
+    world = World(ANSWER, took_ms=7)
+    world.ask()
+    assert world.book.seen("somebody", "grpc").rtt_ms is None, "it may have opened a connection"
+    world.first.is_ready = True
+    world.ask(method=READ, request=objects_pb2.ReadReplicaRequest())
+    assert world.book.seen("somebody", "grpc").rtt_ms is None, "its answer may be long"
+    world.ask()
+    assert world.book.seen("somebody", "grpc").rtt_ms == 7
+
+
 def test_nothing_is_left_for_a_road_that_fails_already_or_with_the_first() -> None:
     for spoil in ("fails", "is its kin"):
         world = World(ANSWER)

@@ -46,7 +46,7 @@ class Seen(msgspec.Struct):
     try_again_ms: int = 0
     trying: bool = False
     rtt_ms: float | None = None
-    """Of the last echo."""
+    """Of the last echo or probe."""
 
     @property
     def failing(self) -> bool:
@@ -89,6 +89,10 @@ class RoadBook:
             seen.failures += 1
             seen.try_again_ms = now_ms + min(AGAIN_MAX_MS, AGAIN_FIRST_MS << min(seen.failures - 1, 16))
 
+    def timed(self, node: str, road: str, took_ms: float) -> None:
+        """How long a short message and its answer took."""
+        self._of(node, road).rtt_ms = took_ms
+
     def to_try(self, node: str, roads: Sequence[AnyRoad]) -> list[AnyRoad]:
         """Those that are passed over though their time is over; each is named once until `tried`."""
         now_ms, found = self.now_ms(), list[AnyRoad]()
@@ -104,7 +108,7 @@ class RoadBook:
         self._of(node, road).trying = False
         self.ended(node, road, outcome)
         if not isinstance(outcome, Fault):
-            self._of(node, road).rtt_ms = took_ms
+            self.timed(node, road, took_ms)
 
     # ---- inside
 
