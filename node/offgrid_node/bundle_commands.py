@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 
 import click
 
+from offgrid.command_line import exits
+from offgrid.command_line.groups import Group
 from offgrid_node.kit.targets import PLATFORMS, PYTHONS, targets
-from offgrid_node.options import Commands
 
 WANTED = ("linux-x86_64", "linux-aarch64", "windows-x86_64")  # unless said otherwise
 KIT = click.argument("kit", type=click.Path(path_type=Path, file_okay=False), required=False)
 
 
-@click.group(cls=Commands, invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @click.option(
     "--to",
     "folder",
@@ -40,12 +40,12 @@ KIT = click.argument("kit", type=click.Path(path_type=Path, file_okay=False), re
 )
 @click.pass_context
 def bundle(context: click.Context, folder: Path, platforms: tuple[str, ...], pythons: tuple[str, ...]) -> None:
-    """Makes an install kit, from which machines without an internet become nodes.
+    """Make an install kit, from which machines without an internet become nodes.
 
     \b
-    Where there is a package index:   offgrid-node bundle --to /media/stick/offgrid-kit
-    On the next machine:              python3 /media/stick/offgrid-kit/install.py
-    Or over the network, from here:   offgrid-node bundle serve offgrid-kit
+    Where there is an index:     offgrid-node bundle --to /media/stick/offgrid-kit
+    On the next machine:         python3 /media/stick/offgrid-kit/install.py
+    Or over the network, here:   offgrid-node bundle serve offgrid-kit
 
     A node that was installed from a kit hands on that very kit, and needs no index.
     """
@@ -75,7 +75,7 @@ def bundle(context: click.Context, folder: Path, platforms: tuple[str, ...], pyt
     help="Where other machines reach it.",
 )
 def serve(kit: Path | None, listen: str) -> None:
-    """Hands KIT to other machines until Ctrl-C; the one that this node was installed from unless given."""
+    """Hand KIT to other machines until Ctrl-C; the one that this node was installed from unless given."""
     from offgrid_node.config.addresses import BadAddress, split_address
     from offgrid_node.discovery.addresses import advertised, join_address
     from offgrid_node.kit.serving import KitServer
@@ -99,8 +99,8 @@ def serve(kit: Path | None, listen: str) -> None:
 
 @bundle.command()
 @KIT
-def check(kit: Path | None) -> None:
-    """Reads every byte of KIT and says what is damaged, and for which machines it is whole."""
+def check(kit: Path | None) -> int:
+    """Read every byte of KIT and say what is damaged, and for which machines it is whole."""
     from offgrid_node.kit.manifest import damaged, read_manifest
 
     kit = _kit(kit)
@@ -108,8 +108,7 @@ def check(kit: Path | None) -> None:
     for name in wrong:
         click.echo(f"{kit}: {name} is not what the kit says it is", err=True)
     _tell(kit)
-    if wrong:
-        sys.exit(4)
+    return exits.REFUSED if wrong else exits.OK
 
 
 @bundle.command()
@@ -119,7 +118,7 @@ def check(kit: Path | None) -> None:
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A new .deb file.")
 def deb(kit: Path | None, platform: str, output: Path) -> None:
-    """Makes a Debian package of KIT, the one that this node was installed from unless given, for all accounts."""
+    """Make a Debian package of KIT, the one that this node was installed from unless given, for all accounts."""
     from offgrid_node.kit.debian import write_deb
 
     write_deb(_kit(kit), platform, output)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import click
-
 HEADING = "\b\nExamples:\n"
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "init": (
         "offgrid-node init --mesh home",
-        "offgrid-node init --mesh home --name attic --role core --role broker --set mesh.listen=0.0.0.0:7500",
+        "offgrid-node init --mesh home --role core --set mesh.listen=0.0.0.0:7500",
     ),
     "join": ("offgrid-node join og1:…", "offgrid-node join og1:… --role host --no-run --timeout 120"),
     "run": ("offgrid-node run --dir attic", "offgrid-node run --accept-stale"),
@@ -34,25 +32,21 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "migrate": ("offgrid-node migrate --dry-run", "offgrid-node migrate"),
     "restore": (
         "offgrid-node restore --words --via 192.168.1.20:7500 --dir attic",
-        "offgrid-node restore --backup FILE --recovery-secret recovery.txt --words --dir attic",
+        "offgrid-node restore --backup FILE --words --dir attic",
     ),
     "service install": ("offgrid-node service install --dir attic", "offgrid-node service install --user --print"),
     "service status": ("offgrid-node service status",),
     "service uninstall": ("offgrid-node service uninstall",),
     "up": (
         "offgrid-node up --nodes 5",
-        "offgrid-node up --nodes 3 --dir /tmp/try --set 'host.process.commands={wc=\"/usr/bin/wc\"}'",
+        "offgrid-node up --nodes 3 --dir try --set host.wasm.enabled=false",
     ),
     "down": ("offgrid-node down", "offgrid-node down host-a", "offgrid-node down --purge --yes"),
     "restart": ("offgrid-node restart", "offgrid-node restart host-a host-b"),
 }
 
 
-def give_examples(group: click.Group, path: str = "") -> None:
-    """To all commands of the group that have some."""
-    for name, command in group.commands.items():
-        full = f"{path} {name}".strip()
-        if lines := EXAMPLES.get(full):
-            command.epilog = HEADING + "\n".join(f"  {line}" for line in lines)
-        if isinstance(command, click.Group):
-            give_examples(command, full)
+def epilog_of(path: str) -> str | None:
+    """The section of a command's help; None of one that has none."""
+    lines = EXAMPLES.get(path)
+    return HEADING + "\n".join(f"  {line}" for line in lines) if lines else None

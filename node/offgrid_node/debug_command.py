@@ -9,15 +9,10 @@ from typing import TextIO
 
 import click
 
-from offgrid_node.options import FOLDER, Commands
+from offgrid_node.options import FOLDER
 
 
-@click.group(cls=Commands)
-def debug() -> None:
-    """What to send to somebody who helps."""
-
-
-@debug.command()
+@click.command()
 @FOLDER
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: offgrid-debug-TIME.zip, here]"
@@ -28,7 +23,7 @@ def debug() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def bundle(folder: Path, output: Path | None, with_names: bool, log: TextIO | None, as_json: bool) -> None:
-    """Gathers versions, config, status, links, findings and the log's end into a zip file, without secrets.
+    """Gather versions, config, status, links, findings and the log's end into a zip file, without secrets.
 
     No keys, tokens, invites, contents or names of objects are in it; the README in it says what is. It works whether
     the node runs or not, and changes nothing.

@@ -16,7 +16,7 @@ import click
     help="Where; it is made. What is there of an older site is replaced.",
 )
 def docs(folder: Path) -> None:
-    """Writes the documents as a site of plain pages, which need no server, no script and no network.
+    """Write the documents as a site of plain pages, which need no server, no script and no network.
 
     A running node serves the same at /docs of its gateway.
     """

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from offgrid.command_line import exits
 from offgrid_node.options import FOLDER
 
 if TYPE_CHECKING:
     from offgrid_node.doctor import Finding
 
 SIGNS = {"fault": ("✗", "red"), "warning": ("!", "yellow"), "ok": ("✓", "green"), "not_applicable": ("-", "white")}
-EXIT_FAULTS = 1
 COLUMNS_LEAST, COLUMNS_MAX = 30, 10_000  # of a sentence; the most: into a file or a pipe
 
 
@@ -27,8 +27,8 @@ COLUMNS_LEAST, COLUMNS_MAX = 30, 10_000  # of a sentence; the most: into a file 
 @FOLDER
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 @click.option("--all", "everything", is_flag=True, help="Show what is well and what does not apply, too.")
-def doctor(folder: Path, as_json: bool, everything: bool) -> None:
-    """Says what is the matter with this node, and what to type next.
+def doctor(folder: Path, as_json: bool, everything: bool) -> int:
+    """Say what is the matter with this node, and what to type next.
 
     It changes nothing, works whether the node runs or not, and takes 5 seconds at most. Ends with 1 when it has found a
     fault: something that keeps the node, or a part of it, from working. Warnings end with 0.
@@ -48,8 +48,7 @@ def doctor(folder: Path, as_json: bool, everything: bool) -> None:
         click.echo(json.dumps(document, ensure_ascii=False))
     else:
         _show(findings, everything=everything)
-    sys.stdout.flush()
-    sys.exit(EXIT_FAULTS if faults else 0)
+    return exits.FAILED if faults else exits.OK
 
 
 def _show(findings: Sequence[Finding], *, everything: bool) -> None:

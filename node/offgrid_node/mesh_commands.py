@@ -15,19 +15,11 @@ from offgrid_node.options import SETTINGS, parse_settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from offgrid_node.protocol.errors import NotFound
     from offgrid_node.standing_mesh import StandingMesh
 
 NODES_MAX = 20
 GAP = "  "
-
-
-class NoMesh(click.ClickException):
-    """What is to be stopped or started is not there."""
-
-    exit_code = 3
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(f"there is no mesh in {folder}; offgrid-node up makes one")
 
 
 MESH_FOLDER = click.option(
@@ -50,7 +42,7 @@ MESH_FOLDER = click.option(
 @MESH_FOLDER
 @SETTINGS
 def up(nodes: int | None, mesh: str, folder: Path, settings: tuple[str, ...]) -> None:
-    """Has a whole mesh run on this machine, in the background, each node a process of its own.
+    """Have a whole mesh run on this machine, in the background, each node a process of its own.
 
     Again, it starts what has stopped or died, and makes what is missing. KEY=VALUE holds for nodes that are made now.
     """
@@ -68,16 +60,16 @@ def up(nodes: int | None, mesh: str, folder: Path, settings: tuple[str, ...]) ->
 @click.option("--purge", is_flag=True, help="Remove its folders too: keys, store, everything. Asks first.")
 @click.option("--yes", is_flag=True, help="With --purge: do not ask.")
 def down(names: tuple[str, ...], folder: Path, purge: bool, yes: bool) -> None:
-    """Stops the mesh that `up` has started, or those of its nodes that are named."""
+    """Stop the mesh that `up` has started, or those of its nodes that are named."""
     if purge and names:
         raise click.UsageError("--purge removes the whole mesh: name no node")
     if not folder.is_dir():
-        raise NoMesh(folder)
+        raise _no_mesh(folder)
     from offgrid_node.standing_mesh import StandingMesh
 
     with StandingMesh(folder) as standing:
         if not standing.nodes:
-            raise NoMesh(folder)
+            raise _no_mesh(folder)
         if purge and not yes:
             _confirm(folder)
         for name, said in standing.down(names).items():
@@ -92,18 +84,24 @@ def down(names: tuple[str, ...], folder: Path, purge: bool, yes: bool) -> None:
 @click.argument("names", nargs=-1)
 @MESH_FOLDER
 def restart(names: tuple[str, ...], folder: Path) -> None:
-    """Stops the mesh that `up` has started, or those of its nodes that are named, and starts them again."""
+    """Stop the mesh that `up` has started, or those of its nodes that are named, and start them again."""
     from offgrid_node.standing_mesh import StandingMesh
 
     if not folder.is_dir():
-        raise NoMesh(folder)
+        raise _no_mesh(folder)
     with StandingMesh(folder, click.echo) as standing:
         if not standing.nodes:
-            raise NoMesh(folder)
+            raise _no_mesh(folder)
         standing.down(names)
         standing.start(names, {})
         standing.wait_alive(names)
         _show(standing)
+
+
+def _no_mesh(folder: Path) -> NotFound:
+    from offgrid_node.protocol.errors import NotFound
+
+    return NotFound(f"there is no mesh in {folder}; offgrid-node up makes one", reason="NoMesh")
 
 
 def _confirm(folder: Path) -> None:

@@ -28,24 +28,6 @@ NAME = click.option("--name", help="What people call this node; the machine's na
 ROLE = click.option("--role", "roles", multiple=True, type=ROLES, help="May be repeated; all three unless given.")
 
 
-class Commands(click.Group):
-    """Names the command that a wrong one is close to."""
-
-    group_class = type  # groups inside it are of this class, too
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0] if args else ""
-        if name and not name.startswith("-") and name not in self.commands:
-            import difflib
-
-            close = difflib.get_close_matches(name, self.commands, 1)
-            meant = f"; did you mean {close[0]!r}?" if close else ""
-            raise click.UsageError(f"there is no command {name!r}{meant}", ctx)
-        return super().resolve_command(ctx, args)
-
-
 def parse_settings(settings: tuple[str, ...]) -> Mapping[str, object]:
     """KEY=VALUE pairs; a value that reads as TOML is taken so, anything else is text."""
     import tomllib

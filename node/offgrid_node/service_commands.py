@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from offgrid_node.options import FOLDER, Commands
+from offgrid.command_line import exits
+from offgrid_node.options import FOLDER
 
 if TYPE_CHECKING:
     from offgrid_node.system_service.order import Order, Plan
-
-NOT_THERE = 3  # as systemctl has it
 
 USER = click.option(
     "--user", is_flag=True, help="Of your account: no root needed. [default: of the machine, from boot]"
@@ -28,21 +26,11 @@ def _of_a_service(command: Callable[..., Any]) -> Callable[..., Any]:
     return NAME(USER(FOLDER(command)))
 
 
-@click.group(cls=Commands)
-def service() -> None:
-    """Has this machine run the node of a folder, now and after each start.
-
-    \b
-    sudo offgrid-node service install --dir /srv/attic     from boot on, as the folder's owner
-    offgrid-node service install --user                    while you are logged in, in this folder
-    """
-
-
-@service.command()
+@click.command()
 @_of_a_service
 @click.option("--print", "shown", is_flag=True, help="Only show the file that would be written, and where.")
 def install(folder: Path, user: bool, name: str, shown: bool) -> None:
-    """Installs and starts the service; again after an upgrade, or where folders in the config have changed."""
+    """Install and start the service; again after an upgrade, or where folders in the config have changed."""
     from offgrid_node.system_service.acting import install as install_now
 
     order, plan = _plan(folder, name, user=user)
@@ -54,26 +42,27 @@ def install(folder: Path, user: bool, name: str, shown: bool) -> None:
     install_now(plan, order, click.echo)
 
 
-@service.command()
+@click.command()
 @_of_a_service
-def uninstall(folder: Path, user: bool, name: str) -> None:
-    """Stops the node and removes its service; the node's folder stays as it is."""
+def uninstall(folder: Path, user: bool, name: str) -> int:
+    """Stop the node and remove its service; the node's folder stays as it is."""
     from offgrid_node.system_service.acting import uninstall as uninstall_now
 
     order, plan = _plan(folder, name, user=user)
     if not uninstall_now(plan, order, click.echo):
         click.echo(f"there is no service {name}: {plan.title} does not exist", err=True)
-        sys.exit(NOT_THERE)
+        return exits.NOT_FOUND
+    return exits.OK
 
 
-@service.command()
+@click.command()
 @_of_a_service
-def status(folder: Path, user: bool, name: str) -> None:
-    """What the service manager says of it; `offgrid status` asks the node itself."""
+def status(folder: Path, user: bool, name: str) -> int:
+    """Show what the service manager says of it; `offgrid status` asks the node itself."""
     from offgrid_node.system_service.acting import status as ask
 
     _, plan = _plan(folder, name, user=user)
-    sys.exit(ask(plan))
+    return ask(plan)
 
 
 def _plan(folder: Path, name: str, *, user: bool) -> tuple[Order, Plan]:

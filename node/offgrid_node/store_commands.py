@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Opens the backup, and the keys of its sessions: the recovery key's file.",
 )
-@click.option("--passphrase", is_flag=True, help="Asks for the passphrase by which the backup is sealed.")
+@click.option("--passphrase", is_flag=True, help="Ask for the passphrase by which the backup is sealed.")
 @click.option(
     "--wrapped-keys",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A copy of the lost node's keys/node.key.",
 )
-@click.option("--words", is_flag=True, help="Asks for the 24 recovery words in place of a key file.")
+@click.option("--words", is_flag=True, help="Ask for the 24 recovery words in place of a key file.")
 @click.option(
     "--give-up-newer",
     is_flag=True,
@@ -72,7 +72,7 @@ def restore(
     roles: tuple[str, ...],
     settings: tuple[str, ...],
 ) -> None:
-    """Brings a node that has lost its disk back into an empty folder: from what other members keep of its journal, or
+    """Bring a node that has lost its disk back into an empty folder: from what other members keep of its journal, or
     from a backup, which is as old as it is."""
     from offgrid_node.keys import NodeKey
     from offgrid_node.keys.words import seed_of
@@ -152,7 +152,7 @@ def _from_mesh(
 @FOLDER
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 def migrate(folder: Path, dry_run: bool) -> None:
-    """Brings the store of an older version into the form that this one needs.
+    """Bring the store of an older version into the form that this one needs.
 
     The node must not run. A backup comes first; broken off, the same command goes on. There is no way back to the older
     version but that backup.

@@ -14,8 +14,9 @@ import pytest
 from conftest import MakeMesh
 from live import eventually
 
+from offgrid.command_line import exits
 from offgrid_node.local_mesh import LocalMesh
-from offgrid_tools.cli import exits, run
+from offgrid_tools.cli import run
 from offgrid_tools.cli.documents import DOCUMENTS, schema_for
 
 # {name} is what an earlier line has brought to light: NAME=field of its document, from behind "->".

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from live import BIN, eventually, offgrid_node, run
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 
 pytestmark = pytest.mark.xdist_group("standing")  # one mesh for all, and nobody else chooses ports meanwhile
 NAMES = ("core", "host-a")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from offgrid_node.__main__ import cli
 from offgrid_node.folder import ROOT_KEY, Folder
 from offgrid_node.founding import found
 from offgrid_node.keys import NodeKey
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest
+from offgrid_node.root import ROOT
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def typed(folder: Folder, *command: str, words: str = "") -> Result:
-    result = CliRunner().invoke(cli, [*command, "--dir", str(folder.path)], input=f"{words}\n" if words else None)
+    result = CliRunner().invoke(ROOT, [*command, "--dir", str(folder.path)], input=f"{words}\n" if words else None)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

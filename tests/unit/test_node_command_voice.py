@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from node_command import typed
 
-from offgrid_node.__main__ import main
-
-USAGE, NOT_FOUND = 2, 3
+from offgrid.command_line import exits
 
 
-def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *argv: str) -> tuple[object, list[str]]:
-    monkeypatch.setattr("sys.argv", ["offgrid-node", *argv])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code, capsys.readouterr().err.splitlines()
+def said(*argv: str) -> tuple[int, list[str]]:
+    done = typed(*argv)
+    return done.exit_code, done.stderr.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -30,10 +27,10 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_a_wrong_command_line_is_one_sentence_and_where_help_is(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...], sentence: str, path: str
+    argv: tuple[str, ...], sentence: str, path: str
 ) -> None:
-    code, lines = said(capsys, monkeypatch, *argv)
-    assert code == USAGE
+    code, lines = said(*argv)
+    assert code == exits.USAGE
     assert lines == [
         f"offgrid-node: {sentence}", f"  → offgrid-node{path} --help shows what is possible"
     ]  # fmt: skip
@@ -41,11 +38,12 @@ def test_a_wrong_command_line_is_one_sentence_and_where_help_is(
 
 @pytest.mark.parametrize("command", ["down", "restart"])
 @pytest.mark.parametrize("made", [True, False])
-def test_a_mesh_that_is_not_there_is_not_found(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, made: bool
-) -> None:
+def test_a_mesh_that_is_not_there_is_not_found(tmp_path: Path, command: str, made: bool) -> None:
     folder = tmp_path / "mesh"
     if made:
         folder.mkdir()
-    code, lines = said(capsys, monkeypatch, command, "--dir", str(folder))
-    assert (code, lines) == (NOT_FOUND, [f"offgrid-node: there is no mesh in {folder}; offgrid-node up makes one"])
+    code, lines = said(command, "--dir", str(folder))
+    assert (code, lines) == (
+        exits.NOT_FOUND,
+        [f"offgrid-node: there is no mesh in {folder}; offgrid-node up makes one"],
+    )

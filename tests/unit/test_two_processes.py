@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from offgrid_node.__main__ import cli
 from offgrid_node.folder import Folder, open_store
 from offgrid_node.founding import found
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
+from offgrid_node.root import ROOT
 from offgrid_node.storage.format import FORMAT_KEY, STORE, format_row
 from offgrid_node.storage.logged import LoggedStore
 from offgrid_node.storage.store import Batch
@@ -45,7 +45,7 @@ def held(folder: Folder) -> Iterator[LoggedStore]:
 
 
 def refused(*words: str) -> Fault:
-    error = CliRunner().invoke(cli, words).exception
+    error = CliRunner().invoke(ROOT, words).exception
     assert isinstance(error, Fault), error
     return error
 

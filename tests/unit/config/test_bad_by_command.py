@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from node_command import typed
 from test_bad_configs import BAD, GOOD, Bad
 from test_environment import BAD as BAD_VARIABLES
 
-from offgrid_node.__main__ import EXIT_CONFIG, main
+from offgrid.command_line import exits
 
 PROMISED = 60
 
 
-def said(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """By `offgrid-node config check`, which ends as it should; anything else it raises would be a traceback."""
-    monkeypatch.setattr(sys, "argv", ["offgrid-node", "config", "check", str(file)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == EXIT_CONFIG
-    told = capsys.readouterr()
-    assert told.out == ""
-    return told.err
+def said(file: Path) -> str:
+    """By `offgrid-node config check`, which ends as it should."""
+    done = typed("config", "check", file)
+    assert (done.exit_code, done.stdout) == (exits.USAGE, "")
+    return done.stderr
 
 
 def test_as_many_are_tried_as_are_promised() -> None:
@@ -30,12 +26,10 @@ def test_as_many_are_tried_as_are_promised() -> None:
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-def test_a_bad_config(
-    bad: Bad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bad_config(bad: Bad, tmp_path: Path) -> None:
     file = tmp_path / "offgrid.toml"
     file.write_text(bad.text)
-    line = said(file, monkeypatch, capsys)
+    line = said(file)
     assert line.startswith(f"{file}:{bad.at[0]}:{bad.at[1]}: ")
     assert line.count("\n") == 1
     assert ("did you mean" in line) == bool(bad.guess)
@@ -51,7 +45,6 @@ def test_a_bad_variable(
     place: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = tmp_path / "offgrid.toml"
     file.write_text(GOOD)
@@ -61,7 +54,7 @@ def test_a_bad_variable(
         (tmp_path / ".env").write_text(f"# mine\n{name}='{value}'\n")
     else:
         monkeypatch.setenv(name, value)
-    line = said(file, monkeypatch, capsys)
+    line = said(file)
     assert name in line
     assert says in line
     assert guess in line

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from node_command import typed
 
-from offgrid_node.__main__ import cli
 from offgrid_node.config import load, template, unused_settings
 
 
@@ -44,7 +43,7 @@ def test_config_check_says_so_and_is_content(tmp_path: Path, monkeypatch: pytest
     file = tmp_path / "offgrid.toml"
     file.write_text('mesh.name = "home"\n[storage]\nsummary_dir = "s"\n', encoding="utf-8")
     monkeypatch.delenv("OFFGRID_BROKER_URL", raising=False)
-    done = CliRunner().invoke(cli, ["config", "check", str(file)])
+    done = typed("config", "check", file)
     assert done.exit_code == 0
     assert done.output.splitlines() == [
         f"{file}: no problems",

@@ -9,9 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from node_command import typed
 
-from offgrid_node.__main__ import cli
 from offgrid_node.debugging.collecting import LOG_BYTES_MAX
 from offgrid_node.folder import Folder
 from offgrid_node.founding import found
@@ -56,9 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def bundle(folder: Path, target: Path, *words: str, stdin: str | None = None) -> dict[str, str]:
-    done = CliRunner().invoke(
-        cli, ["debug", "bundle", "--dir", str(folder), "-o", str(target), *words], input=stdin, catch_exceptions=False
-    )
+    done = typed("debug", "bundle", "--dir", folder, "-o", target, *words, stdin=stdin)
     assert done.exit_code == 0, done.output
     with zipfile.ZipFile(target) as made:
         return {name: made.read(name).decode() for name in made.namelist()}
@@ -100,8 +97,8 @@ def test_the_ends_of_long_logs_begin_with_a_whole_line(folder: Path, tmp_path: P
 
 def test_no_file_is_written_over(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bundle.zip").write_text("somebody's")
-    with pytest.raises(FileExistsError):
-        bundle(folder, tmp_path / "bundle.zip")
+    done = typed("debug", "bundle", "--dir", folder, "-o", tmp_path / "bundle.zip")
+    assert (done.exit_code, "File exists" in done.stderr) == (4, True)
     assert (tmp_path / "bundle.zip").read_text() == "somebody's"
 
 

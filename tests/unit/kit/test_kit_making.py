@@ -9,10 +9,9 @@ from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from node_command import typed
 from small_kit import OWN, make_small_kit
 
-from offgrid_node.__main__ import cli
 from offgrid_node.kit import making
 from offgrid_node.kit.locked import IN_CHECKOUT, needed, pins_of, read_lock
 from offgrid_node.kit.own_wheel import repacked
@@ -94,14 +93,14 @@ def test_a_node_from_a_kit_hands_on_that_one_and_needs_no_index(
     kit, copy = tmp_path / "kit", tmp_path / "copy"
     make_small_kit(kit, "linux-x86_64-3.11")
     monkeypatch.setattr(making, "kit_at_hand", lambda: kit)
-    done = CliRunner().invoke(cli, ["bundle", "--to", str(copy)])
+    done = typed("bundle", "--to", copy)
     assert done.exit_code == 0, done.output
     assert (copy / "install.py").read_bytes() == (kit / "install.py").read_bytes()
     assert "linux-x86_64-3.11, windows-x86_64-3.99" in done.output
-    checked = CliRunner().invoke(cli, ["bundle", "check", str(copy)])
+    checked = typed("bundle", "check", copy)
     assert (checked.exit_code, "not what" in checked.output) == (0, False)
     (copy / "wheels" / OWN).write_bytes(b"")
-    assert CliRunner().invoke(cli, ["bundle", "check", str(copy)]).exit_code == 4
+    assert typed("bundle", "check", copy).exit_code == 4
 
 
 def test_an_index_that_lacks_a_wheel_is_said_with_pips_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from node_command import Typed, typed
 
-from offgrid_node.__main__ import cli
 from offgrid_node.founding import found
 from offgrid_node.system_service import acting, systemd
 
@@ -36,10 +35,8 @@ def play(tmp_path: Path, *, refused: str) -> None:
     program.chmod(0o755)
 
 
-def service(*words: str | Path) -> Result:
-    result = CliRunner().invoke(cli, ["service", *map(str, words)])
-    assert result.exception is None or isinstance(result.exception, SystemExit | Exception)
-    return result
+def service(*words: str | Path) -> Typed:
+    return typed("service", *words)
 
 
 def asked(attic: Path) -> list[str]:
@@ -76,9 +73,9 @@ def test_another_nodes_service_of_that_name_stays(attic: Path) -> None:
     for other in ("/srv/other", f"{attic}2", f"/srv{attic}"):
         unit.write_text(text := f"[Service]\nExecStart=offgrid-node run --dir {other}\nWorkingDirectory={other}\n")
         done = service("install", "--dir", attic)
-        assert f"{unit} is the service of the node in {other}; choose another name: --name NAME" in str(done.exception)
+        assert f"{unit} is the service of the node in {other}; choose another name: --name NAME" in done.stderr
         done = service("uninstall", "--dir", attic)
-        assert f"{unit} is the service of the node in {other}; to remove it: --dir {other}" in str(done.exception)
+        assert f"{unit} is the service of the node in {other}; to remove it: --dir {other}" in done.stderr
         assert unit.read_text() == text
     assert not (attic.parent / "asked").exists()
     assert service("install", "--dir", attic, "--name", "attic").exit_code == 0
@@ -87,13 +84,13 @@ def test_another_nodes_service_of_that_name_stays(attic: Path) -> None:
 def test_what_the_manager_refuses_is_said_in_its_words(attic: Path) -> None:
     play(attic.parent, refused="restart")
     done = service("install", "--dir", attic)
-    assert "`systemctl restart offgrid-node.service` ended with 1: no such thing" in str(done.exception)
+    assert "`systemctl restart offgrid-node.service` ended with 1: no such thing" in done.stderr
 
 
 def test_a_machine_without_a_manager_is_told_the_command(attic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acting.shutil, "which", lambda _: None)
     done = service("install", "--dir", attic)
-    assert f"run --dir {attic}" in str(done.exception)
+    assert f"run --dir {attic}" in done.stderr
 
 
 def test_names_are_checked_and_what_is_not_there_is_not_removed(attic: Path) -> None:

@@ -16,8 +16,9 @@ from click import unstyle
 from google.protobuf.message import Message
 from small_node import SmallNode
 
+from offgrid.command_line import exits
 from offgrid.json_form import json_of
-from offgrid_tools.cli import emitting, exits, output, run
+from offgrid_tools.cli import emitting, output, run
 from offgrid_tools.cli.documents import DOCUMENTS, schema_for
 from offgrid_tools.cli.fitting import width_of
 

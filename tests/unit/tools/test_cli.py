@@ -15,9 +15,11 @@ import pytest
 from cli_run import OFFGRID, Run
 from small_node import OTHER_ID, SmallNode
 
+from offgrid.command_line import exits
+from offgrid.command_line.terminal import clean
 from offgrid.v1 import mesh_pb2
-from offgrid_tools.cli import exits, run
-from offgrid_tools.cli.output import clean, duration, number, size
+from offgrid_tools.cli import run
+from offgrid_tools.cli.output import duration, number, size
 from offgrid_tools.cli.times import since_us
 
 COMMANDS = (
@@ -50,11 +52,11 @@ class TestHelp:
         assert "--socket" in said
 
     def test_the_table_and_the_commands_say_the_same(self) -> None:
-        from offgrid_tools.cli.lazy import LazyGroup
+        from offgrid.command_line.groups import LazyGroup
         from offgrid_tools.cli.root import ROOT
 
         def walk(group: LazyGroup) -> None:
-            for name, entry in group._entries.items():
+            for name, entry in group.entries.items():
                 command = group.get_command(None, name)
                 assert command is not None
                 assert command.name == name
@@ -75,7 +77,16 @@ class TestHelp:
 
     @pytest.mark.parametrize("argv", [["--help"], ["job", "run", "--help"], ["events", "--help"], ["--version"]])
     def test_help_loads_nothing_that_is_slow(self, argv: list[str]) -> None:
-        slow = ["grpc", "rich", "google.protobuf", "asyncio", "importlib.metadata", "offgrid", "offgrid_node", "shutil"]
+        slow = [
+            "grpc",
+            "rich",
+            "google.protobuf",
+            "asyncio",
+            "importlib.metadata",
+            "offgrid.client",
+            "offgrid_node",
+            "shutil",
+        ]
         code = (
             "import sys; from offgrid_tools.cli import run; "
             f"code = run({argv!r}); print([m for m in {slow!r} if m in sys.modules], file=sys.stderr); sys.exit(code)"

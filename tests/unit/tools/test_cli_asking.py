@@ -7,7 +7,7 @@ import io
 import pytest
 from cli_run import Run
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 
 FINAL = [["rm", "notes.txt"], ["mesh", "remove", "barn"], ["host", "drop", "barn"]]
 

@@ -9,8 +9,8 @@ import pytest
 from cli_run import Run
 from small_objects import ObjectNode
 
+from offgrid.command_line import exits
 from offgrid.v1 import objects_pb2
-from offgrid_tools.cli import exits
 
 WHOLE, WRONG, MISSING, SILENT = (
     objects_pb2.AUDIT_OUTCOME_WHOLE,

@@ -9,10 +9,10 @@ import pytest
 from cli_run import Run
 from small_node import OTHER_ID, SmallNode
 
+from offgrid.command_line import exits
 from offgrid.v1 import ledger_pb2
 from offgrid.v1.ledger_pb2 import TxState
 from offgrid_node.keys import NodeKey
-from offgrid_tools.cli import exits
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 from cli_run import Run
 from small_node import SmallNode
 
+from offgrid.command_line import exits
 from offgrid.v1 import jobs_pb2
-from offgrid_tools.cli import exits
 from offgrid_tools.cli.completing import PROGRAMS, SHELLS
 
 OURS = "from offgrid_tools.cli import main; main()"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from small_node import SmallNode
 
-from offgrid_tools.cli import exits, run
+from offgrid.command_line import exits
+from offgrid_tools.cli import run
 
 Say = Callable[..., tuple[int, str, str]]
 

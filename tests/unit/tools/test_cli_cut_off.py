@@ -6,8 +6,8 @@ import pytest
 from cli_run import Run
 from small_node import SmallNode
 
+from offgrid.command_line import exits
 from offgrid.v1 import ledger_pb2
-from offgrid_tools.cli import exits
 
 SENTENCE = "nothing becomes final until one of them is back"
 

@@ -10,8 +10,9 @@ import pytest
 from cli_run import Run
 from small_objects import ObjectNode
 
+from offgrid.command_line import exits
 from offgrid.v1 import objects_pb2
-from offgrid_tools.cli import data_keys, exits
+from offgrid_tools.cli import data_keys
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from offgrid_node.__main__ import cli as node_command
 from offgrid_node.command_examples import EXAMPLES as NODE_EXAMPLES
+from offgrid_node.root import ROOT as NODE_ROOT
 from offgrid_tools.cli.examples import EXAMPLES
 from offgrid_tools.cli.root import ROOT
 
-COMMANDS = {"offgrid": ROOT, "offgrid-node": node_command}
+COMMANDS = {"offgrid": ROOT, "offgrid-node": NODE_ROOT}
 OF_PROGRAM = {"offgrid": EXAMPLES, "offgrid-node": NODE_EXAMPLES}
 
 
@@ -34,7 +34,7 @@ def leaves(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[st
             yield (*path, name), command
 
 
-LEAVES = {**dict(leaves(ROOT, ("offgrid",))), **dict(leaves(node_command, ("offgrid-node",)))}
+LEAVES = {**dict(leaves(ROOT, ("offgrid",))), **dict(leaves(NODE_ROOT, ("offgrid-node",)))}
 
 
 def typed(line: str) -> Iterator[list[str]]:

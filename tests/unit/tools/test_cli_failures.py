@@ -16,6 +16,7 @@ import pytest
 from cli_run import OFFGRID, Run
 from small_node import SmallNode
 
+from offgrid.command_line import exits
 from offgrid_node.protocol.errors import (
     AlreadyExists,
     Corrupt,
@@ -29,7 +30,7 @@ from offgrid_node.protocol.errors import (
     PermissionDenied,
     Unavailable,
 )
-from offgrid_tools.cli import exits, run
+from offgrid_tools.cli import run
 
 
 class TestExitCodes:

@@ -12,8 +12,9 @@ from cli_run import Run
 from small_node import NODE_ID
 from small_objects import ObjectNode
 
+from offgrid.command_line import exits
 from offgrid_node.protocol.errors import Unavailable
-from offgrid_tools.cli import exits, unfinished
+from offgrid_tools.cli import unfinished
 from offgrid_tools.cli.trees import NAME_CHARS_MAX
 
 FILES = {"photos/a.jpg": b"aaa", "photos/2026/b.jpg": b"bbbbbbbbbb", "photos/2026/empty": b""}

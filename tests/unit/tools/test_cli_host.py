@@ -10,9 +10,9 @@ import pytest
 from cli_run import Run
 from small_node import OTHER_ID, SmallNode
 
+from offgrid.command_line import exits
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import FailedPrecondition
-from offgrid_tools.cli import exits
 
 
 def test_what_it_is_has_and_offers(og: Run, node: SmallNode) -> None:

@@ -14,8 +14,8 @@ from cli_run import OFFGRID, Run
 from small_node import NODE_ID, OTHER_ID, SmallNode
 
 from offgrid.client.jobs import Jobs
+from offgrid.command_line import exits
 from offgrid.v1 import common_pb2, jobs_pb2
-from offgrid_tools.cli import exits
 from offgrid_tools.cli.jobs import LIST_LIMIT
 from offgrid_tools.cli.saying import MarkedLines
 

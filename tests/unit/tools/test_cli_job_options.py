@@ -10,7 +10,7 @@ import pytest
 from cli_run import OFFGRID, Run
 from small_node import SmallNode
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.job_options import program_of
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_node import OTHER_ID, SmallNode
 
+from offgrid.command_line import exits
 from offgrid.v1 import ledger_pb2
 from offgrid.v1.ledger_pb2 import LedgerEvent
 from offgrid_node.protocol.errors import FailedPrecondition, FieldViolation, InvalidRequest
-from offgrid_tools.cli import exits
 from offgrid_tools.cli.amounts import MICRO_MAX, MICRO_PLACES, credits_of, scaled, shown
 
 

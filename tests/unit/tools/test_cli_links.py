@@ -9,9 +9,9 @@ import pytest
 from cli_run import Run
 from small_node import OTHER_ID, SmallNode
 
+from offgrid.command_line import exits
 from offgrid.v1 import links_pb2
 from offgrid_node.protocol.errors import InvalidRequest, OutcomeUnknown
-from offgrid_tools.cli import exits
 
 LORA = "lora:/dev/ttyACM0?region=EU868"
 ROADS = [

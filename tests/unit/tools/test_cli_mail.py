@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from small_node import OTHER_ID, SmallNode
 
+from offgrid.command_line import exits
 from offgrid.v1 import jobs_pb2, mail_pb2
-from offgrid_tools.cli import exits, run
+from offgrid_tools.cli import run
 
 
 @pytest.fixture

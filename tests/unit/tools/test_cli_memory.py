@@ -9,9 +9,9 @@ from cli_run import Run
 from small_node import SmallNode
 
 import offgrid
+from offgrid.command_line import exits
 from offgrid.v1 import state_pb2
 from offgrid_node.protocol.errors import FailedPrecondition
-from offgrid_tools.cli import exits
 
 AT_US = 1_790_000_000_000_000
 SESSION = "s-234567abcdefghijklmnopqr"

@@ -16,8 +16,9 @@ from small_objects import ObjectNode
 
 import offgrid
 from offgrid.client import object_parts as parts_module
+from offgrid.command_line import exits
 from offgrid_node.protocol.errors import Unavailable
-from offgrid_tools.cli import exits, run
+from offgrid_tools.cli import run
 from offgrid_tools.cli.waiting import HINT
 
 

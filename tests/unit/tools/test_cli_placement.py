@@ -9,8 +9,9 @@ import pytest
 from small_node import NODE_ID, OTHER_ID
 from small_objects import ObjectNode
 
+from offgrid.command_line import exits
 from offgrid.v1 import objects_pb2
-from offgrid_tools.cli import exits, run
+from offgrid_tools.cli import run
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_node import NODE_ID, OTHER_ID, SmallNode
 
+from offgrid.command_line import exits
 from offgrid_node.protocol.quorum.enough import decimal
-from offgrid_tools.cli import exits, run
+from offgrid_tools.cli import run
 from offgrid_tools.cli.amounts import MILLI_PLACES, WEIGHT_MILLI_MAX, scaled, weight_of
 
 

@@ -11,8 +11,9 @@ from cli_run import Run
 from signed_receipts import BY_ADMIN, GENESIS, OUTPUT, job_and_proof
 from small_node import SmallNode
 
+from offgrid.command_line import exits
 from offgrid_node.protocol.mesh.token import InviteToken
-from offgrid_tools.cli import exits, run
+from offgrid_tools.cli import run
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from cli_run import Run
 from small_objects import NODE_ID, OTHER_ID, ObjectNode
 
+from offgrid.command_line import exits
 from offgrid.v1 import objects_pb2
-from offgrid_tools.cli import exits
 
 
 @pytest.fixture

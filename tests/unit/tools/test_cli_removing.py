@@ -9,7 +9,7 @@ import pytest
 from cli_run import Run
 from small_objects import ObjectNode
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 
 
 @pytest.fixture

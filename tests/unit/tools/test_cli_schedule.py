@@ -8,7 +8,7 @@ import pytest
 from cli_run import Run
 from small_node import SmallNode
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 
 
 @pytest.fixture

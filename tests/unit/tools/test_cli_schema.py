@@ -10,9 +10,9 @@ import pytest
 from cli_run import Run
 from test_cli_examples import LEAVES
 
+from offgrid.command_line import exits
 from offgrid.json_form import json_of
 from offgrid.v1 import jobs_pb2, ledger_pb2, objects_pb2
-from offgrid_tools.cli import exits
 from offgrid_tools.cli.documents import DOCUMENTS, OTHERS, all_schemas, schema_for
 from offgrid_tools.cli.schema_shapes import INTEGER, TEXT, Either, Lines, Maybe, schema_of
 

@@ -10,9 +10,9 @@ from cli_run import Run
 from small_node import OTHER_ID
 from small_objects import ObjectNode
 
+from offgrid.command_line import exits
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import FailedPrecondition
-from offgrid_tools.cli import exits
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from cli_run import Run
 from small_node import NODE_ID, OTHER_ID
 from small_objects import ObjectNode
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 
 
 @pytest.fixture

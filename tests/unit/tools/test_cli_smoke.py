@@ -9,8 +9,8 @@ import pytest
 from cli_run import Run
 
 from offgrid.client.errors import OffgridError
+from offgrid.command_line import exits
 from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, mesh_pb2, objects_pb2
-from offgrid_tools.cli import exits
 from offgrid_tools.cli.smoke_checks import CHECKS, FAILED, OK, SAID, SKIPPED, Line, Seen, carry_out
 
 CORE, BROKER, HOST = common_pb2.ROLE_CORE, common_pb2.ROLE_BROKER, common_pb2.ROLE_HOST

@@ -16,8 +16,8 @@ import pytest
 from cli_run import OFFGRID
 from small_node import OTHER_ID, SmallNode
 
+from offgrid.command_line import exits
 from offgrid.v1 import jobs_pb2
-from offgrid_tools.cli import exits
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no terminals of this kind")
 PATIENCE_S = 30.0

@@ -25,7 +25,7 @@ TX_CHARS = 16  # of a transaction's id in tables; `tx show` takes as much, --jso
 @click.option("--all", "everyone", is_flag=True, help="Every account, with fees and supply.")
 @common
 def balance(account: str, everyone: bool) -> None:
-    """What ACCOUNT holds: a node's name or id, or NODE/LANE. [default: this node, and its lanes]"""
+    """Show what ACCOUNT holds: a node's name or id, or NODE/LANE. [default: this node, and its lanes]"""
     if account and everyone:
         raise click.UsageError("either ACCOUNT or --all")
     client = settings().connect()
@@ -104,7 +104,7 @@ def _all_balances(client: Client) -> None:
 )
 @common
 def history(account: str, limit: int) -> None:
-    """Transactions that this node knows, newest first."""
+    """List transactions that this node knows, newest first."""
     _list(account, limit, only_open=False)
 
 
@@ -121,7 +121,7 @@ def history(account: str, limit: int) -> None:
 )
 @common
 def list_(account: str, only_open: bool, limit: int) -> None:
-    """Transactions that this node knows: as `offgrid history` has them, or those that are not final yet."""
+    """List transactions that this node knows: as `offgrid history` has them, or those that are not final yet."""
     _list(account, limit, only_open=only_open)
 
 
@@ -212,7 +212,7 @@ def _standing(booking: Booking) -> str:
 )
 @common
 def bookings(job_id: str, limit: int) -> None:
-    """What this node's jobs cost, newest first, and how far each is paid.
+    """List what this node's jobs cost, newest first, and how far each is paid.
 
     A job is owed until money is set aside for its host in a hold; then it is promised: nobody else can get that money,
     also while the witnesses are out of reach. It is told once its host has the voucher, and paid once the host has

@@ -22,7 +22,7 @@ def be_sure(question: str, why: str) -> None:
     Raises Abort for a no."""
     import sys
 
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
 
     if settings().json or sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(f"{why}; --yes does it without asking")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.settings import common, settings
 

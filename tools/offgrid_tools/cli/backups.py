@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def backup(file: Path | None, encrypt: bool, public_key: str | None, passphrase:
 
         emit({"backup": json_of(made)})
     else:
-        from offgrid_tools.cli.output import clean, size
+        from offgrid.command_line.terminal import clean
+        from offgrid_tools.cli.output import size
 
         sealed = ", sealed" if made.sealed else ""
         click.echo(f"{clean(made.path)}: {size(made.bytes)}, up to event {made.journal_seq}{sealed}")
@@ -173,7 +174,8 @@ def _show(manifest: Manifest) -> None:
 
         emit({"whole": True, "manifest": {key: value for key, value in asdict(manifest).items() if key != "members"}})
         return
-    from offgrid_tools.cli.output import clean, facts, when
+    from offgrid.command_line.terminal import clean
+    from offgrid_tools.cli.output import facts, when
 
     facts(
         [

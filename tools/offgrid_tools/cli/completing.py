@@ -39,10 +39,10 @@ def completion(shell: str) -> None:
     """Print what makes a shell complete `offgrid` and `offgrid-node`: commands, options, and what the node has.
 
     \b
-    bash          offgrid completion bash >> ~/.bashrc
-    zsh           offgrid completion zsh >> ~/.zshrc
-    fish          offgrid completion fish > ~/.config/fish/completions/offgrid.fish
-    PowerShell    offgrid completion powershell >> $PROFILE
+    bash        offgrid completion bash >> ~/.bashrc
+    zsh         offgrid completion zsh >> ~/.zshrc
+    fish        offgrid completion fish > ~/.config/fish/completions/offgrid.fish
+    PowerShell  offgrid completion powershell >> $PROFILE
     """
     made = get_completion_class(shell)
     if made is None:

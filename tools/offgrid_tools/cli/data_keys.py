@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LEAVING = "it goes on by itself: `offgrid keys show` says how far it is, `offgri
 @click.command()
 @common
 def show() -> None:
-    """Which data key is in use, and how far objects are wrapped for it, or sealed anew."""
+    """Show which data key is in use, and how far objects are wrapped for it, or sealed anew."""
     _say(settings().connect().objects.data_keys())
 
 
@@ -92,7 +92,7 @@ def _progress() -> Iterator[Callable[[Reencryption], None]]:
     said: set[tuple[str, str]] = set()
 
     def warn(told: Reencryption, say: Callable[[str], None]) -> None:
-        from offgrid_tools.cli.output import clean
+        from offgrid.command_line.terminal import clean
 
         for each in told.waiting:
             if (each.object_id, each.why) not in said:

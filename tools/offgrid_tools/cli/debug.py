@@ -14,7 +14,7 @@ from offgrid_tools.cli.settings import common, settings
 @click.option("--log", metavar="FILE", help="The log, where the node's folder has none; `-` reads a pipe.")
 @common
 def bundle(output: str | None, with_names: bool, log: str | None) -> int:
-    """Gathers versions, config, status, links, findings and the log's end into a zip file, without secrets.
+    """Gather versions, config, status, links, findings and the log's end into a zip file, without secrets.
 
     No keys, tokens, invites, contents or names of objects are in it; the README in it says what is. It works whether
     the node runs or not, and changes nothing.

@@ -22,7 +22,7 @@ CONFIG_NAME = "offgrid.toml"
 @click.option("--all", "everything", is_flag=True, help="Show what is well and what does not apply, too.")
 @common
 def doctor(everything: bool) -> int:
-    """What is the matter with this node, and what to type next.
+    """Say what is the matter with this node, and what to type next.
 
     It changes nothing, works whether the node runs or not, and takes 5 seconds at most. Ends with 1 when it has found a
     fault: something that keeps the node, or a part of it, from working. Warnings end with 0.

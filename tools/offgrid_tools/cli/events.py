@@ -45,7 +45,7 @@ LIMIT = 50
 def events(
     types: tuple[str, ...], since: str | None, until: str | None, subject: str, limit: int, follow: bool
 ) -> None:
-    """What the journal says happened, oldest first."""
+    """List or follow what the journal says happened, oldest first."""
     if until is not None and follow:
         raise click.UsageError("--follow goes on for ever: leave --until out")
     from_us, until_us = time_us("--since", since), time_us("--until", until)
@@ -108,8 +108,9 @@ def _print(found: Iterable[Event], *, heading: bool = False) -> None:
 
 
 def _lines(found: Iterable[Event], *, heading: bool) -> Iterator[str]:
+    from offgrid.command_line.terminal import clean, terminal_columns
     from offgrid.event_types import type_name
-    from offgrid_tools.cli.output import clean, terminal_columns, when
+    from offgrid_tools.cli.output import when
 
     narrow = sys.stdout.isatty() and terminal_columns() < WIDE_COLUMNS
     stamp_from, stamp_chars, subject_chars = (11, 12, 13) if narrow else (0, 23, 0)  # of today it is, most often

@@ -36,7 +36,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "job run": (
         "offgrid job run notes.txt --command wc -- -w",
         "offgrid job run notes.txt --wasm count.wat --output counts.txt",
-        "offgrid job run notes.txt --llm llama3 --system 'Answer in one line.' --requires 'gpu.count > 0'",
+        "offgrid job run notes.txt --llm llama3 --requires 'gpu.count > 0'",
     ),
     "job submit": ("offgrid job submit notes.txt --builtin echo", "offgrid job submit film.mkv --command encode"),
     "job array": (
@@ -58,9 +58,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "host toggle": ("offgrid host toggle off", "offgrid host toggle on"),
     "host drain": ("offgrid host drain --timeout 600",),
     "host drop": ("offgrid host drop old-laptop",),
-    "schedule add": (
-        "offgrid schedule add '0 3 * * *' site.txt --command backup --timezone Europe/Berlin --no-overlap",
-    ),
+    "schedule add": ("offgrid schedule add '0 3 * * *' site.txt --command backup --no-overlap",),
     "schedule list": ("offgrid schedule list",),
     "schedule pause": ("offgrid schedule pause s-4f7kq2",),
     "schedule resume": ("offgrid schedule resume s-4f7kq2",),
@@ -68,7 +66,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "market": ("offgrid market",),
     "transfer": (
         "offgrid transfer --dst barn --amount 12.5",
-        "offgrid transfer --src attic --dst barn --amount 0.05 --fee 0.001 --meta action=read_file",
+        "offgrid transfer --dst barn --amount 0.05 --meta action=read_file",
     ),
     "settle": ("offgrid settle", "offgrid settle --payer core"),
     "settle-rewards": ("offgrid settle-rewards", "offgrid settle-rewards --now"),
@@ -79,12 +77,12 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "wallet create-lane": (
         "offgrid wallet create-lane --count 4 --fund 100",
         "offgrid transfer --src /3 --dst barn --amount 5",
-        "offgrid transfer --src /3 --dst attic --amount 95 --fee 0.001     # back to the node's own account",
+        "offgrid transfer --src /3 --dst attic --amount 95   # back to the node's own",
     ),
     "wallet credit": ("offgrid wallet credit barn 50", "offgrid wallet credit barn 0", "offgrid wallet credit"),
     "tx create": (
         "offgrid tx create --dst barn --amount 12.5 -o rent.json",
-        "offgrid tx sign rent.json                               # by this node, or with --key wherever the key is",
+        "offgrid tx sign rent.json     # by this node; with --key anywhere",
         "offgrid tx send rent.json",
         "offgrid tx finalize rent.json",
     ),
@@ -98,7 +96,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "tx verify-receipt": ("offgrid tx verify-receipt rent.receipt --tx rent.json --genesis papers.json",),
     "ledger open": (
         "offgrid ledger open",
-        "offgrid ledger open --witness attic --witness barn=2 --balance attic=500 --balance barn=0.25 --fee 0",
+        "offgrid ledger open --witness attic --witness barn=2 --balance attic=500",
     ),
     "ledger status": ("offgrid ledger status",),
     "ledger dag": ("offgrid ledger dag --blocks 50", "offgrid ledger dag --svg blocks.svg"),
@@ -142,7 +140,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "keys reencrypt": ("offgrid keys reencrypt --no-wait", "offgrid keys reencrypt --stop"),
     "quorum create": (
         "offgrid quorum create --id test123 --required 2.0",
-        "offgrid quorum create --id mission:abc123 --required 1.5 --member attic --member barn",
+        "offgrid quorum create --id mission:abc123 --required 1.5 --member attic",
     ),
     "quorum ack": ("offgrid quorum ack --id test123", "offgrid quorum ack --id test123 --node host-a"),
     "quorum status": ("offgrid quorum status --id test123",),
@@ -171,7 +169,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "state pin": ("offgrid state pin 'flight 7'", "offgrid state pin 'flight 7' --off"),
     "state export": (
         "offgrid state export 'flight 7' flight.jsonl",
-        "offgrid state export 'flight 7' - | jq 'select(.kind == \"energy.update\").data.energy'",
+        "offgrid state export 'flight 7' - | jq .data.energy",
     ),
     "state import": ("offgrid state import flight.jsonl",),
     "state replay": ("offgrid state replay 'flight 7'", "offgrid state replay --from-export flight.jsonl"),
@@ -185,12 +183,12 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "state compact": ("offgrid state compact",),
     "memory ask": (
         "offgrid memory ask --key j-k3vq…",
-        "offgrid memory ask --count energy.update --since 2026-11-20 --until 2026-11-21 --session 'flight 7'",
+        "offgrid memory ask --count energy.update --since 1d --session 'flight 7'",
     ),
     "memory windows": ("offgrid memory windows --limit 10",),
     "context add": (
         "offgrid context add lab --node-dir offgrid-mesh/core",
-        "offgrid context add barn --url http://192.168.1.20:8001 --token-file barn.token",
+        "offgrid context add barn --url https://barn.lan --token-file barn.token",
     ),
     "context use": ("offgrid context use lab", "offgrid context use none"),
     "context ls": ("offgrid context ls",),

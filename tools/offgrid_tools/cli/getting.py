@@ -125,7 +125,7 @@ def _tell(made: Object, size: int, path: str) -> None:
 
         emit(_told(made, size, path))
         return
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
     from offgrid_tools.cli.output import size as size_of
 
     click.echo(f"{size_of(size)} in {clean(path)}")
@@ -163,7 +163,7 @@ def _tell_all(told: list[dict[str, object]], total: int, folder: str) -> None:
 
         emit({"files": told})
         return
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
     from offgrid_tools.cli.output import size as size_of
 
     files = "1 file" if len(told) == 1 else f"{len(told)} files"
@@ -196,7 +196,7 @@ def _text_of(path: str) -> str:
 
 def _free_name(made: Object) -> str:
     """The object's own name as a file's. Raises click's usage error when it is none, or taken."""
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
 
     path = Path(made.name)
     if not made.name or path.name != made.name or made.name.startswith(".") or made.name == "-":

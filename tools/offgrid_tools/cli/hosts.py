@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.asking import be_sure, yes_option
 from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.numbers import FiniteRange
@@ -162,7 +162,7 @@ def _say_dropped(owner: str, dropped: int) -> None:
 
         emit({"owner": owner, "dropped": dropped})
         return
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
 
     click.echo(f"{dropped} {'object' if dropped == 1 else 'objects'} kept for {clean(owner)} dropped")
 
@@ -171,7 +171,7 @@ def _say(host: HostState) -> None:
     if settings().json:
         _emit(host)
     else:
-        from offgrid_tools.cli.output import clean
+        from offgrid.command_line.terminal import clean
 
         why = f": {clean(host.detail)}" if host.detail else ""
         click.echo(f"{clean(host.state)}{why} ({host.slots_busy} at work, {host.unsettled} unsettled)")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.files import opened
 from offgrid_tools.cli.job_options import (
     Program,
@@ -168,7 +168,7 @@ def _keep(client: Client, item: Item, job: Job, target: Path | None) -> dict[str
 
 
 def _summary(counts: Counter[str], failures: list[str], target: Path | None) -> None:
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
 
     said = ", ".join(f"{count} {state}" for state, count in counts.most_common())
     click.echo(f"{said}; outputs in {target}" if target is not None else said, err=True)

@@ -45,7 +45,7 @@ def cancel(job_ids: tuple[str, ...], task_id: str, reason: str) -> None:
 @click.argument("job_id", metavar="JOB")
 @common
 def why(job_id: str) -> None:
-    """Why a job is where it is, and for every host the reason that it did or would not get it."""
+    """Explain why a job is where it is, and for every host the reason that it did or would not get it."""
     client = settings().connect()
     answer = client.jobs.why(job_id)
     if settings().json:

@@ -43,7 +43,7 @@ OPEN = "queued", "awarded", "running"
 )
 @common  # fmt: skip
 def top(interval: float, count: int | None, limit: int) -> None:
-    """A live look at running jobs, hosts and rates; q ends it. With --json a document per look."""
+    """Watch running jobs, hosts and rates, live; q ends it. With --json a document per look."""
     client = settings().connect()
     with until_quit() as pause:
         _show(_ticks(client, interval, count, limit, pause), interval)
@@ -179,7 +179,8 @@ def _ticks(
 
 
 def _plain(tick: Tick) -> None:
-    from offgrid_tools.cli.output import clean, table
+    from offgrid.command_line.terminal import clean
+    from offgrid_tools.cli.output import table
 
     click.echo(clean(tick.headline()))
     table(JOB_COLUMNS, tick.job_rows(), empty="no jobs are under way")
@@ -191,7 +192,8 @@ def _live(ticks: Iterator[Tick], interval: float) -> None:
     from rich.console import Console, Group
     from rich.live import Live
 
-    from offgrid_tools.cli.output import clean, drawn
+    from offgrid.command_line.terminal import clean
+    from offgrid_tools.cli.output import drawn
 
     def shown(tick: Tick) -> RenderableType:
         jobs, hosts = drawn(JOB_COLUMNS, tick.job_rows()), drawn(HOST_COLUMNS, tick.host_rows())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.files import TargetFile
 from offgrid_tools.cli.settings import common, settings
 
@@ -125,7 +125,8 @@ def state_of(job: Job) -> str:
 
 def change_of(job: Job) -> str:
     """One line: where the job is now."""
-    from offgrid_tools.cli.output import ID_CHARS, clean
+    from offgrid.command_line.terminal import clean
+    from offgrid_tools.cli.output import ID_CHARS
 
     where = (
         f" on {job.host[:ID_CHARS]} (attempt {job.attempt})"

@@ -71,7 +71,7 @@ def open_(witnesses: tuple[str, ...], balances: tuple[str, ...], fee_micro: int 
 @click.command()
 @common
 def status() -> None:
-    """Whether the ledger is open, who witnesses, how far each author's blocks are known here, what is under way."""
+    """Show whether the ledger is open, who witnesses, how far authors' blocks are known here, what is under way."""
     client = settings().connect()
     answer = client.ledger.status()
     if settings().json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.amounts import MILLI_PLACES, WEIGHT_MILLI_MAX, numbered, pairs
 from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.settings import common, settings
@@ -89,7 +89,7 @@ def checkpoint(wait_s: float) -> int:
 )
 @common
 def epochs(limit: int) -> None:
-    """The epochs that have ended, the newest first: checkpoint, who sealed it, what its witnesses got."""
+    """List the epochs that have ended, the newest first: checkpoint, who sealed it, what its witnesses got."""
     _emit([*settings().connect().ledger.epochs(limit=limit)])
 
 
@@ -99,7 +99,7 @@ def epochs(limit: int) -> None:
 @WAIT
 @common
 def settle_rewards(epoch: int | None, now: bool, wait_s: float) -> int:
-    """What witnesses got for an epoch: its fees, by weight, paid by the checkpoint that ended it.
+    """Show what witnesses got for an epoch: its fees, by weight, paid by the checkpoint that ended it.
 
     They follow from the checkpoint alone, so every node says the same of them.
     """

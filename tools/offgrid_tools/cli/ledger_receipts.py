@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.files import TargetFile, opened
 from offgrid_tools.cli.settings import common, settings
 
@@ -130,7 +130,7 @@ def _read(path: str, limit: int) -> bytes:
 
 
 def _refuse(problems: Iterable[dict[str, str]]) -> None:
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
 
     click.echo("NOT VALID")
     for problem in problems:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.settings import common, settings
 
@@ -69,7 +69,8 @@ def _document(report: Any) -> None:
 
 
 def _show(report: Any) -> None:
-    from offgrid_tools.cli.output import clean, duration, facts
+    from offgrid.command_line.terminal import clean
+    from offgrid_tools.cli.output import duration, facts
 
     click.echo("NOT VALID" if report.found else "all holds")
     for finding in report.findings:

@@ -61,7 +61,7 @@ def _row(road: Road) -> tuple[str, ...]:
 @click.option("--timeout", type=TIMEOUT, default=10.0, show_default=True, help="Seconds to wait for each answer.")
 @common
 def ping(node: str, via: str, count: int, interval: float, timeout: float) -> int:
-    """How long NODE takes to answer, over the road that calls take now or over another one.
+    """Measure how long NODE takes to answer, over the road that calls take now or over another one.
 
     Ends with 1 when no answer came at all.
     """
@@ -98,7 +98,7 @@ def _say_lost(error: OffgridError) -> None:
 
         emit({"lost": error.message})
     else:
-        from offgrid_tools.cli.output import clean
+        from offgrid.command_line.terminal import clean
 
         click.echo(f"no answer: {clean(error.message)}")
 
@@ -120,7 +120,7 @@ def _sum_up(count: int, times: list[float]) -> None:
 @click.option("--timeout", type=TIMEOUT, default=10.0, show_default=True, help="Seconds to wait for each answer.")
 @common
 def trace(node: str, timeout: float) -> int:
-    """Which way a call to NODE takes: the members that pass it on, and how long each takes to answer.
+    """Show which way a call to NODE takes: the members that pass it on, and how long each takes to answer.
 
     Ends with 1 when NODE does not answer.
     """
@@ -156,7 +156,7 @@ def trace(node: str, timeout: float) -> int:
 @click.command(name="list")
 @common
 def list_links() -> None:
-    """This node's packet links, and what each tells of itself."""
+    """List this node's packet links, and what each tells of itself."""
     answer = settings().connect().links.list()
     if settings().json:
         from offgrid_tools.cli.emitting import emit
@@ -185,7 +185,7 @@ def _figures(link: Link) -> list[tuple[str, object]]:
 @click.command()
 @common
 def airtime() -> None:
-    """Who has used how much of each link's time in the last hour, and what the rules of its band leave."""
+    """Show who has used how much of each link's time in the last hour, and what the rules of its band leave."""
     answer = settings().connect().links.list()
     if settings().json:
         from offgrid_tools.cli.emitting import emit

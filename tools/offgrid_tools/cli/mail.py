@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.files import TargetFile, opened, plain
 from offgrid_tools.cli.job_options import options_of, payload_of, program_options, term_options
 from offgrid_tools.cli.jobs import MODES, exit_code_of, named, node_names, report
@@ -77,7 +77,7 @@ def job(node: str, file: str, args: tuple[str, ...], mode: str | None, expires: 
 @click.option("--limit", metavar="COUNT", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
 def sent(limit: int) -> None:
-    """What this node has sent, the newest first."""
+    """List what this node has sent, the newest first."""
     client = settings().connect()
     found = client.mail.sent(limit=limit or None)
     if settings().json:
@@ -134,7 +134,7 @@ def show(number: int, output: str | None) -> int:
 @click.option("--limit", metavar="COUNT", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
 def inbox(limit: int) -> None:
-    """Messages that others have sent to this node."""
+    """List messages that others have sent to this node."""
     client = settings().connect()
     found = client.mail.messages(limit=limit or None)
     if settings().json:
@@ -188,7 +188,8 @@ def read(message_id: str, output: str | None) -> None:
 
         emit(json_of(found))
         return
-    from offgrid_tools.cli.output import clean, facts, when
+    from offgrid.command_line.terminal import clean
+    from offgrid_tools.cli.output import facts, when
 
     message = found.message
     facts(
@@ -222,7 +223,7 @@ def rm(message_ids: tuple[str, ...]) -> None:
 @click.option("--limit", metavar="COUNT", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
 def held(limit: int) -> None:
-    """What this node holds for others until they come by."""
+    """List what this node holds for others until they come by."""
     client = settings().connect()
     box, found = client.mail.mailbox(), client.mail.held(limit=limit or None)
     if settings().json:

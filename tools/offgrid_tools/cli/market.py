@@ -18,7 +18,7 @@ COLUMNS = ("host", "name", "state", "free", "executors", "kinds", "price", "for"
 @click.command()
 @common
 def market() -> None:
-    """The standing offers in this node's book (brokers have one).
+    """Show the standing offers in this node's book (brokers have one).
 
     A line per offer: what it is for, how many slots are free, its price per million tokens, and what this broker thinks
     of the host: its standing from 0 to 1 (0.5: nobody knows it), and by how much its jobs are later than others'.

@@ -100,7 +100,8 @@ def _show_seen(seen: Seen) -> None:
             }
         )
         return
-    from offgrid_tools.cli.output import clean, table, when
+    from offgrid.command_line.terminal import clean
+    from offgrid_tools.cli.output import table, when
 
     key = clean(seen.key)
     if not seen.sightings:
@@ -143,7 +144,7 @@ def _show_count(what: str, count: Count) -> None:
             }
         )
         return
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
 
     click.echo(f"{_bounds(count.at_least, count.at_most)} of {clean(what)}, of {_said(count.basis)}")
     if count.cut:

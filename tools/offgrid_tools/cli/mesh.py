@@ -29,7 +29,7 @@ def role_words(roles: Iterable[Role.ValueType]) -> str:
 @click.command()
 @common
 def status() -> None:
-    """What this node is and how it does."""
+    """Show what this node is and how it does."""
     answer = settings().connect().mesh.status()
     if settings().json:
         from offgrid_tools.cli.emitting import emit
@@ -123,7 +123,7 @@ def _audits(answer: GetStatusResponse) -> str:
 @click.option("--roads", is_flag=True, help="Which roads lead to each, the one in use first.")
 @common
 def peers(removed: bool, roads: bool) -> None:
-    """The members of the mesh and how alive they seem from here."""
+    """Show the members of the mesh and how alive they seem from here."""
     if roads:
         if removed:
             raise click.UsageError("no road leads to a removed member: say --roads or --removed")
@@ -161,7 +161,7 @@ def peers(removed: bool, roads: bool) -> None:
 @click.command()
 @common
 def members() -> None:
-    """Who belongs to the mesh, what each may do, and who was removed."""
+    """Show who belongs to the mesh, what each may do, and who was removed."""
     found = [peer.member for peer in settings().connect().mesh.peers(include_removed=True)]
     if settings().json:
         from offgrid.json_form import json_of
@@ -257,7 +257,7 @@ def remove(node: str, yes: bool) -> None:
 
         emit({"member": json_of(member)})
         return
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
 
     click.echo(f"removed {clean(member.name)} ({member.node_id})")
 

@@ -15,7 +15,7 @@ TIMEOUT_S = 10.0
 @click.command()
 @common
 def metrics() -> None:
-    """What the node counts of itself, as Prometheus reads it."""
+    """Print what the node counts of itself, as Prometheus reads it."""
     from pathlib import Path
 
     from offgrid.client.address import is_url

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from offgrid.command_line.groups import Group
 from offgrid_tools.cli.amounts import weight_of
 from offgrid_tools.cli.listing import sound
 from offgrid_tools.cli.losses import survives
@@ -77,13 +78,13 @@ def info(object: str) -> None:  # noqa: A002 - what the wire calls it
     show(settings().connect().objects.get(object))
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @click.option("--open", "open_only", is_flag=True, help="Only what is still on its way.")
 @click.option("--limit", metavar="COUNT", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
 @click.pass_context
 def outbox(context: click.Context, open_only: bool, limit: int) -> None:
-    """What is on its way to its hosts, and what has got there."""
+    """Show what is on its way to its hosts, and what has got there."""
     if context.invoked_subcommand is not None:
         return
     client = settings().connect()

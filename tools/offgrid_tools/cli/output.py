@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
+
+from offgrid.command_line.terminal import clean, terminal_columns
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -30,16 +31,6 @@ ID_CHARS = 12  # of a node id in tables; --json has all of it
 NAME_CHARS_SHOWN = 40
 PREVIEW_CHARS_MAX = 4_000  # of a job's output on a terminal
 GAP = "  "
-COLUMNS_UNLESS_KNOWN = 80
-
-
-def clean(text: str, *, lines: bool = False) -> str:
-    """`text` without what a terminal would obey; with `lines` line ends and tabs stay."""
-    kept = "\n\t" if lines else ""
-    return "".join(
-        char if char in kept or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else "�"
-        for char in text
-    )
 
 
 def cut(name: str) -> str:
@@ -126,14 +117,6 @@ STYLES: Mapping[str, str] = {
 def _colour() -> bool | None:
     """None leaves it to click, which looks whether there is a terminal."""
     return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
-
-
-def terminal_columns() -> int:
-    """How wide what is printed may be."""
-    try:
-        return int(os.environ.get("COLUMNS") or os.get_terminal_size(sys.stdout.fileno()).columns)
-    except (OSError, ValueError):
-        return COLUMNS_UNLESS_KNOWN
 
 
 def when(us: int) -> str:

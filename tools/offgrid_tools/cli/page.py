@@ -11,7 +11,7 @@ from offgrid_tools.cli.settings import common, settings
 @click.option("--open", "open_it", is_flag=True, help="Open it in this machine's browser, too.")
 @common
 def page(open_it: bool) -> None:
-    """A link to this node's web page.
+    """Print a link to this node's web page.
 
     Where the node's gateway asks for a token, the link signs one browser in without it: once, and within two minutes.
     """

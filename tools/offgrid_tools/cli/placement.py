@@ -35,7 +35,7 @@ def explain(
     padded: bool | None,
     policy: str | None,
 ) -> None:
-    """What every host holds of OBJECT or would get of it now, and why; or of one that might be put."""
+    """Show what every host holds of OBJECT or would get of it now, and why; or of one that might be put."""
     if object and (size_bytes is not None or code or copies or padded is not None):
         text = "--size, --code, --copies and --padded are for an object that might be put, not for one that is"
         raise click.UsageError(text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.files import TargetFile, opened
 from offgrid_tools.cli.settings import common, settings
 
@@ -66,7 +66,7 @@ def verify(file: str, mesh: str, result: str | None) -> int:
     if settings().json:
         _document(verdict, facts, problems, checked={"mesh": bool(wanted), "result": bool(result)})
     elif problems:
-        from offgrid_tools.cli.output import clean
+        from offgrid.command_line.terminal import clean
 
         click.echo("NOT VALID")
         for problem in problems:

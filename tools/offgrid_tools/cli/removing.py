@@ -50,7 +50,7 @@ def _tell(marks: list[Deletion]) -> None:
 
         emit({"deletions": [json_of(mark) for mark in marks]})
         return
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
 
     for mark in marks:
         name = f" ({clean(mark.name)})" if mark.name else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.bars import counting
 from offgrid_tools.cli.settings import common, settings
 from offgrid_tools.cli.times import time_us
@@ -79,7 +79,8 @@ def _seen(on_events: Callable[[str, int, int], None], *, verbose: bool) -> Calla
         return count
     import json
 
-    from offgrid_tools.cli.output import clean, when
+    from offgrid.command_line.terminal import clean
+    from offgrid_tools.cli.output import when
 
     def show(event: Recorded) -> None:
         if settings().json:
@@ -226,8 +227,8 @@ def _validate(session_id: str, events: Iterable[Recorded], kinds: Kinds) -> bool
 
 
 def _emit(document: dict[str, Any], line: str) -> None:
+    from offgrid.command_line.terminal import clean
     from offgrid_tools.cli.emitting import emit
-    from offgrid_tools.cli.output import clean
 
     if settings().json:
         emit(document)

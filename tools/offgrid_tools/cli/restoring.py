@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _say(told: Told, *, dry_run: bool) -> None:
         session_id = told.session.session_id
         emit({"session_id": session_id, "outcome": told.outcome, "made": told.made, "why": told.why})
         return
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
 
     said = SAID.get(told.outcome, told.why)
     if told.outcome == "restored":

@@ -23,7 +23,8 @@ def retention() -> None:
 
         emit({"retention": json_of(told)})
         return
-    from offgrid_tools.cli.output import clean, size, table, when
+    from offgrid.command_line.terminal import clean
+    from offgrid_tools.cli.output import size, table, when
 
     level = told.budget_bytes // told.base_bytes - 1
     click.echo(f"budget {told.budget_bytes // MIB} MB: {told.base_bytes // MIB} MB x (1 + level {level})")

@@ -7,13 +7,14 @@ import sys
 
 import click
 
-from offgrid_tools.cli import exits
-from offgrid_tools.cli.lazy import ROOT_NAME, Entry, LazyGroup
+from offgrid.command_line import exits
+from offgrid.command_line.groups import Entry, LazyGroup, Program
 from offgrid_tools.cli.settings import common_options
 
+PROGRAM = Program("offgrid", "offgrid_tools.cli", "examples", "_OFFGRID_COMPLETE", "completing")
 DIST = "offgrid_node-"
 
-HELP = """Looks after one node and, through it, its mesh.
+HELP = """Look after one node and, through it, its mesh.
 
 The node is found in ./data, by ./offgrid.toml or in ~/.offgrid/data, unless a context is in force, or --socket,
 --node-dir or --context say where.
@@ -40,34 +41,35 @@ def _installed_version() -> str:
 
 
 ROOT = LazyGroup(
-    ROOT_NAME,
+    PROGRAM,
+    PROGRAM.name,
     {
-        "status": Entry("mesh:status", "What this node is and how it does."),
+        "status": Entry("mesh:status", "Show what this node is and how it does."),
         "smoke": Entry("smoke:smoke", "Try everything once on the running mesh, and say what works."),
-        "peers": Entry("mesh:peers", "The members of the mesh and how alive they seem from here."),
-        "ping": Entry("links:ping", "How long a member takes to answer, over any road."),
-        "trace": Entry("links:trace", "Which way calls to a member take."),
-        "link": Entry("root:LINK", "This node's packet links, and who uses their time."),
+        "peers": Entry("mesh:peers", "Show the members of the mesh and how alive they seem."),
+        "ping": Entry("links:ping", "Measure how long a member takes to answer, over any road."),
+        "trace": Entry("links:trace", "Show which way calls to a member take."),
+        "link": Entry("root:LINK", "Show this node's packet links, and who uses their time."),
         "mesh": Entry("root:MESH", "Invite, remove and list members, and replace the mesh's root key."),
         "mission": Entry("root:MISSION", "Create, list, show and update missions."),
         "task": Entry("root:TASK", "Create, list and show tasks."),
         "job": Entry("root:JOB", "Run, submit, follow, cancel, explain and list jobs."),
         "host": Entry("root:HOST", "Show, toggle and drain this host."),
         "schedule": Entry("root:SCHEDULE", "Add, list, pause, resume and remove schedules of jobs."),
-        "market": Entry("market:market", "The standing offers in this node's book."),
+        "market": Entry("market:market", "Show the standing offers in this node's book."),
         "transfer": Entry("transfer:transfer", "Pay somebody."),
         "settle": Entry("settle:settle", "Post what others promise this node for its work."),
-        "settle-rewards": Entry("ledger_epochs:settle_rewards", "What witnesses got for an epoch."),
-        "balance": Entry("accounts:balance", "What an account holds."),
-        "history": Entry("accounts:history", "Transactions, newest first."),
-        "bookings": Entry("accounts:bookings", "What this node's jobs cost."),
-        "wallet": Entry("root:WALLET", "This node's accounts, and what it accepts before it is final."),
+        "settle-rewards": Entry("ledger_epochs:settle_rewards", "Show what witnesses got for an epoch."),
+        "balance": Entry("accounts:balance", "Show what an account holds."),
+        "history": Entry("accounts:history", "List transactions, newest first."),
+        "bookings": Entry("accounts:bookings", "List what this node's jobs cost."),
+        "wallet": Entry("root:WALLET", "Show this node's accounts, and say what it accepts before it is final."),
         "tx": Entry("root:TX", "Make, sign, send and show transactions, and end what hangs."),
         "ledger": Entry("root:LEDGER", "Open the ledger and see how it does."),
-        "doctor": Entry("doctor:doctor", "What is the matter with this node, and what to type next."),
-        "debug": Entry("root:DEBUG", "What to send to somebody who helps."),
-        "page": Entry("page:page", "A link to this node's web page, signed in."),
-        "metrics": Entry("metrics:metrics", "What the node counts of itself, as Prometheus reads it."),
+        "doctor": Entry("doctor:doctor", "Say what is the matter with this node, and what to type next."),
+        "debug": Entry("root:DEBUG", "Gather what a helper wants to see."),
+        "page": Entry("page:page", "Print a link to this node's web page, signed in."),
+        "metrics": Entry("metrics:metrics", "Print what the node counts of itself, as Prometheus reads it."),
         "put": Entry("putting:put", "Store a file sealed in the mesh."),
         "get": Entry("getting:get", "Read an object back."),
         "ls": Entry("objects:ls", "List this node's own objects."),
@@ -78,13 +80,13 @@ ROOT = LazyGroup(
         "info": Entry("objects:info", "Show one object, and which hosts acked it."),
         "audit": Entry("auditing:audit", "Ask an object's hosts to show that they have it."),
         "scrub": Entry("scrubbing:scrub", "Read what is kept here for others, now, and find what is damaged."),
-        "outbox": Entry("objects:outbox", "What is on its way to its hosts."),
-        "placement": Entry("root:PLACEMENT", "Why objects lie where they do."),
+        "outbox": Entry("objects:outbox", "Show what is on its way to its hosts."),
+        "placement": Entry("root:PLACEMENT", "Explain why objects lie where they do."),
         "quorum": Entry("root:QUORUM", "Create, ack, show and list quorums."),
         "mail": Entry("root:MAIL", "Send messages and jobs to members that are away; read what came."),
-        "events": Entry("events:events", "What the journal says happened."),
-        "state": Entry("root:STATE", "Sessions of applications, kinds of events, and backups of the node's store."),
-        "memory": Entry("root:MEMORY", "What the node remembers of events, also of those that are gone."),
+        "events": Entry("events:events", "List or follow what the journal says happened."),
+        "state": Entry("root:STATE", "Look after sessions, kinds of events, and backups of the store."),
+        "memory": Entry("root:MEMORY", "Ask what the node remembers of events, also of those gone."),
         "context": Entry("root:CONTEXT", "Give nodes names, and choose which one commands talk to."),
         "schema": Entry("schema:schema", "Print the JSON Schema of what a command prints with --json."),
         "completion": Entry("completing:completion", "Print what makes a shell complete commands."),
@@ -100,10 +102,11 @@ ROOT = LazyGroup(
 ROOT.epilog = exits.epilogue()
 
 MESH = LazyGroup(
+    PROGRAM,
     "mesh",
     {
         "invite": Entry("mesh:invite", "Print a token that lets one new node join."),
-        "members": Entry("mesh:members", "Who belongs to the mesh, and who was removed."),
+        "members": Entry("mesh:members", "Show who belongs to the mesh, and who was removed."),
         "remove": Entry("mesh:remove", "Revoke a membership."),
         "rotate": Entry("mesh:rotate", "Give the mesh another root key."),
     },
@@ -111,26 +114,27 @@ MESH = LazyGroup(
     common_options(),
 )
 DEBUG = LazyGroup(
+    PROGRAM,
     "debug",
     {"bundle": Entry("debug:bundle", "Gather what a helper wants to see into a zip file, without secrets.")},
-    "What to send to somebody who helps.",
+    "Gather what a helper wants to see.",
     common_options(),
 )
 LINK = LazyGroup(
+    PROGRAM,
     "link",
     {
-        "list": Entry("links:list_links", "This node's packet links, and what each tells of itself."),
-        "airtime": Entry("links:airtime", "Who has used how much of each link's time, and what is left."),
+        "list": Entry("links:list_links", "List this node's packet links, and what each tells of itself."),
+        "airtime": Entry("links:airtime", "Show who has used how much of each link's time, and what is left."),
     },
-    "This node's packet links, and who uses their time.",
+    "Show this node's packet links, and who uses their time.",
     common_options(),
 )
 KEYS = LazyGroup(
+    PROGRAM,
     "keys",
     {
-        "show": Entry(
-            "data_keys:show", "Which data key is in use, and how far objects are wrapped for it, or sealed anew."
-        ),
+        "show": Entry("data_keys:show", "Show which data key is in use, and which objects are not there yet."),
         "rotate": Entry("data_keys:rotate", "Begin a new data key: wraps are rewritten, no object moves."),
         "reencrypt": Entry(
             "data_keys:reencrypt", "Have what is older than the data key sealed anew, object by object."
@@ -140,6 +144,7 @@ KEYS = LazyGroup(
     common_options(),
 )
 STATE = LazyGroup(
+    PROGRAM,
     "state",
     {
         "sessions": Entry("sessions:sessions", "List sessions."),
@@ -164,19 +169,21 @@ STATE = LazyGroup(
         "migrate": Entry("backups:migrate", "Say whether the store is of an older version."),
         "compact": Entry("backups:compact", "Make the store's file as small as what is in it."),
     },
-    "Sessions of applications, kinds of events, and backups of the node's store.",
+    "Look after sessions, kinds of events, and backups of the store.",
     common_options(),
 )
 MEMORY = LazyGroup(
+    PROGRAM,
     "memory",
     {
         "ask": Entry("memory:ask", "Ask whether a key was seen, or how many events of a type there were."),
         "windows": Entry("memory:windows", "List summaries: what is left of events when they are gone."),
     },
-    "What the node remembers of events, also of those that are gone.",
+    "Ask what the node remembers of events, also of those gone.",
     common_options(),
 )
 MISSION = LazyGroup(
+    PROGRAM,
     "mission",
     {
         "create": Entry("missions:create", "Create a mission."),
@@ -188,6 +195,7 @@ MISSION = LazyGroup(
     common_options(),
 )
 TASK = LazyGroup(
+    PROGRAM,
     "task",
     {
         "create": Entry("tasks:create", "Create a task of a mission."),
@@ -198,6 +206,7 @@ TASK = LazyGroup(
     common_options(),
 )
 JOB = LazyGroup(
+    PROGRAM,
     "job",
     {
         "run": Entry("job_run:run", "Run a file through the mesh and wait for the result."),
@@ -208,8 +217,8 @@ JOB = LazyGroup(
         "watch": Entry("jobs:watch", "Follow a job until it ends."),
         "logs": Entry("job_control:logs", "Show what a job says while it runs."),
         "cancel": Entry("job_control:cancel", "Cancel jobs, or all of a task."),
-        "why": Entry("job_control:why", "Why a job is where it is, host by host."),
-        "top": Entry("job_top:top", "A live look at running jobs, hosts and rates."),
+        "why": Entry("job_control:why", "Explain why a job is where it is, host by host."),
+        "top": Entry("job_top:top", "Watch running jobs, hosts and rates, live."),
         "list": Entry("jobs:list_", "List jobs."),
         "show": Entry("jobs:show", "Show one job with its result and receipt."),
         "receipt": Entry("receipts:receipt", "Write a job's receipt as a file that stands alone."),
@@ -219,6 +228,7 @@ JOB = LazyGroup(
     common_options(),
 )
 HOST = LazyGroup(
+    PROGRAM,
     "host",
     {
         "show": Entry("hosts:show", "Show what this host has and offers, and what it is at."),
@@ -230,6 +240,7 @@ HOST = LazyGroup(
     common_options(),
 )
 SCHEDULE = LazyGroup(
+    PROGRAM,
     "schedule",
     {
         "add": Entry("schedules:add", "Add a schedule: a job at every time that a cron expression names."),
@@ -242,27 +253,30 @@ SCHEDULE = LazyGroup(
     common_options(),
 )
 PLACEMENT = LazyGroup(
+    PROGRAM,
     "placement",
-    {"explain": Entry("placement:explain", "What every host holds of an object, or would get, and why.")},
-    "Why objects lie where they do.",
+    {"explain": Entry("placement:explain", "Show what every host holds of an object, or would get, and why.")},
+    "Explain why objects lie where they do.",
     common_options(),
 )
 MAIL = LazyGroup(
+    PROGRAM,
     "mail",
     {
         "send": Entry("mail:send", "Send a message to the people at another node."),
         "job": Entry("mail:job", "Have another core run a job, whether it is up or not."),
-        "sent": Entry("mail:sent", "What this node has sent, the newest first."),
+        "sent": Entry("mail:sent", "List what this node has sent, the newest first."),
         "show": Entry("mail:show", "Show what came of what this node has sent; of a job, its result."),
-        "inbox": Entry("mail:inbox", "Messages that others have sent to this node."),
+        "inbox": Entry("mail:inbox", "List messages that others have sent to this node."),
         "read": Entry("mail:read", "Read a message."),
         "rm": Entry("mail:rm", "Delete messages."),
-        "held": Entry("mail:held", "What this node holds for others until they come by."),
+        "held": Entry("mail:held", "List what this node holds for others until they come by."),
     },
     "Send messages and jobs to members that are away; read what came.",
     common_options(),
 )
 CONTEXT = LazyGroup(
+    PROGRAM,
     "context",
     {
         "add": Entry("context_commands:add", "Give a node a name."),
@@ -274,6 +288,7 @@ CONTEXT = LazyGroup(
     common_options(),
 )
 QUORUM = LazyGroup(
+    PROGRAM,
     "quorum",
     {
         "create": Entry("quorum:create", "Create a quorum that this node owns."),
@@ -285,13 +300,14 @@ QUORUM = LazyGroup(
     common_options(),
 )
 TX = LazyGroup(
+    PROGRAM,
     "tx",
     {
         "create": Entry("by_hand:create", "Make an unsigned transaction, as a file."),
         "sign": Entry("by_hand:sign", "Sign such a file, by this node or with a key file."),
         "send": Entry("by_hand:send", "Send a signed one on its way."),
         "finalize": Entry("by_hand:finalize", "Wait until a transaction is final or void."),
-        "list": Entry("accounts:list_", "Transactions, or those that are not final yet."),
+        "list": Entry("accounts:list_", "List transactions, or those that are not final yet."),
         "show": Entry("transfer:show", "Show one transaction."),
         "unlock": Entry("transfer:unlock", "End what this node's account has under way."),
         "receipt": Entry("ledger_receipts:receipt", "Gather a light receipt: witnesses' signatures that it is final."),
@@ -301,26 +317,28 @@ TX = LazyGroup(
     common_options(),
 )
 WALLET = LazyGroup(
+    PROGRAM,
     "wallet",
     {
-        "list": Entry("wallet:list_", "This node's accounts, what each holds, and what is in flight there."),
+        "list": Entry("wallet:list_", "List this node's accounts, what each holds, and what is in flight."),
         "create-lane": Entry(
             "wallet:create_lane", "Open further accounts of this node's, and pay something into them."
         ),
-        "credit": Entry("wallet:credit", "How much of a payer's word counts as accepted before it is final."),
+        "credit": Entry("wallet:credit", "Show or set how much of a payer's word counts before it is final."),
     },
-    "This node's accounts, and what it accepts before it is final.",
+    "Show this node's accounts, and say what it accepts before it is final.",
     common_options(),
 )
 LEDGER = LazyGroup(
+    PROGRAM,
     "ledger",
     {
         "open": Entry("ledger:open_", "Open the mesh's ledger, once."),
-        "status": Entry("ledger:status", "Whether it is open, who witnesses, what is under way."),
+        "status": Entry("ledger:status", "Show whether it is open, who witnesses, what is under way."),
         "dag": Entry("ledger_dag:dag", "Show its blocks and what each leans on; --svg draws them."),
         "witnesses": Entry("ledger_epochs:witnesses", "Show who witnesses, and order who is to."),
         "checkpoint": Entry("ledger_epochs:checkpoint", "Have the epoch end now, with a checkpoint."),
-        "epochs": Entry("ledger_epochs:epochs", "The epochs that have ended, and their checkpoints."),
+        "epochs": Entry("ledger_epochs:epochs", "List the epochs that have ended, and their checkpoints."),
         "verify": Entry("ledger_verify:verify", "Work the ledger out anew from its genesis, and compare."),
         "genesis": Entry("ledger_receipts:genesis", "Write the papers by which light receipts are checked."),
     },

@@ -34,7 +34,7 @@ class Saying:
 
             emit({"progress": json_of(told)})
             return
-        from offgrid_tools.cli.output import clean
+        from offgrid.command_line.terminal import clean
 
         share = f"{told.fraction:4.0%} " if told.HasField("fraction") else ""
         line = f"{share}{clean(told.message)}".rstrip()
@@ -79,7 +79,7 @@ class MarkedLines:
 
 def write(data: bytes, stream: TextIO | None = None) -> None:
     """As it is into a file or pipe; a terminal gets no control characters of a stranger's."""
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
 
     stream = stream or sys.stdout
     if not data:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
 
@@ -50,10 +50,11 @@ def _follow_json(found: Iterable[ScrubReplicasResponse]) -> ScrubReplicasRespons
 
 
 def _follow(client: Client, found: Iterable[ScrubReplicasResponse]) -> ScrubReplicasResponse:
+    from offgrid.command_line.terminal import clean
     from offgrid.v1.objects_pb2 import DamagedShard, ScrubReplicasResponse
     from offgrid_tools.cli.bars import bar
     from offgrid_tools.cli.jobs import named, node_names
-    from offgrid_tools.cli.output import clean, size
+    from offgrid_tools.cli.output import size
 
     last, lost, names = ScrubReplicasResponse(), list[DamagedShard](), dict[str, str]()
     try:

@@ -74,7 +74,7 @@ def watch(session: str, kinds: tuple[str, ...], after: int | None, reducer: str)
             else:
                 emit({"record": recorded_of(each.record)._asdict()})
         return
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
 
     click.echo(HEADING)
     for each in told:
@@ -218,7 +218,8 @@ def _print(found: Iterable[Record]) -> None:
 
 
 def _print_one(record: Record) -> None:
-    from offgrid_tools.cli.output import clean, when
+    from offgrid.command_line.terminal import clean
+    from offgrid_tools.cli.output import when
 
     frame = str(record.frame_id) if record.HasField("frame_id") else ""
     data = clean(record.data.decode(errors="replace"))

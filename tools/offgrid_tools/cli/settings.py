@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from offgrid.command_line.endings import Run
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,15 +17,14 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., object]")
 
 
-class Settings:
-    """What the options said, in one object per run. (No dataclass: importing that takes a millisecond of --help.)"""
+class Settings(Run):
+    """What the options said, in one object per run."""
 
     def __init__(self, *, json: bool = False) -> None:
-        self.json = json
+        super().__init__(json=json)
         self.socket = ""
         self.node_dir = ""
         self.context = ""
-        self.interrupted = False  # by Ctrl-C: whatever was raised then, or what became of it on its way
 
     def connect(self, timeout_s: float = 0.0) -> Client:
         """The client of the node that was meant; closed when the command ends. Raises OffgridError."""

@@ -60,6 +60,6 @@ def _say(made: Object, words: str) -> None:
 
         emit({"object": json_of(made)})
         return
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
 
     click.echo(clean(words))

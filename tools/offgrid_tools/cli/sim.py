@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from offgrid.command_line.groups import Group
 from offgrid_tools.cli.settings import common, settings
 
 SEED = click.IntRange(0)
@@ -17,7 +18,7 @@ TRACE = click.option(
 MUTANT = click.option("--mutant", metavar="NAME", help="With a bug planted on purpose; see what catches it.")
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @click.option("--seed", type=SEED, help="The seed to replay.")
 @click.option("--mesh", default="home", show_default=True, help="Which machines: home, or market (15 of them).")
 @TRACE

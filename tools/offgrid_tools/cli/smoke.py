@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def _emit(made: list[tuple[Line, float]], *, ok: bool) -> None:
 
 
 def _show(made: list[tuple[Line, float]]) -> None:
-    from offgrid_tools.cli.output import clean, duration, table
+    from offgrid.command_line.terminal import clean
+    from offgrid_tools.cli.output import duration, table
     from offgrid_tools.cli.smoke_checks import FAILED, OK, SKIPPED
 
     table(

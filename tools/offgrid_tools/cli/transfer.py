@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from offgrid_tools.cli import exits
+from offgrid.command_line import exits
 from offgrid_tools.cli.amounts import Amount, credits_of, pairs, weight_of
 from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.numbers import FiniteRange

@@ -86,7 +86,7 @@ def _below(folder: str, name: str) -> Iterator[Found]:
 def place_in(folder: str, name: str) -> Path:
     """Where an object of that name goes below `folder`. Raises click's usage error for a name that leads elsewhere, and
     for a link on the way there."""
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
 
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or set(name) & {"\\", ":", "\0"}:

@@ -85,7 +85,7 @@ class Waiting:
 
 
 def _lines(say: Callable[[str], None]) -> Callable[[Object, str], None]:
-    from offgrid_tools.cli.output import clean
+    from offgrid.command_line.terminal import clean
 
     def warn(made: Object, hint: str) -> None:
         say(f"{made.object_id} waits: {clean(made.trouble)}")

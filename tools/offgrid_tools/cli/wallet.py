@@ -21,7 +21,10 @@ TX_CHARS = 16
 @click.command("list")
 @common
 def list_() -> None:
-    """This node's accounts: its own, and its lanes. Each signs its next transaction when the one before has ended."""
+    """List this node's accounts: its own, and its lanes.
+
+    Each signs its next transaction when the one before has ended.
+    """
     _show_wallet(settings().connect().ledger.wallet())
 
 
@@ -76,10 +79,10 @@ def _show_wallet(wallet: GetWalletResponse) -> None:
 @click.argument("amount_micro", metavar="[AMOUNT]", type=Amount(zero=True), required=False)
 @common
 def credit(payer: str, amount_micro: int | None) -> None:
-    """How much of what NODE signs to this node counts as accepted before it is final; 0 is nothing. Without both: all.
+    """Show or set how much of what NODE signs to this node counts as accepted before it is final; 0 is nothing.
 
-    What is accepted so is shown apart and cannot be spent before it is final. You lose it if NODE signs another
-    transaction in its place: set no more than you would lend.
+    Without both it shows all that are set. What is accepted so is shown apart and cannot be spent before it is final.
+    You lose it if NODE signs another transaction in its place: set no more than you would lend.
     """
     if bool(payer) != (amount_micro is not None):
         raise click.UsageError("either NODE and AMOUNT, or neither")

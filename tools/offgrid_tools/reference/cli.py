@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from offgrid_node.__main__ import cli as node_command
+from offgrid_node.root import ROOT as NODE_ROOT
 from offgrid_tools.cli.root import ROOT
 
 COLUMNS = 98
@@ -18,7 +18,7 @@ machine one and runs it. What scripts can rely on (exit codes, JSON) stands in [
 
 
 def text() -> str:
-    lines = [HEAD, *_command(node_command, None, "offgrid-node"), *_command(ROOT, None, "offgrid")]
+    lines = [HEAD, *_command(NODE_ROOT, None, "offgrid-node"), *_command(ROOT, None, "offgrid")]
     return "\n".join(lines).rstrip() + "\n"
 
 
