@@ -32,17 +32,20 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 from google.protobuf.message import Message
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from offgrid.event_types import type_name
 from offgrid.json_form import json_of
 from offgrid.v1 import state_pb2
 from offgrid_node.gateway.calling import call, stream
-from offgrid_node.gateway.faults import error_of
+from offgrid_node.gateway.faults import Refusal, error_of
 from offgrid_node.gateway.looking import Looking
 from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.gateway.picture import Picture, changes, whole
@@ -57,6 +60,13 @@ TURN = 32  # messages before others have theirs
 MARK = ":"  # in a cursor, between the number and that by which it is known to be of the same journal
 
 ENDED, UNWANTED, REFUSED, STOPPING, LATER = 1000, 1003, 1008, 1012, 1013
+
+SOCKET_ONLY = Refusal(
+    HTTPStatus.UPGRADE_REQUIRED,
+    "WebSocketOnly",
+    "the feed is a WebSocket: ws:// in place of http://. Events over plain HTTP: GET /v1/events:watch",
+    (("Upgrade", "websocket"), ("Connection", "Upgrade")),
+)
 
 Said = dict[str, Any]
 
@@ -81,7 +91,11 @@ def feed_routes(view: NodeView) -> list[BaseRoute]:
         finally:
             open_feeds.discard(socket)
 
-    return [WebSocketRoute(FEED_PATH, answer)]
+    return [WebSocketRoute(FEED_PATH, answer), Route(FEED_PATH, _only_sockets, methods=["GET"])]
+
+
+async def _only_sockets(request: Request) -> Response:
+    return SOCKET_ONLY.response
 
 
 class _Feed:

@@ -1,4 +1,5 @@
-"""The OpenAPI 3.1 document of all that lies below /v1/, made of descriptors, annotations and comments.
+"""The OpenAPI 3.1 document of all that is served: RPCs by descriptors, annotations and comments, the rest as the files
+beside this one say it.
 
 Messages are in the form of offgrid.json_form: 64-bit integers are numbers, what is a message and not set is null.
 """
@@ -16,8 +17,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from offgrid_node import __version__
+from offgrid_node.gateway import openapi_old, openapi_others
 from offgrid_node.gateway.faults import JSON
 from offgrid_node.gateway.json_requests import INTEGERS
+from offgrid_node.gateway.openapi_forms import error_responses
+from offgrid_node.gateway.openapi_old_shapes import OLD_SCHEMAS
 from offgrid_node.gateway.openapi_texts import ABOUT, ERROR_SCHEMAS, EXAMPLES, OBJECT_BYTES
 from offgrid_node.gateway.proto_comments import comments
 from offgrid_node.gateway.requests import TIMEOUT_HEADER, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX
@@ -62,7 +66,7 @@ class Document:
     def __init__(self, texts: Mapping[str, str]) -> None:
         """`texts` are comments by full name."""
         self._texts = texts
-        self._schemas: Json = dict(ERROR_SCHEMAS)
+        self._schemas: Json = {**ERROR_SCHEMAS, **OLD_SCHEMAS, **openapi_others.SCHEMAS}
 
     def whole(self) -> Json:
         paths: dict[str, Json] = {}
@@ -70,18 +74,22 @@ class Document:
             fields = [variable.field for variable in template.variables]
             operation = self._operation(method, descriptor, fields, in_body)
             paths.setdefault(template.plain, {})[verb.lower()] = operation
-        for path, operations in OBJECT_BYTES.items():
-            paths.setdefault(path, {}).update(operations)
+        for others in (OBJECT_BYTES, openapi_others.PATHS, openapi_others.grpc_web_paths(), openapi_old.PATHS):
+            for path, operations in others.items():
+                paths.setdefault(path, {}).update(operations)
         return {
             "openapi": "3.1.0",
             "info": {"title": "offgrid-node", "version": __version__, "description": ABOUT},
             "servers": [{"url": "/"}],
             "security": [{}, {"bearer": []}],
-            "tags": [self._described(_tag(each.full_name), each.full_name) for each in SERVICES],
+            "tags": [
+                *(self._described(_tag(each.full_name), each.full_name) for each in SERVICES),
+                *({"name": part.TAG, "description": part.TAG_TEXT} for part in (openapi_others, openapi_old)),
+            ],
             "paths": {path: paths[path] for path in sorted(paths)},
             "components": {
                 "schemas": {name: self._schemas[name] for name in sorted(self._schemas)},
-                "responses": {"Error": _error_response()},
+                "responses": {"Error": _error_response(), **error_responses()},
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
                 "parameters": {"timeout": _timeout_parameter()},
             },

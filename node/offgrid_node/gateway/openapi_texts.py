@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-Json = dict[str, Any]
+from offgrid_node.gateway.openapi_forms import Json, content, in_path, query
 
 ABOUT = (
-    "Every RPC of a node that its owner may call, as HTTP and JSON. Fields have the names of the .proto files, and all "
-    "of them are there; lowerCamelCase is understood too. Enums go by name, bytes as base64, times as microseconds "
-    "since 1970. Lists are had page by page: pass `next_page_token` on as `page_token`. `request_id`, where there is "
-    "one, makes a request safe to repeat. Streams are one JSON document a line, or server-sent events for who "
-    "accepts text/event-stream. On this machine nothing more is needed; from elsewhere a token: "
-    "`Authorization: Bearer …`."
+    "All that a node serves over HTTP. Below /v1/: every RPC that its owner may call, as JSON. Fields have the names "
+    "of the .proto files, and all of them are there; lowerCamelCase is understood too. Enums go by name, bytes as "
+    "base64, times as microseconds since 1970. Lists are had page by page: pass `next_page_token` on as `page_token`. "
+    "`request_id`, where there is one, makes a request safe to repeat. Streams are one JSON document a line, or "
+    "server-sent events for who accepts text/event-stream. On this machine nothing more is needed; from elsewhere a "
+    "token: `Authorization: Bearer …`."
 )
 
 ERROR_SCHEMAS: Json = {
@@ -38,21 +36,9 @@ ERROR_SCHEMAS: Json = {
     },
 }
 
-_OBJECT: Json = {
-    "name": "object",
-    "in": "path",
-    "required": True,
-    "description": "Its name, which may hold slashes, or (to read it) its id.",
-    "schema": {"type": "string", "minLength": 1},
-}
-_BYTES: Json = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+_OBJECT = in_path("object", "Its name, which may hold slashes, or (to read it) its id.")
+_BYTES = content({"type": "string", "format": "binary"}, "application/octet-stream")
 _ERROR: Json = {"$ref": "#/components/responses/Error"}
-
-
-def _query(name: str, schema: Json, description: str) -> Json:
-    return {"name": name, "in": "query", "schema": schema, "description": description}
-
-
 _COUNT: Json = {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
 OBJECT_BYTES: dict[str, Json] = {
     "/v1/objects/{object}": {
@@ -63,12 +49,12 @@ OBJECT_BYTES: dict[str, Json] = {
             "description": "The body is the object: `curl -T photo.jpg http://127.0.0.1:8001/v1/objects/photo.jpg`.",
             "parameters": [
                 _OBJECT,
-                _query("required_milli", _COUNT, "In thousandths of weight; 0: as the config says."),
-                _query("copies", _COUNT, "Full copies, and so many of them; 0: as the config says."),
-                _query("code.needed", _COUNT, "So many of code.total shards give it back."),
-                _query("code.total", _COUNT, "How many shards there are."),
-                _query("expires_after_ms", {"type": "integer", "minimum": 0}, "0: never."),
-                _query("request_id", {"type": "string"}, "Makes the whole put safe to repeat."),
+                query("required_milli", _COUNT, "In thousandths of weight; 0: as the config says."),
+                query("copies", _COUNT, "Full copies, and so many of them; 0: as the config says."),
+                query("code.needed", _COUNT, "So many of code.total shards give it back."),
+                query("code.total", _COUNT, "How many shards there are."),
+                query("expires_after_ms", {"type": "integer", "minimum": 0}, "0: never."),
+                query("request_id", {"type": "string"}, "Makes the whole put safe to repeat."),
             ],
             "requestBody": {"required": True, **_BYTES},
             "responses": {

@@ -7,7 +7,7 @@ to such a place. Handlers are reached in process, as this machine's owner; who m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import TypeAlias
@@ -65,15 +65,15 @@ def transcoded_routes(router: Router, stopping: asyncio.Event, others: Iterable[
         (verb, template, partial(_call, router, stopping, method, in_body))
         for verb, template, method, _, in_body in annotated()
     ]
-    named = ((verb, template, (template.plain, endpoint)) for verb, template, endpoint in (*rows, *others))
-    return [Paths(Table(named))]
+    return [Paths([*rows, *others])]
 
 
 class Paths(BaseRoute):
     """One table's paths; what is not in it is refused here, with what is."""
 
-    def __init__(self, table: Table[tuple[str, Endpoint]]) -> None:
-        self._table = table
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+        self._table = Table((verb, template, (template.plain, endpoint)) for verb, template, endpoint in rows)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         ours = scope["type"] == "http" and scope["path"].startswith(PREFIX)

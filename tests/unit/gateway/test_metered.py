@@ -16,7 +16,7 @@ from offgrid_node.gateway.access import policy_of
 from offgrid_node.gateway.login import login_routes
 from offgrid_node.gateway.metered import route_of
 from offgrid_node.gateway.sign_ins import SignIns
-from offgrid_node.gateway.templates import Table, Template
+from offgrid_node.gateway.templates import Template
 from offgrid_node.gateway.transcoding import Fields, Paths
 from offgrid_node.meters.http import NO_ROUTE, HttpMeters
 
@@ -41,7 +41,7 @@ async def job(request: Request, fields: Fields) -> Response:
 
 def table() -> BaseRoute:
     template = Template.parse("/v1/jobs/{job_id}")
-    return Paths(Table([("GET", template, (template.plain, job))]))
+    return Paths([("GET", template, job)])
 
 
 def counted(lines: list[bytes], *routes: BaseRoute) -> HttpMeters:

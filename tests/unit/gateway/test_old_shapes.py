@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import jsonschema_rs
 import pytest
 
 from offgrid.v1 import jobs_pb2, state_pb2
@@ -13,10 +14,14 @@ from offgrid_node.gateway.old_shapes import (
     event_document,
     iso,
     job_document,
+    mission_document,
     record_document,
     result_document,
     status_of,
+    task_document,
 )
+from offgrid_node.gateway.openapi_old_shapes import OLD_SCHEMAS
+from offgrid_node.gateway.openapi_texts import ERROR_SCHEMAS
 
 HOST = "a" * 32
 URL = "http://192.0.2.9:8081"
@@ -98,6 +103,25 @@ def test_types_are_numbers_or_names_and_those_of_users_where_none_is_said() -> N
     for word in ("nosuch", "0", "-1", "9" * 10, "9" * 50, "²"):
         with pytest.raises(ValueError, match=word):
             etypes_of([word])
+
+
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("OldMission", mission_document(jobs_pb2.Mission(mission_id="m-1", created_us=AT_US))),
+        ("OldTask", task_document(jobs_pb2.Task(task_id="t-1"))),
+        ("OldJob", job_document(jobs_pb2.Job(state=jobs_pb2.JOB_STATE_QUEUED), lambda node: URL)),
+        ("OldJob", job_document(job(output=b"6\n", log=b"said"), lambda node: URL)),
+        ("OldResult", result_document(job(output=b"\xff"), lambda node: URL)),
+        ("OldResult", result_document(job(output_object="o-1", output_bytes=10**6), lambda node: URL)),
+        ("OldEvent", event_document(state_pb2.Event(seq=7, etype=10, type="MISSION_CREATED", timestamp_us=AT_US))),
+        ("OldEvent", record_document("run", state_pb2.Record(number=3, frame_id=0, energy_delta=0.5), {"energy": 1})),
+    ],
+)
+def test_an_answer_has_the_form_that_the_openapi_document_promises(name: str, document: object) -> None:
+    components = {"schemas": {**ERROR_SCHEMAS, **OLD_SCHEMAS}}
+    schema = {"$ref": f"#/components/schemas/{name}", "components": components}
+    jsonschema_rs.validator_for(schema).validate(json.loads(json.dumps(document)))
 
 
 def test_no_time_is_none() -> None:

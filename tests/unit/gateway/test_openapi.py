@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jsonschema_rs
 from google.protobuf import descriptor_pb2
+from starlette.routing import Route, WebSocketRoute
 
 from offgrid.json_form import json_of
+from offgrid_node.config.apart import Secret
+from offgrid_node.gateway import openapi_old, openapi_others
+from offgrid_node.gateway.app import routes_of
 from offgrid_node.gateway.json_requests import read_request
+from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.gateway.openapi import document_bytes
 from offgrid_node.gateway.openapi_texts import EXAMPLES
 from offgrid_node.gateway.proto_comments import comments
-from offgrid_node.gateway.transcoding import annotated
+from offgrid_node.gateway.transcoding import Paths, annotated
 from offgrid_node.services.router import METHODS
 from offgrid_tools.reference.rpc import compiled
 
 DOCUMENT: dict[str, Any] = json.loads(document_bytes())
+VIEW = SimpleNamespace(
+    config=SimpleNamespace(
+        gateway=SimpleNamespace(auth_key=Secret("")), node=SimpleNamespace(data_dir=Path("nowhere"))
+    ),
+    **dict.fromkeys(("router", "unbound", "about", "url", "node_id", "request", "asks_quickly", "stopping")),
+    runtime=SimpleNamespace(clock=None),
+)
 
 
 def operations() -> dict[str, dict[str, Any]]:
@@ -27,7 +41,32 @@ def operations() -> dict[str, dict[str, Any]]:
 
 def test_every_annotated_rpc_is_there_and_the_two_that_carry_bytes() -> None:
     expected = {method.name.removeprefix("offgrid.v1.").replace("/", "_") for _, _, method, _, _ in annotated()}
-    assert operations().keys() == expected | {"ObjectService_PutBytes", "ObjectService_GetBytes"}
+    found = {name for name in operations() if not name.startswith((openapi_old.TAG, openapi_others.TAG))}
+    assert found == expected | {"ObjectService_PutBytes", "ObjectService_GetBytes"}
+
+
+def test_all_that_is_served_is_there_and_nothing_else() -> None:
+    """Verbs and paths of the application's routes, those of its table among them."""
+    served = set[tuple[str, str]]()
+    for route in routes_of(cast(NodeView, VIEW), None):
+        if isinstance(route, Paths):
+            served |= {(verb.lower(), template.plain) for verb, template, _ in route.rows}
+        elif isinstance(route, Route):
+            path = re.sub(r"^/page/[0-9a-f]{16}/", "/page/{version}/", route.path).replace(":path}", "}")
+            served |= {(verb.lower(), path) for verb in (route.methods or set()) - {"HEAD"}}
+        else:
+            assert isinstance(route, WebSocketRoute)
+            served |= {("get", route.path)}
+    assert served == {(verb, path) for path, verbs in DOCUMENT["paths"].items() for verb in verbs}
+
+
+def test_what_asks_for_a_signature_has_its_fields() -> None:
+    for path, verbs in openapi_old.PATHS.items():
+        for verb, operation in verbs.items():
+            if verb != "get":
+                schema = operation["requestBody"]["content"]["application/json"]["schema"]
+                assert {"timestamp", "signature", "signed_path"} <= schema["properties"].keys(), path
+                assert "401" in operation["responses"]
 
 
 def test_every_reference_leads_somewhere_and_every_path_names_its_parameters() -> None:
