@@ -255,6 +255,19 @@ class TestTheSharedSecret:
         assert refused(curl(mesh, "host-c", "/run", body), 401, reason)
         assert refused(curl(mesh, "host-c", "/toggle", body), 401, reason)  # a wrong one is never passed over
 
+    def test_what_names_its_node_is_of_no_use_at_another(self, mesh: LocalMesh) -> None:
+        """Who reads along can send a body once to each node that has the secret, unless it says which is meant."""
+        host_c = curl(mesh, "host-c", "/announce").json["node_id"]
+        bound = signed(JOB | {"job_id": "s-3", "signed_node": host_c, "signed_path": "/run"})
+        assert refused(curl(mesh, "broker", "/auction", bound), 401, "SignatureMisplaced", "signed_")
+        assert refused(curl(mesh, "host-c", "/toggle", bound), 401, "SignatureMisplaced", "/run")
+        assert curl(mesh, "host-c", "/run", bound).json["status"] == "completed"
+        loose = signed(JOB | {"job_id": "s-4"})
+        assert [curl(mesh, node, path, loose).code for node, path in (("broker", "/auction"), ("host-c", "/run"))] == [
+            200,
+            200,
+        ]
+
     def test_as_openssl_signs_in_a_shell(self, mesh: LocalMesh) -> None:
         """The line of docs/http.md."""
         script = f"""

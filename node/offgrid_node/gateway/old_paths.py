@@ -36,7 +36,7 @@ def old_routes(view: NodeView) -> list[BaseRoute]:
     """All of B9, and what its users would look for beside it."""
     config, clock = view.config, view.runtime.clock
     key = config.gateway.auth_key.get_secret_value()
-    bodies = Bodies(SignatureGuard(key, config.node.data_dir, clock))
+    bodies = Bodies(SignatureGuard(key, view.node_id, config.node.data_dir, clock))
     urls = GatewayUrls(view.node_id, view.url, lambda: mesh_of(view.runtime).directory, view.request, view.asks_quickly)
     work, looks, market = OldWork(view, bodies, urls), OldLooks(view), OldMarket(view, bodies, urls)
     table: Sequence[tuple[str, str, Handler]] = (

@@ -33,7 +33,7 @@ ABOUT_THE_JOB = frozenset(
         "requirements",
         "priority",
     }
-    | {"request_id", "mode", "wait", "timestamp", "signature", "signed_path"}
+    | {"request_id", "mode", "wait", "timestamp", "signature", "signed_path", "signed_node"}
 )
 TIMEOUT_S_MAX, PRIORITY_MAX = 86_400.0, 100.0
 LLM_WORDS = frozenset({"prompt", "messages", "model"})

@@ -33,6 +33,7 @@ _SIGNED: Json = {
     "timestamp": told(ANY, "Of a signed request: seconds or milliseconds since 1970, or ISO 8601; five minutes count."),
     "signature": told(TEXT, "HMAC-SHA256 over the rest as canonical JSON, in hexadecimal or base64."),
     "signed_path": told(TEXT, "The only path that the signature is good for."),
+    "signed_node": told(TEXT, "The only node that it is good for, by its id: GET /announce."),
 }
 _WORK: Json = {
     "payload": told(ANY, "What is to be run; a body without it is the payload itself."),

@@ -29,8 +29,8 @@ ROWS_MAX = 4 * SEEN_MAX  # then it is written anew, with what still counts
 class SignatureGuard:
     """Of one node's gateway; without a secret nothing is signed and nothing kept."""
 
-    def __init__(self, key: str, folder: Path, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, key: str, node_id: str, folder: Path, clock: Clock) -> None:
+        self._node_id, self._clock = node_id, clock
         self._tries = Tries()
         self._file = SeenFile(folder / FILE_NAME)
         self._key = key.encode()
@@ -48,7 +48,7 @@ class SignatureGuard:
         async with self._lock:
             try:
                 if self._signed is None:
-                    self._signed = SignedRequests(self._key, await asyncio.to_thread(self._file.read))
+                    self._signed = SignedRequests(self._key, self._node_id, await asyncio.to_thread(self._file.read))
                 signed = self._signed
                 seen = signed.take(await self._prove(signed, scope, body), self._clock.now().utc_us)
                 rows = signed.seen if self._file.is_due else [seen]

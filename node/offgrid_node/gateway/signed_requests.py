@@ -8,8 +8,8 @@ sort_keys=True)` writes, with blanks after "," and ":" or with "\\u" escapes, is
 hexadecimal digits, or base64.
 
 What is cheap is looked at first, and no body of more than SIGNED_BYTES_MAX: who cannot sign may not cost much. A
-signature is taken once. It proves that its maker knows the secret, and which path it was meant for if the body has a
-`signed_path`; never which node.
+signature is taken once by each node. It proves that its maker knows the secret, and what the body was meant for as far
+as it says so: `signed_path` for which path, `signed_node` for which node.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WINDOW_S = 300
 WINDOW_US = WINDOW_S * 1_000_000
 SEEN_MAX = 65_536  # in all windows that overlap, 600 s: a hundred a second
 NESTING_MAX = 64
-SIGNED_PATH = "signed_path"
+SIGNED_PATH, SIGNED_NODE = "signed_path", "signed_node"
 SIGNED_BYTES_MAX = 256 * 1024
 MAC_BYTES = 32
 MILLISECONDS_FROM, MICROSECONDS_FROM = 1e11, 1e14  # as seconds these are far off, as what they are they are of 1973
@@ -57,9 +57,9 @@ class Number(str):
 class SignedRequests:
     """One secret, and the signatures made with it that have come and could come again."""
 
-    def __init__(self, key: bytes, seen: Iterable[Seen] = ()) -> None:
-        """`seen` is what an earlier life of this node took."""
-        self._key = key
+    def __init__(self, key: bytes, node_id: str, seen: Iterable[Seen] = ()) -> None:
+        """`node_id` is of this node, `seen` what an earlier life of it took."""
+        self._key, self._node_id = key, node_id
         self._seen: set[bytes] = set()
         self._by_age: list[tuple[int, bytes]] = []
         self._forgotten_us = 0  # up to this time no replay would be noticed any more
@@ -76,9 +76,9 @@ class SignedRequests:
         return self.take(self.prove(body, now_us, path), now_us)
 
     def prove(self, body: bytes, now_us: int, path: str) -> Seen:
-        """What was signed with the secret, within the window, for `path` if it says for which. Raises PermissionDenied
-        with the reason, Exhausted for a body that is too large, and InvalidRequest for what is no JSON object. Changes
-        nothing: any thread may call."""
+        """What was signed with the secret, within the window, for `path` and this node if it says for which. Raises
+        PermissionDenied with the reason, Exhausted for a body that is too large, and InvalidRequest for what is no JSON
+        object. Changes nothing: any thread may call."""
         if len(body) > SIGNED_BYTES_MAX:
             text = f"a signed body has at most {SIGNED_BYTES_MAX} bytes; larger ones are taken with the gateway's token"
             raise Exhausted(text, reason="RequestTooLarge")
@@ -92,9 +92,10 @@ class SignedRequests:
         if not (mac and self._matches(signed, mac)):
             text = "the signature is not that of this body: is the secret the same, and was the very body signed?"
             raise _refused("SignatureInvalid", text)
-        meant = signed.get(SIGNED_PATH)
-        if meant not in (None, path):
-            raise _refused("SignatureMisplaced", f"this was signed for {str(meant)[:64]!r}, and came to {path[:64]!r}")
+        for name, here in ((SIGNED_PATH, path), (SIGNED_NODE, self._node_id)):
+            if (meant := signed.get(name)) not in (None, here):
+                text = f"{name}: this was signed for {str(meant)[:64]!r}, and came to {here[:64]!r}"
+                raise _refused("SignatureMisplaced", text)
         return Seen(mac, at_us)
 
     def take(self, proved: Seen, now_us: int) -> Seen:

@@ -65,7 +65,7 @@ def test_what_asks_for_a_signature_has_its_fields() -> None:
         for verb, operation in verbs.items():
             if verb != "get":
                 schema = operation["requestBody"]["content"]["application/json"]["schema"]
-                assert {"timestamp", "signature", "signed_path"} <= schema["properties"].keys(), path
+                assert {"timestamp", "signature", "signed_path", "signed_node"} <= schema["properties"].keys(), path
                 assert "401" in operation["responses"]
 
 

@@ -29,7 +29,7 @@ from offgrid_node.gateway.tries import TRIES_MAX, TRY_BACK_MS
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.errors import Exhausted, PermissionDenied, Unavailable
 
-KEY, NOW_S = "shared", 1_795_408_200
+KEY, NODE, NOW_S = "shared", "a" * 32, 1_795_408_200
 TOKEN = "t" * 16
 MACHINES, PEOPLE = True, False
 NOTHING_ASKED: dict[str, Any] = {}
@@ -47,7 +47,7 @@ class At:
 
 
 def guard(folder: Path, key: str = KEY) -> SignatureGuard:
-    return SignatureGuard(key, folder, At(NOW_S))
+    return SignatureGuard(key, NODE, folder, At(NOW_S))
 
 
 def signed(key: str = KEY, **payload: Any) -> bytes:
@@ -95,7 +95,7 @@ class TestWhoCannotSign:
 
     def test_is_made_to_wait_even_with_the_right_one_and_others_are_not(self, tmp_path: Path) -> None:
         clock = At(NOW_S)
-        which = SignatureGuard(KEY, tmp_path, clock)
+        which = SignatureGuard(KEY, NODE, tmp_path, clock)
         wrong = [reason(which, self.HERE, signed("another"), machines=True) for _ in range(TRIES_MAX + 2)]
         assert wrong == ["SignatureInvalid"] * TRIES_MAX + ["TooManyTries"] * 2
         assert reason(which, self.HERE, signed(n=1), machines=True) == "TooManyTries"
@@ -177,7 +177,7 @@ class TestAfterARestart:
     def test_the_file_stays_small(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(signature_guard, "ROWS_MAX", 2)
         clock = At(NOW_S)
-        which = SignatureGuard(KEY, tmp_path, clock)
+        which = SignatureGuard(KEY, NODE, tmp_path, clock)
         for number in range(6):
             clock.now_s += 400  # what came before is too old to come again
             body = signed(timestamp=clock.now_s, n=number)

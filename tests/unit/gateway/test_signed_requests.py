@@ -28,7 +28,7 @@ from offgrid_node.gateway.signed_requests import (
 from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, PermissionDenied
 from offgrid_node.services.status import status_of
 
-KEY = b"a secret that all share"
+KEY, NODE = b"a secret that all share", "a" * 32
 NOW_S = 1_795_408_200
 NOW_US = NOW_S * 1_000_000
 JOB = {"job_id": "j-1", "type": "compute", "size": 0.5, "timestamp": NOW_S}
@@ -50,7 +50,7 @@ def signed(payload: dict[str, Any], key: bytes = KEY, **form: Any) -> bytes:
 
 def refusal(body: bytes, now_us: int = NOW_US, by: SignedRequests | None = None) -> Fault:
     with pytest.raises(Fault) as caught:
-        (by or SignedRequests(KEY)).check(body, now_us)
+        (by or SignedRequests(KEY, NODE)).check(body, now_us)
     return caught.value
 
 
@@ -59,7 +59,7 @@ def is_unauthenticated(fault: Fault, reason: str) -> bool:
 
 
 def test_a_payload_of_the_prototype_is_taken() -> None:
-    assert SignedRequests(KEY).check(signed(JOB), NOW_US).at_us == NOW_US
+    assert SignedRequests(KEY, NODE).check(signed(JOB), NOW_US).at_us == NOW_US
 
 
 def test_what_is_signed_is_written_down_byte_by_byte() -> None:
@@ -80,7 +80,7 @@ def test_whatever_python_signs_and_sends_is_taken_in_each_of_its_forms(more: dic
     payload = more | {"timestamp": NOW_S}
     forms: list[dict[str, Any]] = [{}, {"ensure_ascii": True}, {"ensure_ascii": False}, {"separators": (",", ":")}]
     for form in forms:
-        assert SignedRequests(KEY).check(signed(payload, **form), NOW_US).at_us == NOW_US
+        assert SignedRequests(KEY, NODE).check(signed(payload, **form), NOW_US).at_us == NOW_US
 
 
 @given(st.binary(max_size=60) | JSON.map(lambda said: json.dumps(said).encode()))
@@ -107,7 +107,7 @@ def test_what_is_no_signature_is_refused(said: object) -> None:
 def test_base64_is_a_signature_as_well_and_the_same_one() -> None:
     body = json.loads(signed(JOB))
     again = body | {"signature": base64.b64encode(bytes.fromhex(body["signature"])).decode()}
-    requests = SignedRequests(KEY)
+    requests = SignedRequests(KEY, NODE)
     requests.check(json.dumps(again).encode(), NOW_US)
     for copy in (body, body | {"signature": body["signature"].upper()}):
         assert is_unauthenticated(refusal(json.dumps(copy).encode(), by=requests), "SignatureReplayed")
@@ -115,12 +115,23 @@ def test_base64_is_a_signature_as_well_and_the_same_one() -> None:
 
 @pytest.mark.parametrize("said", ["/auction", "", 7, {}])
 def test_what_was_signed_for_another_path_is_refused_and_still_good_for_its_own(said: object) -> None:
-    requests, body = SignedRequests(KEY), signed(JOB | {"signed_path": said})
+    requests, body = SignedRequests(KEY, NODE), signed(JOB | {"signed_path": said})
     with pytest.raises(PermissionDenied, match=r"signed for .* came to '/toggle'") as caught:
         requests.check(body, NOW_US, "/toggle")
     assert is_unauthenticated(caught.value, "SignatureMisplaced")
     if said:
         requests.check(signed(JOB | {"signed_path": "/auction"}), NOW_US, "/auction")
+
+
+@pytest.mark.parametrize("said", ["b" * 32, "", "aaaa", 7, []])
+def test_what_was_signed_for_another_node_is_refused_there_and_without_its_name_taken_by_both(said: object) -> None:
+    here, there = SignedRequests(KEY, NODE), SignedRequests(KEY, "b" * 32)
+    assert is_unauthenticated(refusal(signed(JOB | {"signed_node": said}), by=here), "SignatureMisplaced")
+    mine = signed(JOB | {"signed_node": NODE})
+    assert is_unauthenticated(refusal(mine, by=there), "SignatureMisplaced")
+    for each in (here, there):
+        each.check(signed(JOB), NOW_US)
+    here.check(mine, NOW_US)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +147,7 @@ def test_what_is_cheap_is_looked_at_first(change: dict[str, Any], reason: str, m
 class TestTheWindow:
     @pytest.mark.parametrize("off_s", [-WINDOW_S, -1, 0, 1, WINDOW_S])
     def test_five_minutes_both_ways_are_within_it(self, off_s: int) -> None:
-        SignedRequests(KEY).check(signed(JOB | {"timestamp": NOW_S + off_s}), NOW_US)
+        SignedRequests(KEY, NODE).check(signed(JOB | {"timestamp": NOW_S + off_s}), NOW_US)
 
     @pytest.mark.parametrize(("off_s", "said"), [(-301, "301 s behind"), (412, "412 s ahead of"), (-DAY_S, "86400 s")])
     def test_what_is_beyond_it_is_refused_and_told_by_how_much(self, off_s: int, said: str) -> None:
@@ -159,7 +170,7 @@ class TestTheWindow:
         ],
     )
     def test_a_time_may_be_said_as_programs_say_it(self, said: object) -> None:
-        assert SignedRequests(KEY).check(signed(JOB | {"timestamp": said}), NOW_US).at_us == NOW_US
+        assert SignedRequests(KEY, NODE).check(signed(JOB | {"timestamp": said}), NOW_US).at_us == NOW_US
 
     @pytest.mark.parametrize("said", ["soon", True, [], {}, -1, 1e300, "nan"])
     def test_what_is_no_time_is_refused(self, said: object) -> None:
@@ -176,7 +187,7 @@ class TestTheWindow:
 
 class TestReplays:
     def test_are_refused_as_long_as_the_window_would_let_them_in(self) -> None:
-        requests, body = SignedRequests(KEY), signed(JOB | {"timestamp": NOW_S + WINDOW_S})
+        requests, body = SignedRequests(KEY, NODE), signed(JOB | {"timestamp": NOW_S + WINDOW_S})
         requests.check(body, NOW_US)
         for later_s in (0, WINDOW_S, 2 * WINDOW_S):
             fault = refusal(body, NOW_US + later_s * 1_000_000, requests)
@@ -185,19 +196,19 @@ class TestReplays:
         assert is_unauthenticated(fault, "SignatureExpired")
 
     def test_are_refused_in_another_order_and_with_other_blanks(self) -> None:
-        requests, body = SignedRequests(KEY), signed(JOB)
+        requests, body = SignedRequests(KEY, NODE), signed(JOB)
         requests.check(body, NOW_US)
         turned = json.dumps(dict(reversed(json.loads(body).items())), indent=4).encode()
         assert is_unauthenticated(refusal(turned, by=requests), "SignatureReplayed")
 
     def test_are_refused_after_a_restart(self) -> None:
-        before = SignedRequests(KEY)
+        before = SignedRequests(KEY, NODE)
         before.check(signed(JOB), NOW_US)
-        after = SignedRequests(KEY, before.seen)
+        after = SignedRequests(KEY, NODE, before.seen)
         assert is_unauthenticated(refusal(signed(JOB), by=after), "SignatureReplayed")
 
     def test_are_refused_when_the_clock_was_ahead_for_a_while(self) -> None:
-        requests, old, new = SignedRequests(KEY), signed(JOB), signed(JOB | {"timestamp": NOW_S + 1})
+        requests, old, new = SignedRequests(KEY, NODE), signed(JOB), signed(JOB | {"timestamp": NOW_S + 1})
         requests.check(old, NOW_US)
         requests.check(signed(JOB | {"timestamp": NOW_S + DAY_S}), NOW_US + DAY_S * 1_000_000)
         assert is_unauthenticated(refusal(old, by=requests), "SignatureExpired")
@@ -207,7 +218,7 @@ class TestReplays:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(signed_requests, "SEEN_MAX", 3)
-        requests = SignedRequests(KEY)
+        requests = SignedRequests(KEY, NODE)
         for second in range(3):
             requests.check(signed(JOB | {"timestamp": NOW_S + second}), NOW_US)
         fault = refusal(signed(JOB | {"timestamp": NOW_S + 3}), by=requests)
@@ -217,7 +228,7 @@ class TestReplays:
         assert [seen.at_us // 1_000_000 - NOW_S for seen in requests.seen] == [1, 2, 4]
 
     def test_that_are_older_than_the_window_are_of_no_concern_at_a_start(self) -> None:
-        requests = SignedRequests(KEY, [Seen(bytes(32), 7)])
+        requests = SignedRequests(KEY, NODE, [Seen(bytes(32), 7)])
         requests.check(signed(JOB), NOW_US)
         assert len(requests.seen) == 1
 
