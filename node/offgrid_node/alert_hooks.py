@@ -23,6 +23,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from offgrid_node.logs import fields
 from offgrid_node.services.health.alerts import Alert
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ class Hook:
             except (HookFailed, OSError, ValueError) as error:
                 self.counts[FAILED] += 1
                 self.trouble = f"health.{self.name} was not told of an alert: {error or type(error).__name__}"
-                _log.warning("%s", self.trouble)
+                _log.warning(
+                    "an alert was not told", extra=fields("alert_hook_failed", hook=self.name, why=self.trouble)
+                )
             else:
                 self.counts[DONE] += 1
                 self.trouble = ""

@@ -38,6 +38,7 @@ from offgrid_node.keys import NodeTls, check_identity_certificate, issue_leaf, o
 from offgrid_node.keys.letters import Letters
 from offgrid_node.keys.wraps import KeyWraps
 from offgrid_node.listeners import Listeners
+from offgrid_node.logs import fields
 from offgrid_node.machine_facts import unheld_notices
 from offgrid_node.node import Node
 from offgrid_node.node_executors import make_executors, open_at_work
@@ -99,11 +100,11 @@ class Daemon:
         self._reducers, refused = load_reducers()
         self._problems = (*problems, *refused)
         for sentence in self._problems:
-            _log.warning("%s", sentence)
+            _log.warning("a part of the config is left out", extra=fields("config_left_out", why=sentence))
         self._coding = choose()
         for sentence in self._coding.refused:
-            _log.warning("%s", sentence)
-        _log.info("coder %s", self._coding.coder.name)
+            _log.warning("a coder is not used", extra=fields("coder_refused", why=sentence))
+        _log.info("shards are coded", extra=fields("coder_chosen", coder=self._coding.coder.name))
         self._cleanup: list[Callable[[], Awaitable[None] | None]] = []
         self._web = Web(config)
         counted = config.metrics.listen or config.gateway.listen != OFF
@@ -190,7 +191,7 @@ class Daemon:
                 if step is not None:
                     await step
             except Exception:  # noqa: BLE001 - whatever failed, the store must still be closed in order
-                _log.exception("while stopping")
+                _log.exception("a part of the node did not stop in order", extra=fields("stop_failed"))
 
     def _open(self) -> LoggedStore:
         """The store, looked through, with its driver and what runs jobs in the folder that is ours now."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.logs import fields
 from offgrid_node.node import Node
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.jobs.commands import Dropped
@@ -64,12 +65,12 @@ class DropWatch:
             except OSError as error:
                 self._say(f"jobs.drop_dir {self._path}: {error.strerror or error}; its jobs wait")
             except Fault as fault:
-                _log.info("the drop folder waits: %s", fault.message)
+                _log.info("the drop folder waits", extra=fields("drop_folder_waits", why=fault.message))
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _say(self, fault: str) -> None:
         if fault != self._fault:
-            _log.warning("%s", fault)
+            _log.warning("the drop folder cannot be used", extra=fields("drop_folder_failing", why=fault))
         self._fault = fault
 
     def _rows(self, job_ids: Sequence[str]) -> list[tuple[jobs_pb2.Job, bytes]]:

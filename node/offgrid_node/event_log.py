@@ -23,7 +23,6 @@ LEVELS: Mapping[int, int] = {
     EventType.HEALTH_CHANGED: logging.WARNING,
 }
 DISPATCHES = frozenset({EventType.JOB_CREATED, EventType.JOB_DISPATCHED})  # many a job sets out as it is made
-FIELD_CHARS_MAX = 200
 
 _log = logging.getLogger("offgrid.events")
 
@@ -35,7 +34,9 @@ def log_events(events: Sequence[Record]) -> None:
         level = LEVELS.get(record.etype, logging.DEBUG)
         if level >= least:
             event = record.event
-            _log.log(level, event.type, extra=fields(seq=event.seq, subject=event.subject, **_details(event)))
+            _log.log(
+                level, event.type, extra=fields(event.type, seq=event.seq, subject=event.subject, **_details(event))
+            )
     _log_ways(events)
 
 
@@ -47,7 +48,7 @@ def _log_ways(events: Sequence[Record]) -> None:
             ways.setdefault((job.route, job.route_reason), []).append(event.subject)
     for (route, reason), job_ids in ways.items():
         name = jobs_pb2.Route.Name(route).removeprefix("ROUTE_").lower()
-        said = fields(jobs=len(job_ids), first=job_ids[0], route=name, reason=_cut(reason))
+        said = fields("jobs_rerouted", jobs=len(job_ids), first=job_ids[0], route=name, reason=reason)
         _log.info("jobs go another way than usual", extra=said)
 
 
@@ -71,9 +72,4 @@ def _details(event: state_pb2.Event) -> dict[str, str]:
             found = {"name": event.alert.name, "state": state, "threshold": f"{event.alert.threshold:g}"}
         case _:
             found = {}
-    return {name: _cut(value) for name, value in found.items() if value}
-
-
-def _cut(value: str) -> str:
-    """No longer than a line bears, whatever a peer wrote."""
-    return value[:FIELD_CHARS_MAX]
+    return found

@@ -19,6 +19,7 @@ from offgrid_node.discovery.gateways import About, Gateways
 from offgrid_node.discovery.hints import Hint
 from offgrid_node.discovery.hosts_file import HostsFile
 from offgrid_node.keys import fingerprint_in_leaf
+from offgrid_node.logs import fields
 from offgrid_node.node import Node
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, Unavailable
 from offgrid_node.protocol.events import BROKER
@@ -52,7 +53,7 @@ async def listen_again(
         try:
             return await listen(join_address(host, last))
         except FailedPrecondition as fault:
-            _log.info("%s; taking another port", fault.message)
+            _log.info("another port is taken than the last time", extra=fields("port_changed", why=fault.message))
     return await listen(address)
 
 
@@ -190,7 +191,7 @@ class Finding:
             self._fault = ""
         except InvalidRequest as fault:
             if fault.message != self._fault:
-                _log.warning("%s", fault.message)
+                _log.warning("the hosts file cannot be read", extra=fields("hosts_file_failing", why=fault.message))
             self._fault, hosts, urls = fault.message, [], []
         if urls != self._listed_urls:
             self._listed_urls, self._listed_gateways = urls, Gateways(urls) if urls else None

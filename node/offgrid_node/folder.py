@@ -19,6 +19,7 @@ import msgspec
 from offgrid.backup.recovery import public_from
 from offgrid_node.config import CONFIG_NAME, load, template
 from offgrid_node.keys import make_private_folder, refuse_writable, write_private
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition
 from offgrid_node.storage.format import check_format, stamp
 from offgrid_node.storage.logged import LoggedStore
@@ -161,5 +162,5 @@ def check_store(store: Store) -> tuple[str, ...]:
         return ()
     findings = tuple(store.verify())
     for finding in findings:
-        _log.error("the store is damaged: %s", finding)
+        _log.error("the store is damaged", extra=fields("store_damaged", what=finding))
     return tuple(f"the store is damaged: {finding}" for finding in findings[:FINDINGS_SHOWN])

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Fault, Internal
 from offgrid_node.storage.blobs import DISK_RESERVE_BYTES
 
@@ -33,20 +34,23 @@ class StoreTrouble:
         """A `runtime.Monitor`. Where the code went wrong is of use only when the code is wrong; a full disk has its
         sentence."""
         if fault.reason not in REFUSING:
-            _log.error("%s: %s", fault.reason, fault.message, exc_info=cause if isinstance(fault, Internal) else None)
+            said = fields("commit_failed", reason=fault.reason, why=fault.message)
+            _log.error("a batch was lost", exc_info=cause if isinstance(fault, Internal) else None, extra=said)
             return
         before, self._fault, self._last_ms = self._fault, fault, self._now_ms()
         if before is None:
             self._began_ms, self._refused = self._last_ms, 0
         self._refused += 1
         if before is None or before.reason != fault.reason:
-            _log.error("%s: %s; said again only when it is over", fault.reason, fault.message)
+            said = fields("store_refuses", reason=fault.reason, why=fault.message)
+            _log.error("the store takes no writes; said again when it is over", extra=said)
 
     def on_commit(self, inputs: int, commit_s: float) -> None:
         """For the driver: a batch is durable."""
         if self._fault is not None and self._now_ms() - self._last_ms >= QUIET_MS:
             lasted_s = (self._last_ms - self._began_ms) // 1000
-            _log.warning("the store takes writes again; it refused %d within %d s", self._refused, lasted_s)
+            said = fields("store_takes_again", refused=self._refused, lasted_s=lasted_s)
+            _log.warning("the store takes writes again", extra=said)
             self._fault = None
 
     @property

@@ -16,6 +16,7 @@ from offgrid_node.config.addresses import admin_socket, split_address
 from offgrid_node.discovery.addresses import join_address
 from offgrid_node.finding import listen_again
 from offgrid_node.keys import NodeTls
+from offgrid_node.logs import fields
 from offgrid_node.members import Members
 from offgrid_node.node import Node
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
@@ -78,7 +79,7 @@ class Listeners:
         try:
             self.admin_framed = self._framed.listen_admin(admin_address(self._config)[0], gate)
         except FailedPrecondition as fault:  # a path that is a few characters too long, and no reason to stop
-            _log.info("the owner is served by gRPC alone: %s", fault.message)
+            _log.info("the owner is served by gRPC alone", extra=fields("admin_framed_off", why=fault.message))
 
     def _beside_mesh(self, gate: Gate) -> None:
         mesh = self._config.mesh

@@ -1,11 +1,12 @@
 """How a node's log looks: one line a record, as text or as JSON lines, on standard error; nothing is rotated here.
 
-Levels mean: ERROR, a defect or damage, somebody must act; WARNING, a promise at risk, or something that the node does
-without; INFO, a change that an operator would want to read tomorrow; DEBUG, each job's each step.
+Levels mean: ERROR, a defect or damage, somebody must act; WARNING, the node goes on without something, look at it;
+INFO, a change that an operator would want to read tomorrow; DEBUG, each step of each job and connection.
 
-Ids and other facts are fields: `_log.info("MEMBER_REMOVED", extra=fields(seq=7, subject=node_id))`. journald gets each
-line's priority in front (sd-daemon(3)) and tells the time itself. What is said again and again is let through so many
-times a minute, and then counted.
+A record is a sentence that is always the same, and beside it an event, which programs go by, and facts:
+`_log.warning("a coder is not used", extra=fields("coder_refused", why=sentence))`. docs/reference/log.md has them all,
+made from these calls. journald gets each line's priority in front (sd-daemon(3)) and tells the time itself. What is
+said again and again is let through so many times a minute, and then counted. Facts are bounded, and never secrets.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ Fields = Mapping[str, str | int | float]
 
 BURST, WINDOW_S = 30, 60.0  # lines of one kind, of one logger, in so many seconds
 KINDS_MAX = 512  # that are counted at a time; the one that was silent for longest goes
-KIND_CHARS_MAX = 200
+FACT_CHARS_MAX = 300  # of one text, whatever a peer wrote
 PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
 
 
-def fields(**facts: str | int | float) -> dict[str, Fields]:
-    """What goes with a record beside its sentence: the `extra` of a logging call. Empty texts are left out."""
-    return {"fields": {name: fact for name, fact in facts.items() if fact != ""}}
+def fields(event: str, /, **facts: object) -> dict[str, Fields]:
+    """What goes with a record beside its sentence: the `extra` of a logging call. Empty texts are left out; what is
+    neither text nor a number, an error say, becomes text."""
+    found = {name: fact if isinstance(fact, int | float) else str(fact) for name, fact in facts.items()}
+    return {"fields": {"event": event, **{name: fact for name, fact in found.items() if fact != ""}}}
 
 
 def set_up(level: str, form: str, stream: TextIO = sys.stderr, environ: Mapping[str, str] = os.environ) -> None:
@@ -51,13 +54,15 @@ def _is_journal(stream: TextIO, named: str) -> bool:
 
 
 class TextLines(logging.Formatter):
-    """`2026-11-23 03:20:01,123 WARNING offgrid.events: PEER_DEAD seq=7 subject=…`"""
+    """`2026-11-23 03:20:01,123 WARNING offgrid_node.daemon: a coder is not used event=coder_refused why=…`; an event of
+    the journal is its own sentence: `PEER_DEAD seq=7 subject=…`"""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
-        return super().formatMessage(record) + _shown(_facts(record))
+        facts = {name: fact for name, fact in _facts(record).items() if name != "event" or fact != record.msg}
+        return super().formatMessage(record) + _shown(facts)
 
 
 class JournalLines(TextLines):
@@ -72,8 +77,8 @@ class JournalLines(TextLines):
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: `time` (RFC 3339, UTC), `level`, `logger`, `message`, and the fields, which never take the
-    place of these; a traceback is `exception`."""
+    """One object a line: `time` (RFC 3339, UTC), `level`, `logger`, `message`; beside it `event` and the facts, which
+    never take the place of these; a traceback is `exception`. What libraries say has no event."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -100,7 +105,7 @@ class Repeats(logging.Filter):
         self._kinds: OrderedDict[tuple[str, int, str], _Kind] = OrderedDict()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        key, now = (record.name, record.levelno, str(record.msg)[:KIND_CHARS_MAX]), self._clock()
+        key, now = (record.name, record.levelno, str(record.msg)[:FACT_CHARS_MAX]), self._clock()
         kind = self._kinds.setdefault(key, _Kind(now))
         self._kinds.move_to_end(key)
         if len(self._kinds) > KINDS_MAX:
@@ -135,7 +140,11 @@ class _Kind:
 
 def _facts(record: logging.LogRecord) -> Fields:
     found = getattr(record, "fields", None)
-    return found if isinstance(found, Mapping) else {}
+    return {name: _bounded(fact) for name, fact in found.items()} if isinstance(found, Mapping) else {}
+
+
+def _bounded(fact: str | float) -> str | float:
+    return f"{fact[:FACT_CHARS_MAX]}…" if isinstance(fact, str) and len(fact) > FACT_CHARS_MAX else fact
 
 
 def _shown(facts: Fields) -> str:

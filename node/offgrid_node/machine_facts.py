@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.logs import fields
 
 if TYPE_CHECKING:
     from offgrid_node.config import Config
@@ -100,7 +101,8 @@ def probed_gpus() -> list[jobs_pb2.Gpu]:
             errors="replace",
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        _log.warning("%s is there and did not say which cards there are: %s", program, error)
+        told = fields("gpu_unknown", program=program, why=error)
+        _log.warning("a program that lists graphics cards failed", extra=told)
         return []
     return list(read_nvidia_smi(said))
 

@@ -19,6 +19,7 @@ from offgrid_node.executors.pool import ExecutorPool
 from offgrid_node.executors.process import ProcessExecutor
 from offgrid_node.executors.watch import Lookout
 from offgrid_node.folder import MIB
+from offgrid_node.logs import fields
 
 if TYPE_CHECKING:
     from offgrid_node.config import Config
@@ -55,7 +56,8 @@ def open_at_work(config: Config) -> AtWork | None:
     try:
         return AtWork(config.node.data_dir / AT_WORK_NAME)
     except OSError as error:
-        _log.warning("payloads that bring this host down are not all noticed: %s: %s", AT_WORK_NAME, error.strerror)
+        said = fields("at_work_failing", file=AT_WORK_NAME, why=error.strerror or error)
+        _log.warning("payloads that bring this host down are not all noticed", extra=said)
         return None
 
 
@@ -66,7 +68,7 @@ def _groups_of(config: Config) -> Groups | None:
         return None
     groups, problem = cgroup_setup.find(config.node.data_dir)
     if problem:
-        _log.info("jobs' bounds are not held by the kernel: %s", problem)
+        _log.info("the bounds of jobs are not held by the kernel", extra=fields("cgroups_off", why=problem))
     return groups
 
 

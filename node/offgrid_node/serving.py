@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from offgrid_node import arena, logs
 from offgrid_node.daemon import Daemon
 from offgrid_node.folder import Folder
+from offgrid_node.logs import fields
 from offgrid_node.store_trial import last_words
 from offgrid_node.supervisor import Supervisor
 
@@ -54,7 +55,7 @@ async def _serve(folder: Folder, config: Config, unused: Sequence[str]) -> None:
         print(daemon.banner, flush=True)  # noqa: T201 - what the person at the terminal asked for
         supervisor.ready(daemon.banner.partition("\n")[0])
         await _first(stopping, daemon.outdated)
-        _log.info("stopping")
+        _log.info("the node is stopping", extra=fields("stopping"))
         if daemon.outdated.is_set():
             daemon.check_newest()
     finally:

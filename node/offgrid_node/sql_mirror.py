@@ -24,6 +24,7 @@ from google.protobuf.json_format import MessageToJson
 from offgrid.event_types import type_name
 from offgrid.v1 import state_pb2
 from offgrid_node.config.sql_target import SqlTarget
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Fault, InvalidRequest
 from offgrid_node.storage.store import Store
 
@@ -103,7 +104,8 @@ class SqlMirror:
                 for went_on in self._mirror():
                     pause_s = PAUSE_S
                     if self.trouble:
-                        _log.warning("the SQL mirror %s is written again", self._target)
+                        said = fields("sql_mirror_back", mirror=self._target)
+                        _log.warning("the SQL mirror is written again", extra=said)
                         self.trouble = ""
                     if not went_on:
                         self._stopping.wait(LOOK_S)
@@ -116,9 +118,8 @@ class SqlMirror:
 
     def _fails(self, why: str) -> None:
         if not self.trouble:
-            _log.warning(
-                "the SQL mirror %s is not written: %s; tried again, and told when it is over", self._target, why
-            )
+            said = fields("sql_mirror_failing", mirror=self._target, why=why)
+            _log.warning("the SQL mirror is not written; said again when it is over", extra=said)
         self.trouble = why
 
     def _mirror(self) -> Iterator[bool]:
@@ -148,7 +149,8 @@ class SqlMirror:
             seq, digest = int(row[0]), bytes(row[1])
             if seq <= self._store.journal_floor or self._digest_of(seq) == digest:
                 return seq
-            _log.warning("the store was put back: the SQL mirror %s begins anew", self._target)
+            said = fields("sql_mirror_anew", mirror=self._target)
+            _log.warning("the store was put back: the SQL mirror begins anew", extra=said)
             cursor.execute("DELETE FROM offgrid_events WHERE node = %s", (self._node,))
             cursor.execute("DELETE FROM offgrid_mirror WHERE node = %s", (self._node,))
             connection.commit()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offgrid_node.folder import MIB, STORE_FILE, backup_folder
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Corrupt, Fault
 from offgrid_node.storage.logged import LoggedStore
 
@@ -50,7 +51,7 @@ def last_words(config: Config) -> Iterator[None]:
         return
     with file:
         if words:
-            _log.error("the last process of this node died: %s", words)
+            _log.error("the last process of this node died", extra=fields("died", why=words))
             if try_store(config):
                 file.truncate(0)
         faulthandler.enable(file, all_threads=False)
@@ -79,7 +80,7 @@ def try_store(config: Config, command: Sequence[str] = ()) -> bool:
     except subprocess.TimeoutExpired:
         raise _deadly(config, f"takes more than {patience_s:.0f} s") from None
     except OSError as error:
-        _log.warning("the store could not be tried: %s", error)
+        _log.warning("the store could not be tried", extra=fields("store_untried", why=error))
         return False
     finally:
         os.close(held)
@@ -87,8 +88,9 @@ def try_store(config: Config, command: Sequence[str] = ()) -> bool:
     if _is_death(done.returncode):
         raise _deadly(config, f"ended the process that did, by {_name_of(done.returncode)}")
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()[-WORDS_BYTES_MAX:]
-        _log.warning("the store could not be tried: %s: %s", _name_of(done.returncode), said)
+        last_words = done.stderr.decode(errors="replace").strip()[-WORDS_BYTES_MAX:]
+        said = fields("store_untried", ended=_name_of(done.returncode), why=last_words)
+        _log.warning("the store could not be tried", extra=said)
     return done.stdout.decode(errors="replace").strip() == READ
 
 

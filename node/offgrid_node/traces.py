@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from offgrid.v1 import jobs_pb2, state_pb2
 from offgrid_node import __version__
+from offgrid_node.logs import fields
 from offgrid_node.meters import Meters
 from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.errors import Fault
@@ -46,7 +47,8 @@ def open_traces(name: str, node_id: str, environ: Mapping[str, str]) -> TracedMe
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        _log.warning("%s is set and OpenTelemetry is not installed: pip install 'offgrid-node[otel]'", ENDPOINTS[0])
+        said = fields("otel_missing", mend="pip install 'offgrid-node[otel]'")
+        _log.warning("traces are asked for, and OpenTelemetry is not installed", extra=said)
         return None
     traced = TracedMeters(name, node_id)
     traced.provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -18,6 +18,7 @@ from offgrid_node.config.addresses import split_address
 from offgrid_node.config.http_ports import AUTO, OFF, SECRET_CHARS_MIN, auto_ports
 from offgrid_node.discovery.addresses import join_address
 from offgrid_node.gateway.binding import Sockets, address_of, bind, bind_first
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_node.services.mesh import no_page_link
 
@@ -109,7 +110,7 @@ class Web:
             await asyncio.to_thread(import_module, APP)
             await self._serve_view(view())
         except Exception as error:  # noqa: BLE001 - the node goes on without
-            _log.exception("the gateway cannot be served")
+            _log.exception("the gateway cannot be served", extra=fields("gateway_failed"))
             said = f"the gateway cannot be served, the log says more: {type(error).__name__}: {error}"
             self.notices = (*self.notices, said)
             self._close_sockets()

@@ -203,7 +203,7 @@ class TestAMemberThatAnswersWrongly:
                 await until(lambda: not lane.is_open)
 
         run(scenario())
-        assert "has lost its place on a" in caplog.text
+        assert "has lost its place" in caplog.text
 
     def test_disturbs_no_other_call_by_what_its_caller_makes_of_it(
         self, tmp_path: Path, framed: bool, caplog: pytest.LogCaptureFixture

@@ -5,17 +5,12 @@ from __future__ import annotations
 import logging
 
 import pytest
+from log_lines import lines
 
 from offgrid.v1 import jobs_pb2, mesh_pb2, state_pb2
 from offgrid_node.event_log import log_events
-from offgrid_node.logs import TextLines
 from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.etypes import EventType
-
-
-def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """As they stand in the log, behind time, level and logger."""
-    return [TextLines().format(record).partition("offgrid.events: ")[2] for record in caplog.records]
 
 
 def event(etype: EventType, subject: str = "s", **data: object) -> Record:
@@ -55,7 +50,10 @@ def test_jobs_that_go_another_way_than_usual_are_told_of_with_the_reason(caplog:
     ]
     log_events([event(EventType.JOB_DISPATCHED, job.job_id, job=job) for job in (usual, *local)])
     assert lines(caplog) == [
-        "jobs go another way than usual jobs=3 first=j-1 route=file_queue reason='no broker is alive'"
+        (
+            "jobs go another way than usual event=jobs_rerouted jobs=3 first=j-1 route=file_queue "
+            "reason='no broker is alive'"
+        )
     ]
 
 

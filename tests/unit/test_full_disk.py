@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from log_lines import lines
 
 from offgrid.v1 import state_pb2
 from offgrid_node.driver import Driver
@@ -39,10 +40,6 @@ def trouble(clock: Clock) -> StoreTrouble:
     return StoreTrouble(clock)
 
 
-def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records]
-
-
 @pytest.mark.parametrize("fault", [FULL, REFUSED])
 def test_it_is_said_when_it_begins_and_when_it_is_over(
     trouble: StoreTrouble, clock: Clock, fault: Fault, caplog: pytest.LogCaptureFixture
@@ -56,7 +53,7 @@ def test_it_is_said_when_it_begins_and_when_it_is_over(
     clock.ms += QUIET_MS
     for _ in range(3):
         trouble.on_commit(1, 0.001)
-    assert lines(caplog)[1:] == ["the store takes writes again; it refused 60 within 59 s"]
+    assert lines(caplog)[1:] == ["the store takes writes again event=store_takes_again refused=60 lasted_s=59"]
     trouble.on_fault(fault, None)
     assert len(caplog.records) == 3, "what begins again is said again"
 
@@ -64,7 +61,7 @@ def test_it_is_said_when_it_begins_and_when_it_is_over(
 def test_another_reason_is_another_line(trouble: StoreTrouble, caplog: pytest.LogCaptureFixture) -> None:
     for fault in (REFUSED, REFUSED, FULL, FULL):
         trouble.on_fault(fault, None)
-    assert [line.split(":")[0] for line in lines(caplog)] == ["DiskError", "StoreFull"]
+    assert [line.partition("reason=")[2].split()[0] for line in lines(caplog)] == ["DiskError", "StoreFull"]
 
 
 def test_status_says_it_as_long_as_it_lasts(trouble: StoreTrouble, clock: Clock) -> None:

@@ -12,19 +12,37 @@ import tempfile
 import pytest
 
 from offgrid_node import logs
-from offgrid_node.logs import BURST, KINDS_MAX, WINDOW_S, JournalLines, JsonLines, Repeats, TextLines, fields
+from offgrid_node.logs import BURST, FACT_CHARS_MAX, KINDS_MAX, WINDOW_S, JournalLines, JsonLines, Repeats, TextLines
+from offgrid_node.logs import fields as fields_of
 
 
 def record(message: str = "MEMBER_REMOVED", level: int = logging.WARNING, **facts: str | int) -> logging.LogRecord:
     made = logging.LogRecord("offgrid.events", level, __file__, 1, message, (), None)
     made.created, made.msecs = 1_795_000_000.25, 250.0
-    made.fields = fields(**facts)["fields"]
+    made.fields = fields_of(message, **facts)["fields"]
     return made
 
 
 def test_text_has_fields_behind_the_sentence() -> None:
     line = TextLines().format(record(seq=7, subject="n-1", detail="", name="old laptop"))
     assert line.endswith(" WARNING offgrid.events: MEMBER_REMOVED seq=7 subject=n-1 name='old laptop'")
+
+
+def test_an_event_of_the_nodes_own_stands_behind_its_sentence() -> None:
+    made = record("a peer left")
+    made.fields = fields_of("peer_left", peer="n-1", after_s=2.5, why=OSError(5, "gone"), job="")["fields"]
+    assert (
+        TextLines()
+        .format(made)
+        .endswith("offgrid.events: a peer left event=peer_left peer=n-1 after_s=2.5 why='[Errno 5] gone'")
+    )
+    line = json.loads(JsonLines().format(made))
+    assert (line["message"], line["event"], line["after_s"]) == ("a peer left", "peer_left", 2.5)
+
+
+def test_a_fact_is_no_longer_than_a_line_bears() -> None:
+    line = json.loads(JsonLines().format(record(why="x" * 10_000)))
+    assert line["why"] == "x" * FACT_CHARS_MAX + "…"
 
 
 def test_no_text_of_a_peers_begins_a_line_of_its_own() -> None:
@@ -41,6 +59,7 @@ def test_json_lines_are_objects_whose_own_names_nobody_takes() -> None:
         "level": "warning",
         "logger": "offgrid.events",
         "message": "MEMBER_REMOVED",
+        "event": "MEMBER_REMOVED",
         "seq": 7,
         "level_of": "x",
         "message_id": 1,
@@ -85,9 +104,9 @@ def test_what_is_said_again_and_again_is_counted_and_the_count_is_told() -> None
     clock.now = WINDOW_S
     told = record("link %s", peer="n-1")
     assert repeats.filter(told)
-    assert told.fields == {"peer": "n-1", "left_out": 7}
+    assert told.fields == {"event": "link %s", "peer": "n-1", "left_out": 7}
     assert repeats.filter(after := record("link %s"))
-    assert after.fields == {}
+    assert after.fields == {"event": "link %s"}
 
 
 def test_no_more_kinds_are_counted_than_there_is_room_for() -> None:

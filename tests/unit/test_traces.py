@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from log_lines import lines
 
 pytest.importorskip("opentelemetry.sdk")
 
@@ -98,7 +99,7 @@ def test_without_the_library_a_node_says_so_and_goes_on(
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     assert open_traces("attic", "n-attic", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}) is None
-    assert "pip install 'offgrid-node[otel]'" in caplog.text
+    assert "pip install 'offgrid-node[otel]'" in lines(caplog)[0]
 
 
 def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from offgrid_node.config import split_address
 from offgrid_node.discovery.hints import ADDRESSES_MAX
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.ids import NODE_ID
 
@@ -102,7 +103,9 @@ class Gateways:
         except (OSError, self._http_fault, ValueError, InvalidRequest) as error:
             why = error.message if isinstance(error, InvalidRequest) else str(error) or type(error).__name__
             if url not in self._known and self._faults.get(url) != why:
-                _log.warning("%s does not say which node it is: %s", url, why)
+                _log.warning(
+                    "a gateway does not say which node it is", extra=fields("gateway_unknown", url=url, why=why)
+                )
                 self._faults[url] = why
             return
         self._known[url] = about

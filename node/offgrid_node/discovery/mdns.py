@@ -17,6 +17,7 @@ from zeroconf import InterfaceChoice, IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from offgrid_node.discovery.hints import Hint, HintBook, read_hint
+from offgrid_node.logs import fields
 
 SERVICE_TYPE = "_offgrid._tcp.local."
 POLL_S = 5.0  # how soon a new interface is noticed
@@ -92,7 +93,8 @@ class Mdns:
             except _FAILURES as error:
                 if not self._failing:
                     self._failing = True
-                    _log.warning("mDNS does not work here, static peers do: %s: %s", type(error).__name__, error)
+                    why = f"{type(error).__name__}: {error}"
+                    _log.warning("mDNS does not work here, static peers do", extra=fields("mdns_failing", why=why))
                 await self._wait(RETRY_S)
 
     async def _serve(self, ear: AsyncZeroconf) -> None:

@@ -24,6 +24,7 @@ from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, Work
 from offgrid_node.executors.process import held
 from offgrid_node.executors.python_workers import CLUSTER_LOST, Kind, Workers
 from offgrid_node.executors.watch import Lookout
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import check_payload, needs_of
 
@@ -99,7 +100,10 @@ class DaskExecutor:
         if self._unanswered >= LOOKS_LOST:
             self._lost.set()
         if changed:
-            _log.warning("%s", problem) if problem else _log.info("the scheduler %s is there", self._scheduler)
+            if problem:
+                _log.warning("the Dask scheduler cannot be used", extra=fields("dask_away", why=problem))
+            else:
+                _log.info("the Dask scheduler is there", extra=fields("dask_there", scheduler=self._scheduler))
             self._on_change()
 
     async def run(self, work: Work) -> Outcome:

@@ -20,6 +20,7 @@ from offgrid_node.executors.capture import OUTPUT_DETAIL, Capture, failed, timeo
 from offgrid_node.executors.chat_endpoint import Answer, Endpoint, Exchange, Silent, Unreachable
 from offgrid_node.executors.chat_stream import BadAnswer, ChatStream, Said, message_of
 from offgrid_node.executors.executor import LARGE_INPUT_BYTES_MAX, Outcome, Progress, Usage, Work
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.hosted import MODEL_NAME
 from offgrid_node.protocol.jobs.needs import check_payload, estimate_tokens
@@ -110,11 +111,11 @@ class LlmExecutor:
         told = tuple(f"llm: {problem}" for problem in problems)
         if told != self._problems:
             for problem in told:
-                _log.warning("%s", problem)
+                _log.warning("language models cannot be offered", extra=fields("llm_failing", why=problem))
         changed = models != self._models
         self._models, self._problems = models, told
         if changed:
-            _log.info("models offered: %s", ", ".join(models) or "none")
+            _log.info("language models are offered", extra=fields("llm_models", models=", ".join(models) or "none"))
             self._on_change()
 
     async def run(self, work: Work) -> Outcome:

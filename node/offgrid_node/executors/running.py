@@ -13,6 +13,7 @@ from offgrid.v1 import jobs_pb2
 from offgrid_node.executors.at_work import AtWork
 from offgrid_node.executors.capture import failed
 from offgrid_node.executors.executor import Outcome, Progress, Work, well_formed
+from offgrid_node.logs import fields
 from offgrid_node.protocol.effects import Execute, Executed, Stop
 from offgrid_node.protocol.jobs.orders import ClaimKey
 
@@ -130,5 +131,6 @@ def executed(work: Execute, outcome: Outcome, took_us: int) -> Executed:
 
 
 def _broken(work: Execute, error: Exception) -> Outcome:
-    _log.error("the executor failed on %s/%d", work.job_id, work.attempt, exc_info=error)
+    said = fields("executor_failed", job=work.job_id, attempt=work.attempt)
+    _log.error("an executor failed", exc_info=error, extra=said)
     return Outcome(b"", b"", 0, "ExecutorBroken", f"the executor failed: {type(error).__name__}: {error}", "none")

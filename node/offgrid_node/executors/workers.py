@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
+from offgrid_node.logs import fields
+
 IDLE_S = 10.0  # a thread that has had nothing to do for so long ends
 
 _log = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ class Workers:
             try:
                 job()
             except Exception:  # noqa: BLE001 - at the edge of a thread, which goes on with the next one
-                _log.exception("a job of %s failed", self._name)
+                _log.exception("work of a thread failed", extra=fields("thread_work_failed", threads=self._name))
             del job  # nothing of it is kept while the next one is awaited
             with self._lock:
                 self._open -= 1

@@ -18,6 +18,7 @@ from offgrid_node.gateway.bodies import Body, Held
 from offgrid_node.gateway.connection import HEAD_BYTES_MAX, OWNER
 from offgrid_node.gateway.faults import DEFECT, Refusal
 from offgrid_node.gateway.metered import REFUSED
+from offgrid_node.logs import fields
 
 PROVED = "offgrid.proved"
 """In a request's scope: True when it has shown the token, False when it was let in only as far as to where its
@@ -127,7 +128,7 @@ class Edge:
         except ClientDisconnect:
             return False
         except Exception:  # noqa: BLE001 - at the edge: the reader is answered, and the log is where it belongs
-            _log.exception("%s failed", scope["path"])
+            _log.exception("a request failed", extra=fields("request_failed", path=scope["path"]))
             return True
         return False
 

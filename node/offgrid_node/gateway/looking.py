@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from offgrid_node.gateway.picture import Picture, look
+from offgrid_node.logs import fields
 from offgrid_node.protocol.effects import Record
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.router import Router
@@ -63,7 +64,7 @@ class Looking:
                 try:
                     self.now = await look(self._router, self._runtime.store.journal_seq, self.now)
                 except Exception:  # noqa: BLE001 - a look that fails must not be the last one
-                    _log.exception("the node cannot be looked at")
+                    _log.exception("the page is not told what changes", extra=fields("feed_failed"))
                 for tell in tuple(self._readers):
                     tell()
         finally:

@@ -27,6 +27,7 @@ from offgrid_node.gateway.json_requests import read_request
 from offgrid_node.gateway.requests import fields_of_query, read_body
 from offgrid_node.gateway.templates import Template
 from offgrid_node.gateway.transcoding import Fields, Row
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.caller import ADMIN
@@ -170,7 +171,8 @@ class BytesResponse(Response):
                 async for part in self._parts:
                     await send({"type": "http.response.body", "body": part, "more_body": True})
             except Fault as fault:
-                _log.warning("a download of %s broke off: %s", self._id, fault.message)
+                said = fields("download_broken_off", object=self._id, why=fault.message)
+                _log.warning("a download broke off", extra=said)
                 return
         await send({"type": "http.response.body", "body": b""})
 

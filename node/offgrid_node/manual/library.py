@@ -44,7 +44,9 @@ ORDER: Mapping[str, tuple[str, ...]] = {
             "links",
         )
     ),
-    "Reference": tuple(f"docs/reference/{name}.md" for name in ("cli", "config", "rpc", "events", "metrics", "floors")),
+    "Reference": tuple(
+        f"docs/reference/{name}.md" for name in ("cli", "config", "rpc", "events", "metrics", "log", "floors")
+    ),
     "How it works": tuple(
         f"docs/{name}.md"
         for name in (

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Exhausted, Fault, Internal, Unavailable
 from offgrid_node.services.flow import Step
 
@@ -104,7 +105,7 @@ def outcome_of(work: Callable[[], T]) -> T | Fault:
     except Fault as fault:
         return fault
     except Exception as error:  # noqa: BLE001 - at the edge of a thread: whoever waits must be told
-        _log.exception("work in the background failed")
+        _log.exception("work in the background failed", extra=fields("bulk_failed"))
         return Internal(f"work in the background failed: {type(error).__name__}: {error}", reason="BulkFailed")
 
 

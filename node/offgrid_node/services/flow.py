@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Fault, Internal
 from offgrid_node.runtime import Ticket
 
@@ -51,7 +52,7 @@ class _Running:
                 self._done(fault.bare())
                 return
             except Exception as error:  # noqa: BLE001 - whoever waits for the end must be told
-                _log.exception("a flow failed")
+                _log.exception("a flow failed", extra=fields("flow_failed"))
                 self._done(Internal(f"a defect of this node: {type(error).__name__}: {error}", reason="FlowFailed"))
                 return
             value = self._begin(step)

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, ExitStack
 from offgrid.frames import Frames, FrameTooLong, Outgoing, frame
 from offgrid.lanes import Call
 from offgrid.v1 import lane_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Exhausted, Fault, InvalidRequest, PermissionDenied
 from offgrid_node.services.budget import Visit
 from offgrid_node.services.caller import Caller
@@ -204,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
             if not calls and not request.cancels and not request.token:
                 raise InvalidRequest.field("calls", "a message without any")
         except (FrameTooLong, InvalidRequest) as error:
-            _log.info("%s has lost its place: %s", self._peer, error)
+            _log.info("a peer has lost its place", extra=fields("lane_lost", peer=str(self._peer), why=error))
             self.abort()
             return False
         if self._serving is None:

@@ -20,6 +20,7 @@ from offgrid.frames import Frames, FrameTooLong, Outgoing
 from offgrid.lanes import PIECE_CALL_BYTES_MAX
 from offgrid.pieces import BULK, parts_of
 from offgrid_node.keys import NodeTls
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import InvalidRequest, PeerFault, Unavailable
 from offgrid_node.protocol.pace import FREE, Pace
 from offgrid_node.services.client import Done
@@ -71,7 +72,7 @@ class FramedLane(asyncio.BufferedProtocol):
                 self.calls.on_message(raw)
                 self._opened()
         except (DecodeError, PeerFault, FrameTooLong) as error:
-            _log.warning("%s has lost its place on a framed lane: %s", self._node, error)
+            _log.warning("a lane has lost its place", extra=fields("lane_broken", peer=self._node, why=error))
             self.abort()
 
     def pause_writing(self) -> None:
@@ -283,7 +284,9 @@ class FramedRoad:
             line.lane = lane = FramedLane(node, target, lambda: line.lost(lane))
             await _open(lane, target, place)
         except (OSError, TimeoutError, ssl.SSLError, InvalidRequest) as error:
-            _log.debug("no framed connection to %s at %s:%d: %s", node, place.host, place.port, error)
+            address = f"{place.host}:{place.port}"
+            said = fields("peer_unreached", peer=node, address=address, why=error)
+            _log.debug("no framed connection to a peer", extra=said)
             line.lost(lane)
         except BaseException:
             line.lost(lane)

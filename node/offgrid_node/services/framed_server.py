@@ -20,6 +20,7 @@ from pathlib import Path
 
 from offgrid_node.config import split_address
 from offgrid_node.keys import NodeTls
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, Fault, Unavailable
 from offgrid_node.services.admin_socket import UNIX_PREFIX, bind_unix, check_loopback, unix_socket
 from offgrid_node.services.caller import Caller
@@ -127,7 +128,7 @@ class FramedServer:
             try:
                 sock, _ = await loop.sock_accept(listener)
             except OSError as error:
-                _log.warning("no connection can be taken: %s", error)
+                _log.warning("no connection can be taken", extra=fields("accept_failing", why=error))
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
             if len(self._connections) >= FRAMED_CONNECTIONS_MAX or len(self._entering) >= ENTERING_MAX:
@@ -148,7 +149,7 @@ class FramedServer:
                 make, sock, ssl=tls, ssl_handshake_timeout=timeout_s
             )
         except (OSError, ssl.SSLError) as error:
-            _log.debug("a connection came to nothing: %s", error)
+            _log.debug("a connection came to nothing", extra=fields("handshake_failed", why=error))
             sock.close()
         except BaseException:
             sock.close()

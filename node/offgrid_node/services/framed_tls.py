@@ -24,6 +24,7 @@ from offgrid_node.keys import (
     pem_of,
     tls_name_of,
 )
+from offgrid_node.logs import fields
 from offgrid_node.services.tls import root_pem
 
 PROTOCOL = "offgrid-framed/1"
@@ -46,7 +47,8 @@ class TrustedMembers:
         try:
             members = tuple(self._trusted())
         except Exception:  # noqa: BLE001 - else a member just removed would stay trusted
-            _log.exception("the list of members cannot be read: no other node is let in")
+            said = fields("members_unread")
+            _log.exception("the list of members cannot be read: no other node is let in", extra=said)
             members = ()
         if self._context is None or members != self._members:
             context = _context(ssl.PROTOCOL_TLS_SERVER, self._tls)

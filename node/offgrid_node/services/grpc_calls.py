@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Exhausted, Fault, Internal, NotFound
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.access import check_access
@@ -41,7 +42,7 @@ async def answer_faults(method: str, context: Context, work: Awaitable[T]) -> T:
     except (grpc.aio.AbortError, grpc.aio.InternalError):
         raise  # the status is on its way already, or the caller has gone and nothing reaches it any more
     except Exception:  # noqa: BLE001 - at the edge: whatever it was, the caller gets an answer and the node goes on
-        _log.exception("%s failed", method)
+        _log.exception("an RPC failed", extra=fields("rpc_failed", method=method))
         defect = Internal(f"{method} failed: a defect of this node, its log says more", reason="HandlerFailed")
         await context.abort_with_status(to_rpc_status(defect))
 

@@ -12,6 +12,7 @@ import logging
 import grpc
 from google.protobuf.message import DecodeError
 
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import PeerFault
 from offgrid_node.services.lane_calls import LaneCalls
 
@@ -46,7 +47,7 @@ class Lane(LaneCalls):
         except (grpc.aio.AioRpcError, grpc.aio.UsageError):
             pass  # what the peer says of single calls comes as answers; this is the end of the road
         except (DecodeError, PeerFault) as error:
-            _log.warning("%s has lost its place on a lane: %s", self._node, error)
+            _log.warning("a lane has lost its place", extra=fields("lane_broken", peer=self._node, why=error))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():

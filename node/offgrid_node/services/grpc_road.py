@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from offgrid.pieces import read_known
 from offgrid_node.config import split_address
 from offgrid_node.keys import NodeTls
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import (
     CONNECTION_REFUSED,
     NO_ROAD,
@@ -216,7 +217,7 @@ class GrpcRoad:
         except Fault as fault:
             outcome = fault.bare()
         except Exception as error:  # noqa: BLE001 - the caller is owed an end, whatever broke
-            _log.exception("%s to %s failed", method.name, node)
+            _log.exception("a call to a peer failed", extra=fields("call_failed", method=method.name, peer=node))
             outcome = Internal(f"{method.name} to {node} failed: {type(error).__name__}", reason="RoadFailed")
         finally:
             self._calls_of[node] -= 1

@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 
 from offgrid_node.keys import NodeTls
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, PermissionDenied, Unavailable
 from offgrid_node.services import grpc_options
 from offgrid_node.services.addresses import check_free
@@ -160,7 +161,8 @@ class GrpcServer:
         if stops:
             _, late = await asyncio.wait(stops, timeout=grace_s + CLOSE_HARD_S)
             for stop in late:
-                _log.warning("a gRPC server did not stop within %s s", grace_s + CLOSE_HARD_S)
+                said = fields("grpc_stop_late", within_s=grace_s + CLOSE_HARD_S)
+                _log.warning("a gRPC server did not stop in time", extra=said)
                 stop.cancel()
         await _calls_end()
         for remove in self._remove:

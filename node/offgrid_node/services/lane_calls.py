@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from offgrid.lanes import call_parts, read_answers
 from offgrid.pieces import Buffer, Parts, read_known
 from offgrid.v1 import lane_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Fault, OutcomeUnknown, PeerFault, Unavailable
 from offgrid_node.services.client import Done
 from offgrid_node.services.packet_methods import METHOD_NUMBERS
@@ -145,7 +146,8 @@ class LaneCalls:
         try:
             waiting.done(outcome)
         except Exception:  # noqa: BLE001 - a defect of one caller must not keep the others' ends from them
-            _log.exception("the end of %s to %s failed", waiting.method.name, self._node)
+            said = fields("call_end_failed", method=waiting.method.name, peer=self._node)
+            _log.exception("the end of a call to a peer failed", extra=said)
 
 
 def _outcome(method: Method, answer: lane_pb2.LaneAnswer, response: Buffer) -> Message | Fault:

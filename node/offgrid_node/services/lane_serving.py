@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from offgrid.lanes import PIECE_CALL_BYTES_MAX, Call, answer_parts, read_calls
 from offgrid.pieces import BULK, Buffer, Parts, parts_of
 from offgrid.v1 import lane_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Exhausted, Fault, Internal, InvalidRequest, NotFound
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.access import check_access
@@ -104,7 +105,7 @@ class LaneServing:
         except Fault as fault:
             outcome = fault.bare()
         except Exception:  # noqa: BLE001 - at the edge: whatever it was, the caller gets an answer
-            _log.exception("%s failed", name)
+            _log.exception("an RPC failed", extra=fields("rpc_failed", method=name))
             outcome = Internal("the call met a defect of this node; its log says more", reason="HandlerFailed")
 
         def ended(end: Message | Fault) -> None:

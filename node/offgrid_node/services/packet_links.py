@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from nacl.bindings import crypto_sign_ed25519_pk_to_curve25519
 from nacl.exceptions import RuntimeError as SodiumError
 
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import NO_ROAD, Fault, Unavailable
 from offgrid_node.protocol.mesh.quiet import is_quick
 from offgrid_node.protocol.pace import FREE, Pace
@@ -118,7 +119,7 @@ class PacketLinks:
         host = replace(self._host, hello=mark_of(self._roll().mesh_tag) + tag_of(self._public))
         for text in descriptions:
             self.attach(registry.open(text, host), text, registry.price(text))
-            _log.info("link %s", text)
+            _log.info("a link is opened", extra=fields("link_opened", link=text))
 
     def attach(self, transport: Transport, text: str, price: float | None = None) -> None:
         """A link that is open, `text` is its description; behind `start`."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from google.protobuf.message import Message
 
+from offgrid_node.logs import fields
 from offgrid_node.protocol.clock import Clock
 from offgrid_node.protocol.errors import Exhausted, Fault, Internal, NotFound
 from offgrid_node.runtime import Ticket
@@ -65,7 +66,7 @@ class PacketServer:
         except Fault as fault:
             outcome = fault
         except Exception:  # noqa: BLE001 - at the edge: whatever it was, the caller gets an answer and the node goes on
-            _log.exception("method %#06x failed", request.method)
+            _log.exception("an RPC failed", extra=fields("rpc_failed", method=f"{request.method:#06x}"))
             outcome = Internal("the request met a defect of this node; its log says more", reason="HandlerFailed")
         if isinstance(outcome, Ticket):
             outcome.when_done(lambda end: self._answer(request, end, visit))

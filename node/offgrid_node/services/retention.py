@@ -26,6 +26,7 @@ import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2, state_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.objects.tables import OBJECTS, OUTBOX_OPEN, SPREADING
 from offgrid_node.protocol.sound import sound
@@ -171,7 +172,7 @@ class Retention:
     def _ended(self, outcome: Fault | None) -> None:
         if isinstance(outcome, Fault):
             self.held = f"what is kept is not brought within its budget: {outcome.message}"
-            _log.warning("%s", self.held)
+            _log.warning("more is kept than the budget allows", extra=fields("retention_held", why=self.held))
         if self._going:
             self._later(self._interval_ms, self._turn)
 
@@ -212,8 +213,9 @@ class Retention:
             assert isinstance(dropped, state_pb2.Dropped)
             excess -= dropped.bytes
             if dropped.events:
-                what = f"{dropped.events} events of the journal and {dropped.session_events} of sessions"
-                _log.info("%s are dropped: %s", what, "the budget is full" if command.bytes else f"{days} days old")
+                cause = "the budget is full" if command.bytes else f"{days} days old"
+                said = fields("events_dropped", events=dropped.events, of_sessions=dropped.session_events, why=cause)
+                _log.info("old events are dropped", extra=said)
             if dropped.needs_snapshot:
                 spare.add(dropped.needs_snapshot)
                 fault = yield from self._take_snapshots(dropped.needs_snapshot)
@@ -239,7 +241,8 @@ class Retention:
             for ticket in self._around.sum_up(session_id):
                 yield ticket.when_done
         except Fault as fault:
-            _log.warning("events of session %s stay: they cannot be summed up: %s", session_id, loggable(fault))
+            said = fields("session_not_summed", session=session_id, why=loggable(fault))
+            _log.warning("events of a session stay: they cannot be summed up", extra=said)
             return fault.bare()
         return None
 

@@ -24,6 +24,7 @@ from offgrid_node.keys import (
     pem_of,
     tls_name_of,
 )
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import InvalidRequest
 
 LEAVES_REMEMBERED = 1_024  # a connection each
@@ -100,7 +101,8 @@ class _Roots:
         try:
             return tuple(self._trusted())
         except Exception:  # noqa: BLE001 - raised on, gRPC would keep its roots and let in a member just removed
-            _log.exception("the list of members cannot be read: no other node is let in")
+            said = fields("members_unread")
+            _log.exception("the list of members cannot be read: no other node is let in", extra=said)
             return ()
 
     def _build(self) -> grpc.ServerCertificateConfiguration:
@@ -119,6 +121,8 @@ def root_pem(der: bytes) -> bytes:
     try:
         check_identity_certificate(der)
     except InvalidRequest as error:
-        _log.error("a member is not trusted: %s", error.message)
+        _log.error(
+            "a member's certificate is wrong: it is not trusted", extra=fields("member_untrusted", why=error.message)
+        )
         return b""
     return pem_of(der)

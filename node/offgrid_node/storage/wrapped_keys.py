@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.storage.disk import disk_fault, make_folder, write_durably
 from offgrid_node.storage.session_keys import SessionKeys
@@ -64,7 +65,7 @@ class WrappedKeys:
             with self._lock:
                 self._replace(self._keys.all())
         except Fault as fault:
-            _log.warning("the keys of sessions are not wrapped: %s", fault.message)
+            _log.warning("the keys of sessions are not wrapped", extra=fields("keys_not_wrapped", why=fault.message))
             self.trouble = f"the keys of new sessions are not wrapped beside the backups: {fault.message}"
 
     def _replace(self, keys: Mapping[str, bytes]) -> None:

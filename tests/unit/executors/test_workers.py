@@ -7,6 +7,7 @@ import time
 from queue import Empty, SimpleQueue
 
 import pytest
+from log_lines import lines
 
 from offgrid_node.executors.workers import Workers
 
@@ -77,7 +78,7 @@ def test_a_job_that_raises_costs_no_thread(caplog: pytest.LogCaptureFixture) -> 
     workers.submit(broken)
     workers.submit(done.set)
     assert done.wait(5)
-    assert "a job of w failed" in caplog.text
+    assert lines(caplog) == ["work of a thread failed event=thread_work_failed threads=w"]
     workers.close()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from log_lines import lines
 
 from offgrid_node.protocol.errors import NotFound
 from offgrid_node.services.grpc_calls import answer_faults
@@ -37,7 +38,7 @@ def test_a_fault_is_the_call_s_status(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_defect_is_told_to_the_log_and_not_to_the_caller(caplog: pytest.LogCaptureFixture) -> None:
     assert end(ValueError("secret")).args == (grpc.StatusCode.INTERNAL,)
-    assert "of.Tests/Call failed" in caplog.text
+    assert lines(caplog) == ["an RPC failed event=rpc_failed method=of.Tests/Call"]
 
 
 def test_a_caller_that_has_gone_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 from google.protobuf.message import Message
+from log_lines import lines
 from session_desk import Desk, event
 
 from offgrid.v1 import mesh_pb2, state_pb2
@@ -167,7 +168,12 @@ def test_a_journal_that_takes_nothing_keeps_nobody_from_being_told(
     desk.look()
     assert [alert.state for alert in desk.told] == [State.CRITICAL]
     assert desk.journaled() == []
-    assert "database_size_mb is CRITICAL, and not in the journal: the store is full" in caplog.text
+    assert lines(caplog) == [
+        (
+            "an alert is not in the journal event=alert_not_kept name=database_size_mb "
+            "state=CRITICAL why='the store is full'"
+        )
+    ]
 
 
 def test_it_looks_by_itself_until_it_is_closed(desk: Watched) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from large_bench import SALT, STRIPE_BYTES, Network, Side
+from log_lines import lines
 from msgspec.structs import replace
 
 from offgrid.v1 import jobs_pb2, objects_pb2
@@ -249,7 +250,9 @@ class TestAnOutputThatTheCoreHasNoRoomFor:
         [notice] = core.adoption.notices
         assert notice.startswith("the result of job job cannot be kept here: its 400160 bytes are too much")
         assert f"{host.node_id} keeps that of attempt 3, and brings it again" in notice
-        assert [record.message for record in caplog.records] == [notice]
+        (line,) = lines(caplog)
+        assert "event=result_refused" in line
+        assert notice[:80] in line
         told, again = [event for event in core.told if isinstance(event, Arriving) and event.trouble]
         assert told == again, "each time gives its host time to bring it once more"
         assert (told.host, told.key) == (host.node_id, ("job", 3))

@@ -137,7 +137,7 @@ def test_one_bad_certificate_shuts_nobody_else_out_and_keeps_nobody_in(
             assert await who_am_i(door.port, STRANGER_TLS, CORE_TLS.identity_der) is None
 
     asyncio.run(scenario())
-    assert "a member is not trusted" in caplog.text
+    assert "it is not trusted" in caplog.text
 
 
 def test_credentials_shared_by_two_ports_are_refused_when_bound() -> None:

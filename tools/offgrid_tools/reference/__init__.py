@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from offgrid_tools.reference import cli, config, events, floors, metrics, rpc, schemas
+from offgrid_tools.reference import cli, config, events, floors, log, metrics, rpc, schemas
 
 FOLDER = Path(__file__).parents[3] / "docs" / "reference"
 PAGES: Mapping[str, Callable[[], str]] = {
@@ -16,6 +16,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "config.md": config.text,
     "events.md": events.text,
     "floors.md": floors.text,
+    "log.md": log.text,
     "metrics.md": metrics.text,
     "rpc.md": rpc.text,
     "schemas.json": schemas.text,

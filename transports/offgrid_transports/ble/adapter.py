@@ -25,6 +25,7 @@ from offgrid_transports.ble.greeting import FRAME_BYTES_MAX, NAME_BYTES, Greetin
 from offgrid_transports.ble.link import BleChannel, BleRadio
 from offgrid_transports.ble.neighbour import Link
 from offgrid_transports.ble.seeking import BRISK_MS, FULL, Candidates, duty
+from offgrid_transports.log_fields import fields
 from offgrid_transports.registry import LinkSpec
 from offgrid_transports.transport import (
     BROADCAST,
@@ -224,7 +225,8 @@ class BleTransport:
                 connecting.cancel()
         error = "lost meanwhile" if not connecting.done() or connecting.cancelled() else connecting.exception()
         if error is not None:
-            logger.debug("%s: %s", sighting.address, error)
+            said = fields("ble_unreached", address=sighting.address, why=error)
+            logger.debug("a neighbour that was seen cannot be reached", extra=said)
             self._counts["failed_connects"] += 1
             self._candidates.failed(self._host.now_ms(), sighting.address)
             return
@@ -234,7 +236,7 @@ class BleTransport:
 
     def _on_lost(self, why: str) -> None:
         if why != self._trouble:
-            logger.warning("Bluetooth: %s", why)
+            logger.warning("Bluetooth does not work", extra=fields("ble_failing", why=why))
         self._trouble = why
         self._lost.set()
         self._wake.set()
@@ -273,7 +275,8 @@ class BleTransport:
         elif older is None:
             self._neighbours[link.name] = link
             self._counts["links"] += 1
-            logger.info("Bluetooth: %s is near: %s", link.name, link.channel.describe())
+            said = fields("ble_near", neighbour=link.name, channel=link.channel.describe())
+            logger.info("a Bluetooth neighbour is near", extra=said)
             self._wake.set()
             self.on_change()
         else:
@@ -299,10 +302,10 @@ class BleTransport:
         self._leaving.discard(link)
         self._counts["ended_links"] += 1
         self._candidates.forget(link.channel.address, link.greeting.hello if link.greeting else b"")
-        logger.debug("%s: %s", link.channel.address, why)
+        logger.debug("a Bluetooth link ended", extra=fields("ble_ended", address=link.channel.address, why=why))
         if self._neighbours.get(link.name) is link:
             del self._neighbours[link.name]
-            logger.info("Bluetooth: %s is gone: %s", link.name, why)
+            logger.info("a Bluetooth neighbour is gone", extra=fields("ble_gone", neighbour=link.name, why=why))
             self._brisk()
             self.on_change()
 

@@ -19,6 +19,7 @@ from offgrid_transports.ble.air import Phy
 from offgrid_transports.ble.bumble_channels import PHYS, BumbleChannel, CocChannel, GattChannel
 from offgrid_transports.ble.fair_queue import FairQueue
 from offgrid_transports.ble.link import BleChannel, BleError
+from offgrid_transports.log_fields import fields
 from offgrid_transports.transport import OnEvent
 
 SERVICE_UUID = core.UUID(str(SERVICE))
@@ -131,7 +132,8 @@ class Connections:
             try:
                 coc = await peer.connection.create_l2cap_channel(CocChannel.spec(psm))
             except core.ProtocolError as error:
-                logger.debug("%s: no L2CAP channel, so GATT: %s", peer.connection.peer_address, error)
+                said = fields("ble_no_l2cap", address=peer.connection.peer_address, why=error)
+                logger.debug("no L2CAP channel to a neighbour, so GATT", extra=said)
             else:
                 return self._give(peer, CocChannel(coc, peer.connection, self._queue, True))
         client = peer.connection.gatt_client
@@ -154,7 +156,8 @@ class Connections:
         try:
             channel = CocChannel(coc, coc.connection, self._queue, False)
         except BleError as error:
-            logger.debug("%s: %s", coc.connection.peer_address, error)
+            said = fields("ble_channel_failed", address=coc.connection.peer_address, why=error)
+            logger.debug("a channel of a neighbour's came to nothing", extra=said)
             self.stray += 1
             self.drop(peer)
             return

@@ -27,6 +27,7 @@ from offgrid_transports.ble.fair_queue import FairQueue
 from offgrid_transports.ble.hci_gate import HciGate
 from offgrid_transports.ble.link import BleChannel, BleError
 from offgrid_transports.ble.seeking import Duty
+from offgrid_transports.log_fields import fields
 
 PSM = 0xA7
 OPEN_S = 5.0  # a controller, a channel
@@ -46,7 +47,7 @@ class _OneLine(logging.Handler):
     """What Bumble says of neighbours' bytes, without its tracebacks."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        logger.debug("bumble: %s", record.getMessage())
+        logger.debug("Bumble has something to say", extra=fields("ble_library", said=record.getMessage()))
 
 
 _BUMBLE_LOG = logging.getLogger("bumble")
@@ -224,7 +225,7 @@ class BumbleRadio:
             await work
         except hci.HCI_Error as error:
             self._refused += 1
-            logger.debug("%s refuses: %s", self._name, error)
+            logger.debug("Bluetooth refuses a command", extra=fields("ble_refused", radio=self._name, why=error))
         except Exception as error:  # unplugged in the middle: whichever of Bumble's errors that is
             self._lose(f"{type(error).__name__}: {error}")
             raise BleError(f"{self._name}: {error}") from error
@@ -309,7 +310,7 @@ class BumbleRadio:
             await work
         except Exception as error:  # noqa: BLE001 - whichever of Bumble's errors: a command that it does not have
             self._refused += 1
-            logger.debug("%s: %s", self._name, error)
+            logger.debug("Bluetooth refuses a command", extra=fields("ble_refused", radio=self._name, why=error))
 
     @property
     def _the_gate(self) -> HciGate:
@@ -363,4 +364,4 @@ class BumbleRadio:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.debug("%s: %s", self._name, error)
+            logger.debug("work with a neighbour failed", extra=fields("ble_work_failed", radio=self._name, why=error))

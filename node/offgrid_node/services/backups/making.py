@@ -18,6 +18,7 @@ from offgrid.backup.recovery import Recipient
 from offgrid_node.backups.errand import Done
 from offgrid_node.backups.rotation import Kept, going, kept_of
 from offgrid_node.backups.taking import Facts
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Exhausted, Fault
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.backups.sides import BackupParts
@@ -170,13 +171,14 @@ class Making:
                 return
             made: Compacted = yield self.compact(ignored)
             self._trouble.pop("compaction", None)
-            _log.info("the store's file is made small: %d bytes, %d before", made.after_bytes, made.before_bytes)
+            said = fields("store_compacted", bytes=made.after_bytes, before_bytes=made.before_bytes)
+            _log.info("the store's file is made small", extra=said)
         except Fault as fault:
             self._say("compaction", f"the store's file could not be made small: {fault.message}")
 
     def _say(self, what: str, text: str) -> None:
         if self._trouble.get(what) != text:
-            _log.warning("%s", text)
+            _log.warning("a backup or a compaction failed", extra=fields("backup_failed", of=what, why=text))
         self._trouble[what] = text
 
     def _rotate(self, made: str) -> None:

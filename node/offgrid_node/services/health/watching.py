@@ -14,6 +14,7 @@ import msgspec
 from google.protobuf.message import Message
 
 from offgrid.v1 import mesh_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.mesh.commands import TellOfAlert
 from offgrid_node.protocol.state.sessions.tables import OPEN_SESSIONS
@@ -100,7 +101,7 @@ class Health:
         try:
             self.look()
         except Fault as fault:  # the store is being closed, or cannot be read now
-            _log.info("not looked: %s", fault.message)
+            _log.info("the node's figures were not looked at", extra=fields("health_not_looked", why=fault.message))
         self._later(self._interval_ms, self._turn)
 
     def _on_change(self, alert: Alert) -> None:
@@ -110,7 +111,8 @@ class Health:
 
         def journaled(outcome: Message | Fault) -> None:
             if isinstance(outcome, Fault):
-                _log.warning("%s is %s, and not in the journal: %s", alert.name, alert.state.name, outcome.message)
+                said = fields("alert_not_kept", name=alert.name, state=alert.state.name, why=outcome.message)
+                _log.warning("an alert is not in the journal", extra=said)
 
         try:
             self._runtime.ask("mesh", CALLER, TellOfAlert(told)).when_done(journaled)

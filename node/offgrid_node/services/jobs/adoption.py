@@ -20,6 +20,7 @@ from itertools import islice
 from google.protobuf.message import DecodeError
 
 from offgrid.v1 import jobs_pb2, objects_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import (
     FailedPrecondition,
     Fault,
@@ -186,7 +187,7 @@ class Adoption:
             f"{manifest.owner} keeps that of attempt {attempt[1]}, and brings it again"
         )
         if attempt not in self._refused:
-            _log.warning("%s", sentence)
+            _log.warning("a result cannot be kept here", extra=fields("result_refused", job=attempt[0], why=sentence))
         trouble = f"its output cannot be kept here: {fault.message}"
         self._runtime.deliver("jobs", Arriving(manifest.owner, attempt, manifest.size_bytes, trouble))
         self._refused[attempt] = sentence

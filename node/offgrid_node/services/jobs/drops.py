@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, NamedTuple
 from google.protobuf.json_format import MessageToDict
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.bounds import LOG_BYTES_MAX
 from offgrid_node.protocol.jobs.large import INLINE_BYTES_MAX
@@ -64,7 +65,8 @@ class DropFolder:
     def put(self, job: jobs_pb2.Job, payload: bytes) -> None:
         """Raises OSError."""
         write_durably(self._path / f"{job.job_id}{JOB}", job_text(self._node_id, job, payload).encode())
-        _log.info("job %s (%s) lies in %s; a %s file there ends it", job.job_id, job.needs, self._path, RESULT)
+        said = fields("job_dropped", job=job.job_id, needs=str(job.needs), folder=self._path, ends_with=RESULT)
+        _log.info("a job lies in the drop folder", extra=said)
 
     def look(self, wanted: Set[str]) -> Seen:
         """Removes this node's files of all other jobs. Raises OSError."""
@@ -124,9 +126,10 @@ class DropFolder:
         except OSError as fault:
             if path.name not in self._stuck:
                 self._stuck.add(path.name)
-                _log.warning("%s stays where it is (%s), though it %s", path, fault.strerror, why)
+                said = fields("drop_stuck", path=path, why=why, error=fault.strerror or fault)
+                _log.warning("a file in the drop folder cannot be set aside", extra=said)
             return
-        _log.warning("%s is set aside: it %s", path, why)
+        _log.warning("a file in the drop folder is set aside", extra=fields("drop_set_aside", path=path, why=why))
 
 
 _NO_LINKS, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)  # Windows has neither

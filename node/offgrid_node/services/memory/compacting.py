@@ -11,6 +11,7 @@ import logging
 from google.protobuf.message import Message
 
 from offgrid.v1 import state_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import FailedPrecondition, Fault
 from offgrid_node.protocol.state.summaries.commands import KeepWindow
 from offgrid_node.protocol.state.summaries.machine import MOVED
@@ -55,7 +56,7 @@ class Compacting:
         self.trouble = ""
         if isinstance(outcome, Fault):
             self.trouble = f"what happened is not summarised, and not dropped: {outcome.message}"
-            _log.warning("%s", self.trouble)
+            _log.warning("what happened is not summarised", extra=fields("summaries_failing", why=self.trouble))
         now_ms = self._runtime.clock.now().utc_us // 1_000
         self._later(self._interval_ms - now_ms % self._interval_ms, self._on_time)
 
@@ -85,7 +86,8 @@ class Compacting:
                 told.kept += kept.kept
             yield self._pause
         if walk.passed_over:
-            _log.warning("%d blocks of sessions could not be read, and are in no summary", walk.passed_over)
+            said = fields("blocks_unread", blocks=walk.passed_over)
+            _log.warning("blocks of sessions could not be read, and are in no summary", extra=said)
 
     @property
     def _pause(self) -> Step[None]:

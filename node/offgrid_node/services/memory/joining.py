@@ -14,6 +14,7 @@ from typing import NamedTuple
 from google.protobuf.message import Message
 
 from offgrid.v1 import state_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition
 from offgrid_node.protocol.sound import sound
 from offgrid_node.protocol.state.summaries.commands import DropSummaries, FoldSummaries, Placed
@@ -135,7 +136,7 @@ class Joining:
             if group.scope != JOURNAL:
                 made.body = self._vault.seal(group.scope, bound_as(made.first, made.last), made.body)
         except (Corrupt, FailedPrecondition) as fault:
-            _log.warning("summaries are not joined: %s", fault.message)
+            _log.warning("summaries are not joined", extra=fields("summaries_not_joined", why=fault.message))
             return None
         return FoldSummaries(Placed(group.scope, made), tuple(row.first for row in rows))
 

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.coding.coder import Coder
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, PeerFault
 from offgrid_node.protocol.merkle import Peaks
 from offgrid_node.protocol.objects.audit import NAME_BYTES, NONCE_BYTES, answer_of, decode_answers, judge
@@ -111,7 +112,7 @@ class Auditing:
         def ended(outcome: Sequence[Report] | Fault) -> None:
             self._going = False
             if isinstance(outcome, Fault):
-                _log.warning("an audit came to nothing: %s", outcome.message)
+                _log.warning("an audit came to nothing", extra=fields("audit_failed", why=outcome.message))
                 outcome = ()
             self._runtime.deliver("objects", Audited(tuple(each.findings() for each in outcome)))
 
@@ -210,7 +211,8 @@ class Auditing:
             if not told and (thorough or report.own_bad or len(numbered) > k):
                 yield from self._read_all(report)
         for node, _ in report.of(WRONG):
-            _log.warning("%s has not the bytes of %s that it acked", node, report.manifest.object_id)
+            said = fields("audit_wrong", peer=node, object=report.manifest.object_id)
+            _log.warning("a host has not the bytes that it acked", extra=said)
             self._trust.shun(node, LYING_MS)
             report.reasons[node] = GIVES_OTHER
 
@@ -228,7 +230,8 @@ class Auditing:
         except Corrupt as fault:
             report.own_bad = self._wants_own(report.manifest.object_id)
             if report.own_bad:
-                _log.warning("of %s: %s", report.manifest.object_id, fault.message)
+                said = fields("own_copy_wrong", object=report.manifest.object_id, why=fault.message)
+                _log.warning("this node's own copy of an object is damaged", extra=said)
             return False
         for held, answer in report.answered.items():
             report.outcomes[held] = WHOLE if answer == own[held[1]] else WRONG

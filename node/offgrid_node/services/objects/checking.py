@@ -13,6 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from offgrid.v1 import objects_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Corrupt, Fault, NotFound
 from offgrid_node.protocol.objects.commands import ReplicasLost
 from offgrid_node.protocol.objects.dropping import shards_of
@@ -170,7 +171,8 @@ class Checking:
         object_id, shards = lost.holding.object_id, lost.holding.shards
         self.damaged += len(shards)
         what = "its row in the store is damaged" if lost.by_row else f"shard {shards[0]} is damaged or gone"
-        _log.warning("of %s, kept here for %s, %s", object_id, lost.owner, what)
+        said = fields("shard_damaged", object=object_id, peer=lost.owner, why=what)
+        _log.warning("what is kept here for a peer is damaged", extra=said)
         self._runtime.deliver("objects", ReplicasLost(lost.owner, (lost.holding,)))
 
     # ---- how much there is

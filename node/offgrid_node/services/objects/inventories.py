@@ -16,6 +16,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Corrupt, Fault, InvalidRequest, PeerFault, Unavailable
 from offgrid_node.protocol.objects.commands import Compared, ReplicasLost
 from offgrid_node.protocol.objects.errands import Compare
@@ -143,7 +144,8 @@ class Inventories:
         compared = yield from self._compare_part(node, "")
         if compared.lost or compared.strays:
             lost, strays = len(compared.lost), len(compared.strays)
-            _log.info("%s has lost %d items of this node's, and keeps %d unasked", node, lost, strays)
+            said = fields("host_lost", peer=node, lost=lost, unasked=strays)
+            _log.info("a host keeps other things of this node's than it should", extra=said)
         return compared
 
     def _compare_part(self, node: str, prefix: str) -> Flow[Compared]:
@@ -177,7 +179,7 @@ class Inventories:
         told = yield self._call(node, "CompareInventory", request, objects_pb2.CompareInventoryResponse)
         if told.summary != NOTHING_KEPT:
             raise _Changed
-        _log.info("%s has lost all %d items of this node's", node, len(given))
+        _log.info("a host has lost all of this node's", extra=fields("host_lost_all", peer=node, lost=len(given)))
         return Compared(node, given)
 
     def _find_out(self, node: str, prefix: str, code: SymbolCode) -> Flow[Compared]:

@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.keys.stripes import open_size
+from offgrid_node.logs import fields
 from offgrid_node.protocol.effects import Verifier
 from offgrid_node.protocol.errors import (
     Corrupt,
@@ -150,7 +151,8 @@ class Regaining:
         if found.manifest is not None:
             self._waiting.pop(found.object_id, None)
         if isinstance(end, Fault):
-            _log.info("%s, which this node has forgotten, is not back yet: %s", found.object_id, end.message)
+            said = fields("object_not_regained", object=found.object_id, why=end.message)
+            _log.info("an object that this node has forgotten is not back yet", extra=said)
             if found.manifest is not None and not is_segment(found.manifest):
                 in_vain = _is_in_vain(end, found)
                 self._runtime.deliver("objects", NotRegained(found.object_id, node, end.message, in_vain))
@@ -176,7 +178,8 @@ class Regaining:
         elif found.silent:
             raise Unavailable(f"too little of it is found, and {len(found.silent)} do not answer", reason="Silent")
         else:
-            _log.warning("too little is left of %s, which this node has forgotten: hosts drop it", found.object_id)
+            said = fields("object_lost", object=found.object_id)
+            _log.warning("too little is left of an object that this node has forgotten: hosts drop it", extra=said)
             self._runtime.deliver("objects", Unreadable(found.object_id))
 
     def _on_unknown(self, found: _Found) -> None:
@@ -187,7 +190,8 @@ class Regaining:
             return
         with suppress(PeerFault):
             verify_manifest(found.manifest.signed, [key], self._verify, salt)
-            _log.warning("%s is this node's, and its store knows nothing of it: that is an old one", found.object_id)
+            said = fields("store_old", object=found.object_id)
+            _log.warning("hosts have an object that this store knows nothing of: it is an old store", extra=said)
             self._runtime.deliver("state", ObjectAstray(found.object_id))
 
     # ---- who has what
@@ -262,7 +266,8 @@ class Regaining:
             except Fault:
                 self._keeping.drop(body.object_id)  # it comes again
                 raise
-        _log.warning("%s is back from hosts: this node had forgotten it with its disk", body.object_id)
+        said = fields("object_regained", object=body.object_id)
+        _log.warning("an object is back from hosts: this node had forgotten it with its disk", extra=said)
 
     def _is_whole(self, object_id: str) -> Flow[bool]:
         """Whether an object that is known here can be read from members. All of it is read: what it leaves superfluous

@@ -13,6 +13,7 @@ from typing import Protocol
 from google.protobuf.message import Message
 
 from offgrid.v1 import objects_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Fault, InvalidRequest, PermissionDenied
 from offgrid_node.protocol.mesh.commands import RotateWrappingKey
 from offgrid_node.protocol.mesh.wrapping import BEGUN_KEY, LABEL_BYTES, WrappingKey
@@ -105,7 +106,8 @@ class _Page:
         return Rewrapped(start, following, self._made(), looked, self._unopened)
 
     def _on_damaged(self, key: bytes) -> None:
-        _log.error("the row of %s is damaged", key.decode(errors="replace"))
+        said = fields("object_row_damaged", object=key.decode(errors="replace"))
+        _log.error("an object's row is damaged", extra=said)
         self._unopened += 1
 
     def _look(self, made: objects_pb2.Object) -> None:
@@ -116,7 +118,8 @@ class _Page:
         try:
             key = self._wraps.unwrap(own, made.object_id.encode())
         except PermissionDenied:
-            _log.error("%s is wrapped for none of this node's keys", made.object_id)
+            said = fields("object_unopened", object=made.object_id)
+            _log.error("an object is wrapped for none of this node's keys", extra=said)
             self._unopened += 1
             return
         for wrap in outdated:
@@ -139,7 +142,8 @@ class _Page:
             try:
                 sealed = self._wraps.wrap(current, secrets, entropy)
             except InvalidRequest as fault:
-                _log.error("nothing can be wrapped for %s: %s", node_id, fault.message)
+                said = fields("wrap_failed", peer=node_id, why=fault.message)
+                _log.error("nothing can be wrapped for a peer", extra=said)
                 continue
             for (object_id, before, _), wrap in zip(due, sealed, strict=True):
                 new.setdefault(object_id, []).append(NewWrap(node_id, before, wrap))

@@ -10,6 +10,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from offgrid.v1 import objects_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.effects import Signer, Verifier
 from offgrid_node.protocol.errors import Corrupt, PeerFault
 from offgrid_node.protocol.jobs.duty import DRAIN
@@ -141,7 +142,7 @@ def _clear_up(runtime: Runtime, files: BlobStore) -> None:
         lambda staged: staged.startswith((UPLOAD_PREFIX, PULL_PREFIX, STAGED_PREFIX)),
     )
     if swept:
-        _log.info("deleted %d blobs that an earlier life of this node left half done", swept)
+        _log.info("what an earlier life of this node left half done is deleted", extra=fields("swept_own", blobs=swept))
     for lost in replicas_lost(runtime.store, files):
         runtime.deliver("objects", lost)
 

@@ -12,6 +12,7 @@ import logging
 
 import msgspec
 
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.rng import Rng
@@ -60,7 +61,7 @@ class Scrub:
 
     def _ended(self, pause_ms: int | Fault) -> None:
         if isinstance(pause_ms, Fault):
-            _log.warning("kept shards cannot be checked now: %s", pause_ms.message)
+            _log.warning("kept shards cannot be checked now", extra=fields("scrub_failed", why=pause_ms.message))
             pause_ms = PAUSE_MS
         self._later(pause_ms, self._turn)
 

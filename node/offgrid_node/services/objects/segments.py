@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from msgspec.structs import replace
 
 from offgrid.v1 import common_pb2, objects_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.effects import Signer, Verifier
 from offgrid_node.protocol.errors import Corrupt, Fault, PeerFault
 from offgrid_node.protocol.objects.errands import KeepSegment, SegmentKept
@@ -156,6 +157,7 @@ class Segments:
         try:
             value = self._runtime.store.get(REPLICAS, replica_key(object_of_segment(key, owner), owner))
         except Corrupt as fault:
-            _log.error("a segment of %s's journal is not shown: %s", owner, fault.message)
+            said = fields("segment_unread", peer=owner, why=fault.message)
+            _log.error("a segment of a peer's journal is not shown", extra=said)
             return None
         return objects_pb2.ReplicaRow.FromString(value).manifest if value is not None else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.objects.manifest import OBJECT_ID
 from offgrid_node.services.bulk import Bulk
@@ -43,9 +44,11 @@ class Sweeping:
 
     def _ended(self, swept: int | Fault) -> None:
         if isinstance(swept, Fault):
-            _log.warning("what owners have left half done cannot be swept now: %s", swept.message)
+            _log.warning(
+                "what owners left half done cannot be deleted now", extra=fields("sweep_failed", why=swept.message)
+            )
         elif swept:
-            _log.info("deleted %d blobs that their owners have left half done", swept)
+            _log.info("what owners left half done is deleted", extra=fields("swept", blobs=swept))
         self._later(LOOK_MS, self._turn)
 
     def _look(self) -> Flow[int]:
@@ -58,7 +61,8 @@ class Sweeping:
                 try:
                     swept += yield self._bulk.run(lambda: self._discard(staged), key=object_id)  # noqa: B023 - at once
                 except Fault as fault:  # the others do not wait for it
-                    _log.warning("%s, which its owner has left half done, stays for now: %s", staged, fault.message)
+                    said = fields("sweep_stuck", blob=staged, why=fault.message)
+                    _log.warning("what an owner left half done stays for now", extra=said)
         return swept
 
     def _old(self) -> list[str]:

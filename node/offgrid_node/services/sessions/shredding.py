@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from google.protobuf.message import Message
 
 from offgrid.v1 import state_pb2
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.sound import keys, sound
 from offgrid_node.protocol.state.sessions.commands import BeginPurge, EndPurge
@@ -52,7 +53,8 @@ class Shredding:
 
         def ended(outcome: Fault | None) -> None:
             if isinstance(outcome, Fault):
-                _log.warning("the key of %s, which nobody needs, stays: %s", session_id, outcome.message)
+                said = fields("session_key_stays", session=session_id, why=outcome.message)
+                _log.warning("a key that no session needs stays", extra=said)
 
         run(self._drop([session_id]), ended)
 
@@ -114,7 +116,7 @@ class Shredding:
 
     def _on_tidied(self, outcome: Fault | None) -> None:
         if isinstance(outcome, Fault):
-            _log.warning("sessions are not tidied up: %s", outcome.message)
+            _log.warning("sessions are not tidied up", extra=fields("sessions_untidy", why=outcome.message))
             self._try_later()
 
     def _drop(self, session_ids: Sequence[str]) -> Flow[None]:

@@ -10,6 +10,7 @@ import msgspec
 from google.protobuf.message import Message
 
 from offgrid.reducers import Reducer
+from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.state.sessions.blocks import Entry
 from offgrid_node.protocol.state.sessions.commands import KeepSnapshot
@@ -82,4 +83,5 @@ class Snapshots:
 
 def _tell(session_id: str, reducer: str, outcome: Message | Fault) -> None:
     if isinstance(outcome, Fault):
-        _log.warning("no snapshot of session %s by %s: %s", session_id, reducer, loggable(outcome))
+        said = fields("snapshot_failed", session=session_id, reducer=reducer, why=loggable(outcome))
+        _log.warning("no snapshot of a session is made", extra=said)
