@@ -184,8 +184,9 @@ def dead_socket(ward: Ward) -> None:
 
 
 def damage(path: Path) -> None:
+    """One letter becomes another of base32."""
     text = bytearray(path.read_bytes())
-    text[25] ^= 1
+    text[25] = ord("b" if text[25] == ord("a") else "a")
     path.write_bytes(text)
 
 

@@ -64,7 +64,7 @@ def executor() -> Iterator[WasmExecutor]:
     executor.close()
 
 
-def run(executor: WasmExecutor, payload: jobs_pb2.JobPayload, timeout_ms: int = 10_000) -> Outcome:
+def run(executor: WasmExecutor, payload: jobs_pb2.JobPayload, timeout_ms: int = 60_000) -> Outcome:
     return asyncio.run(executor.run(Work(payload, timeout_ms)))
 
 
