@@ -116,7 +116,9 @@ class Site:
             f'<form role="search" action="{to(SEARCH)}"><input type="search" name="q" value="{escape(query)}" '
             f'maxlength="{QUERY_CHARS_MAX}" placeholder="Search" aria-label="Search the documents"></form>'
         )
-        contents = f'<nav class="toc" aria-label="On this page"><h2>On this page</h2><ul>{"".join(toc)}</ul></nav>'
+        if len(toc) >= TOC_MIN:
+            contents = f'<nav class="toc" aria-label="On this page"><h2>On this page</h2><ul>{"".join(toc)}</ul></nav>'
+            body = body.replace("</h1>", f"</h1>{contents}", 1)
         return (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -124,7 +126,7 @@ class Site:
             '<a class="skip" href="#main">To the text</a>'
             f'<header><a href="{to(INDEX)}">offgrid-node</a>{search if self._searched else ""}'
             f'<a href="{to(HEADINGS)}">All headings</a><a href="#pages">All pages</a></header>'
-            f'<div class="columns"><main id="main" tabindex="-1">{contents if len(toc) >= TOC_MIN else ""}{body}</main>'
+            f'<div class="columns"><main id="main" tabindex="-1">{body}</main>'
             f'<nav id="pages" aria-label="All pages">{nav}</nav></div></body></html>\n'
         )
 
@@ -140,8 +142,8 @@ class Site:
 
 
 def _found(words: Sequence[str], hits: Sequence[Hit]) -> Iterator[str]:
-    told = "Nothing has these words." if words and not hits else "" if words else "Type some words above."
-    yield f'<h1>Search</h1><p role="status">{told or f"{len(hits)} sections, the best first."}</p><ol class="found">'
+    told = "Type some words above." if not words else "Nothing has these words." if not hits else "The best first."
+    yield f'<h1>Search</h1><p role="status">{told}</p><ol class="found">'
     for (title, heading, url, _, _), shown in hits:
         where = "" if heading == title else f" <span>{escape(title)}</span>"
         yield f'<li><a href="{escape(url)}">{escape(heading)}</a>{where}<p>{shown}</p></li>'

@@ -32,7 +32,7 @@ HEARD = {
 """What was last said, in full, of this form."""
 WORDS = re.compile(r"\b(?:[a-z]{3,8} ){23}[a-z]{3,8}\b")
 ASSIGNMENT = re.compile(r"[A-Z_]+=")
-ASKS_FOR_WORDS = re.compile(r"\brestore .*--words\b")
+ASKS_FOR_WORDS = re.compile(r"\brestore .*--words\b|\bwords --enter\b")
 
 Say = Callable[[str], None]
 
@@ -44,6 +44,7 @@ class Walk:
         """`page` is the path of a document in the repository, or of any other."""
         self._page, self._stage, self._say, self._soak = page, stage, say, soak
         self._heard = ""
+        self._words_of: dict[str, list[str]] = {}
         self._up: list[Machine] = []
 
     def go(self) -> int:
@@ -87,6 +88,7 @@ class Walk:
         else:
             told = self._typed(machine, command, block, statement.expected)
         self._heard += told
+        self._words_of.setdefault(machine.name, []).extend(WORDS.findall(told))
         self._say(f"{time.monotonic() - began:6.2f} s  {machine.name}$ {statement.text.strip()}")
 
     def _typed(self, machine: Machine, command: str, block: Block, expected: list[str] | None) -> str:
@@ -95,7 +97,7 @@ class Walk:
         deadline = time.monotonic() + (LOOK_S if block.later else 0.0)
         while True:
             try:
-                words = self._words() if ASKS_FOR_WORDS.search(command) else ""
+                words = self._words(machine) if ASKS_FOR_WORDS.search(command) else ""
                 told = self._stage.run(machine, command, timeout_s, stream=block.stream, typed=words, ends=block.ends)
                 if expected is not None and not is_like(expected, told):
                     shown = "\n".join(expected)
@@ -106,9 +108,9 @@ class Walk:
                     raise
                 time.sleep(LOOK_AGAIN_S)
 
-    def _words(self) -> str:
-        """The node's recovery words, as its reader has them on paper: the first that were said."""
-        said = WORDS.findall(self._heard)
+    def _words(self, machine: Machine) -> str:
+        """The recovery words that a reader has on paper: the first that were said there, or anywhere."""
+        said = [*self._words_of.get(machine.name, []), *WORDS.findall(self._heard)]
         if not said:
             raise WalkFailed("no recovery words were said before")
         return f"{said[0]}\n"
