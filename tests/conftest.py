@@ -1,4 +1,5 @@
-"""For all tests: none fails because a machine is slow, and none has a name that is long to send between processes."""
+"""For all tests: none fails because a machine is slow, none takes long (`soak tests` searches further), and none has a
+name that is long to send between processes."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ from hypothesis import HealthCheck, settings
 
 ID_CHARS_MAX = 80
 
-settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("steady", steady, max_examples=25)
+settings.register_profile("soak", steady, max_examples=1_000)
 settings.load_profile("steady")
 
 

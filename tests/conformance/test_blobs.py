@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_node.protocol.errors import Corrupt, Exhausted, FailedPrecondition, Internal, NotFound, Unavailable
@@ -206,7 +206,6 @@ def test_a_name_that_is_none_never_reaches_the_disk(blobs: BlobStore, name: str)
             call()
 
 
-@settings(max_examples=50)
 @given(pieces=st.lists(st.tuples(st.integers(0, 12), st.binary(max_size=8))))
 def test_whatever_pieces_come_the_bytes_are_those_that_came_first(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[int, bytes]]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_node.protocol.errors import Exhausted, Fault, Internal, Unavailable
@@ -442,7 +442,6 @@ def test_events_of_one_batch_stay_until_the_last_of_them_goes(kind: str, tmp_pat
     store.close()
 
 
-@settings(max_examples=40)
 @given(
     on_disk=st.sampled_from(["lmdb", "logged"]),
     steps=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.booleans()), max_size=10),
@@ -503,7 +502,6 @@ def outcome(store: Store, batch: Batch) -> object:
         return type(fault), fault.reason
 
 
-@settings(max_examples=60)
 @given(on_disk=st.sampled_from(["lmdb", "logged"]), steps=st.lists(st.tuples(BATCHES, READS), max_size=8))
 def test_stores_on_disk_and_in_memory_answer_alike(
     tmp_path_factory: pytest.TempPathFactory, on_disk: str, steps: list[tuple[Batch, tuple[bytes, bytes, bool, int]]]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid.client import resuming
@@ -63,7 +63,6 @@ def test_goes_on_behind_the_last_whole_block(target: Path) -> None:
     assert (target.read_bytes(), beside(target)) == (DATA, [])
 
 
-@settings(max_examples=40)
 @given(until=st.integers(0, len(DATA)), data=st.data())
 def test_believes_nothing_that_is_not_right(
     tmp_path_factory: pytest.TempPathFactory, until: int, data: st.DataObject

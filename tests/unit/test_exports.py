@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid.exports import yaml_documents
@@ -72,7 +72,6 @@ def form(request: pytest.FixtureRequest) -> str:
 
 
 class TestAForm:
-    @settings(max_examples=40, deadline=None)
     @given(found=EVENTS)
     def test_gives_back_what_was_written(self, form: str, found: list[Any]) -> None:
         events = recorded(found)

@@ -40,7 +40,9 @@ class TestBirths:
         assert birth_of(process.pid) == ""
 
     def test_two_processes_have_two_births(self) -> None:
-        assert birth_of(os.getpid()) != birth_of(os.getppid())
+        with subprocess.Popen(SLEEP) as younger:  # by many ticks of the clock that births are told by
+            assert birth_of(os.getpid()) != birth_of(younger.pid)
+            younger.kill()
 
     def test_killing_what_is_not_there_is_no_error(self) -> None:
         with subprocess.Popen([sys.executable, "-S", "-c", ""]) as process:

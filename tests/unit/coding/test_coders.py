@@ -6,7 +6,7 @@ import random
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_node.coding.coder import Coder
@@ -75,7 +75,6 @@ def losses(draw):
     return k, n, rows, kept
 
 
-@settings(max_examples=150)
 @given(losses())
 def test_all_coders_agree_on_any_code_and_any_loss(case):
     k, n, rows, kept = case
@@ -85,7 +84,6 @@ def test_all_coders_agree_on_any_code_and_any_loss(case):
         assert coder.rebuild(k, n, {row: shards[row] for row in kept}, range(n)) == shards
 
 
-@settings(max_examples=100)
 @given(st.data(), st.integers(1, 20), st.integers(0, 40))
 def test_all_coders_agree_on_any_sum(data, count, length):
     rows = [data.draw(st.binary(min_size=length, max_size=length)) for _ in range(count)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -144,7 +144,6 @@ def problems(file: Path, environ: dict[str, str]) -> list[Problem]:
     return []
 
 
-@settings(max_examples=300)
 @given(
     st.dictionaries(
         st.sampled_from(sorted(f"OFFGRID_{'__'.join(path).upper()}" for path, _ in all_settings())),
@@ -185,7 +184,6 @@ TOML_VALUES = st.sampled_from(
 )
 
 
-@settings(max_examples=300)
 @given(
     st.lists(
         st.tuples(st.sampled_from([".".join(path) for path, _ in all_settings()] + ["", "x", "node"]), TOML_VALUES),

@@ -7,13 +7,11 @@ import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_node.config.toml_document import FAULTS_MAX, Document
 from offgrid_node.config.toml_scan import Path
-
-SETTINGS = settings(max_examples=200)
 
 BARE = st.text("abcXYZ09_-", min_size=1, max_size=3)
 CHARS = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])
@@ -109,7 +107,6 @@ def strict_reading(text: str) -> Document:
     return Alone(text)
 
 
-@SETTINGS
 @given(texts())
 def test_what_tomllib_accepts_the_reader_accepts_with_the_same_values(text: str) -> None:
     expected = valid(text)
@@ -119,7 +116,6 @@ def test_what_tomllib_accepts_the_reader_accepts_with_the_same_values(text: str)
         assert repr(document.data) == repr(tomllib.loads(text.replace("\r\n", "\n")))
 
 
-@SETTINGS
 @given(texts())
 def test_what_tomllib_refuses_has_a_fault_inside_the_text(text: str) -> None:
     document = Document(text)
@@ -131,7 +127,6 @@ def test_what_tomllib_refuses_has_a_fault_inside_the_text(text: str) -> None:
         assert 1 <= column <= len(lines[line - 1]) + 1
 
 
-@SETTINGS
 @given(texts())
 def test_each_key_and_value_is_found_where_it_stands(text: str) -> None:
     expected = valid(text)
@@ -161,7 +156,6 @@ def starts_with_value(text: str, at: int, value: object) -> bool:
     return False
 
 
-@SETTINGS
 @given(texts(), st.data())
 def test_a_text_with_damage_never_throws(text: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(text)))
@@ -175,7 +169,6 @@ def test_a_text_with_damage_never_throws(text: str, data: st.DataObject) -> None
     assert bool(document.faults) == (valid(broken) is None)
 
 
-@SETTINGS
 @given(st.text(st.sampled_from("ab=.[]{}\"'#,\n\r \\1"), max_size=40))
 def test_noise_never_throws(text: str) -> None:
     assert bool(Document(text).faults) == (valid(text) is None)

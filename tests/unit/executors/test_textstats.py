@@ -10,7 +10,7 @@ import subprocess
 from importlib import resources
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from offgrid.v1 import jobs_pb2
@@ -52,7 +52,6 @@ texts = st.lists(st.sampled_from([b"a", b"word", b" ", b"\t", b"\n", b"\v", b"\f
 )
 
 
-@settings(max_examples=150)
 @given(st.one_of(st.binary(max_size=300), texts))
 @example(b"")
 @example(b"\n")

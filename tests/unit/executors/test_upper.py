@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from offgrid.v1 import jobs_pb2
@@ -21,7 +21,6 @@ PAGE = 65_536
 @example(b"")
 @example(b"z" * PAGE + b"a")
 @example(b"`az{" * (3 * PAGE))
-@settings(max_examples=50)
 def test_it_makes_capitals_of_ascii_and_leaves_all_else(data: bytes) -> None:
     task = jobs_pb2.WasmTask(module=programs.load("upper"))
     outcome = asyncio.run(EXECUTOR.run(Work(jobs_pb2.JobPayload(wasm=task, input=data), 30_000)))

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID, NameOID
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_node.keys import (
@@ -94,7 +94,6 @@ def test_it_says_what_the_design_asks() -> None:
 
 
 @given(st.binary(min_size=32, max_size=32))
-@settings(max_examples=50)
 def test_every_key_has_one_that_passes(seed: bytes) -> None:
     key = NodeKey(seed)
     assert check_identity_certificate(identity_certificate(key)) == key.public_key

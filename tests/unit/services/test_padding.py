@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from bulk_world import STRIPE, Node, World
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_small_objects import SmallWorld
 
@@ -56,7 +56,6 @@ def all_lengths(node: Node) -> object:
     return rows, [len(event) for event in node.store._events], sorted(map(node.blobs.size, node.blobs.names()))
 
 
-@settings(deadline=None, max_examples=40)
 @given(st.binary(max_size=5 * STRIPE), st.integers(0, 5 * STRIPE), st.integers(0, 5 * STRIPE), st.integers(0, 400))
 def test_what_was_put_comes_back_whole_and_in_ranges(data: bytes, cut: int, offset: int, length: int) -> None:
     world, padded = World(1), size_class(len(data))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from bulk_world import STRIPE, Letter, World
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -235,7 +235,6 @@ class TestTheOwnersOwnCopy:
             world.owner.read("data")
 
 
-@settings(max_examples=50)
 @given(size=st.integers(0, 4 * STRIPE), offset=st.integers(0, 4 * STRIPE), length=st.integers(0, 4 * STRIPE))
 def test_a_range_is_what_the_object_has_there_up_to_the_end_of_a_stripe(size: int, offset: int, length: int) -> None:
     world, data = World(0), bytes(index % 251 for index in range(size))

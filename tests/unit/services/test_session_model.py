@@ -1,13 +1,12 @@
 """Sessions over a real store on disk, held against a plain Python model, through crashes at any commit.
 
-30 runs of 50 steps; OFFGRID_EXAMPLES=500 for as many runs. A crash takes the folder as it lies on the disk just then,
-as a process that is killed leaves it, and begins with that.
+Runs of 50 steps, many more by `soak tests`. A crash takes the folder as it lies on the disk just then, as a process
+that is killed leaves it, and begins with that.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from offgrid_node.storage.logged import LoggedStore
 from offgrid_node.storage.noting import NotingStore
 from offgrid_node.storage.store import Batch
 
-EXAMPLES = int(os.environ.get("OFFGRID_EXAMPLES", "30"))
+EXAMPLES = settings().max_examples // 3
 NAMES, WRITERS = ("one", "two"), (b"writer-1", b"writer-2")
 SAID = st.lists(st.sampled_from(["health.heartbeat", "energy.update"]), min_size=1, max_size=4)
 LIMIT_BYTES = 64 * 1024 * 1024

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from bulk_world import SALT, STRIPE, Letter, World
 from google.protobuf.message import Message
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -83,7 +83,6 @@ def test_pieces_of_many_objects_share_a_hosts_room() -> None:
 
 
 class TestWhateverGetsLost:
-    @settings(max_examples=50)
     @given(fates=st.lists(st.sampled_from(["", "", "", "call", "answer", "late"]), max_size=40), seed=st.integers(0, 9))
     def test_the_object_gets_there(self, fates: list[str], seed: int) -> None:
         world, left = World(2), iter(fates)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 from google.protobuf.message import Message
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid.v1 import jobs_pb2, state_pb2
@@ -146,7 +146,6 @@ def test_a_last_page_that_is_just_full_names_no_next_one(newest_first: bool) -> 
     assert [len(page) for page in journal.pages(page_size=3, newest_first=newest_first)] == [3, 3]
 
 
-@settings(max_examples=40)
 @given(
     kinds=st.lists(st.sampled_from([CREATED, QUEUED]), max_size=150),
     page_size=st.integers(1, 50),
@@ -263,7 +262,6 @@ def test_a_watcher_may_begin_in_the_middle_and_choose_types() -> None:
     assert drain(stream) == [6]
 
 
-@settings(max_examples=60)
 @given(st.lists(st.sampled_from(["ask", "gather", "commit", "settle", "take"]), max_size=60), st.integers(0, 5))
 def test_no_interleaving_with_a_commit_loses_or_repeats_an_event(steps: list[str], before: int) -> None:
     """The commit may run in a thread, so a watcher may read what is durable before it is announced."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from bulk_world import STRIPE, World
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid.plaintext import checksum_of
@@ -57,7 +57,6 @@ def commit_of(upload_id: str, data: bytes) -> objects_pb2.CommitUploadRequest:
     return Commit(upload_id=upload_id, size_bytes=len(data), checksum=checksum_of(data))
 
 
-@settings(max_examples=50)
 @given(data=st.binary(max_size=5 * STRIPE), cuts=st.lists(st.integers(0, 5 * STRIPE), max_size=6))
 def test_whatever_the_pieces_the_object_reads_back(data: bytes, cuts: list[int]) -> None:
     world = World(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from session_desk import Desk, event
 
@@ -94,7 +94,6 @@ def test_a_long_past_comes_in_portions(desk: Desk, monkeypatch: pytest.MonkeyPat
     assert reader.numbers == list(range(3, 10))
 
 
-@settings(max_examples=40)
 @given(st.lists(st.sampled_from(["record", "take", "other", "kill"]), max_size=25), st.sampled_from([None, 0]))
 def test_none_is_lost_or_told_twice_whatever_comes_in_between(steps: list[str], after: int | None) -> None:
     desk, recorded = Desk(), 0

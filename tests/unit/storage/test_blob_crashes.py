@@ -126,7 +126,7 @@ def keeper(base: Path, seed: int) -> Iterator[Keeper]:
             made.disk.let_go()
 
 
-@settings(max_examples=60, derandomize=True)
+@settings(derandomize=True)
 @given(steps=st.lists(STEPS, max_size=14), seed=st.integers(0, 2**32))
 def test_a_power_cut_in_any_moment_leaves_what_was_answered_for_and_nothing_by_halves(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]], seed: int

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_node.protocol.errors import Corrupt
@@ -66,7 +66,6 @@ def test_a_new_log_holds_nothing_and_has_its_whole_length(tmp_path: Path) -> Non
     assert (tmp_path / LOG_FILE).stat().st_mode & 0o077 == 0
 
 
-@settings(max_examples=40)
 @given(batches=st.lists(BATCHES, max_size=6))
 def test_what_was_appended_is_read_again(tmp_path_factory: pytest.TempPathFactory, batches: list[Batch]) -> None:
     folder = tmp_path_factory.mktemp("log")

@@ -192,7 +192,7 @@ def is_settled(store: LoggedStore) -> bool:
     return not (store._in_doubt or store._broken)
 
 
-@settings(max_examples=60, derandomize=True)
+@settings(derandomize=True)
 @example(steps=[("ghost", 0), ("checkpoint", 0), ("kill", 0), ("commit", 10)], seed=1)
 @example(steps=[("commit", 10), ("fail log", 0), ("lost", 0), ("commit", 10), ("lost", 0), ("checkpoint", 0)], seed=0)
 @given(steps=st.lists(STEPS, max_size=14), seed=st.integers(0, 2**32))

@@ -7,7 +7,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from virtual_link import CLEAN, Node, VirtualTime, key_of, network
 
@@ -463,7 +463,6 @@ FRAMES = st.binary(max_size=200) | st.builds(
 )
 
 
-@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.lists(FRAMES, max_size=30))
 def test_forged_frames_change_nothing(seed: int, forged: list[bytes]) -> None:
     world, net, client, server = echo_pair(seed, mtu_bytes=254, faults=ROUGH)

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 from bottleneck import FRAME, Bottleneck, Filler, World
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_transports.pacing import WINDOW_FRAMES_MIN, Controller, LeastOf
@@ -202,7 +202,6 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40)
 @given(STEPS, st.integers(64, 9000))
 def test_it_is_never_stuck(steps: list[tuple[str, int, float]], frame_bytes: int) -> None:
     """Whatever was acked and lost, and however the clock jumped: what is under way stays bounded, and once it is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_transports.sealing import (
@@ -74,7 +74,6 @@ def test_another_key_and_another_suite_open_nothing(other: Opener) -> None:
         other.open(Sealer(Suite.AES_CCM_8, KEY).seal(HEAD, bytes(20)), len(HEAD))
 
 
-@settings(max_examples=50)
 @given(st.permutations(range(40)), st.lists(st.integers(0, 39)))
 def test_each_opens_once_in_any_order(order: list[int], replayed: list[int]) -> None:
     sealer, opener = pair()
@@ -98,7 +97,6 @@ def test_what_was_overtaken_by_more_than_the_window_is_too_old_to_tell() -> None
         opener.open(frames[0], len(HEAD))
 
 
-@settings(max_examples=60)
 @given(
     st.lists(st.integers(1, 32_000), min_size=2, max_size=12),
     st.lists(st.integers(0, 11), max_size=8),

@@ -6,7 +6,7 @@ import math
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid_transports.mtu_search import BASE, ECHO, LEAST, PROBE, RAISE_MS, USED_MS, MtuSearch, echo_of
@@ -126,7 +126,6 @@ def test_an_echo_is_shorter_than_any_probe_and_only_for_one() -> None:
     assert echo_of(b"") is None
 
 
-@settings(max_examples=40)
 @given(
     st.integers(512, 65_507),
     st.lists(

@@ -197,7 +197,7 @@ def test_garbage_in_the_group_is_counted(live: Live, datagram: bytes) -> None:
     assert [frame for _, frame in end.heard] == [b"fine"]
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from([b"", b"\xf0", b"\xf1", b"\xf2", b"\xf2"]), st.binary(max_size=700))))
 def test_no_datagram_breaks_a_link(live: Live, datagrams: list[tuple[bytes, bytes]]) -> None:
     end = live.ends[0] if live.ends else live.open("udp:127.0.0.1:0?multicast=239.192.119.9:7740")

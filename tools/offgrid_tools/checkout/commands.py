@@ -103,7 +103,8 @@ def clean(env: Environment, rest: Sequence[str]) -> int:
 SOAK_OPTIONS = """
   PART                         kills, state-kills, settling, epochs, sim, market, vault, talk, mail, cuts, mutants,
                                ledger, ledger-mutants, floods, damages, http, links, relays, unplugs, bluetooth,
-                               configs, fuzz, auctions, duty, kits, radio-peers, docs; all unless given
+                               configs, fuzz, auctions, duty, kits, radio-peers, docs, tests; all unless
+                               given
   --rounds N                   how often
   --seed N                     the first seed; by the clock unless given
   --dir DIR                    where a mesh of `kills`, `state-kills`, `settling`, `epochs` or `floods` lives, and stays

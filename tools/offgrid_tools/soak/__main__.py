@@ -31,6 +31,7 @@ auctions  hosts that misreport what their work costs, none of whom may gain by i
 duty      days of bad traffic over LoRa modems in virtual time, none of which may break a window of airtime
 kits      an install kit, made here and handed on from machine to machine in a network of their own, and the demo
 docs      all that README and guides tell to type, on real nodes
+tests     the tests that `test` leaves out, as they take long, and a thousand examples of whatever draws its own
 radio-peers  unmodified Reticulum and Meshtastic clients, installed for it, on our emulated modems
 """
 
@@ -61,6 +62,7 @@ from offgrid_tools.soak.kills import Plan, soak_kills
 from offgrid_tools.soak.kits import soak_kits
 from offgrid_tools.soak.ledger import soak_ledger, soak_ledger_mutants
 from offgrid_tools.soak.links import soak_links
+from offgrid_tools.soak.long_tests import soak_tests
 from offgrid_tools.soak.mutants import soak_mutants
 from offgrid_tools.soak.radio_peers import soak_radio_peers
 from offgrid_tools.soak.relays import soak_relays
@@ -101,6 +103,7 @@ ROUNDS = {
     "kits": 1,
     "radio-peers": 1,
     "docs": 1,
+    "tests": 1,
 }
 
 
@@ -162,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "kits": lambda rounds: soak_kits(rounds, say),
         "radio-peers": lambda rounds: soak_radio_peers(rounds, say),
         "docs": lambda rounds: soak_docs(rounds, say),
+        "tests": lambda rounds: soak_tests(rounds, say),
     }
     broken: list[str] = []
     for part, run in parts.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from job_bench import OTHER, OWNER, RIVAL, WORKER, BrokerBench, order_of
 
@@ -81,7 +81,6 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=150)
 @given(STEPS, st.sampled_from([1, 2, 100]))
 def test_a_class_holds_whom_it_would_hold_were_it_made_just_now(
     steps: list[tuple[str, str, object]], most: int

@@ -3,7 +3,6 @@ not at all, and whenever the core begins anew from its rows, both say the same o
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from hypothesis import HealthCheck, settings
@@ -23,7 +22,7 @@ from offgrid_node.protocol.jobs.terms import LOSSES_MAX
 
 HOSTS = {"worker": WORKER, "other": OTHER}
 JOBS, WAITS_MAX = 2, 36  # waits that are shorter in all than a core is patient with a start (START_PATIENCE_MS)
-EXAMPLES, STEPS = int(os.environ.get("OFFGRID_MODEL_EXAMPLES", "60")), 40
+STEPS = 40
 QUEUED, HELD, OVER = "queued", "held", "over"
 LOST = "HostRestarted"  # what hosts report: the next attempt
 CLAIM = "ExecutionFailed"  # that too; or the end, of whoever says so of a job second
@@ -218,6 +217,4 @@ class JobLife(RuleBasedStateMachine):
 
 
 TestJobLife = JobLife.TestCase
-TestJobLife.settings = settings(
-    max_examples=EXAMPLES, stateful_step_count=STEPS, suppress_health_check=list(HealthCheck)
-)
+TestJobLife.settings = settings(stateful_step_count=STEPS, suppress_health_check=list(HealthCheck))

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 from gossip_bench import heads, said, synced, take
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ledger_bench import OWNER, W1, W2, W3, Bench, vote
 
@@ -50,7 +50,6 @@ def meet(here: Heads, there: Heads, seed: int = 1) -> tuple[Learnt, dict[bytes, 
 
 
 class TestTwoSides:
-    @settings(max_examples=150)
     @given(HEADS, HEADS, HEADS, st.integers(0, 99))
     def test_learn_of_every_head_that_differs(
         self, shared: dict[int, tuple[int, int]], here: dict[int, tuple[int, int]],

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mesh_world import node_key
 from msgspec.structs import replace
@@ -91,7 +91,6 @@ def merged(proofs: list[mesh_pb2.MemberProof]) -> Directory:
     return found
 
 
-@settings(max_examples=300)
 @given(st.data())
 def test_any_order_and_repetition_of_any_subset_ends_in_the_same_state(data: st.DataObject) -> None:
     subset = data.draw(st.lists(st.sampled_from(HISTORY), min_size=1, max_size=9))
@@ -126,7 +125,6 @@ def test_an_older_record_stands_again_when_the_newer_ones_issuer_is_removed() ->
     assert found.resolve("carol") == CAROL.node_id
 
 
-@settings(max_examples=100)
 @given(st.permutations([*ADMINS, *(one for one in HISTORY[2:])]), st.integers(0, 20))
 def test_a_tombstone_wins_wherever_it_comes_in(order: list[mesh_pb2.MemberProof], at: int) -> None:
     found = merged([*order[:at], tombstone(ROOT, CAROL, "carol"), *order[at:]])

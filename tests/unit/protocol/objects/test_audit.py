@@ -71,7 +71,6 @@ def test_answers_are_linear_so_they_commute_with_any_code(left, right, nonce):
     assert answer(both, nonce) == summed
 
 
-@settings(max_examples=200)
 @given(st.data())
 def test_wrong_answers_are_told_apart_while_they_are_fewer_than_the_spare_ones(data):
     k = data.draw(st.integers(1, 8))
@@ -90,7 +89,6 @@ def test_wrong_answers_are_told_apart_while_they_are_fewer_than_the_spare_ones(d
     assert found.told_apart
 
 
-@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 255)), min_size=1, max_size=4, unique_by=lambda w: w[0]))
 def test_liars_in_step_may_hide_but_no_honest_shard_is_accused_for_them(liars):
     answers = dict(enumerate(CODER.encode(4, 10, [bytes([row]) * ANSWER_BYTES for row in range(4)], range(10))))
@@ -133,7 +131,6 @@ def test_another_nonce_has_another_answer():
 some_answers = st.dictionaries(st.integers(0, 127), exactly(ANSWER_BYTES), max_size=4)
 
 
-@settings(max_examples=100)
 @given(st.lists(some_answers, max_size=5), st.integers(0, 3))
 def test_answers_travel_as_they_are_also_where_they_end_early(objects, more):
     asked = max(2, len(objects) + more)
@@ -142,7 +139,6 @@ def test_answers_travel_as_they_are_also_where_they_end_early(objects, more):
     assert len(raw) == sum(1 + (1 + ANSWER_BYTES) * len(each) for each in objects)
 
 
-@settings(max_examples=100)
 @given(some_answers)
 def test_those_of_one_object_alone_are_not_counted(answers):
     raw = audit.encode_answers([answers], 1)
@@ -150,7 +146,6 @@ def test_those_of_one_object_alone_are_not_counted(answers):
     assert len(raw) == (1 + ANSWER_BYTES) * len(answers)
 
 
-@settings(max_examples=200)
 @given(st.binary(max_size=80), st.integers(1, 4))
 def test_whatever_else_comes_is_refused(raw, asked):
     try:
