@@ -186,7 +186,7 @@ def _is_signed(asked: Asked, policy: Policy) -> bool:
 def _other_user(uid: int | None) -> Refusal:
     mend = "set gateway.token in its offgrid.toml, and send that"
     if uid is None:
-        text = f"which user of this machine asks could not be seen (/proc/net/tcp); ask again, or {mend}"
+        text = f"which user of this machine asks could not be seen (sock_diag, /proc/net/tcp); ask again, or {mend}"
         return Refusal(HTTPStatus.UNAUTHORIZED, "UnknownUser", text, CHALLENGED)
     text = f"this node belongs to another user of this machine than yours (uid {uid}): ask as that user, or {mend}"
     return Refusal(HTTPStatus.UNAUTHORIZED, "OtherUser", text, CHALLENGED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,8 +18,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from offgrid_node.gateway import socket_owner
 from offgrid_node.gateway.access import policy_of
 from offgrid_node.gateway.binding import bind
+from offgrid_node.gateway.socket_diag import uid_in
 from offgrid_node.gateway.socket_owner import ROWS_MAX, TABLES, SocketOwner, trusted_uids, uid_among
 
 HEAD = b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
@@ -43,6 +46,28 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells whose
 
 def row(start: bytes, uid: int, inode: int = 77) -> bytes:
     return start + REST % (uid, inode)
+
+
+def answer(ports: tuple[int, int], uid: int, inode: int = 77, kind: int = 20) -> bytes:
+    """inet_diag_msg behind its head."""
+    told = struct.pack("=BBBB", 2, 1, 0, 0) + struct.pack(">HH", *ports) + bytes(44) + bytes(12)
+    return struct.pack("=IHHII", 88, kind, 0, 1, 0) + told + struct.pack("=II", uid, inode)
+
+
+@pytest.mark.parametrize(
+    ("said", "uid"),
+    [
+        (answer((CLIENT[1], SERVER[1]), 1000), 1000),
+        (answer((CLIENT[1], SERVER[1]), 0, inode=0), None),  # its process has closed it
+        (answer((CLIENT[1], 0), 1000), None),  # who listens there now
+        (answer((SERVER[1], CLIENT[1]), 1000), None),
+        (answer((CLIENT[1], SERVER[1]), 1000, kind=2), None),  # an error
+        (answer((CLIENT[1], SERVER[1]), 1000)[:-1], None),
+        (b"", None),
+    ],
+)
+def test_the_system_s_answer_counts_for_that_very_socket(said: bytes, uid: int | None) -> None:
+    assert uid_in(said, CLIENT, SERVER) == uid
 
 
 @little
@@ -86,7 +111,17 @@ def test_whatever_stands_around_it_only_its_own_row_counts(
     assert uid_among([*before, *after], CLIENT, SERVER) is None
 
 
+@pytest.fixture(params=["asked", "listed"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one socket is asked for; or that is not possible, and the tables are read."""
+    if request.param == "listed":
+        monkeypatch.setattr(socket_owner, "ask", lambda client, server: None)
+    else:
+        monkeypatch.setattr(socket_owner, "TABLES", ())
+
+
 @on_linux
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(("at", "to"), [("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "::ffff:127.0.0.1"), ("::1", "::1")])
 def test_this_process_finds_itself(at: str, to: str) -> None:
     (listening,) = bind(f"[{at}]:0" if ":" in at else f"{at}:0")
@@ -132,6 +167,7 @@ def test_another_user_is_told_whose_node_it_is_and_may_read_what_is_open() -> No
 
 
 @on_linux
+@pytest.mark.usefixtures("way")
 def test_who_has_let_go_of_the_socket_is_nobody() -> None:
     """The system lists it as root's by then."""
     (listening,) = bind("127.0.0.1:0")
