@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,13 +55,26 @@ def up(nodes: int | None, mesh: str, folder: Path, settings: tuple[str, ...]) ->
         _show(standing)
 
 
+def _known(context: click.Context, param: click.Parameter, begun: str) -> list[str]:
+    """The mesh's nodes, for a shell that completes; nothing where the folder cannot be read."""
+    from offgrid_node.protocol.errors import Fault
+    from offgrid_node.standing_mesh import StandingMesh
+
+    with suppress(Fault, OSError):
+        return [name for name in StandingMesh(context.params["folder"]).nodes if name.startswith(begun)]
+    return []
+
+
+NAMES = click.argument("names", metavar="[NODE]...", nargs=-1, shell_complete=_known)
+
+
 @click.command()
-@click.argument("names", nargs=-1)
+@NAMES
 @MESH_FOLDER
 @click.option("--purge", is_flag=True, help="Remove its folders too: keys, store, everything. Asks first.")
 @click.option("--yes", is_flag=True, help="With --purge: do not ask.")
 def down(names: tuple[str, ...], folder: Path, purge: bool, yes: bool) -> None:
-    """Stop the mesh that `up` has started, or those of its nodes that are named."""
+    """Stop the mesh that `up` has started, or the nodes of it that are named."""
     if purge and names:
         raise click.UsageError("--purge removes the whole mesh: name no node")
     if not folder.is_dir():
@@ -81,10 +95,10 @@ def down(names: tuple[str, ...], folder: Path, purge: bool, yes: bool) -> None:
 
 
 @click.command()
-@click.argument("names", nargs=-1)
+@NAMES
 @MESH_FOLDER
 def restart(names: tuple[str, ...], folder: Path) -> None:
-    """Stop the mesh that `up` has started, or those of its nodes that are named, and start them again."""
+    """Stop the mesh that `up` has started, or the nodes of it that are named, and start them again."""
     from offgrid_node.standing_mesh import StandingMesh
 
     if not folder.is_dir():

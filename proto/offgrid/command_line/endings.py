@@ -49,6 +49,9 @@ def run(root: LazyGroup, argv: Sequence[str], of: Run, explain: Explain) -> int:
     """The exit code of the program with these words; standard output has been flushed."""
     program = root.program
     if program.completion in os.environ:
+        from offgrid.command_line import shells
+
+        shells.register()
         if program.aid:
             root.aid(root)
         root.main([], prog_name=program.name, obj=of)  # a shell asks what could come next; ends the process

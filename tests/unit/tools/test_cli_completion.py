@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ def offered(node: SmallNode | None, line: str, shell: str = "bash", **environmen
     words = [*shlex.split(line)] + ([""] if line.endswith(" ") else [])
     if node is not None:
         words[1:1] = ["--socket", node.address]
-    typed = {"COMP_WORDS": shlex.join(words[:-1]) + " " + words[-1], "COMP_CWORD": str(len(words) - 1)}
+    typed = {"COMP_WORDS": shlex.join(words[:-1]) + " " + words[-1], "COMP_CWORD": words[-1]}
     env = {**os.environ, **typed, "_OFFGRID_COMPLETE": f"{shell}_complete", **environment}
     done = subprocess.run([sys.executable, "-c", OURS], env=env, capture_output=True, text=True, check=False)
     assert done.stderr == ""
@@ -77,18 +76,30 @@ def test_each_shell_gets_a_script_for_both_commands(og: Run, shell: str) -> None
         assert variable in script
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
-def test_bash_takes_the_script_and_completes(og: Run, tmp_path: Path) -> None:
-    (tmp_path / "offgrid").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "{OURS}" "$@"\n')
-    (tmp_path / "offgrid").chmod(0o755)
-    (tmp_path / "script").write_text(og("completion", "bash")[1])
-    typed = 'COMP_WORDS=(offgrid job wh); COMP_CWORD=2; _offgrid_completion offgrid; echo "${COMPREPLY[@]}"'
-    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        [str(shutil.which("bash")), "-c", f"source {tmp_path}/script; {typed}"],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("why\n", "")
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_powershell_gets_what_its_completer_takes(og: Run, program: str) -> None:
+    """There is no PowerShell to try it in: about_Functions_Argument_Completion says what it must be."""
+    script = og("completion", "powershell")[1]
+    begun = f"Register-ArgumentCompleter -Native -CommandName {program} -ScriptBlock {{\n"
+    assert script.count(begun) == 1
+    body = script.partition(begun)[2].partition("\nRegister-ArgumentCompleter")[0]
+    assert body.lstrip().startswith("param($wordToComplete, $commandAst, $cursorPosition)")
+    assert body.count("{") + 1 == body.count("}")
+    assert body.count("(") == body.count(")")
+    assert "[System.Management.Automation.CompletionResult]::new(" in body
+    assert f"$env:{PROGRAMS[program]} = 'powershell_complete'" in body
+    assert f"& {program} 2>$null" in body
+
+
+@pytest.mark.parametrize(
+    ("typed", "values"),
+    [("offgrid job w", ["watch", "why"]), ("offgrid events --type=JOB_CR", ["--type=JOB_CREATED"])],
+)
+def test_powershell_is_given_a_kind_a_value_and_what_it_is(typed: str, values: list[str]) -> None:
+    words = {"COMP_WORDS": typed, "COMP_CWORD": "2"}
+    env = {**os.environ, **words, "_OFFGRID_COMPLETE": "powershell_complete"}
+    done = subprocess.run([sys.executable, "-c", OURS], env=env, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert set(lines[::3]) == {"plain"}
+    assert lines[1::3] == values
+    assert all(lines[2::3])

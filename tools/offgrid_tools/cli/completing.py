@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import CompletionItem
 
 from offgrid_tools.cli.settings import Settings, common
 
@@ -41,14 +41,12 @@ def completion(shell: str) -> None:
     \b
     bash        offgrid completion bash >> ~/.bashrc
     zsh         offgrid completion zsh >> ~/.zshrc
-    fish        offgrid completion fish > ~/.config/fish/completions/offgrid.fish
+    fish        offgrid completion fish > ~/.config/fish/conf.d/offgrid.fish
     PowerShell  offgrid completion powershell >> $PROFILE
     """
-    made = get_completion_class(shell)
-    if made is None:
-        raise click.ClickException(f"{shell} needs click 8.5 or newer: pip install --upgrade click")
-    for program, variable in PROGRAMS.items():
-        click.echo(made(click.Command(program), {}, program, variable).source())
+    from offgrid.command_line.shells import script
+
+    click.echo(script(shell, [*PROGRAMS.items()]))
 
 
 def aid(command: click.Command) -> None:
