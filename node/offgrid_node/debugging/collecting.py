@@ -16,6 +16,7 @@ from importlib.metadata import distributions
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -23,13 +24,15 @@ from offgrid.client import OffgridError
 from offgrid.json_form import json_of
 from offgrid_node import __version__
 from offgrid_node.access_files import METRICS_NAME, TOKEN_NAME
+from offgrid_node.banner import ANY_HOST
+from offgrid_node.config import split_address
 from offgrid_node.config.sections import Section
 from offgrid_node.debugging.redaction import Redaction
 from offgrid_node.doctor import diagnose
 from offgrid_node.doctor.subject import Subject
 from offgrid_node.folder import DOTENV_NAME, Folder
 from offgrid_node.keys import NodeKey
-from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.errors import Fault, Unavailable
 
 LOG_BYTES_MAX = 1024 * 1024  # the last of it
 LOG_NAMES = ("node.log", "offgrid-node.log")
@@ -37,6 +40,7 @@ NAMES_MAX = 10_000  # of objects, that are hidden
 LISTED_MAX = 1_000
 FETCH_S = 3.0
 SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASS", "SQL_MIRROR")
+PATH_SECRET_CHARS_MIN = 12
 KEY_CHARS_MIN = 40  # of a key in text; a node's id beside it is shorter, and no secret
 PAGE_BYTES_MAX = 4 * 1024 * 1024
 ABOUT = """\
@@ -147,21 +151,34 @@ def _without_name(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(subject: Subject) -> str:
-    """Of the open listener, where the config has one."""
+    """Of the gateway, with the config's token, or of the open listener where there is no gateway."""
     import http.client
 
     try:
-        assert subject.config_if_any is not None
-        address = (subject.config_if_any.node.data_dir / METRICS_NAME).read_text("ascii").strip()
-        host, _, port = address.rpartition(":")
-        connection = http.client.HTTPConnection({"0.0.0.0": "127.0.0.1"}.get(host, host), int(port), timeout=FETCH_S)  # noqa: S104
+        host, port, token = _figures_at(subject)
+        connection = http.client.HTTPConnection(host, port, timeout=FETCH_S)
         try:
-            connection.request("GET", "/metrics")
-            return connection.getresponse().read(PAGE_BYTES_MAX).decode(errors="replace")
+            connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {token}"} if token else {})
+            answer = connection.getresponse()
+            text = answer.read(PAGE_BYTES_MAX).decode(errors="replace")
+            return text if answer.status == http.HTTPStatus.OK else f"missing: {answer.status} {text}\n"
         finally:
             connection.close()
-    except (AssertionError, OSError, ValueError, http.client.HTTPException) as error:
-        return f"missing: the node shows none at metrics.listen ({error})\n"
+    except (Unavailable, OSError, ValueError, http.client.HTTPException) as error:
+        return f"missing: {error}\n"
+
+
+def _figures_at(subject: Subject) -> tuple[str, int, str]:
+    """Host, port and token. Raises Unavailable, OSError, ValueError."""
+    config, status = subject.config_if_any, subject.status
+    if config is None or status is None:
+        raise Unavailable("the node does not run, or cannot be asked")
+    if status.gateway:
+        return *split_address(urlsplit(status.gateway).netloc), config.gateway.token.get_secret_value()
+    if not config.metrics.listen:
+        raise Unavailable("the node counts nothing: gateway.listen and metrics.listen are off")
+    host, port = split_address((config.node.data_dir / METRICS_NAME).read_text("ascii").strip())
+    return ANY_HOST.get(host, host), port, ""
 
 
 def _log(folder: Path) -> str:
@@ -202,6 +219,8 @@ def _secrets(folder: Path, subject: Subject) -> Iterator[str]:
     config = subject.config_if_any
     if config is not None:
         yield from _secrets_of(config)
+        webhook = urlsplit(config.health.webhook)  # of many a service the path is what lets one in
+        yield from (part for part in (*webhook.path.split("/"), webhook.query) if len(part) >= PATH_SECRET_CHARS_MIN)
         with suppress(OSError, UnicodeDecodeError):
             yield (config.node.data_dir / TOKEN_NAME).read_text().strip()
     of_environ = [pair for pair in subject.environ.items() if pair[0].startswith("OFFGRID_")]

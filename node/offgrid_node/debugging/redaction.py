@@ -24,6 +24,7 @@ _SHAPES = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{6,}"), rf"\1 {HIDDEN}"),
     (re.compile(r"(\w+://)[^\s/@\"']+@"), rf"\1{HIDDEN}@"),
     (re.compile(r"(#code=)[^\s\"']+"), rf"\1{HIDDEN}"),
+    (re.compile(r"(?i)([?&](?:key|sig|signature|auth|code)=)[^\s&#\"']+"), rf"\1{HIDDEN}"),
     (
         re.compile(rf"(?i)([\w.-]*{_NAMES}[\"']?\s*[=:]\s*)(?:([\"'])[^\"'\n]+\2|[^\s,;}}\"']+)"),
         rf"\1\2{HIDDEN}\2",

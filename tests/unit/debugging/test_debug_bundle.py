@@ -24,6 +24,7 @@ PLANTED = {
     "invite": "og1:PLANTEDINVITE5",
     "log": "planted-in-the-log-6",
     "llm": 'planted"with\\signs-7',
+    "webhook": "plantedInAPath8",
 }
 
 
@@ -35,6 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "gateway.token": PLANTED["gateway"],
         "mesh.listen": "127.0.0.1:0",
         "host.llm.api_key": PLANTED["llm"],
+        "health.webhook": f"http://127.0.0.1:9093/services/{PLANTED['webhook']}",
     }
     found(where, "home", "attic", ["core"], settings)
     (where / ".env").write_text(f"OFFGRID_HOST__LLM__API_KEY={PLANTED['dotenv']}\n")
@@ -78,7 +80,7 @@ def test_nothing_secret_is_in_it_and_what_helps_is(folder: Path, tmp_path: Path)
     assert json.loads(made["config.json"])["mesh"]["name"] == "home"
     assert json.loads(made["status.json"]) == {"missing": "the node does not run, or cannot be asked"}
     assert any(each["check"] == "process" for each in json.loads(made["doctor.json"]))
-    assert "the node shows none at metrics.listen" in made["metrics.txt"], "words of the config are no secrets"
+    assert made["metrics.txt"] == "missing: the node does not run, or cannot be asked\n"
     assert "PEER_DEAD seq=7 subject=n-1" in made["log.txt"]
     if os.name == "posix":
         assert "a file of ~/deep" in made["log.txt"]

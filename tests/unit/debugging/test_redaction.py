@@ -11,6 +11,7 @@ from offgrid_node.debugging.redaction import Redaction
 SHAPES = {
     "an invite": ("join og1:AAEC-_x9 now", "join og1:[hidden] now"),
     "a header": ("Authorization: Bearer eyJhbGciOi.x-y_z", "Authorization: Bearer [hidden]"),
+    "a key in an address": ("GET https://h/x?key=abc&n=2 tried", "GET https://h/x?key=[hidden]&n=2 tried"),
     "a user in a URL": ("mysql://ada:pw@db/x", "mysql://[hidden]@db/x"),
     "a page's code": ("http://127.0.0.1:8001/#code=abc123", "http://127.0.0.1:8001/#code=[hidden]"),
     "a setting": ("auth_key = 'abc'; next", "auth_key = '[hidden]'; next"),
