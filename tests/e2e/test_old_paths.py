@@ -10,6 +10,7 @@ import hmac
 import json
 import re
 import shlex
+import sys
 import time
 from http.client import HTTPConnection
 from pathlib import Path
@@ -131,6 +132,13 @@ def test_every_line_of_the_manual_works(mesh: LocalMesh) -> None:
     assert len(said) == script.count("curl ") - 1 - 3  # three are kept in variables
     assert sum(each.get("result") is not None for each in said) >= 2
     assert {"enabled": False, "state": "off"}.items() <= said[-6].items()
+
+
+def test_the_program_of_the_manual_signs_what_a_broker_takes(mesh: LocalMesh) -> None:
+    program, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "http.md").read_text("utf-8"), re.DOTALL)
+    program = program.replace("http://127.0.0.1:9000", url_of(mesh, "broker")).replace("our secret", KEY)
+    done = run([sys.executable, "-c", program])
+    assert done.code == 0, done.said
 
 
 class TestTheMarket:
