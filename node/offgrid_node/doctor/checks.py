@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from offgrid_node.doctor import clock, company, devices, files, lan, live, ports, room, work
+from offgrid_node.doctor import clock, company, devices, files, lan, live, machine, ports, room, work
 from offgrid_node.doctor.findings import Check
 
 CHECKS: tuple[Check, ...] = (
     *files.CHECKS,
     *room.CHECKS,
+    *machine.CHECKS,
     *ports.CHECKS,
     *clock.CHECKS,
     *lan.CHECKS,

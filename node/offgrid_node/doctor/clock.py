@@ -39,6 +39,11 @@ def _clock(subject: Subject) -> Iterator[Said]:
     for event in subject.asked.events.list(since_us=now_us + NOTABLE_US, limit=1):
         ahead = off_by(event.timestamp_us - now_us)
         yield warning(f"the clock shows {shown(now_us)}, {ahead} before an event of this node's journal", SET)
+        return
+    for event in subject.asked.events.list(types=["NODE_STARTED"], newest_first=True, limit=1):
+        back_us = event.timestamp_us + subject.status.uptime_ms * 1_000 - now_us
+        if back_us > NOTABLE_US:  # forwards it goes in a machine's sleep, too
+            yield warning(f"the clock was set back by {off_by(back_us)} since the node was started", SET)
 
 
 CHECKS = (Check("clock", "the clock is not behind what has happened", _clock),)

@@ -164,6 +164,20 @@ def _backups(subject: Subject) -> Iterator[Said]:
         yield warning(lacking, subject.operator("state", "verify-backup", damaged.path))
 
 
+def _recovery_key(subject: Subject) -> Iterator[Said]:
+    if subject.config.state.recovery_key or not subject.config.state.backup_interval:
+        yield not_applicable("there is one" if subject.config.state.recovery_key else "this node makes no backups")
+        return
+    if next(iter(subject.asked.sessions.list(limit=1)), None) is None:
+        yield not_applicable("there are no sessions, which it is for")
+        return
+    yield warning(
+        "state.recovery_key is not set: what sessions say is in the backups, and nobody can read it once this disk is "
+        "lost",
+        "offgrid state recovery-key recovery.txt   # what it prints becomes state.recovery_key; then a new start",
+    )
+
+
 def _alerts(subject: Subject) -> Iterator[Said]:
     assert subject.status is not None
     for alert in subject.status.alerts:
@@ -193,6 +207,7 @@ CHECKS = (
     Check("outbox", "objects find their hosts", _outbox, Needs.RUNNING),
     Check("ledger", "a quorum of witnesses is in reach", _ledger, Needs.RUNNING),
     Check("backups", "backups are made", _backups, Needs.RUNNING),
+    Check("recovery-key", "backups of sessions can be read without this disk", _recovery_key, Needs.RUNNING),
     Check("alerts", "the node's figures are below their thresholds", _alerts, Needs.RUNNING),
     Check("notices", "the node says nothing else that its owner should know", _notices, Needs.RUNNING),
 )

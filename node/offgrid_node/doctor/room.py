@@ -1,15 +1,14 @@
-"""Room: on the disks, in the store's file, in memory."""
+"""Room: on the disks, and in the store's file."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
+from offgrid_node.doctor.findings import Check, Said, command, fault, not_applicable, warning
 from offgrid_node.doctor.reading import StoredRows
 from offgrid_node.doctor.subject import Subject
 from offgrid_node.folder import MIB, STORE_FILE, backup_folder
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 LITTLE_BYTES = 8 * DISK_RESERVE_BYTES  # twice over what updates and a backup of a young node take
 INODES_FEW, INODES_NONE = 10_000, 500
 STORE_FULL, STORE_NEARLY = 0.97, 0.85
-MEMORY_LITTLE_MB = 96
-MEMINFO = Path("/proc/meminfo")
 
 
 def _places(config: Config) -> Iterator[Path]:
@@ -83,19 +80,8 @@ def _store_file(subject: Subject) -> Iterator[Said]:
         )
 
 
-def _memory(subject: Subject) -> Iterator[Said]:
-    if not sys.platform.startswith("linux"):
-        yield not_applicable("looked at on Linux only")
-        return
-    told = dict(line.split(":", 1) for line in MEMINFO.read_text("ascii").splitlines() if ":" in line)
-    available_mb = int(told["MemAvailable"].split()[0]) // 1024
-    if available_mb < MEMORY_LITTLE_MB:
-        yield warning(f"{available_mb} MiB of memory are left on this machine", "ps aux --sort -rss | head")
-
-
 CHECKS = (
     Check("disk", "the disks of the node have room", lambda subject: disks(subject.config)),
     Check("inodes", "they take more files", _inodes),
     Check("store-file", "the store's file may grow", _store_file),
-    Check("memory", "memory is left on this machine", _memory, Needs.NOTHING),
 )

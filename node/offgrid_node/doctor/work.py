@@ -6,6 +6,8 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ from offgrid_node.executors.sandbox import find as find_sandbox
 
 CONNECT_S = 1.5
 GATEWAYS_AT_ONCE = 8
+STATUS_PATH, TOKEN_VARIABLE = "/v1/status", "OFFGRID_GATEWAY__TOKEN"
 INSTALL_SANDBOX = "sudo apt install bubblewrap"
 
 
@@ -89,6 +92,34 @@ def _own_gateway(subject: Subject) -> Iterator[Said]:
         yield warning(f"the node says that its page is at {url}: {why}", about)
 
 
+def _gateway_token(subject: Subject) -> Iterator[Said]:
+    """One that the environment has and the node's start had not, or the other way round, is the common case."""
+    assert subject.status is not None
+    url, token = subject.status.gateway, subject.config.gateway.token.get_secret_value()
+    if not url:
+        yield not_applicable('gateway.listen = "off"')
+    elif _asked_by_token(url, token) == HTTPStatus.UNAUTHORIZED:
+        lacks = "takes another gateway.token than" if token else "wants a gateway.token, and there is none in"
+        named = f"unset {TOKEN_VARIABLE}   # or start the node with it" if TOKEN_VARIABLE in subject.environ else ""
+        yield warning(
+            f"the running node {lacks} its config and this environment have now",
+            named or f"{command('kill', subject.pid or 'PID')} && {subject.node('run')}",
+        )
+
+
+def _asked_by_token(url: str, token: str) -> int:
+    """The status of the answer; 0: none came."""
+    place = urlsplit(url)
+    connection = HTTPConnection(place.hostname or "", place.port, timeout=CONNECT_S)
+    try:
+        connection.request("GET", STATUS_PATH, headers={"Authorization": f"Bearer {token}"} if token else {})
+        return connection.getresponse().status
+    except (OSError, HTTPException):
+        return 0  # said of the gateway
+    finally:
+        connection.close()
+
+
 def _behind(url: str) -> str:
     parts = urlsplit(url)
     return unreached(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
@@ -112,4 +143,5 @@ CHECKS = (
     Check("dask", "the Dask cluster answers", _dask),
     Check("gateways", "the gateways of others that the config names answer", _gateways),
     Check("own-gateway", "the node's own gateway takes connections", _own_gateway, Needs.RUNNING),
+    Check("gateway-token", "the running node takes the token that its config has", _gateway_token, Needs.RUNNING),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from offgrid.v1.common_pb2 import LIVENESS_ALIVE, LIVENESS_DEAD, ROLE_BROKER, RO
 from offgrid.v1.ledger_pb2 import GetLedgerStatusResponse, Witness
 from offgrid.v1.links_pb2 import AirLeft, CheckPeersResponse, Link, LinkFigure, ListLinksResponse, PeerCheck
 from offgrid.v1.mesh_pb2 import ALERT_STATE_WARN, Alert, GetStatusResponse, Member, Peer
-from offgrid.v1.state_pb2 import Backup, Event, ListBackupsResponse
+from offgrid.v1.state_pb2 import Backup, Event, ListBackupsResponse, Session
 from offgrid_node import __version__
 from offgrid_node.config import load, template
 from offgrid_node.doctor import State, clock, company, devices, files, lan, live
@@ -58,7 +58,12 @@ class Node:
     ledger: GetLedgerStatusResponse = field(default_factory=GetLedgerStatusResponse)
     backups: list[Backup] = field(default_factory=lambda: [Backup(path="/b.zip", made_us=NOW_US - HOUR_US)])
     events: list[Event] = field(default_factory=list)
+    sessions: list[Session] = field(default_factory=list)
     settings: dict[str, object] = field(default_factory=dict)
+
+    def _events(self, since_us: int = 0, types: Iterable[str] = (), **_: object) -> Iterator[Event]:
+        found = (each for each in self.events if each.timestamp_us >= since_us)
+        return (each for each in found if not types or each.type in types)
 
     def subject(self, folder: Path) -> Subject:
         path = folder / "offgrid.toml"
@@ -77,7 +82,8 @@ class Node:
                 objects=SimpleNamespace(outbox=lambda **_: iter(())),
                 ledger=SimpleNamespace(status=lambda: self.ledger),
                 backups=SimpleNamespace(list=lambda: ListBackupsResponse(backups=self.backups)),
-                events=SimpleNamespace(list=lambda **_: iter(self.events)),
+                events=SimpleNamespace(list=self._events),
+                sessions=SimpleNamespace(list=lambda **_: iter(self.sessions)),
                 close=lambda: None,
             ),
         )
@@ -148,6 +154,14 @@ CASES: dict[str, tuple[Callable[[Node], None], Iterable[tuple[str, State, str, s
     "the clock was put back": (
         make(events=[Event(timestamp_us=NOW_US + 2 * 24 * HOUR_US)]),
         [("clock", State.WARNING, "2 d before an event of this node's journal", "timedatectl")],
+    ),
+    "the clock was put back while it ran": (
+        make(events=[Event(type="NODE_STARTED", timestamp_us=NOW_US - 21 * HOUR_US)]),
+        [("clock", State.WARNING, "was set back by 3 h since the node was started", "timedatectl")],
+    ),
+    "nobody could read what sessions said": (
+        make(sessions=[Session(session_id="s-1")]),
+        [("recovery-key", State.WARNING, "nobody can read it once this disk is lost", "state recovery-key")],
     ),
     "a member runs another version": (
         make(peers=[peer("here", self=True), peer("there", version="0.0.9")]),
