@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from offgrid.command_line.asking import secret
 from offgrid_node.options import FOLDER
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _enter(folder: Path, root: bool) -> None:
     from offgrid_node.keys.words import seed_of
     from offgrid_node.regaining import regain
 
-    seed = seed_of(click.prompt("recovery words", hide_input=sys.stdin.isatty(), err=True))
+    seed = seed_of(secret("recovery words"))
     click.echo(f"written: {regain(folder, seed, root=root)}")
 
 
@@ -84,7 +84,7 @@ def _root_given(root_key: Path | None, root_words: bool) -> NodeKey | None:
     from offgrid_node.keys.words import seed_of
 
     if root_words:
-        return NodeKey(seed_of(click.prompt("the root key's 24 words", hide_input=sys.stdin.isatty(), err=True)))
+        return NodeKey(seed_of(secret("the root key's 24 words")))
     return NodeKey.read(root_key) if root_key is not None else None
 
 

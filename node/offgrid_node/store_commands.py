@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from offgrid.command_line.asking import secret
 from offgrid_node.options import FOLDER, ROLE, SETTINGS, parse_settings
 
 if TYPE_CHECKING:
@@ -83,10 +83,7 @@ def restore(
         raise click.UsageError("--give-up-newer goes with --backup: without it the newest comes back")
     if (key_file is None) == (not words):
         raise click.UsageError("say whose node it is: --key FILE or --words, one of them")
-    if key_file is not None:
-        key = NodeKey.read(key_file)
-    else:
-        key = NodeKey(seed_of(click.prompt("recovery words", hide_input=sys.stdin.isatty(), err=True)))
+    key = NodeKey.read(key_file) if key_file is not None else NodeKey(seed_of(secret("recovery words")))
     chosen = roles or ("core", "broker", "host")
     if backup is not None:
         opens = _opening(recovery_secret, passphrase)
@@ -119,8 +116,7 @@ def _opening(recovery_secret: Path | None, passphrase: bool) -> Secret:
         key = read_secret(recovery_secret).key if recovery_secret is not None else b""
     except ValueError as error:
         raise click.BadParameter(f"{recovery_secret} {error}", param_hint="--recovery-secret") from error
-    hidden = sys.stdin.isatty()
-    return Secret(key, click.prompt("passphrase", hide_input=hidden, err=True).encode() if passphrase else b"")
+    return Secret(key, secret("passphrase").encode() if passphrase else b"")
 
 
 def _tell_of_backup(made: CameBack, *, dry_run: bool) -> None:

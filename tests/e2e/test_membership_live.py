@@ -227,9 +227,9 @@ class TestWhatALostPartSays:
         assert done.code == 0, done.said
         return folder
 
-    def refused(self, *command: str | Path) -> str:
+    def refused(self, *command: str | Path, code: int = 4) -> str:
         done = offgrid_node(*command)
-        assert done.code == 4, done.said
+        assert done.code == code, done.said
         return done.err
 
     def test_a_lost_store(self, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ class TestWhatALostPartSays:
     def test_lost_keys(self, tmp_path: Path) -> None:
         folder = self.lives(tmp_path / "n")
         shutil.rmtree(folder / "keys")
-        said = self.refused("run", "--dir", folder)
+        said = self.refused("run", "--dir", folder, code=3)
         assert "Restore it from a backup or by its recovery words" in said
         assert not (folder / "keys").exists()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 NAME = "offgrid-node"
 RESTART_S = 5
-NEVER_AGAIN = (2, 4)
-"""Exit codes that another try does not change: a wrong config, and what the node refuses to do."""
+NEVER_AGAIN = (2, 3, 4)
+"""Exit codes that another try does not change: a wrong config, a lost key, and what the node refuses to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def is_url(address: str) -> bool:
 
 def find(address: str | None = None, *, here: Path | None = None, home: Path | None = None) -> Address:
     """The address that `connect` describes. Raises NoNode, or OffgridError(INVALID_ARGUMENT) for an unusable one."""
-    if address is not None and is_url(address):
+    if address is not None and "://" in address and not address.startswith("unix:"):
         return _gateway(address)
     here, tried = here or Path.cwd(), list[str]()
     usual = (here / "data", here / CONFIG_NAME, (home or _home()) / ".offgrid" / "data")
@@ -72,7 +72,12 @@ def _gateway(url: str) -> Address:
 
     try:
         parts = urlsplit(url)
-        good = bool(parts.hostname) and parts.port != 0 and not (parts.query or parts.fragment or parts.username)
+        good = (
+            is_url(url)
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not (parts.query or parts.fragment or parts.username)
+        )
     except ValueError:
         good = False
     if not good:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 STANDARD_OUTPUT = "standard output"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+WRITTEN_TO = "where this writes to, or standard output goes"
 
 
 class Run:
@@ -55,15 +58,23 @@ def run(root: LazyGroup, argv: Sequence[str], of: Run, explain: Explain) -> int:
         if program.aid:
             root.aid(root)
         root.main([], prog_name=program.name, obj=of)  # a shell asks what could come next; ends the process
+    _have_streams()
     args = list(argv)
     of.json = "--json" in args[: args.index("--") if "--" in args else None]
     try:
         with _noticing_interrupts(of):
             code = _carry_out(root, args, of, explain)
-        return code if (trouble := _flushed()) is None else code or _say(program.name, of, explain(trouble))
+        return code if (trouble := _flushed()) is None else code or _say(program.name, of, of_system(trouble))
     except BrokenPipeError:
         _silence()
         return exits.PIPE_CLOSED
+
+
+def _have_streams() -> None:
+    """Python has none where whoever called has closed it; and the next file to be opened would get its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open until the process ends
 
 
 @contextmanager
@@ -105,16 +116,17 @@ def _carry_out(root: LazyGroup, args: list[str], of: Run, explain: Explain) -> i
     except Exception as error:  # noqa: BLE001 - the last resort: people get a sentence, not a traceback
         if of.interrupted:
             return exits.INTERRUPTED
-        trouble = _flushed() if isinstance(error, OSError) and error.filename is None else None
-        return _say(name, of, explain(trouble or error))
+        if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None:
+            _flushed()
+            return _say(name, of, Ending(exits.FAILED, f"{error.strerror}: {WRITTEN_TO}"))
+        return _say(name, of, explain(error))
     return returned if isinstance(returned, int) else exits.OK
 
 
 def _flushed() -> OSError | None:
     """Why what was printed could not be written; then nothing more is. Raises BrokenPipeError."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:

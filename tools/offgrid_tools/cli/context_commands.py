@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from offgrid.command_line.asking import secret
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _gateway(url: str, token_file: TextIO | None) -> Mapping[str, str]:
     token = ""
     if token_file is not None:
         asked = token_file is sys.stdin and sys.stdin.isatty()
-        token = click.prompt("token", hide_input=True, err=True) if asked else token_file.read(TOKEN_CHARS_MAX).strip()
+        token = secret("token") if asked else token_file.read(TOKEN_CHARS_MAX).strip()
     with connect(url, timeout_s=ASK_S, token=token) as client:
         client.mesh.status()
     return {"url": url, **({"token": token} if token else {})}

@@ -66,7 +66,6 @@ def _hint(error: OffgridError) -> str:
         "SocketDenied": "run this as the user who runs the node",
         "BrokerUnavailable": "`offgrid peers` shows who is alive; --mode auto falls back to this node itself",
         "NoHostsAvailable": "`offgrid market` shows who offers what",
-        "LedgerNotOpen": "an admin's node opens it, once: `offgrid ledger open`",
         "EconomyOff": "economy.enabled in offgrid.toml turns it on",
         "InsufficientFunds": "`offgrid balance` shows what there is",
         "RowsDamaged": "all else is sound; of these a backup of the node's folder tells, or what hosts keep of its "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from offgrid.command_line.asking import secret
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def asked_recipient(public_key: str | None, *, passphrase: bool) -> Recipient | 
         return None
     from offgrid.backup.recovery import for_passphrase
 
-    return for_passphrase(_asked(again=True))
+    return for_passphrase(secret("passphrase", twice=True).encode())
 
 
 def asked_secret(file: Path | None, *, passphrase: bool) -> Secret:
@@ -67,10 +67,4 @@ def asked_secret(file: Path | None, *, passphrase: bool) -> Secret:
             key = read_secret(file).key
         except ValueError as error:
             raise click.BadParameter(f"{file} {error}", param_hint="--recovery-secret") from error
-    return Secret(key, _asked(again=False) if passphrase else b"")
-
-
-def _asked(*, again: bool) -> bytes:
-    hidden = sys.stdin.isatty()
-    text: str = click.prompt("passphrase", hide_input=hidden, confirmation_prompt=again and hidden, err=True)
-    return text.encode()
+    return Secret(key, secret("passphrase").encode() if passphrase else b"")
