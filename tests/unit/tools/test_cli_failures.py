@@ -128,7 +128,7 @@ class TestExitCodes:
         assert og("mesh", "invite", "--role", "king")[0] == exits.USAGE
 
     def test_a_shell_is_told_what_could_come_next(self) -> None:
-        asked = {"_OFFGRID_COMPLETE": "bash_complete", "COMP_WORDS": "offgrid mi", "COMP_CWORD": "1"}
+        asked = {"_OFFGRID_COMPLETE": "bash_complete", "COMP_WORDS": "offgrid mi", "COMP_CWORD": "mi"}
         said = subprocess.run(OFFGRID, env=os.environ | asked, capture_output=True, text=True, check=False)
         assert said.stdout == "plain,mission\n"
 
