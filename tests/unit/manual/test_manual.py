@@ -30,6 +30,14 @@ def test_every_document_is_a_page_and_stands_in_a_group(site: Site) -> None:
     assert all(site.page(path) for path in site.paths)
 
 
+@pytest.mark.parametrize("guide", sorted((CHECKOUT / "docs" / "guide").glob("*.md")), ids=lambda path: path.stem)
+def test_a_guide_says_what_it_takes_and_what_to_do_when_it_does_not_work(guide: Path) -> None:
+    text = guide.read_text("utf-8")
+    if guide.stem != "demos":  # which clean up behind them
+        assert "**You need** " in text
+        assert "\n## When " in text
+
+
 def test_every_link_leads_to_a_page_and_an_anchor_that_are_there(site: Site) -> None:
     assert list(site.broken()) == []
 
