@@ -26,11 +26,13 @@ VIEWS = [
         "mesh",
         "jobs",
         "jobs/offers",
+        "jobs/schedules",
         "jobs/host",
         "storage",
         "storage/outbox",
         "storage/quorums",
         "storage/retention",
+        "storage/backups",
     ),
     *("ledger", "ledger/transactions", "ledger/blocks", "ledger/epochs", "events", "sessions", "settings"),
 ]
@@ -72,7 +74,7 @@ def test_what_no_host_can_do_says_why_and_is_cancelled(show: Show) -> None:
     page.get_by_role("textbox", name="Command").fill("nosuch")
     page.get_by_role("button", name="Submit").click()
     page.locator("tbody tr", has_text="process:nosuch").get_by_role("link").click()
-    expect(page.locator("main")).to_contain_text("does not offer process:nosuch")
+    expect(page.locator("main")).to_contain_text("Does not offer process:nosuch")
     page.get_by_role("button", name="Cancel the job").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
     expect(page.locator("main .badge", has_text="cancelled").first).to_be_visible()
@@ -80,14 +82,15 @@ def test_what_no_host_can_do_says_why_and_is_cancelled(show: Show) -> None:
 
 def test_what_the_node_refuses_is_shown_in_its_words_and_nothing_typed_is_lost(show: Show) -> None:
     page = show("ledger")
-    page.get_by_label("To", exact=True).fill("nobody")
+    page.get_by_label("To", exact=True).select_option("Another account…")
+    page.get_by_label("Account", exact=True).fill("nobody")
     page.get_by_label("Amount").fill("1")
     page.get_by_role("button", name="Sign and send").click()
     page.get_by_role("dialog").get_by_role("button", name="Transfer").click()
     expect(page.get_by_role("alert")).to_contain_text("nobody")
     show("mesh")
     page = show("ledger")
-    expect(page.get_by_label("To", exact=True)).to_have_value("nobody")
+    expect(page.get_by_label("Account", exact=True)).to_have_value("nobody")
 
 
 def test_a_transfer_is_pending_and_then_final(show: Show, mesh: LocalMesh) -> None:
@@ -97,7 +100,7 @@ def test_a_transfer_is_pending_and_then_final(show: Show, mesh: LocalMesh) -> No
         assert process is not None
         process.send_signal(signal.SIGSTOP)
     try:
-        page.get_by_label("To", exact=True).fill("barn")
+        page.get_by_label("To", exact=True).select_option("barn")
         page.get_by_label("Amount").fill("12.5")
         page.get_by_role("button", name="Sign and send").click()
         dialog = page.get_by_role("dialog")
@@ -132,7 +135,7 @@ def test_an_amount_has_one_meaning_and_is_asked_about_first(
     page = browser.new_context(locale=locale).new_page()
     page.goto(f"{url}/#/ledger")
     amount, dialog = page.locator("[inputmode=decimal]"), page.get_by_role("dialog")
-    page.locator("[list=payees]").fill("barn")
+    page.locator("main form select").select_option("barn")
     for text in refused:
         amount.fill(text)
         page.locator("form button[type=submit]").click()
@@ -159,7 +162,7 @@ def test_an_event_is_on_the_screen_soon(show: Show, mesh: LocalMesh) -> None:
         }"""  # noqa: E501
     )
     with mesh["attic"].client() as client:
-        titles = [f"measured {number:02}" for number in range(12)]
+        titles = [f"measured {number:02}" for number in range(30)]
         for title in titles:
             client.missions.create(title)
             time.sleep(0.05)
@@ -170,6 +173,7 @@ def test_an_event_is_on_the_screen_soon(show: Show, mesh: LocalMesh) -> None:
     seen = page.evaluate("() => window.seen")
     took_ms = [at - made[title] for title in titles for row, at in seen.items() if title in row]
     assert len(took_ms) == len(titles)
+    print(f"event to screen: {statistics.median(took_ms):.0f} ms in the middle, {max(took_ms):.0f} at worst")  # noqa: T201 - seen with -s
     assert statistics.median(took_ms) <= EVENT_TO_SCREEN_MS * slowness(), sorted(took_ms)
 
 
@@ -219,6 +223,45 @@ def test_time_travels(show: Show) -> None:
     page.get_by_role("slider").fill("10")
     expect(page.locator("[data-test=state]")).to_contain_text('"events": 10')
     expect(page.locator(".chart canvas")).to_be_visible()
+    page.get_by_label("As of").fill("2001-01-01T00:00:00")
+    expect(page.locator("[data-test=state]")).to_contain_text('"events": 0')
+    expect(page.locator(".travel")).to_contain_text("Event 0 of 40")
+    page.get_by_role("button", name="Now").click()
+    expect(page.locator("[data-test=state]")).to_contain_text('"events": 40')
+
+
+def test_the_journal_is_shown_as_it_was(show: Show) -> None:
+    page = show("events")
+    page.get_by_label("As of").fill("2001-01-01T00:00:00")
+    expect(page.locator("main")).to_contain_text("No such events.")
+    page.get_by_role("button", name="Now").click()
+    expect(page.locator("tbody tr").first).to_be_visible()
+
+
+def test_objects_are_found_by_name_and_sorted(show: Show, mesh: LocalMesh) -> None:
+    with mesh["attic"].client() as client:
+        for number, name in enumerate(("field/b.txt", "field/a.txt", "field/c.txt")):
+            client.objects.put(bytes(number * 100 + 1), name=name)
+    page = show("storage")
+    page.get_by_label("Find").fill("FIELD/")
+    names = page.locator("tbody th")
+    expect(names).to_have_text(["field/c.txt", "field/a.txt", "field/b.txt"])  # the newest first
+    page.get_by_role("button", name="Name").click()
+    expect(names).to_have_text(["field/a.txt", "field/b.txt", "field/c.txt"])
+    page.get_by_role("button", name="Size").click()
+    page.get_by_role("button", name="Size").click()
+    expect(names).to_have_text(["field/c.txt", "field/a.txt", "field/b.txt"])
+    expect(page.locator("th[aria-sort=descending]")).to_contain_text("Size")
+    page.get_by_label("Find").fill("nothing is called so")
+    expect(page.locator("main")).to_contain_text("No object is called so.")
+
+
+def test_holds_and_members_are_called_by_their_names(show: Show) -> None:
+    expect(show("ledger").locator("tbody th", has_text=re.compile("^hold 1 for "))).to_be_visible()
+    page = show("jobs")
+    page.locator("tbody tr", has_text="completed").first.get_by_role("link").click()
+    why = page.locator("section", has=page.get_by_role("heading", name="Why")).locator("[lang=en]")
+    expect(why).to_contain_text(re.compile("at (barn|cellar|shed)"))
 
 
 def test_an_invite_is_a_command_and_a_picture_of_it(show: Show) -> None:
@@ -349,13 +392,13 @@ def test_another_node_at_the_same_address_gets_nothing_of_the_one_before(browser
     page.route_web_socket("**/v1/feed*", lambda feed: feeds.append(feed.connect_to_server()))
     page.goto(f"{url}/#/ledger")
     page.get_by_text("Live", exact=True).wait_for()
-    page.get_by_label("To", exact=True).fill("barn")
+    page.get_by_label("To", exact=True).select_option("barn")
     page.evaluate("() => sessionStorage.setItem('offgrid.node', 'f'.repeat(64))")
     page.reload()
     expect(page.get_by_role("alert")).to_contain_text("Another node answers here now: attic")
     expect(page.get_by_label("To", exact=True)).to_have_value("")
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
-    page.get_by_label("To", exact=True).fill("barn")
+    page.get_by_label("To", exact=True).select_option("barn")
 
     def as_another(route: Route) -> None:
         answer = route.fetch()

@@ -15,7 +15,7 @@ import { StorageView } from "./views/storage.js";
 
 const VIEWS = { overview: Overview, mesh: Mesh, jobs: Jobs, storage: StorageView, ledger: Ledger, events: Events, sessions: Sessions, settings: Settings };
 const DETAILS = { jobs: Job, sessions: Session };
-const TABS = { jobs: ["offers", "host"], storage: ["outbox", "quorums", "retention"], ledger: ["transactions", "blocks", "epochs"] };
+const TABS = { jobs: ["offers", "schedules", "host"], storage: ["outbox", "quorums", "retention", "backups"], ledger: ["transactions", "blocks", "epochs"] };
 
 function placeOf(hash) {
   const [name = "", ...rest] = hash.replace(/^#\/?/, "").split("/").map(decode);
@@ -35,7 +35,7 @@ function decode(part) {
 function App() {
   const [place, go] = useState(() => placeOf(location.hash));
   const [, again] = useReducer((count) => count + 1, 0);
-  const [signedOut, setSignedOut] = useState(false);
+  const [signedOut, setSignedOut] = useState(null);
   const [other, forget] = useState(hasMoved), moved = useRef(false);
   useEffect(() => {
     const move = () => {
@@ -49,8 +49,10 @@ function App() {
     return () => removeEventListener("hashchange", move);
   }, []);
   useEffect(() => onChoice(again), []);
-  useEffect(() => onSignedOut(() => { pause(); setSignedOut(true); }), []);
+  useEffect(() => onSignedOut((why) => { pause(); setSignedOut(why); }), []);
   useEffect(() => { // a reader of another view begins at its top
+    const here = document.querySelector(".main-nav [aria-current]");
+    here.closest("nav").scrollLeft = here.offsetLeft - here.offsetWidth; // on a phone the list is wider than the window
     if (!moved.current) return;
     scrollTo(0, 0);
     document.querySelector("main h1")?.focus({ preventScroll: true });
@@ -67,7 +69,7 @@ function App() {
       <${ThemeSwitch} />
     </header>
     <nav class="main-nav" aria-label=${t("nav.label")}><ul>${Object.keys(VIEWS).map((name) => html`<li><a href=${`#/${name}`} aria-current=${name === place.view ? "page" : undefined}>${t(`nav.${name}`)}</a></li>`)}</ul></nav>
-    <main id="main" tabindex="-1">${other && status.data && html`<p class="notice" role="alert">${t("feed.moved", { node })}</p>`}${signedOut ? html`<${SignIn} done=${() => { setSignedOut(false); connect(); }} />`
+    <main id="main" tabindex="-1">${other && status.data && html`<p class="notice" role="alert">${t("feed.moved", { node })}</p>`}${signedOut ? html`<${SignIn} why=${signedOut} done=${() => { setSignedOut(null); connect(); }} />`
       : html`<${View} key=${`${place.view}/${place.tab ? "" : place.part}`} part=${place.part} tab=${place.tab} />`}</main>
     <div id="said" class="sr" role="status" aria-live="polite"></div>`;
 }
@@ -79,7 +81,6 @@ function skip(event) {
 
 function Connection() {
   const [state, set] = useState(feed);
-  const now = useNow();
   const was = useRef(state.name);
   useEffect(() => {
     set(feed); // it may have changed since this was drawn first
@@ -90,7 +91,7 @@ function Connection() {
     if (was.current === "away" && state.name === "live") say(t("feed.live"));
     was.current = state.name;
   }, [state.name]);
-  const seconds = Math.max(0, Math.ceil((state.retryAt - now / 1_000) / 1_000));
+  const seconds = useNow((now) => Math.max(0, Math.ceil((state.retryAt - now / 1_000) / 1_000)));
   const tone = { live: "good", away: "bad" }[state.name] ?? "busy";
   return html`<span class=${`connection ${tone}`} title=${t(`feed.${state.name}`)}><span class="dot" aria-hidden="true"></span>
     <span>${state.name === "away" ? t("feed.retry", { seconds }) : t(`feed.${state.name}`)}</span></span>`;

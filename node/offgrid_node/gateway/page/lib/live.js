@@ -5,11 +5,15 @@ import { get, hurry, listen } from "./node.js";
 
 const ANSWERS_MAX = 40; // answers that no view shows now
 const GAP_MS = 250, GAP_MAX_MS = 2_000; // between two askings of the same: the slower it is to get and to draw, the longer
+const WHOLE_MAX = 10_000, WHOLE_GAP_MAX_MS = 60_000; // of a list that is asked for to its end
+const TOLD_MAX = 1_000, TOLD_EVERY_MS = 100; // what the feed tells is shown at once, or together with what follows soon
+const SETTLED_MS = 200;
 const queries = new Map();
 
 class Query {
-  constructor(path) {
+  constructor(path, field) {
     this.path = path;
+    this.field = field; // of a list that is asked for to its end
     this.watchers = new Set();
     this.state = { data: null, error: null, loading: true, at: 0 };
     this.asking = this.again = false;
@@ -37,17 +41,30 @@ class Query {
     this.asking = true;
     const began = Date.now();
     try {
-      const data = await get(this.path);
+      const data = this.field ? await whole(this.path, this.field) : await get(this.path);
       this.become({ data, error: null, loading: false, at: Date.now() });
       hurry();
     } catch (error) {
       this.become({ error, loading: false, at: Date.now() });
     }
     await new Promise((drawn) => setTimeout(drawn)); // by then it is drawn
-    this.gap = Math.min(GAP_MAX_MS, Math.max(GAP_MS, 4 * (Date.now() - began)));
+    const took = Date.now() - began;
+    this.gap = this.field ? Math.min(WHOLE_GAP_MAX_MS, Math.max(GAP_MS, 20 * took)) : Math.min(GAP_MAX_MS, Math.max(GAP_MS, 4 * took));
     this.asking = false;
     if (this.again) { this.again = false; this.soon(); }
   }
+}
+
+// All pages of a list as one answer, up to WHOLE_MAX rows; `cut`: there are more.
+async function whole(path, field) {
+  const all = await get(path, { page_size: 1_000 });
+  let token = all.next_page_token;
+  while (token && all[field].length < WHOLE_MAX) {
+    const page = await get(path, { page_size: 1_000, page_token: token });
+    for (const [name, rows] of Object.entries(page)) if (Array.isArray(rows)) all[name].push(...rows);
+    token = page.next_page_token;
+  }
+  return { ...all, cut: Boolean(token) };
 }
 
 function trim() {
@@ -76,20 +93,29 @@ setInterval(() => {
 document.addEventListener("visibilitychange", () => { if (!document.hidden) each(() => true); });
 
 // The answer to GET `path` ("": nothing yet), asked again at events whose types begin as `on` says, when one of the feed's
-// `parts` has changed, and `every` so many ms.
-export function useLive(path, { on = [], parts = [], every = 0 } = {}) {
+// `parts` has changed, and `every` so many ms. Of a list, all pages, by the name of its `field`; `cut` says if some are left.
+export function useLive(path, { on = [], parts = [], every = 0, field = "" } = {}) {
   const [, changed] = useReducer((count) => count + 1, 0);
-  let query = path ? queries.get(path) : null;
-  if (path && !query) queries.set(path, query = new Query(path));
+  let query = path ? queries.get(path + field) : null;
+  if (path && !query) queries.set(path + field, query = new Query(path, field));
   useEffect(() => query ? query.watch({ on, parts, every, changed }) : undefined, [path, on.join(), every]);
   return query ? { ...query.state, reload: () => query.refresh() } : { data: null, error: null, loading: false, at: 0, reload: () => {} };
 }
 
-// Calls `listener` with what the feed tells of `kind`: "event" or "change".
+// Calls `listener` with what the feed has told of `kind` ("event", "change", "sync") since the last time, in its order.
 export function useFeed(kind, listener) {
   const newest = useRef(listener);
   newest.current = listener;
-  useEffect(() => listen(kind, (message) => newest.current(message)), [kind]);
+  useEffect(() => {
+    let told = [], timer = 0, at = 0;
+    const pass = () => { timer = 0; at = Date.now(); newest.current(told.splice(0)); };
+    const stop = listen(kind, (message) => {
+      told.push(message);
+      if (told.length > TOLD_MAX) told = told.slice(-TOLD_MAX);
+      timer ||= setTimeout(pass, Math.max(0, at + TOLD_EVERY_MS - Date.now()));
+    });
+    return () => { clearTimeout(timer); stop(); };
+  }, [kind]);
 }
 
 // A list that grows by pages, `limit` rows at most: {rows, error, more, loading, reload}.
@@ -102,7 +128,7 @@ export function usePages(first, { field, on = [], parts = [], every = 0, limit =
   const more = token && head.length + mine.rows.length < limit ? async () => {
     setExtra({ ...mine, busy: true });
     try {
-      const page = await get(`${first}${first.includes("?") ? "&" : "?"}page_token=${encodeURIComponent(token)}`);
+      const page = await get(first, { page_token: token });
       setExtra({ ...mine, rows: [...mine.rows, ...page[field]], token: page.next_page_token, error: null, busy: false });
     } catch (error) {
       setExtra({ ...mine, error, busy: false });
@@ -111,14 +137,19 @@ export function usePages(first, { field, on = [], parts = [], every = 0, limit =
   return { ...live, rows: [...head, ...mine.rows], error: live.error ?? mine.error, more };
 }
 
-// Now, in microseconds, again every second while somebody looks.
-export function useNow(every = 1_000) {
-  const [now, set] = useState(() => Date.now() * 1_000);
+const clocks = new Set();
+setInterval(() => { if (!document.hidden) for (const tell of clocks) tell(); }, 1_000);
+
+// What `say` makes of now (in microseconds), again every second while somebody looks; drawn anew only where it differs.
+export function useNow(say) {
+  const newest = useRef(say), [, set] = useState(null);
+  newest.current = say;
   useEffect(() => {
-    const timer = setInterval(() => { if (!document.hidden) set(Date.now() * 1_000); }, every);
-    return () => clearInterval(timer);
-  }, [every]);
-  return now;
+    const tell = () => set(newest.current(Date.now() * 1_000));
+    clocks.add(tell);
+    return () => clocks.delete(tell);
+  }, []);
+  return say(Date.now() * 1_000);
 }
 
 // Whether the window is as small as a phone's.
@@ -131,6 +162,16 @@ export function useNarrow() {
     return () => query.removeEventListener("change", change);
   }, []);
   return narrow;
+}
+
+// What is typed, once nobody has typed for a moment.
+export function useSettled(typed) {
+  const [settled, set] = useState(typed);
+  useEffect(() => {
+    const timer = setTimeout(() => set(typed), SETTLED_MS);
+    return () => clearTimeout(timer);
+  }, [typed]);
+  return settled;
 }
 
 // Text that is typed and not sent yet: it outlives the view, reconnects and a reload of this tab.

@@ -25,7 +25,7 @@ export function query(path, fields = {}) {
     }
   }
   const text = search.toString();
-  return text ? `${path}?${text}` : path;
+  return text ? `${path}${path.includes("?") ? "&" : "?"}${text}` : path;
 }
 
 export const seg = encodeURIComponent; // a part of a path
@@ -39,12 +39,13 @@ async function ask(method, path, { body, headers = {}, signal } = {}) {
     if (signal?.aborted) throw error;
     throw new Refused(0, "UNAVAILABLE", error.name === "TimeoutError" ? "timeout" : "away", []);
   }
-  if (answer.status === 401) for (const listener of whenSignedOut) listener();
   if (answer.ok) return answer;
   const text = await answer.text();
   let told = {};
   try { told = JSON.parse(text).error ?? {}; } catch { /* not from the node itself */ }
-  throw new Refused(answer.status, told.status ?? "", told.message ?? (text.slice(0, 500) || answer.statusText), told.details ?? []);
+  const refused = new Refused(answer.status, told.status ?? "", told.message ?? (text.slice(0, 500) || answer.statusText), told.details ?? []);
+  if (answer.status === 401) for (const listener of whenSignedOut) listener(refused);
+  throw refused;
 }
 
 export async function call(method, path, message) {

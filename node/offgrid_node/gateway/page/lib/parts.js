@@ -1,6 +1,6 @@
 // The pieces that views are made of.
 
-import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
+import { html, useEffect, useMemo, useRef, useState } from "../vendor/htm-preact.js";
 import { useLive, useNarrow, useNow } from "./live.js";
 import { ago, iso, moment, short, t } from "./reader.js";
 
@@ -18,29 +18,55 @@ export function Section({ title, hint, actions, children }) {
   </section>`;
 }
 
-// `columns` are {head, cell(row), num, wide}; `wide` ones are for wide screens. On a phone a list, a row an entry.
-export function Table({ caption, columns, rows, keyOf, empty, more, tight }) {
-  const [shown, show] = useState(ROWS_SHOWN), narrow = useNarrow();
-  if (!rows.length) return empty ?? html`<${Empty} text=${t("table.empty")} />`;
-  const left = rows.length - shown;
-  const grow = () => { show(shown + ROWS_SHOWN); if (left <= ROWS_SHOWN) more?.(); };
-  const visible = rows.slice(0, shown);
-  return html`${narrow ? html`<${Entries} caption=${caption} columns=${columns.filter((column) => !column.wide)} rows=${visible} keyOf=${keyOf} />`
-    : html`<div class="scroll" role="group" aria-label=${caption} tabindex="0"><table class=${tight ? "tight" : ""}>
+// `columns` are {head, cell(row), num, wide, bare, by(row)}: `wide` ones are for wide screens, `bare` ones need no name on a
+// phone, where it is a list, a row an entry; where `by` says what a row is sorted by, the reader may sort, and those that
+// are `first` are so at first, "up" or "down". Some rows are drawn, the others and `more()` when they are asked for.
+export function Table({ caption, columns, rows, keyOf, empty, more, busy, tight }) {
+  const [shown, show] = useState(ROWS_SHOWN), narrow = useNarrow(), [order, setOrder] = useState(() => orderAtFirst(columns));
+  const sorted = useMemo(() => order ? [...rows].sort((a, b) => order.sign * compare(columns[order.at].by(a), columns[order.at].by(b))) : rows, [rows, order]);
+  if (!rows.length && !more && !busy) return empty ?? html`<${Empty} text=${t("table.empty")} />`;
+  const left = rows.length - shown, drawn = { caption, keyOf, rows: sorted.slice(0, shown) };
+  const grow = () => { show(Math.min(shown, rows.length) + ROWS_SHOWN); if (left < ROWS_SHOWN) more?.(); };
+  return html`${narrow ? html`<${Order} columns=${columns} order=${order} set=${setOrder} /><${Entries} ...${drawn} columns=${columns.filter((column) => !column.wide)} />`
+    : rows.length > 0 && html`<div class="scroll" role="group" aria-label=${caption} tabindex="0"><table class=${tight ? "tight" : ""}>
     <caption class="sr">${caption}</caption>
-    <thead><tr>${columns.map((column) => html`<th scope="col" class=${classes(column)}>${column.head}</th>`)}</tr></thead>
-    <tbody>${visible.map((row) => html`<tr key=${keyOf(row)}>${columns.map((column, at) => at === 0
+    <thead><tr>${columns.map((column, at) => html`<${Head} column=${column} at=${at} order=${order} set=${setOrder} />`)}</tr></thead>
+    <tbody>${drawn.rows.map((row) => html`<tr key=${keyOf(row)}>${columns.map((column, at) => at === 0
       ? html`<th scope="row" class=${classes(column)}>${column.cell(row)}</th>`
       : html`<td class=${classes(column)}>${column.cell(row)}</td>`)}</tr>`)}</tbody>
   </table></div>`}
-  ${(left > 0 || more) && html`<p class="more"><button type="button" class="plain" onClick=${grow}>${t("table.more")}</button></p>`}`;
+  ${busy ? html`<p class="hint" aria-busy="true">${t("loading")}</p>`
+    : (left > 0 || more) && html`<p class="more"><button type="button" class="plain" onClick=${grow}>${t("table.more")}</button> <span class="hint">${rows.length > 0 && t("table.shown", { shown: drawn.rows.length, n: rows.length })}</span></p>`}`;
 }
 
 const classes = ({ num, wide }) => `${num ? "num" : ""} ${wide ? "wide" : ""}`;
 
+function orderAtFirst(columns) {
+  const at = columns.findIndex((column) => column.first);
+  return at < 0 ? null : { at, sign: columns[at].first === "down" ? -1 : 1 };
+}
+
+const collator = new Intl.Collator(undefined, { numeric: true });
+const compare = (a, b) => typeof a === "string" ? collator.compare(a, b) : a - b;
+
+// The head of a column, by which the reader may sort: the other way round when it is so already.
+function Head({ column, at, order, set }) {
+  const mine = order?.at === at;
+  return html`<th scope="col" class=${classes(column)} aria-sort=${mine ? (order.sign > 0 ? "ascending" : "descending") : undefined}>${column.by
+    ? html`<button type="button" class="sort" onClick=${() => set({ at, sign: mine ? -order.sign : 1 })}>${column.head}<span aria-hidden="true">${mine ? order.sign > 0 ? " ↑" : " ↓" : " ↕"}</span></button>` : column.head}</th>`;
+}
+
+// The same where there are no heads.
+function Order({ columns, order, set }) {
+  if (!order) return null;
+  const options = columns.flatMap(({ by, head }, at) => by ? [[at, 1, head, "↑"], [at, -1, head, "↓"]] : []);
+  return html`<p><label class="inline">${t("table.sort")} <select value=${`${order.at} ${order.sign}`} onChange=${(event) => { const [at, sign] = event.target.value.split(" ").map(Number); set({ at, sign }); }}>
+    ${options.map(([at, sign, head, arrow]) => html`<option value=${`${at} ${sign}`}>${head} ${arrow}</option>`)}</select></label></p>`;
+}
+
 function Entries({ caption, columns: [first, ...others], rows, keyOf }) {
   return html`<ul class="entries" aria-label=${caption}>${rows.map((row) => html`<li key=${keyOf(row)}><div class="entry-head">${first.cell(row)}</div>
-    <dl>${others.map((column) => { const cell = column.cell(row); return cell === "" ? "" : html`<div><dt>${column.head}</dt><dd>${cell}</dd></div>`; })}</dl></li>`)}</ul>`;
+    <dl>${others.map((column) => { const cell = column.cell(row); return cell === "" || cell === "–" ? "" : html`<div><dt class=${column.bare ? "sr" : ""}>${column.head}</dt><dd>${cell}</dd></div>`; })}</dl></li>`)}</ul>`;
 }
 
 // `tone`: good, warn, bad, busy or quiet. Said in words too, never by colour alone.
@@ -56,8 +82,8 @@ export function Problem({ error, retry }) {
   const said = error.status === "UNAVAILABLE" && ["away", "timeout"].includes(error.message) ? t(`problem.${error.message}`) : error.message;
   const fields = error.details?.flatMap((detail) => detail.field_violations ?? detail.fieldViolations ?? []) ?? [];
   return html`<div class="problem" role="alert">
-    <p>${said}</p>
-    ${fields.length > 0 && html`<ul>${fields.map((one) => html`<li><code>${one.field}</code> ${one.description}</li>`)}</ul>`}
+    <p>${said === error.message && error.code ? html`<${Said} text=${said} />` : said}</p>
+    ${fields.length > 0 && html`<ul>${fields.map((one) => html`<li><code>${one.field}</code> <${Said} text=${one.description} /></li>`)}</ul>`}
     ${retry && html`<button type="button" class="plain" onClick=${retry}>${t("problem.again")}</button>`}
   </div>`;
 }
@@ -74,8 +100,14 @@ export function Facts({ rows }) {
 }
 
 export function When({ us }) {
-  const now = useNow();
-  return us ? html`<time datetime=${iso(us)} title=${moment(us)}>${ago(us, now)}</time>` : "–";
+  const text = useNow((now) => ago(us, now));
+  return us ? html`<time datetime=${iso(us)} title=${moment(us)}>${text}</time>` : "–";
+}
+
+// The node's own words, which are English, with members by their names in place of their ids.
+export function Said({ text }) {
+  const name = useNames(), said = text.replace(/\b[a-z2-7]{32}\b/g, name);
+  return html`<span lang="en">${said.charAt(0).toUpperCase()}${said.slice(1)}</span>`;
 }
 
 export const Id = ({ id, href }) => href ? html`<a href=${href} title=${id}><code>${short(id)}</code></a>` : html`<code title=${id}>${short(id)}</code>`;
@@ -139,8 +171,8 @@ export function say(text) {
 
 // Names of members by their ids, for views that get ids alone.
 export function useNames() {
-  const peers = useLive("/v1/peers?page_size=1000", { on: ["MEMBER_", "PEER_"], every: 60_000 });
-  const names = new Map((peers.data?.peers ?? []).map((peer) => [peer.member.node_id, peer.member.name]));
+  const { data } = useLive("/v1/peers?page_size=1000", { on: ["MEMBER_", "PEER_"], every: 60_000 });
+  const names = useMemo(() => new Map(data?.peers.map((peer) => [peer.member.node_id, peer.member.name])), [data]);
   return (id) => names.get(id) || short(id);
 }
 

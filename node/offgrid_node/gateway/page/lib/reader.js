@@ -71,13 +71,13 @@ function maker(kind, options) {
 
 export const num = (value, digits = 0) => maker(Intl.NumberFormat, { maximumFractionDigits: digits }).format(value);
 export const percent = (share, digits = 0) => maker(Intl.NumberFormat, { style: "percent", maximumFractionDigits: digits }).format(share);
-const unit = (value, name, digits) => maker(Intl.NumberFormat, { style: "unit", unit: name, unitDisplay: "short", maximumFractionDigits: digits }).format(value);
+const unit = (value, name, digits, unitDisplay = "short") => maker(Intl.NumberFormat, { style: "unit", unit: name, unitDisplay, maximumFractionDigits: digits }).format(value);
 
 const SIZES = [[1e12, "terabyte"], [1e9, "gigabyte"], [1e6, "megabyte"], [1e3, "kilobyte"], [1, "byte"]];
 
 export function bytes(value) {
   const [size, name] = SIZES.find(([least]) => value >= least) ?? SIZES.at(-1);
-  return unit(value / size, name, value / size < 10 && size > 1 ? 1 : 0);
+  return unit(value / size, name, value / size < 10 && size > 1 ? 1 : 0, size > 1 ? "short" : "long");
 }
 
 export const rate = (perSecond) => `${bytes(perSecond)}/s`;
@@ -105,11 +105,18 @@ export const moment = (us) => us ? maker(Intl.DateTimeFormat, { dateStyle: "medi
 // At an axis whose ticks are `step` seconds apart.
 export const tick = (us, step) => maker(Intl.DateTimeFormat, {
   ...(step < 86_400 ? { hour: "2-digit", minute: "2-digit" } : { month: "short", day: "numeric" }),
-  ...(step < 60 ? { second: "2-digit" } : {}), ...(step < 1 ? { fractionalSecondDigits: 2 } : {}), hourCycle: "h23", ...zone(),
+  ...(step < 60 ? { second: "2-digit" } : {}), ...(step < 1 ? { fractionalSecondDigits: 3 } : {}), hourCycle: "h23", ...zone(),
 }).format(us / 1e3);
 // The time, with the day unless it is today.
 export const stamp = (us) => new Date(us / 1e3).toDateString() === new Date().toDateString() ? clock(us) : moment(us);
 export const iso = (us) => us ? new Date(us / 1e3).toISOString() : undefined;
+
+// What a field for date and time has and gives, in the reader's zone; 0: nothing.
+export function fieldOf(us) {
+  const at = new Date(us / 1e3 - (prefs.zone === "UTC" ? 0 : new Date(us / 1e3).getTimezoneOffset() * 60_000));
+  return at.toISOString().slice(0, 19);
+}
+export const usOf = (text) => text ? Date.parse(prefs.zone === "UTC" ? `${text}Z` : text) * 1e3 : 0;
 
 // Millionths of a credit, exactly.
 export function credits(micro, digits = 6) {

@@ -4,7 +4,7 @@ import { html, useEffect, useMemo, useRef, useState } from "../vendor/htm-preact
 import { useFeed, useLive, usePages } from "../lib/live.js";
 import { get, query, seg, textOf } from "../lib/node.js";
 import { Badge, Empty, Facts, Id, Loaded, Problem, Section, Table, useNames, When } from "../lib/parts.js";
-import { bytes, clock, credits, iso, moment, num, prefs, short, stamp, t, tick } from "../lib/reader.js";
+import { bytes, clock, credits, fieldOf, iso, moment, num, prefs, short, stamp, t, tick, usOf } from "../lib/reader.js";
 
 const FRESH_MAX = 1_000; // of the events that came while one looks
 const FOUND = 100, PAGES = 50; // a look reads on until so many fit, or so many pages were read
@@ -13,7 +13,7 @@ const GROUPS = { all: [], jobs: [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21]
 const NOTHING = { rows: [], token: "", read: 0, over: false, busy: true, error: null };
 
 // The events of the journal that fit, the newest first: {rows, read: how many were looked at, over: all, busy, error, older()}.
-function useJournal(etypes, word, fits) {
+function useJournal(etypes, word, until, fits) {
   const [state, set] = useState(NOTHING), look = useRef(null);
   const on = async (from) => {
     const mine = look.current = {}, found = from.rows.length + FOUND;
@@ -21,7 +21,7 @@ function useJournal(etypes, word, fits) {
     set(now);
     try {
       for (let page = 0; page < PAGES && now.rows.length < found && !now.over; page += 1) {
-        const { events, next_page_token: token } = await get(query("/v1/events", { page_size: word ? 1_000 : 200, newest_first: true, etypes, page_token: now.token }));
+        const { events, next_page_token: token } = await get(query("/v1/events", { page_size: word ? 1_000 : 200, newest_first: true, etypes, until_us: until || undefined, page_token: now.token }));
         if (look.current !== mine) return;
         set(now = { ...now, rows: [...now.rows, ...events.filter(fits)], token, read: now.read + events.length, over: !token });
       }
@@ -31,42 +31,45 @@ function useJournal(etypes, word, fits) {
   useEffect(() => {
     const timer = setTimeout(() => on(NOTHING), word ? 250 : 0);
     return () => { clearTimeout(timer); look.current = null; };
-  }, [etypes, word]);
+  }, [etypes, word, until]);
   return { ...state, on, older: () => on(state) };
 }
 
 export function Events() {
   const [fresh, set] = useState([]);
-  const [group, choose] = useState("all"), [typed, type] = useState(""), [held, hold] = useState(false);
+  const [group, choose] = useState("all"), [typed, type] = useState(""), [held, hold] = useState(false), [until, travel] = useState(0);
   const waiting = useRef([]), name = useNames(), word = typed.trim().toLowerCase();
   const fits = (event) => (group === "all" || GROUPS[group].includes(event.etype)) && (!word || `${event.type} ${event.subject} ${describe(event, name)}`.toLowerCase().includes(word));
-  const journal = useJournal(GROUPS[group], word, fits);
-  useFeed("sync", ({ type }) => { // what was before it counts no more
-    if (type === "state.sync") { set([]); journal.on(NOTHING); }
+  const journal = useJournal(GROUPS[group], word, until, fits);
+  useFeed("sync", (told) => { // what was before it counts no more
+    if (told.some(({ type }) => type === "state.sync")) { set([]); journal.on(NOTHING); }
   });
-  useFeed("event", (event) => {
-    if (held) { waiting.current = [event, ...waiting.current].slice(0, FRESH_MAX); return; }
-    set((before) => [event, ...before].slice(0, FRESH_MAX));
+  useFeed("event", (events) => {
+    const newest = events.reverse();
+    if (held) { waiting.current = [...newest, ...waiting.current].slice(0, FRESH_MAX); return; }
+    set((before) => [...newest, ...before].slice(0, FRESH_MAX));
   });
   const go = () => { set((before) => [...waiting.current, ...before].slice(0, FRESH_MAX)); waiting.current = []; hold(false); };
   const rows = useMemo(() => {
     const known = new Set(journal.rows.map((event) => event.seq));
-    return [...fresh.filter((event) => !known.has(event.seq) && fits(event)), ...journal.rows];
-  }, [fresh, journal.rows, group, word]);
+    return until ? journal.rows : [...fresh.filter((event) => !known.has(event.seq) && fits(event)), ...journal.rows];
+  }, [fresh, journal.rows, group, word, until]);
   return html`<h1 tabindex="-1">${t("nav.events")}</h1>
     <${Section} title=${t("events.journal")} actions=${html`
       <label class="inline">${t("events.group")} <select value=${group} onChange=${(event) => choose(event.target.value)}>${Object.keys(GROUPS).map((key) => html`<option value=${key}>${t(`events.group_${key}`)}</option>`)}</select></label>
       <label class="inline">${t("events.find")} <input type="search" value=${typed} onInput=${(event) => type(event.target.value)} /></label>
+      <${AsOf} us=${until} choose=${travel} />
       <button type="button" class="plain" aria-pressed=${held} onClick=${() => held ? go() : hold(true)}>${t(held ? "events.go_on" : "events.hold")}</button>`}>
-      <${Table} caption=${t("events.journal")} rows=${rows} keyOf=${(event) => event.seq} tight empty=${journal.over ? html`<${Empty} text=${t("events.empty")} command="offgrid events" />` : ""} columns=${[
+      ${until > 0 && html`<p class="notice">${t("events.past", { time: moment(until) })} <button type="button" class="plain small" onClick=${() => travel(0)}>${t("travel.now")}</button></p>`}
+      <${Table} caption=${t("events.journal")} rows=${rows} keyOf=${(event) => event.seq} tight more=${journal.over ? null : journal.older} busy=${journal.busy}
+        empty=${html`<${Empty} text=${t("events.empty")} command="offgrid events" />`} columns=${[
         { head: t("tx.when"), cell: (event) => html`<time datetime=${iso(event.timestamp_us)} title=${moment(event.timestamp_us)}>${stamp(event.timestamp_us)}</time>` },
-        { head: t("events.type"), cell: (event) => html`<${Badge} tone=${toneOf(event.type)}>${event.type}<//>` },
-        { head: t("events.about"), cell: (event) => describe(event, name) },
+        { head: t("events.type"), bare: true, cell: (event) => html`<${Badge} tone=${toneOf(event.type)}>${event.type}<//>` },
+        { head: t("events.about"), bare: true, cell: (event) => describe(event, name) },
         { head: t("events.number"), num: true, wide: true, cell: (event) => num(event.seq) },
       ]} />
       <${Problem} error=${journal.error} />
-      ${journal.busy ? html`<p class="hint" aria-busy="true">${t("loading")}</p>`
-        : !journal.over && html`<p class="more"><span class="hint">${t("events.read", { n: journal.read, found: rows.length })}</span> <button type="button" class="plain" onClick=${journal.older}>${t("table.more")}</button></p>`}
+      ${!journal.over && html`<p class="hint">${t("events.read", { n: journal.read })}</p>`}
     <//>`;
 }
 
@@ -93,7 +96,7 @@ const CASES = {
   session: (session) => [session.name, session.outcome].filter(Boolean).join(" · "),
   block: (block) => `${short(block.session_id)} +${block.count}`,
   alert: (alert) => `${alert.name} ${alert.state.replace("ALERT_STATE_", "").toLowerCase()}`,
-  mail: (mail) => mail.outcome,
+  mail: (mail, name) => [`${name(mail.source)} → ${name(mail.destination)}`, mail.outcome].join(" · "),
 };
 
 const BY_TYPE = [
@@ -139,6 +142,7 @@ export function Session({ part }) {
   const path = `/v1/sessions/${seg(part)}`;
   const live = useLive(path, { on: ["SESSION_"], every: 10_000 });
   const session = live.data?.session;
+  const [until, travel] = useState(0);
   return html`<p class="crumb"><a href="#/sessions">${t("nav.sessions")}</a></p><h1 tabindex="-1">${session?.name ?? part}</h1>
     <${Loaded} live=${live}>${() => html`<${Section} title=${t("session.facts")}><${Facts} rows=${[
         [t("session.started"), moment(session.started_us)],
@@ -148,41 +152,48 @@ export function Session({ part }) {
         Object.keys(session.dropped).length > 0 && [t("session.dropped"), Object.entries(session.dropped).map(([kind, count]) => `${kind} ${num(count)}`).join(", ")],
         [t("node.id"), html`<${Id} id=${session.session_id} />`],
       ]} /><//>
-      ${session.purged_us ? html`<${Empty} text=${t("session.purged_text")} />` : session.recorded ? html`<${TimeTravel} path=${path} session=${session} /><${Records} path=${path} session=${session} />` : html`<${Empty} text=${t("session.nothing")} />`}`}<//>`;
+      ${session.purged_us ? html`<${Empty} text=${t("session.purged_text")} />` : session.recorded ? html`<${TimeTravel} path=${path} session=${session} until=${until} travel=${travel} /><${Records} path=${path} session=${session} until=${until} />` : html`<${Empty} text=${t("session.nothing")} />`}`}<//>`;
 }
 
-// What the events up to a number came to.
-function TimeTravel({ path, session }) {
+// What the events up to a number, or of a time, came to. `until` (microseconds; 0: now) is the view's.
+function TimeTravel({ path, session, until, travel }) {
   const [number, move] = useState(0); // 0: all of them, also those to come
   const [state, set] = useState({ data: null, error: null });
-  const at = number || session.recorded;
+  const newest = number || session.recorded;
   useEffect(() => {
     let over = false;
     const timer = setTimeout(async () => {
-      try { const data = await get(query(`${path}/state`, { number: number || undefined })); if (!over) set({ data, error: null }); } catch (error) { if (!over) set((before) => ({ ...before, error })); }
+      try { const data = await get(query(`${path}/state`, until ? { at_us: until } : { number: number || undefined })); if (!over) set({ data, error: null }); } catch (error) { if (!over) set((before) => ({ ...before, error })); }
     }, ASK_AFTER_MS);
     return () => { over = true; clearTimeout(timer); };
-  }, [path, at]);
-  const text = state.data ? pretty(textOf(state.data.state)) : "";
+  }, [path, newest, until]);
+  const at = until ? Number(state.data?.number ?? 0) : newest;
+  const goTo = (chosen) => { travel(0); move(chosen === session.recorded ? 0 : chosen); };
   return html`<${Section} title=${t("travel.title")} hint=${t("travel.hint")}>
     <div class="travel"><label for="travel">${t("travel.number", { number: at, of: session.recorded })}</label>
-      <input id="travel" type="range" min="1" max=${session.recorded} value=${at} onInput=${(event) => move(Number(event.target.value) === session.recorded ? 0 : Number(event.target.value))} />
-      <button type="button" class="plain small" disabled=${!number} onClick=${() => move(0)}>${t("travel.now")}</button></div>
-    <${Problem} error=${state.error} /><pre tabindex="0" data-test="state">${text}</pre>
+      <input id="travel" type="range" min="1" max=${session.recorded} value=${at} onInput=${(event) => goTo(Number(event.target.value))} />
+      <${AsOf} us=${until} choose=${(us) => { move(0); travel(us); }} />
+      <button type="button" class="plain small" disabled=${!number && !until} onClick=${() => goTo(session.recorded)}>${t("travel.now")}</button></div>
+    <${Problem} error=${state.error} /><pre tabindex="0" data-test="state">${state.data ? pretty(textOf(state.data.state)) : ""}</pre>
   <//>`;
 }
 
-function Records({ path, session }) {
+// A field for a time of the past, in the zone that the reader chose; 0 where it is empty.
+function AsOf({ us, choose }) {
+  return html`<label class="inline">${t("travel.as_of")} <input type="datetime-local" step="1" value=${us ? fieldOf(us) : ""} max=${fieldOf(Date.now() * 1_000)} onChange=${(event) => choose(usOf(event.target.value))} /></label>`;
+}
+
+function Records({ path, session, until }) {
   const [kind, choose] = useState("");
-  const live = usePages(query(`${path}/records`, { page_size: 200, newest_first: true, kinds: kind }), { field: "records", on: ["SESSION_"], every: session.ended_us ? 0 : 5_000 });
+  const live = usePages(query(`${path}/records`, { page_size: 200, newest_first: true, kinds: kind, until_us: until || undefined }), { field: "records", on: ["SESSION_"], every: session.ended_us ? 0 : 5_000 });
   const rows = live.rows.map((record) => ({ ...record, text: textOf(record.data) }));
   const chart = seriesOf(rows);
   return html`${chart.names.length > 0 && html`<${Section} title=${t("chart.title")} hint=${t("chart.hint", { n: rows.length })}><${Chart} series=${chart} /><//>`}
     <${Section} title=${t("session.records")} actions=${html`<label class="inline">${t("session.kind")} <select value=${kind} onChange=${(event) => choose(event.target.value)}><option value="">${t("session.every_kind")}</option>${Object.keys(session.kinds).map((one) => html`<option value=${one}>${one}</option>`)}</select></label>`}>
     <${Loaded} live=${live}>${() => html`<${Table} caption=${t("session.records")} tight rows=${rows} keyOf=${(record) => record.number} more=${live.more} columns=${[
       { head: t("tx.when"), cell: (record) => html`<time datetime=${iso(record.timestamp_us)} title=${moment(record.timestamp_us)}>${stamp(record.timestamp_us)}</time>` },
-      { head: t("session.kind"), cell: (record) => html`<code>${record.kind}</code>` },
-      { head: t("session.data"), cell: (record) => html`<code class="wrap">${record.text.slice(0, 400)}</code>` },
+      { head: t("session.kind"), bare: true, cell: (record) => html`<code>${record.kind}</code>` },
+      { head: t("session.data"), bare: true, cell: (record) => html`<code class="wrap">${record.text.slice(0, 400)}</code>` },
       { head: t("events.number"), num: true, wide: true, cell: (record) => num(record.number) },
     ]} />`}<//><//>`;
 }

@@ -3,7 +3,7 @@
 import { html, useState } from "../vendor/htm-preact.js";
 import { useLive } from "../lib/live.js";
 import { post } from "../lib/node.js";
-import { Act, Badge, Confirm, Empty, Facts, Loaded, Section, Table, useNames } from "../lib/parts.js";
+import { Act, Badge, Confirm, Empty, Facts, Loaded, Said, Section, Table, useNames } from "../lib/parts.js";
 import { bytes, credits, num, t } from "../lib/reader.js";
 
 const HOST_TONES = { on: "good", off: "warn", draining: "busy", drained: "quiet" };
@@ -20,7 +20,7 @@ export function Host() {
         ${host.state === "on" && html`<${Act} verb=${t("host.turn_off")} work=${turn("off")} />`}
         ${["on", "off"].includes(host.state) && html`<button type="button" class="danger" onClick=${() => ask(true)}>${t("host.drain")}</button>`}`}>
       <${Facts} rows=${[
-        [t("jobs.state"), html`<${Badge} tone=${HOST_TONES[host.state]}>${t(`host.${host.state}`)}<//> ${host.detail}`],
+        [t("jobs.state"), html`<${Badge} tone=${HOST_TONES[host.state]}>${t(`host.${host.state}`)}<//> <${Said} text=${host.detail} />`],
         [t("host.slots"), `${num(host.slots_busy)} / ${num(host.profile.slots)}`],
         [t("host.unsettled"), num(host.unsettled)],
         [t("offers.does"), host.profile.executors.map((one) => html`<code class="chip">${one}</code>`)],

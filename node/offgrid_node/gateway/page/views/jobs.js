@@ -5,8 +5,8 @@ import { caseOf } from "./events.js";
 import { Host } from "./host.js";
 import { JobForm } from "./job_form.js";
 import { useFeed, useLive, usePages } from "../lib/live.js";
-import { bytesOf, lines, post, save, seg, send, textOf } from "../lib/node.js";
-import { Badge, Confirm, Empty, Facts, Id, Loaded, Problem, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
+import { bytesOf, call, lines, post, query, save, seg, send, textOf } from "../lib/node.js";
+import { Act, Badge, Confirm, Empty, Facts, Id, Loaded, Problem, Said, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
 import { bytes, credits, moment, num, percent, plain, span, t } from "../lib/reader.js";
 
 const FILTERS = {
@@ -24,14 +24,14 @@ const JobBadge = ({ state }) => html`<${Badge} tone=${JOB_TONES[plain(state)]}>$
 
 export function Jobs({ tab }) {
   return html`<h1 tabindex="-1">${t("nav.jobs")}</h1>
-    <${Tabs} label=${t("nav.jobs")} here=${tab ? `#/jobs/${tab}` : "#/jobs"} items=${[["#/jobs", t("jobs.list")], ["#/jobs/offers", t("offers.title")], ["#/jobs/host", t("host.title")]]} />
-    ${tab === "offers" ? html`<${Offers} />` : tab === "host" ? html`<${Host} />` : html`<${JobForm} /><${List} />`}`;
+    <${Tabs} label=${t("nav.jobs")} here=${tab ? `#/jobs/${tab}` : "#/jobs"} items=${[["#/jobs", t("jobs.list")], ["#/jobs/offers", t("offers.title")], ["#/jobs/schedules", t("schedules.title")], ["#/jobs/host", t("host.title")]]} />
+    ${tab === "offers" ? html`<${Offers} />` : tab === "schedules" ? html`<${Schedules} />` : tab === "host" ? html`<${Host} />` : html`<${JobForm} /><${List} />`}`;
 }
 
 function List() {
   const [filter, choose] = useState("all");
-  const states = FILTERS[filter].map((state) => `&states=JOB_STATE_${state}`).join("");
-  const live = usePages(`/v1/jobs?page_size=100&newest_first=true${states}`, { field: "jobs", on: ["JOB_"], every: 20_000 });
+  const states = FILTERS[filter].map((state) => `JOB_STATE_${state}`);
+  const live = usePages(query("/v1/jobs", { page_size: 100, newest_first: true, states }), { field: "jobs", on: ["JOB_"], every: 20_000 });
   const news = useNews();
   const name = useNames();
   const rows = merged(live.rows, news, FILTERS[filter]);
@@ -41,8 +41,8 @@ function List() {
       empty=${html`<${Empty} text=${t("jobs.empty")} command="offgrid job run FILE --builtin echo" />`}
       columns=${[
         { head: t("jobs.job"), cell: (job) => html`<${Id} id=${job.job_id} href=${`#/jobs/${encodeURIComponent(job.job_id)}`} />` },
-        { head: t("jobs.state"), cell: (job) => html`<${JobBadge} state=${job.state} />` },
-        { head: t("jobs.what"), cell: (job) => html`<code>${job.needs || job.kind}</code>${job.input_name && html` <span class="quiet">${job.input_name}</span>`}` },
+        { head: t("jobs.state"), bare: true, cell: (job) => html`<${JobBadge} state=${job.state} /> ${job.error && html`<span class="quiet">${job.error}</span>`}` },
+        { head: t("jobs.what"), bare: true, cell: (job) => html`<code>${job.needs || job.kind}</code>${job.input_name && html` <span class="quiet">${job.input_name}</span>`}` },
         { head: t("jobs.host"), cell: (job) => job.host ? name(job.host) : "–" },
         { head: t("jobs.attempt"), num: true, wide: true, cell: (job) => num(job.attempt) },
         { head: t("jobs.took"), num: true, wide: true, cell: (job) => ended(job) ? span((job.updated_us - job.created_us) / 1e3) : "–" },
@@ -58,8 +58,8 @@ function useNews() {
     const own = jobs.filter((job) => !job.parent_id);
     if (own.length) set((before) => new Map([...before, ...own.map((job) => [job.job_id, job])].slice(-NEWS_MAX)));
   };
-  useFeed("event", (event) => { if (caseOf(event) === "job") take([event.data]); });
-  useFeed("change", (change) => take(change.jobs ?? []));
+  useFeed("event", (events) => take(events.filter((event) => caseOf(event) === "job").map((event) => event.data)));
+  useFeed("change", (changes) => take(changes.flatMap((change) => change.jobs ?? [])));
   return news;
 }
 
@@ -81,7 +81,7 @@ function Offers() {
 function Book() {
   const live = useLive("/v1/offers?page_size=200", { on: ["JOB_QUEUED", "JOB_AWARDED", "PEER_", "HOST_"], every: 3_000 });
   return html`<${Section} title=${t("offers.title")} hint=${t("offers.hint")}>
-    ${live.error?.status === "FAILED_PRECONDITION" ? html`<${Empty} text=${live.error.message} />` : html`<${Loaded} live=${live}>${() => html`
+    ${live.error?.status === "FAILED_PRECONDITION" ? html`<p class="empty"><${Said} text=${live.error.message} /></p>` : html`<${Loaded} live=${live}>${() => html`
       <${Facts} rows=${[[t("offers.queued"), num(live.data.queued)]]} />
       <${Table} caption=${t("offers.title")} rows=${live.data.entries} keyOf=${(entry) => entry.profile.host}
         empty=${html`<${Empty} text=${t("offers.empty")} command="offgrid market" />`}
@@ -98,12 +98,26 @@ function Book() {
   <//>`;
 }
 
+function Schedules() {
+  const live = usePages("/v1/schedules?page_size=100", { field: "schedules", on: ["JOB_CREATED"], every: 15_000 });
+  const turn = ({ schedule_id, paused }) => async () => { await call("PATCH", `/v1/schedules/${seg(schedule_id)}`, { paused: !paused }); live.reload(); };
+  return html`<${Section} title=${t("schedules.title")} hint=${t("schedules.hint")}><${Loaded} live=${live}>${() => html`
+    <${Table} caption=${t("schedules.title")} rows=${live.rows} keyOf=${(one) => one.schedule_id} more=${live.more} empty=${html`<${Empty} text=${t("schedules.empty")} command="offgrid schedule add '0 3 * * *' FILE --builtin echo" />`} columns=${[
+      { head: t("node.name"), cell: (one) => one.name || html`<${Id} id=${one.schedule_id} />` },
+      { head: t("schedules.times"), bare: true, cell: (one) => html`<code>${one.cron}</code> <span class="quiet">${one.timezone}</span>` },
+      { head: t("jobs.state"), bare: true, cell: (one) => html`<${Badge} tone=${one.trouble ? "bad" : one.paused ? "warn" : "good"}>${t(one.paused ? "schedules.paused" : "schedules.on")}<//> ${one.trouble && html`<${Said} text=${one.trouble} />`}` },
+      { head: t("schedules.next"), cell: (one) => one.paused ? "–" : html`<${When} us=${one.next_us} />` },
+      { head: t("schedules.last"), cell: (one) => one.last_job_id ? html`<${Id} id=${one.last_job_id} href=${`#/jobs/${encodeURIComponent(one.last_job_id)}`} />` : "–" },
+      { head: t("mesh.actions"), bare: true, cell: (one) => html`<${Act} verb=${t(one.paused ? "events.go_on" : "events.hold")} work=${turn(one)} />` },
+    ]} />`}<//><//>`;
+}
+
 function Verdicts({ explained, name }) {
   return html`<${Table} caption=${t("why.title")} rows=${explained.verdicts} keyOf=${(verdict) => verdict.host} empty=${html`<p class="hint">${t("why.nobody")}</p>`}
     columns=${[
       { head: t("jobs.host"), cell: (verdict) => name(verdict.host) },
       { head: t("why.verdict"), cell: (verdict) => html`<${Badge} tone=${verdict.wins ? "good" : verdict.able ? "busy" : "quiet"}>${t(verdict.wins ? "why.wins" : verdict.able ? "why.able" : "why.unable")}<//>` },
-      { head: t("why.reason"), cell: (verdict) => verdict.reason || "–" },
+      { head: t("why.reason"), cell: (verdict) => verdict.reason ? html`<${Said} text=${verdict.reason} />` : "–" },
       { head: t("offers.ask"), num: true, wide: true, cell: (verdict) => num(verdict.ask_micro / 1e6, 6) },
     ]} />`;
 }
@@ -113,8 +127,8 @@ function Verdicts({ explained, name }) {
 export function Job({ part }) {
   const path = `/v1/jobs/${seg(part)}`;
   const live = useLive(path, { every: 10_000 });
-  useFeed("event", (event) => { if (event.subject === part) live.reload(); });
-  useFeed("change", (change) => { if (change.jobs?.some((job) => job.job_id === part)) live.reload(); });
+  useFeed("event", (events) => { if (events.some((event) => event.subject === part)) live.reload(); });
+  useFeed("change", (changes) => { if (changes.some((change) => change.jobs?.some((job) => job.job_id === part))) live.reload(); });
   const name = useNames();
   const [asking, ask] = useState(false);
   const job = live.data?.job;
@@ -135,11 +149,11 @@ export function Job({ part }) {
 function JobFacts({ job, name }) {
   return html`<${Facts} rows=${[
     [t("jobs.state"), html`<${JobBadge} state=${job.state} />`],
-    job.error && [t("job.error"), html`<strong>${job.error}</strong> ${job.error_detail}`],
+    job.error && [t("job.error"), html`<strong>${job.error}</strong> <${Said} text=${job.error_detail} />`],
     [t("jobs.what"), html`<code>${job.needs || job.kind}</code> ${job.input_name}`],
     [t("jobs.host"), job.host ? name(job.host) : "–"],
     job.broker && [t("job.broker"), name(job.broker)],
-    [t("job.route"), html`${t(`route.${plain(job.route)}`)} ${job.route_reason}`],
+    [t("job.route"), html`${t(`route.${plain(job.route)}`)} <${Said} text=${job.route_reason} />`],
     [t("jobs.made"), html`<${When} us=${job.created_us} /> <span class="quiet">${moment(job.created_us)}</span>`],
     ended(job) && [t("jobs.took"), span((job.updated_us - job.created_us) / 1e3)],
     [t("job.size"), t("job.tokens", { n: job.size_tokens })],
@@ -154,7 +168,7 @@ function JobFacts({ job, name }) {
 function Why({ path, job, name }) {
   const why = useLive(`${path}:explain`, { on: ["JOB_"], every: ended(job) ? 0 : 5_000 });
   return html`<${Section} title=${t("why.title")}>
-    <${Loaded} live=${why}>${() => html`<p>${why.data.story}</p>${!ended(job) && html`<${Verdicts} explained=${why.data} name=${name} />`}`}<//>
+    <${Loaded} live=${why}>${() => html`<p><${Said} text=${why.data.story} /></p>${!ended(job) && html`<${Verdicts} explained=${why.data} name=${name} />`}`}<//>
   <//>`;
 }
 

@@ -3,12 +3,13 @@
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { useDraft, useLive, usePages } from "../lib/live.js";
 import { bytesOf, newId, post, seg } from "../lib/node.js";
-import { Act, Badge, Bar, Confirm, Empty, Facts, Field, Id, Loaded, Problem, say, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
+import { Act, Badge, Bar, Confirm, Empty, Facts, Field, Id, Loaded, Problem, Said, say, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
 import { credits, microOf, moment, num, plain, short, stamp, t, weight } from "../lib/reader.js";
 
 const TX_TONES = { QUEUED: "quiet", SIGNED: "warn", CERTIFIED: "busy", FINAL: "good", VOID: "bad", UNKNOWN: "quiet" };
 const TX_EVENTS = ["TX_", "SETTLED"];
 const DRAWN = 60, STEP = 44, LANE = 46, LEFT = 120;
+const OTHER = "*"; // no member is called so
 const DIGITS = "abcdefghijklmnopqrstuvwxyz234567";
 
 const isOpen = (tx) => ["QUEUED", "SIGNED", "CERTIFIED"].includes(plain(tx.state));
@@ -28,13 +29,13 @@ export function Ledger({ tab }) {
 function Notices({ status }) {
   const cutOff = status.reach_milli < status.quorum_milli;
   return html`${cutOff && html`<div class="problem"><p>${t("needs.cut_off")} ${t("ledger.reach", { reach: weight(status.reach_milli), quorum: weight(status.quorum_milli) })}</p></div>`}
-    ${[...status.notices, status.muted_why].filter(Boolean).map((notice) => html`<div class="notice" key=${notice}><p>${notice}</p></div>`)}`;
+    ${[...status.notices, status.muted_why].filter(Boolean).map((notice) => html`<div class="notice" key=${notice}><p><${Said} text=${notice} /></p></div>`)}`;
 }
 
 function Accounts({ status }) {
-  const balances = useLive("/v1/balances?page_size=500", { on: TX_EVENTS, every: 15_000 });
+  const balances = useLive("/v1/balances", { field: "balances", on: TX_EVENTS, every: 15_000 });
   const open = useLive("/v1/transactions?open=true&page_size=50", { on: TX_EVENTS, parts: ["transactions"], every: 30_000 });
-  return html`<div class="columns"><${Transfer} status=${status} balances=${balances.data} />
+  return html`<div class="columns"><${Transfer} status=${status} />
     <${Section} title=${t("ledger.risk")} hint=${t("ledger.risk_hint")}><${Facts} rows=${[
       [t("ledger.going_out"), credits(status.pending_out_micro)],
       [t("ledger.coming_in"), credits(status.pending_in_micro)],
@@ -46,8 +47,8 @@ function Accounts({ status }) {
     ]} /><//></div>
     ${open.data?.transactions.length > 0 && html`<${Section} title=${t("ledger.under_way")}><${TxTable} caption=${t("ledger.under_way")} rows=${open.data.transactions} /><//>`}
     <${Section} title=${t("ledger.accounts")}><${Loaded} live=${balances}>${() => html`<${Table} caption=${t("ledger.accounts")} rows=${balances.data.balances} keyOf=${(balance) => balance.account} columns=${[
-      { head: t("ledger.account"), cell: (balance) => balance.name || html`<${Id} id=${balance.account} />` },
-      { head: t("ledger.final"), num: true, cell: (balance) => credits(balance.final_micro) },
+      { head: t("ledger.account"), first: "up", by: (balance) => `${/^hold |^$/.test(balance.name) ? 1 : 0} ${balance.name || balance.account}`, cell: (balance) => balance.name || html`<${Id} id=${balance.account} />` },
+      { head: t("ledger.final"), num: true, by: (balance) => balance.final_micro, cell: (balance) => credits(balance.final_micro) },
       { head: t("ledger.going_out"), num: true, cell: (balance) => balance.pending_out_micro ? credits(balance.pending_out_micro) : "–" },
       { head: t("ledger.coming_in"), num: true, cell: (balance) => balance.pending_in_micro ? credits(balance.pending_in_micro) : "–" },
       { head: t("ledger.sent"), num: true, wide: true, cell: (balance) => num(balance.next_seq) },
@@ -59,14 +60,16 @@ function Accounts({ status }) {
     ]} /><//>`;
 }
 
-function Transfer({ status, balances }) {
-  const [draft, change, clear] = useDraft("transfer", { dst: "", amount: "", reason: "" });
+function Transfer({ status }) {
+  const [draft, change, clear] = useDraft("transfer", { to: "", account: "", amount: "", reason: "" });
+  const peers = useLive("/v1/peers?page_size=1000", { on: ["MEMBER_", "PEER_"], every: 60_000 });
+  const members = (peers.data?.peers ?? []).filter((peer) => !peer.self && !peer.member.removed).map((peer) => peer.member.name).sort(), dst = draft.to === OTHER ? draft.account.trim() : draft.to;
   const [state, set] = useState({ error: null, tx: "" }), [asked, ask] = useState(null);
   const request = useRef(newId());
   const micro = microOf(draft.amount), wrong = draft.amount && !(micro > 0) ? t("transfer.amount_wrong", { example: 12.5 }) : "";
   const submit = (event) => {
     event.preventDefault();
-    if (micro > 0) ask({ dst: draft.dst.trim(), micro, reason: draft.reason.trim() });
+    if (micro > 0) ask({ dst, micro, reason: draft.reason.trim() });
   };
   const pay = async () => { // what is refused is said above the fields that are to be mended
     set({ error: null, tx: "" });
@@ -81,8 +84,9 @@ function Transfer({ status, balances }) {
   };
   const text = (name) => ({ value: draft[name], onInput: (event) => change({ [name]: event.target.value }) });
   return html`<${Section} title=${t("transfer.title")} hint=${t("transfer.hint", { fee: credits(status.fee_micro) })}><form onSubmit=${submit}>
-    <${Field} label=${t("transfer.to")}>${(field) => html`<input ...${field} ...${text("dst")} list="payees" required autocomplete="off" autocapitalize="off" spellcheck=${false} />`}<//>
-    <datalist id="payees">${(balances?.balances ?? []).slice(0, 200).map((balance) => html`<option value=${balance.name || balance.account} />`)}</datalist>
+    <${Field} label=${t("transfer.to")}>${(field) => html`<select ...${field} ...${text("to")} required><option value="">${t("transfer.choose")}</option>
+      ${members.map((name) => html`<option value=${name}>${name}</option>`)}<option value=${OTHER}>${t("transfer.another")}</option></select>`}<//>
+    ${draft.to === OTHER && html`<${Field} label=${t("ledger.account")} hint=${t("transfer.account_hint")}>${(field) => html`<input ...${field} ...${text("account")} required autocomplete="off" autocapitalize="off" spellcheck=${false} />`}<//>`}
     <${Field} label=${t("transfer.amount")} error=${wrong}>${(field) => html`<input ...${field} ...${text("amount")} inputmode="decimal" required autocomplete="off" />`}<//>
     <${Field} label=${t("transfer.reason")}>${(field) => html`<input ...${field} ...${text("reason")} maxlength="200" />`}<//>
     <${Problem} error=${state.error} />
@@ -118,7 +122,7 @@ function TxTable({ caption, rows, more, reload }) {
     { head: t("transfer.amount"), num: true, cell: (tx) => credits(tx.outputs.reduce((sum, output) => sum + output.amount_micro, 0)) },
     { head: t("tx.confirmed"), cell: (tx) => html`<${Weights} tx=${tx} />` },
     { head: t("tx.when"), wide: true, cell: (tx) => html`<${When} us=${tx.final_us || tx.created_us} />` },
-    { head: t("tx.meta"), wide: true, cell: (tx) => Object.entries(tx.meta).map(([key, value]) => `${key}=${value}`).join(", ") || "–" },
+    { head: t("tx.meta"), wide: true, cell: (tx) => Object.entries(tx.meta).map(([key, value]) => `${key}: ${key === "expires" ? moment(Number(value)) : value}`).join(", ") || "–" },
     ...(reload ? [{ head: t("mesh.actions"), wide: true, cell: (tx) => isOpen(tx) && tx.unsent ? html`<${Act} verb=${t("tx.send")} work=${async () => { await post("/v1/transactions:send", { signed: tx.signed }); reload(); }} />` : "" }] : []),
   ]} />`;
 }
@@ -144,7 +148,7 @@ function Epochs({ status }) {
       [t("epoch.fees"), credits(status.fees_micro)],
       [t("epoch.supply"), credits(status.supply_micro)],
       status.wishing.length > 0 && [t("epoch.wishing"), status.wishing.map((witness) => witness.name).join(", ")],
-      status.waits.length > 0 && [t("epoch.waits"), status.waits.join("; ")],
+      status.waits.length > 0 && [t("epoch.waits"), html`<${Said} text=${status.waits.join("; ")} />`],
     ]} /><//>
     <${Section} title=${t("ledger.epochs")}><${Loaded} live=${live}>${() => html`<${Table} caption=${t("ledger.epochs")} rows=${live.rows} more=${live.more} keyOf=${(epoch) => epoch.epoch} empty=${html`<${Empty} text=${t("epoch.none")} command="offgrid ledger checkpoint" />`} columns=${[
       { head: t("epoch.number"), cell: (epoch) => num(epoch.epoch) },
@@ -212,7 +216,9 @@ function Picture({ rows, name }) {
   const authors = [...new Set(rows.map((row) => row.author))].sort();
   const spot = new Map(rows.map((row, at) => [row.digest, { x: LEFT + at * STEP, y: 28 + authors.indexOf(row.author) * LANE }]));
   const width = LEFT + rows.length * STEP, height = authors.length * LANE + 16;
-  return html`<div class="scroll" role="group" tabindex="0" aria-label=${t("dag.picture")}><svg class="dag" width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${t("dag.label", { n: rows.length })}>
+  const box = useRef(null), newest = rows.at(-1)?.digest;
+  useEffect(() => { box.current.scrollLeft = width; }, [newest]);
+  return html`<div class="scroll" ref=${box} role="group" tabindex="0" aria-label=${t("dag.picture")}><svg class="dag" width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${t("dag.label", { n: rows.length })}>
     ${authors.map((author, at) => html`<g key=${author}><line class="lane" x1="0" x2=${width} y1=${28 + at * LANE} y2=${28 + at * LANE} /><text x="4" y=${22 + at * LANE}>${name(author)}</text></g>`)}
     ${rows.flatMap((row) => [row.prev, ...row.parents].filter((one) => spot.has(one)).map((one) => {
       const from = spot.get(row.digest), to = spot.get(one);

@@ -34,16 +34,16 @@ function Members({ rows, roads, reload }) {
   return html`<${Section} title=${t("mesh.members")}>
     <${Table} caption=${t("mesh.members")} rows=${rows} keyOf=${(peer) => peer.member.node_id}
       empty=${html`<${Empty} text=${t("mesh.empty")} command="offgrid mesh invite" />`} columns=${[
-        { head: t("node.name"), cell: (peer) => html`<strong>${peer.member.name}</strong>${peer.self && html` <span class="quiet">${t("mesh.self")}</span>`}` },
-        { head: t("mesh.life"), cell: (peer) => html`<${Badge} tone=${LIFE_TONES[lifeOf(peer)]}>${t(`life.${lifeOf(peer)}`)}<//>` },
-        { head: t("node.roles"), cell: (peer) => peer.roles_in_force.map((role) => t(`role.${plain(role)}`)).join(", ") },
+        { head: t("node.name"), first: "up", by: (peer) => peer.member.name, cell: (peer) => html`<strong>${peer.member.name}</strong>${peer.self && html` <span class="quiet">${t("mesh.self")}</span>`}` },
+        { head: t("mesh.life"), bare: true, by: lifeOf, cell: (peer) => html`<${Badge} tone=${LIFE_TONES[lifeOf(peer)]}>${t(`life.${lifeOf(peer)}`)}<//>` },
+        { head: t("node.roles"), bare: true, cell: (peer) => peer.roles_in_force.map((role) => t(`role.${plain(role)}`)).join(", ") },
         { head: t("mesh.road"), cell: (peer) => road(peer) ? html`<code>${road(peer).via}</code> ${lifeOf(peer) !== "DEAD" && html`<span class="quiet">${t(`road.${plain(road(peer).state)}`)}</span>`}` : "–" },
-        { head: t("mesh.rtt"), num: true, cell: (peer) => road(peer)?.rtt_ms != null ? `${num(road(peer).rtt_ms, 1)} ms` : "–" },
+        { head: t("mesh.rtt"), num: true, by: (peer) => road(peer)?.rtt_ms ?? Infinity, cell: (peer) => road(peer)?.rtt_ms != null ? `${num(road(peer).rtt_ms, 1)} ms` : "–" },
         { head: t("mesh.rate"), num: true, wide: true, cell: (peer) => road(peer)?.bytes_per_s ? rate(road(peer).bytes_per_s) : "–" },
         { head: t("mesh.loss"), num: true, wide: true, cell: (peer) => road(peer)?.loss_milli != null ? percent(road(peer).loss_milli / 1e3, 1) : "–" },
         { head: t("mesh.weight"), num: true, wide: true, cell: (peer) => weight(peer.member.weight_milli) },
         { head: t("node.id"), wide: true, cell: (peer) => html`<${Id} id=${peer.member.node_id} />` },
-        { head: t("mesh.actions"), cell: (peer) => peer.self ? "" : html`<span class="row"><${Ping} member=${peer.member} /><button type="button" class="plain small" aria-label=${t("mesh.remove_who", { name: peer.member.name })} onClick=${() => remove(peer.member)}>${t("mesh.remove")}</button></span>` },
+        { head: t("mesh.actions"), bare: true, cell: (peer) => peer.self ? "" : html`<span class="row"><${Ping} member=${peer.member} /><button type="button" class="plain small" aria-label=${t("mesh.remove_who", { name: peer.member.name })} onClick=${() => remove(peer.member)}>${t("mesh.remove")}</button></span>` },
       ]} />
     ${leaving && html`<${Confirm} title=${t("mesh.remove_who", { name: leaving.name })} text=${t("mesh.remove_text", { name: leaving.name })} verb=${t("mesh.remove")}
       onClose=${() => remove(null)} onYes=${async () => { await call("DELETE", `/v1/members/${seg(leaving.node_id)}`); reload(); }} />`}
@@ -112,7 +112,7 @@ function places(count, stretch) {
   const rings = Math.max(1, Math.ceil(count / RING_MAX)), each = Math.ceil(count / rings);
   return Array.from({ length: count }, (_, at) => {
     const ring = Math.floor(at / each), here = Math.min(each, count - ring * each);
-    const angle = (2 * Math.PI * (at % each)) / here - Math.PI / 2 + ring * 0.2 + (count === 2 ? Math.PI / 2 : 0);
+    const angle = (2 * Math.PI * ((at % each) + 0.5)) / here - Math.PI / 2 + ring * 0.2; // none straight below the middle's name
     const radius = RADIUS + ring * RING;
     return { x: Math.cos(angle) * radius * stretch, y: Math.sin(angle) * radius };
   });
@@ -152,11 +152,12 @@ function RoadMark({ what, road, life, to, narrow }) {
     return html`<line class=${`road ${tone}`} x1="0" y1="0" x2=${to.x} y2=${to.y} stroke-width=${width} stroke-dasharray=${tone === "bad" ? "4 5" : null} />`;
   }
   if (!road) return null;
-  const figures = narrow || life === "DEAD" ? "" : [
+  const said = [`${road.via.split(":")[0]}${road.hops.length > 0 ? ` (+${road.hops.length})` : ""}`, ...(narrow || life === "DEAD" ? [] : [[
     road.rtt_ms != null && `${num(road.rtt_ms, road.rtt_ms < 10 ? 1 : 0)} ms`,
     road.bytes_per_s > 0 && rate(road.bytes_per_s),
     road.loss_milli > 0 && t("mesh.loss_of", { share: percent(road.loss_milli / 1e3, 1) }),
-  ].filter(Boolean).join(" · ");
-  return html`<text class="figures" x=${to.x * 0.55} y=${to.y * 0.55 - 6}>${road.via.split(":")[0]}${road.hops.length > 0 ? ` (+${road.hops.length})` : ""}</text>
-    ${figures && html`<text class="figures" x=${to.x * 0.55} y=${to.y * 0.55 + 9}>${figures}</text>`}`;
+  ].filter(Boolean).join(" · ")])].filter(Boolean);
+  const width = Math.max(...said.map((line) => line.length)) * 6.4 + 8, height = said.length * 15 + 4;
+  return html`<g class="figures" transform=${`translate(${to.x * 0.54} ${to.y * 0.54})`}><rect x=${-width / 2} y=${-height / 2} width=${width} height=${height} />
+    ${said.map((line, at) => html`<text y=${(at - said.length / 2) * 15 + 12}>${line}</text>`)}</g>`;
 }

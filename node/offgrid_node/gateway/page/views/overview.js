@@ -2,8 +2,9 @@
 
 import { html, useEffect, useRef } from "../vendor/htm-preact.js";
 import { describe } from "./events.js";
+import { survival } from "./storage.js";
 import { useLive } from "../lib/live.js";
-import { Badge, Bar, Facts, Id, Loaded, say, Section, useNames, When } from "../lib/parts.js";
+import { Badge, Bar, Copy, Facts, Id, Loaded, Said, say, Section, useNames, When } from "../lib/parts.js";
 import { bytes, credits, num, plain, span, t } from "../lib/reader.js";
 
 export function Overview() {
@@ -13,11 +14,12 @@ export function Overview() {
   const outbox = useLive("/v1/outbox?page_size=1000&open_only=true", { on: ["OBJECT_", "QUORUM_ACKED"], every: 30_000 });
   const balance = useLive("/v1/wallet", { on: ["TX_", "SETTLED"], every: 60_000 });
   const retention = useLive("/v1/retention", { every: 60_000 });
+  const objects = useLive("/v1/objects?page_size=1000", { on: ["PEER_"], every: 60_000 });
   const events = useLive("/v1/events?page_size=8&newest_first=true", { on: [""] });
   const name = useNames();
   return html`<h1 tabindex="-1">${t("nav.overview")}</h1>
     <${Loaded} live=${status}>${() => {
-      const matters = needs(status.data, peers.data, ledger.data, retention.data, outbox.data);
+      const matters = needs(status.data, peers.data, ledger.data, retention.data, outbox.data, objects.data);
       return html`<${Health} matters=${matters} />
         <${Figures} status=${status.data} ledger=${ledger.data} wallet=${balance.data} outbox=${outbox.data} />
         <div class="columns">
@@ -30,8 +32,10 @@ export function Overview() {
     }}<//>`;
 }
 
-// What an owner should look at, the worst first: [tone, text, address].
-function needs(status, peers, ledger, retention, outbox) {
+// What an owner should look at, the worst first: [tone, text, address, what the node says of it].
+function needs(status, peers, ledger, retention, outbox, objects) {
+  const kept = (objects?.objects ?? []).filter((object) => object.acks.length).map((object) => survival(object.acks, object.shards_needed));
+  const lost = kept.filter((found) => !found.now).length, bare = kept.filter((found) => found.now && !found.any).length;
   const dead = (peers?.peers ?? []).filter((peer) => peer.liveness === "LIVENESS_DEAD" && !peer.member.removed);
   const stuck = (outbox?.entries ?? []).filter((entry) => entry.trouble);
   const alerts = status.alerts.filter((alert) => alert.state !== "ALERT_STATE_OK");
@@ -42,17 +46,19 @@ function needs(status, peers, ledger, retention, outbox) {
       t("needs.alert", { name: alert.about ? `${alert.name} (${alert.about})` : alert.name, value: num(alert.value, 2), threshold: num(alert.threshold, 2) }),
       alert.about ? `#/sessions/${encodeURIComponent(alert.about)}` : "#/events",
     ]),
-    ...status.notices.map((notice) => ["warn", notice, ""]),
+    ...status.notices.map((notice) => ["warn", "", "", notice]),
     dead.length > 0 && ["warn", t("needs.dead", { n: dead.length, names: dead.slice(0, 5).map((peer) => peer.member.name).join(", ") }), "#/mesh"],
     ledger?.enabled && ledger.open && ledger.reach_milli < ledger.quorum_milli && ["bad", t("needs.cut_off"), "#/ledger"],
-    ledger?.muted_why && ["warn", ledger.muted_why, "#/ledger"],
-    stuck.length > 0 && ["warn", t("needs.stuck", { n: stuck.length, why: stuck[0].trouble }), "#/storage/outbox"],
-    retention?.held && ["warn", t("needs.held", { why: retention.held }), "#/storage/retention"],
+    ledger?.muted_why && ["warn", "", "#/ledger", ledger.muted_why],
+    lost > 0 && ["bad", t("needs.lost", { n: lost }), "#/storage"],
+    bare > 0 && ["warn", t("needs.bare", { n: bare }), "#/storage"],
+    stuck.length > 0 && ["warn", t("needs.stuck", { n: stuck.length }), "#/storage/outbox", stuck[0].trouble],
+    retention?.held && ["warn", t("needs.held"), "#/storage/retention", retention.held],
   ].filter(Boolean).sort((a, b) => (a[0] === "bad" ? 0 : 1) - (b[0] === "bad" ? 0 : 1));
 }
 
 function Health({ matters }) {
-  const said = useRef(null), text = matters.map(([, what]) => what).join(" ");
+  const said = useRef(null), text = matters.map(([, what, , why]) => `${what} ${why ?? ""}`).join(" ");
   useEffect(() => {
     if (said.current !== null && said.current !== text) say(text || t("overview.well"));
     said.current = text;
@@ -60,7 +66,10 @@ function Health({ matters }) {
   const worst = matters[0]?.[0] ?? "good";
   return html`<section class=${`health ${worst}`} aria-label=${t("overview.health")}>
     <p class="health-head"><span class="dot big" aria-hidden="true"></span><strong>${matters.length ? t("overview.attention", { n: matters.length }) : t("overview.well")}</strong></p>
-    ${matters.length > 0 && html`<ul>${matters.map(([tone, text, href]) => html`<li key=${text}><${Badge} tone=${tone}>${t(`tone.${tone}`)}<//> ${href ? html`<a href=${href}>${text}</a>` : text}</li>`)}</ul>`}
+    ${matters.length > 0 && html`<ul>${matters.map(([tone, text, href, why]) => {
+      const said = html`${text} ${why && html`<${Said} text=${why} />`}`;
+      return html`<li key=${text + why}><${Badge} tone=${tone}>${t(`tone.${tone}`)}<//> ${href ? html`<a href=${href}>${said}</a>` : said}</li>`;
+    })}</ul><p class="hint">${t("needs.more")} <code>offgrid doctor</code> <${Copy} text="offgrid doctor" /></p>`}
   </section>`;
 }
 
@@ -88,7 +97,7 @@ function About({ status, retention }) {
       [t("node.version"), status.version],
       [t("node.uptime"), span(status.uptime_ms)],
       [t("node.data_dir"), html`<code class="wrap">${status.data_dir}</code>`],
-      status.retention && [t("node.retention"), status.retention],
+      status.retention && [t("node.retention"), html`<${Said} text=${status.retention} />`],
       retention && [t("node.kept"), html`${bytes(used)} / ${bytes(retention.budget_bytes)} <${Bar} value=${used} max=${retention.budget_bytes} label=${t("node.kept")} />`],
     ]} />
   <//>`;

@@ -29,13 +29,14 @@ export function Settings() {
 }
 
 // Where the node asks for a token: it is sent once, and the browser keeps the cookie that comes back.
-export function SignIn({ done }) {
+export function SignIn({ why, done }) {
   const input = useRef(null);
   const [error, setError] = useState(null);
   const submit = async (event) => {
     event.preventDefault();
     try { await post("/v1/login", { token: input.current.value.trim() }); done(); } catch (why) { setError(why); }
   };
+  if (why.details.some((detail) => detail.reason === "OtherUser")) return html`<h1 tabindex="-1">${t("signin.title")}</h1><${Problem} error=${why} retry=${done} />`; // no token helps
   return html`<h1 tabindex="-1">${t("signin.title")}</h1>
     <form class="panel narrow" onSubmit=${submit}>
       <p>${t("signin.text")}</p>

@@ -1,9 +1,9 @@
 // Objects with what may be lost of them, what is on its way to hosts, quorums, and what may be kept.
 
-import { html, useRef, useState } from "../vendor/htm-preact.js";
-import { useLive, usePages } from "../lib/live.js";
-import { call, post, save, seg, send } from "../lib/node.js";
-import { Act, Badge, Bar, Confirm, Empty, Facts, Id, Loaded, Problem, say, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
+import { html, useEffect, useMemo, useRef, useState } from "../vendor/htm-preact.js";
+import { useLive, usePages, useSettled } from "../lib/live.js";
+import { call, post, query, save, seg, send } from "../lib/node.js";
+import { Act, Badge, Bar, Confirm, Empty, Facts, Id, Loaded, Problem, Said, say, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
 import { bytes, moment, num, percent, plain, t, weight } from "../lib/reader.js";
 
 const OBJECT_TONES = { ACCEPTED: "warn", DURABLE: "good", LOCAL: "warn", DAMAGED: "bad" };
@@ -11,15 +11,15 @@ const OUTBOX_TONES = { PENDING: "warn", DELIVERING: "busy", COMPLETED: "good", C
 
 export function StorageView({ tab, part }) {
   const chosen = part && !tab ? part : "";
-  const items = [["#/storage", t("storage.objects")], ["#/storage/outbox", t("storage.outbox")], ["#/storage/quorums", t("storage.quorums")], ["#/storage/retention", t("storage.retention")]];
-  const View = { outbox: Outbox, quorums: Quorums, retention: Retention }[tab] ?? Objects;
+  const items = [["#/storage", t("storage.objects")], ["#/storage/outbox", t("storage.outbox")], ["#/storage/quorums", t("storage.quorums")], ["#/storage/retention", t("storage.retention")], ["#/storage/backups", t("storage.backups")]];
+  const View = { outbox: Outbox, quorums: Quorums, retention: Retention, backups: Backups }[tab] ?? Objects;
   return html`<h1 tabindex="-1">${t("nav.storage")}</h1><${Tabs} label=${t("nav.storage")} here=${tab ? `#/storage/${tab}` : "#/storage"} items=${items} />
     ${chosen ? html`<${ObjectDetail} id=${chosen} />` : html`<${View} />`}`;
 }
 
 // `acks` say who holds which shards (none named: a whole copy); `needed` of them give a coded object back, 0: copies.
 // {hosts: that hold something and are there, any: so many of them may be lost, now: it can be had now}
-function survival(acks, needed) {
+export function survival(acks, needed) {
   const there = acks.filter((ack) => !ack.away);
   if (!needed) return { hosts: there.length, any: Math.max(0, there.length - 1), now: there.length > 0 };
   const left = (some) => new Set(some.flatMap((ack) => ack.shards)).size;
@@ -36,19 +36,27 @@ function Survival({ object }) {
   return html`<${Badge} tone=${tone}>${found.now ? found.any ? t("survival.any", { n: found.any, hosts: found.hosts }) : t("survival.none") : t(object.local ? "survival.local" : "survival.lost")}<//>`;
 }
 
+const safety = (object) => { const { now, any } = survival(object.acks, object.shards_needed); return now ? any : -1; };
+
+// All of them, to be sorted and searched here; where they are too many, those whose names begin as is typed.
 function Objects() {
-  const live = usePages("/v1/objects?page_size=200", { field: "objects", on: ["OBJECT_", "QUORUM_ACKED", "PEER_"], every: 30_000 });
-  return html`<${Upload} reload=${live.reload} /><${Section} title=${t("storage.objects")} hint=${t("storage.objects_hint")}>
+  const [typed, type] = useState(""), word = useSettled(typed.trim());
+  const [cut, found] = useState(false);
+  const live = useLive(query("/v1/objects", { name_prefix: cut ? word : "" }), { field: "objects", on: ["OBJECT_", "QUORUM_ACKED", "PEER_"], every: 60_000 });
+  useEffect(() => { if (live.data?.cut) found(true); }, [live.data]);
+  const rows = useMemo(() => (live.data?.objects ?? []).filter((object) => (object.name || object.object_id).toLowerCase().includes(word.toLowerCase())), [live.data, word]);
+  return html`<${Upload} reload=${live.reload} /><${Section} title=${t("storage.objects")} hint=${t(cut ? "storage.objects_cut" : "storage.objects_hint")} actions=${html`
+    <label class="inline">${t("events.find")} <input type="search" value=${typed} onInput=${(event) => type(event.target.value)} /></label>`}>
     <${Loaded} live=${live}>${() => html`
       ${live.data.damaged.length > 0 && html`<p class="problem">${t("storage.damaged", { n: live.data.damaged.length })}</p>`}
-      <${Table} caption=${t("storage.objects")} rows=${live.rows} keyOf=${(object) => object.object_id} more=${live.more}
-        empty=${html`<${Empty} text=${t("storage.empty")} command="offgrid put FILE" />`} columns=${[
-          { head: t("storage.name"), cell: (object) => html`<a href=${`#/storage/${encodeURIComponent(object.object_id)}`}>${object.name || html`<code>${object.object_id.slice(0, 12)}…</code>`}</a>` },
-          { head: t("storage.size"), num: true, cell: (object) => bytes(object.size_bytes) },
-          { head: t("jobs.state"), cell: (object) => html`<${Badge} tone=${OBJECT_TONES[plain(object.state)]} title=${object.trouble}>${t(`object.${plain(object.state)}`)}<//>` },
-          { head: t("storage.may_lose"), cell: (object) => html`<${Survival} object=${object} />` },
+      <${Table} caption=${t("storage.objects")} rows=${rows} keyOf=${(object) => object.object_id}
+        empty=${word ? html`<${Empty} text=${t("storage.none_so")} />` : html`<${Empty} text=${t("storage.empty")} command="offgrid put FILE" />`} columns=${[
+          { head: t("storage.name"), by: (object) => object.name || object.object_id, cell: (object) => html`<a href=${`#/storage/${encodeURIComponent(object.object_id)}`}>${object.name || html`<code>${object.object_id.slice(0, 12)}…</code>`}</a>` },
+          { head: t("storage.size"), num: true, by: (object) => object.size_bytes, cell: (object) => bytes(object.size_bytes) },
+          { head: t("jobs.state"), bare: true, by: (object) => plain(object.state), cell: (object) => html`<${Badge} tone=${OBJECT_TONES[plain(object.state)]} title=${object.trouble}>${t(`object.${plain(object.state)}`)}<//>` },
+          { head: t("storage.may_lose"), by: safety, cell: (object) => html`<${Survival} object=${object} />` },
           { head: t("storage.coding"), wide: true, cell: (object) => object.shards_total ? t("storage.coded", { needed: object.shards_needed, total: object.shards_total }) : t("storage.copies", { n: object.acks.length }) },
-          { head: t("jobs.made"), wide: true, cell: (object) => html`<${When} us=${object.created_us} />` },
+          { head: t("jobs.made"), first: "down", by: (object) => object.created_us, cell: (object) => html`<${When} us=${object.created_us} />` },
         ]} />`}<//>
   <//>`;
 }
@@ -86,7 +94,7 @@ function ObjectDetail({ id }) {
         <${Act} verb=${t("storage.audit")} work=${async () => { await post(`/v1/objects/${seg(object.object_id)}:audit`); live.reload(); say(t("storage.audited")); }} />
         <button type="button" class="danger" onClick=${() => ask(true)}>${t("storage.delete")}</button>`}>
       <${Facts} rows=${[
-        [t("jobs.state"), html`<${Badge} tone=${OBJECT_TONES[plain(object.state)]}>${t(`object.${plain(object.state)}`)}<//> ${object.trouble}`],
+        [t("jobs.state"), html`<${Badge} tone=${OBJECT_TONES[plain(object.state)]}>${t(`object.${plain(object.state)}`)}<//> <${Said} text=${object.trouble} />`],
         [t("storage.may_lose"), html`<${Survival} object=${object} />`],
         [t("storage.size"), bytes(object.size_bytes)],
         [t("storage.acked"), `${weight(object.acked_milli)} / ${weight(object.required_milli)}`],
@@ -108,7 +116,7 @@ function ObjectDetail({ id }) {
       <${Table} caption=${t("storage.placement")} rows=${placed.data.hosts} keyOf=${(host) => host.node_id} columns=${[
         { head: t("jobs.host"), cell: (host) => host.name || name(host.node_id) },
         { head: t("why.verdict"), cell: (host) => html`<${Badge} tone=${["GETS", "HOLDS"].includes(plain(host.outcome)) ? "good" : "quiet"}>${t(`placement.${plain(host.outcome)}`)}<//>` },
-        { head: t("why.reason"), cell: (host) => host.reason || "–" },
+        { head: t("why.reason"), cell: (host) => host.reason ? html`<${Said} text=${host.reason} />` : "–" },
         { head: t("storage.room"), num: true, wide: true, cell: (host) => host.room_bytes != null ? bytes(host.room_bytes) : "–" },
       ]} />`}<//><//>
     ${asking && html`<${Confirm} title=${t("storage.delete_title")} text=${t("storage.delete_text")} verb=${t("storage.delete")} onClose=${() => ask(false)}
@@ -124,7 +132,7 @@ function Outbox() {
         { head: t("storage.entry"), cell: (entry) => html`${num(entry.id)} <code>${entry.key}</code>` },
         { head: t("jobs.state"), cell: (entry) => html`<${Badge} tone=${OUTBOX_TONES[plain(entry.status)]}>${t(`outbox.${plain(entry.status)}`)}<//>` },
         { head: t("storage.acked"), num: true, cell: (entry) => `${weight(entry.acked_milli)} / ${weight(entry.required_milli)}` },
-        { head: t("storage.trouble"), cell: (entry) => entry.trouble || "–" },
+        { head: t("storage.trouble"), cell: (entry) => entry.trouble ? html`<${Said} text=${entry.trouble} />` : "–" },
         { head: t("jobs.made"), wide: true, cell: (entry) => html`<${When} us=${entry.created_us} />` },
         { head: t("mesh.actions"), cell: (entry) => ["PENDING", "DELIVERING"].includes(plain(entry.status)) ? html`<${Act} verb=${t("storage.give_up")} work=${async () => { await post(`/v1/outbox/${entry.id}:cancel`); live.reload(); }} />` : "" },
       ]} />`}<//>
@@ -149,7 +157,7 @@ function Quorums() {
 function Retention() {
   const live = useLive("/v1/retention", { every: 15_000 });
   return html`<${Section} title=${t("storage.retention")} hint=${t("retention.hint")}><${Loaded} live=${live}>${() => html`
-    ${live.data.held && html`<p class="problem">${t("needs.held", { why: live.data.held })}</p>`}
+    ${live.data.held && html`<p class="problem">${t("needs.held")} <${Said} text=${live.data.held} /></p>`}
     <${Table} caption=${t("storage.retention")} rows=${live.data.shares} keyOf=${(share) => share.name} columns=${[
       { head: t("retention.share"), cell: (share) => t(`retention.${share.name}`) },
       { head: t("retention.percent"), num: true, cell: (share) => percent(share.percent / 100) },
@@ -160,5 +168,21 @@ function Retention() {
       [t("retention.budget"), bytes(live.data.budget_bytes)],
       live.data.dropped && [t("retention.gone"), t("retention.gone_text", { events: live.data.dropped.events, sessions: live.data.dropped.session_events, size: bytes(live.data.dropped.bytes) })],
       live.data.cleanup_days > 0 && [t("retention.age"), t("retention.days", { n: live.data.cleanup_days })],
+    ]} />`}<//><//>`;
+}
+
+function Backups() {
+  const live = useLive("/v1/backups", { every: 60_000 });
+  return html`<${Section} title=${t("storage.backups")} hint=${t("backups.hint")}><${Loaded} live=${live}>${() => html`
+    <${Table} caption=${t("storage.backups")} rows=${live.data.backups} keyOf=${(backup) => backup.path} empty=${html`<${Empty} text=${t("backups.empty")} command="offgrid state backup" />`} columns=${[
+      { head: t("backups.file"), cell: (backup) => html`<code class="wrap">${backup.path.split(/[\\/]/).pop()}</code>` },
+      { head: t("jobs.made"), first: "down", by: (backup) => backup.made_us, cell: (backup) => html`<${When} us=${backup.made_us} />` },
+      { head: t("storage.size"), num: true, cell: (backup) => bytes(backup.bytes) },
+      { head: t("backups.upto"), num: true, wide: true, cell: (backup) => num(backup.journal_seq) },
+      { head: t("jobs.state"), bare: true, cell: (backup) => html`<${Badge} tone=${backup.damaged_total ? "bad" : "good"}>${t(backup.damaged_total ? "backups.damaged" : "backups.whole")}<//> ${backup.sealed && html`<${Badge}>${t("backups.sealed")}<//>`}` },
+    ]} />
+    <${Facts} rows=${[
+      [t("backups.folder"), html`<code class="wrap">${live.data.folder}</code>`],
+      [t("backups.store"), html`${bytes(live.data.store_used_bytes)} / ${bytes(live.data.store_limit_bytes)} <${Bar} value=${live.data.store_used_bytes} max=${live.data.store_limit_bytes} label=${t("backups.store")} />`],
     ]} />`}<//><//>`;
 }
