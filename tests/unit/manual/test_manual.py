@@ -30,6 +30,12 @@ def test_every_document_is_a_page_and_stands_in_a_group(site: Site) -> None:
     assert all(site.page(path) for path in site.paths)
 
 
+def test_the_glossary_is_in_order_and_has_each_word_once() -> None:
+    glossary = (CHECKOUT / "README.md").read_text("utf-8").partition("## Glossary")[2].partition("\n## ")[0]
+    words = [row.split("|")[1].strip().casefold() for row in glossary.splitlines() if row.startswith("| ")][1:]
+    assert words == sorted(set(words))
+
+
 @pytest.mark.parametrize("guide", sorted((CHECKOUT / "docs" / "guide").glob("*.md")), ids=lambda path: path.stem)
 def test_a_guide_says_what_it_takes_and_what_to_do_when_it_does_not_work(guide: Path) -> None:
     text = guide.read_text("utf-8")
