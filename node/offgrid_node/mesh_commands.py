@@ -46,10 +46,12 @@ def up(nodes: int | None, mesh: str, folder: Path, settings: tuple[str, ...]) ->
     """Have a whole mesh run on this machine, in the background, each node a process of its own.
 
     Again, it starts what has stopped or died, and makes what is missing. KEY=VALUE holds for nodes that are made now.
+    Ctrl-C before it has ended stops what it has started.
     """
+    from offgrid_node.own_processes import ended_by_sigterm
     from offgrid_node.standing_mesh import StandingMesh
 
-    with StandingMesh(folder, click.echo) as standing:
+    with ended_by_sigterm(), StandingMesh(folder, click.echo) as standing:
         standing.up(nodes, mesh, parse_settings(settings))
         standing.wait_alive()
         _show(standing)
@@ -99,11 +101,12 @@ def down(names: tuple[str, ...], folder: Path, purge: bool, yes: bool) -> None:
 @MESH_FOLDER
 def restart(names: tuple[str, ...], folder: Path) -> None:
     """Stop the mesh that `up` has started, or the nodes of it that are named, and start them again."""
+    from offgrid_node.own_processes import ended_by_sigterm
     from offgrid_node.standing_mesh import StandingMesh
 
     if not folder.is_dir():
         raise _no_mesh(folder)
-    with StandingMesh(folder, click.echo) as standing:
+    with ended_by_sigterm(), StandingMesh(folder, click.echo) as standing:
         if not standing.nodes:
             raise _no_mesh(folder)
         standing.down(names)

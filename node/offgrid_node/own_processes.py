@@ -10,13 +10,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 BOOT_ID, PROC = Path("/proc/sys/kernel/random/boot_id"), Path("/proc")
 AFTER_NAME_START = 19  # fields of /proc/PID/stat between the command's name and the start (proc(5), 22)
 POLL_S = 0.03
+ENDING = (signal.SIGINT, signal.SIGTERM)
+TERMINATED = 143  # 128 + SIGTERM, as shells have it
 PS_TIMEOUT_S = 10.0
 
 
@@ -53,6 +58,40 @@ def wait_gone(pid: int, birth: str, timeout_s: float) -> bool:
             return False
         time.sleep(POLL_S)
     return True
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Has Ctrl-C and SIGTERM wait until the block has ended."""
+    came = list[int]()
+    with _handled(ENDING, lambda number, _: came.append(number)):
+        yield
+    for number in came:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM leaves the block as Ctrl-C would, by a SystemExit, so that it is tidied up behind it."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(TERMINATED)
+
+    with _handled((signal.SIGTERM,), end):
+        yield
+
+
+@contextmanager
+def _handled(numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # where no signals arrive
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def _birth_in_proc(pid: int) -> str:

@@ -23,7 +23,7 @@ from offgrid.client import OffgridError
 from offgrid_node.config import CONFIG_NAME
 from offgrid_node.folder import MESH_PLAN
 from offgrid_node.local_mesh import READY_TIMEOUT_S, STOP_TIMEOUT_S, LocalNode
-from offgrid_node.own_processes import ask_to_end, birth_of, kill, wait_gone
+from offgrid_node.own_processes import ask_to_end, birth_of, kill, uninterrupted, wait_gone
 from offgrid_node.protocol.errors import FailedPrecondition, NotFound, Unavailable
 from offgrid_node.protocol.ids import NAME
 
@@ -74,6 +74,7 @@ class StandingMesh:
         self.folder, self._say = folder.absolute(), say
         self._lock: FileLock | None = None
         self.mesh, self.nodes = "", dict[str, Planned]()
+        self._begun = list[LocalNode]()  # whose processes were started here
         self._read()
 
     def __enter__(self) -> StandingMesh:
@@ -88,7 +89,15 @@ class StandingMesh:
         self._read()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Broken off (Ctrl-C, SIGTERM), it ends what it has started: whoever gave up wants nothing of it to go on."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit) and self._begun:
+            self._say(f"broken off: stopping {', '.join(node.name for node in self._begun)}")
+            for node in self._begun:
+                node.terminate()
+            for node in self._begun:
+                node.wait_stopped()
+                (node.folder / PID_NAME).unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.release()
 
@@ -128,10 +137,12 @@ class StandingMesh:
             self._say(f"starting {planned.name}")
         else:
             self._make(planned, node, settings)
-        node.run("run")
-        assert node.process is not None
-        pid = node.process.pid
-        (node.folder / PID_NAME).write_text(json.dumps({"pid": pid, "birth": birth_of(pid)}) + "\n", encoding="ascii")
+        with uninterrupted():  # a process that nobody has noted would run on
+            node.run("run")
+            assert node.process is not None
+            self._begun.append(node)
+            kept = {"pid": node.process.pid, "birth": birth_of(node.process.pid)}
+            (node.folder / PID_NAME).write_text(json.dumps(kept) + "\n", encoding="ascii")
         return node
 
     def _make(self, planned: Planned, node: LocalNode, settings: Mapping[str, object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from live import BIN, eventually, offgrid_node, run
 
 from offgrid.command_line import exits
+from offgrid_node.own_processes import TERMINATED, birth_of
 
 pytestmark = pytest.mark.xdist_group("standing")  # one mesh for all, and nobody else chooses ports meanwhile
 NAMES = ("core", "host-a")
@@ -114,8 +116,27 @@ def members_of(place: Path) -> dict[str, str]:
     return {each["node_id"]: each["name"] for each in json.loads(told.out)["members"]}
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, exits.INTERRUPTED), (signal.SIGTERM, TERMINATED)])
+def test_an_up_that_is_broken_off_leaves_nothing_running(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """And what it had made is gone on with, or goes."""
+    folder = tmp_path / "mesh"
+    words = [str(BIN / "offgrid-node"), "up", "--nodes", "2", "--dir", str(folder)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        eventually((folder / "core" / "node.pid").exists, "the first node is started")
+        pid = pid_of(folder, "core")
+        busy = offgrid_node("down", "--dir", folder)
+        assert (busy.code, "is at work in" in busy.err) == (exits.REFUSED, True), busy.said
+        process.send_signal(number)
+        assert process.wait(60) == code
+        assert "broken off: stopping core" in process.stdout.read()
+    assert birth_of(pid) == ""
+    assert not (folder / "core" / "node.pid").exists()
+    assert offgrid_node("down", "--purge", "--yes", "--dir", folder).code == exits.OK
+
+
 def test_an_unknown_name_and_a_purge_unasked_are_refused(place: Path) -> None:
-    assert offgrid_node("down", "attic", "--dir", place).code == exits.REFUSED
+    assert offgrid_node("down", "attic", "--dir", place).code == exits.NOT_FOUND
     unasked = offgrid_node("down", "--purge", "--dir", place)
     assert unasked.code == exits.USAGE
     assert "--yes" in unasked.err

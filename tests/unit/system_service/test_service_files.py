@@ -44,7 +44,7 @@ def test_a_system_unit_runs_as_the_folders_owner_and_writes_there_only() -> None
         "ReadWritePaths=/srv/attic /mnt/disk/chunks",
         "CapabilityBoundingSet=",
         "Restart=on-failure",
-        "RestartPreventExitStatus=2 4",
+        "RestartPreventExitStatus=2 3 4",
         "WantedBy=multi-user.target",
     } <= {*plan.content.decode().splitlines()}
     assert plan.start[-1] == ("systemctl", "restart", "offgrid-node.service")
