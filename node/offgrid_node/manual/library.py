@@ -14,6 +14,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     "Guides": tuple(
         f"docs/guide/{name}.md"
         for name in (
+            "home-lab",
             "jobs",
             "backup-box",
             "lost-disk",
