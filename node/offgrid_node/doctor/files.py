@@ -6,11 +6,16 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 
+from offgrid_node.config import CONFIG_NAME
 from offgrid_node.config.addresses import admin_socket
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
+from offgrid_node.doctor.processes import listens_at_a_path
 from offgrid_node.doctor.reading import StoredRows
+from offgrid_node.doctor.restarting import restarted, started
 from offgrid_node.doctor.subject import UNAUTHENTICATED, Subject
 from offgrid_node.folder import ROOT_KEY, STORE_FILE
 from offgrid_node.keys import NodeKey, check_identity_certificate, verify
@@ -20,15 +25,47 @@ from offgrid_node.protocol.mesh.founding import held_directory
 from offgrid_node.services.admin_socket import unix_socket
 
 PROBLEMS_SHOWN = 5
+STORE_VARIABLES = ("OFFGRID_NODE__DATA_DIR", "OFFGRID_STORAGE__MEMORY_DB", "OFFGRID_MEMORY_DB")
 
 
 def _config(subject: Subject) -> Iterator[Said]:
     path = subject.folder.config_path
     if not path.exists():
-        join = subject.node("join", "TOKEN")
-        yield fault(f"no node lives in {subject.path}: there is no {path.name}", join)
+        yield _no_config(subject, path)
     for problem in subject.problems[:PROBLEMS_SHOWN]:
         yield fault(str(problem), command("offgrid-node", "config", "check", path))
+
+
+def _no_config(subject: Subject, path: Path) -> Said:
+    """A name that was changed, a folder too high up, or no node."""
+    lacking = f"no node lives in {subject.path}: there is no {path.name}"
+    if subject.folder.keys_path.is_dir():
+        others = [each for each in sorted(subject.path.glob("*toml*")) if each != path]
+        sentence = f"{lacking}, though a node's keys are there: was the file renamed?"
+        return fault(sentence, command("mv", others[0], path) if others else command("ls", "-l", subject.path))
+    below = [each.parent for each in sorted(subject.path.glob(f"*/{path.name}"))]
+    if below:
+        names = ", ".join(each.name for each in below[:PROBLEMS_SHOWN])
+        return fault(f"{lacking}. Below it are {names}", command("offgrid-node", "doctor", "--dir", below[0]))
+    if not subject.path.is_dir():
+        meant = _near(subject.path.absolute())
+        sentence = f"there is no folder {subject.path}"
+        if meant is not None:
+            return fault(f"{sentence}; did you mean {meant}?", command("offgrid-node", "doctor", "--dir", meant))
+        return fault(sentence, subject.node("join", "TOKEN"))
+    return fault(lacking, subject.node("join", "TOKEN"))
+
+
+def _near(path: Path) -> Path | None:
+    """A node's folder whose name is like that of a path that is not there, in the one part that is wrong."""
+    wrong = next(each for each in (*reversed(path.parents), path) if not each.exists())
+    with suppress(OSError):
+        siblings = [each.name for each in wrong.parent.iterdir() if each.is_dir()]
+        for name in get_close_matches(wrong.name, siblings, n=3, cutoff=0.6):
+            meant = wrong.with_name(name) / path.relative_to(wrong)
+            if (meant / CONFIG_NAME).is_file():
+                return meant
+    return None
 
 
 def _folder(subject: Subject) -> Iterator[Said]:
@@ -60,6 +97,9 @@ def _unwritable(place: Path) -> Said | None:
 
 def _keys(subject: Subject) -> Iterator[Said]:
     keys = subject.folder.keys_path
+    if not keys.is_dir() and (moved := sorted(subject.path.glob(f"*/{key_path(keys, 'node').name}"))):
+        yield fault(f"{keys} is missing, and the keys lie in {moved[0].parent}", command("mv", moved[0].parent, keys))
+        return
     names = ["node", *([ROOT_KEY] if key_path(keys, ROOT_KEY).exists() else [])]
     for name in names:
         try:
@@ -80,7 +120,7 @@ def _keys(subject: Subject) -> Iterator[Said]:
 def _store(subject: Subject) -> Iterator[Said]:
     path = subject.config.storage.memory_db
     if not (path / STORE_FILE).is_file():
-        yield fault(f"{path}: the node's store is not there. Is its disk mounted?", subject.node("restore"))
+        yield _no_store(subject, path)
         return
     if subject.status is not None:
         return
@@ -111,6 +151,20 @@ def _store(subject: Subject) -> Iterator[Said]:
         yield fault("this node was removed from its mesh", command("offgrid", "mesh", "invite"))
 
 
+def _no_store(subject: Subject, path: Path) -> Said:
+    """Somewhere else, by a setting, or gone."""
+    elsewhere = [each.parent for each in sorted(subject.path.glob(f"*/*/{STORE_FILE}")) if each.parent != path]
+    sentence = f"{path}: the node's store is not there"
+    if not elsewhere:
+        return fault(f"{sentence}. Is its disk mounted?", subject.node("restore"))
+    variables = [name for name in STORE_VARIABLES if name in subject.environ]
+    where = (
+        f", but in {elsewhere[0]}: {' and '.join(variables) or 'node.data_dir, or storage.memory_db,'} says otherwise"
+    )
+    look = command("grep", "-nE", "data_dir|memory_db", subject.folder.config_path)
+    return fault(f"{sentence}{where}", command("unset", *variables) if variables else look)
+
+
 def _process(subject: Subject) -> Iterator[Said]:
     if subject.status is not None:
         return
@@ -119,9 +173,10 @@ def _process(subject: Subject) -> Iterator[Said]:
     if subject.pid is not None:
         why = subject.trouble.message if subject.trouble is not None else "nothing listens for its owner"
         sentence = f"process {subject.pid} holds the node's store and does not answer: {why}"
-        yield fault(sentence, command("ps", "-fp", subject.pid))
+        if not _socket_is_gone(subject):  # said of that
+            yield fault(sentence, command("ps", "-fp", subject.pid))
     else:
-        yield fault("the node does not run", subject.node("run"))
+        yield fault("the node does not run", started(subject))
 
 
 def _socket(subject: Subject) -> Iterator[Said]:
@@ -132,11 +187,20 @@ def _socket(subject: Subject) -> Iterator[Said]:
     try:
         mode = path.stat(follow_symlinks=False).st_mode
     except FileNotFoundError:
+        if _socket_is_gone(subject):
+            sentence = f"process {subject.pid} is the node, and its owner's socket {path} is gone: was it deleted?"
+            yield fault(sentence, restarted(subject))
         return
     if not stat.S_ISSOCK(mode):
         yield fault(f"{path} is there and is no socket", command("mv", path, f"{path}.old"))
     elif subject.status is None and _nobody_listens(path):
-        yield warning(f"{path} was left by a process that died; the next start takes it away", subject.node("run"))
+        yield warning(f"{path} was left by a process that died; the next start takes it away", started(subject))
+
+
+def _socket_is_gone(subject: Subject) -> bool:
+    """A process that begins has none yet; the node listens on its own still, though nobody finds it any more."""
+    path = admin_socket(subject.config)
+    return path is not None and subject.pid is not None and not path.exists() and listens_at_a_path(subject.pid)
 
 
 def _nobody_listens(path: Path) -> bool:
@@ -157,7 +221,7 @@ def _token(subject: Subject) -> Iterator[Said]:
     elif subject.trouble is not None and subject.trouble.code in UNAUTHENTICATED:
         yield fault(
             f"the node that runs does not take the token in {subject.config.node.data_dir}: {subject.trouble.message}",
-            f"{command('kill', subject.pid or 'PID')} && {subject.node('run')}",
+            restarted(subject),
         )
 
 

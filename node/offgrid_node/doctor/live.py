@@ -11,13 +11,15 @@ from offgrid_node import __version__
 from offgrid_node.config import CONFIG_NAME
 from offgrid_node.doctor.clock import shown
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
+from offgrid_node.doctor.restarting import restarted
 from offgrid_node.doctor.subject import Subject
-from offgrid_node.folder import MESH_PLAN
+from offgrid_node.folder import DOTENV_NAME, MESH_PLAN
 
 NAMES_SHOWN = 4
 WAITING_US = 5_000_000  # a job that has found no host for so long, an object no hosts
 ASKED_MAX = 3  # jobs whose story is asked for
 LATE_BACKUPS = 3  # intervals
+WRITTEN_US = 2_000_000  # a start takes as long, and writes
 
 
 def names_of(peers: list[Peer]) -> str:
@@ -57,12 +59,24 @@ def _membership(subject: Subject) -> Iterator[Said]:
     yield fault(f"{sentence}. To come back it needs a new invite (offgrid mesh invite, at an admin)", again)
 
 
+def _in_force(subject: Subject) -> Iterator[Said]:
+    """A node reads its config once."""
+    assert subject.status is not None
+    started_us = subject.utc_us() - subject.status.uptime_ms * 1_000
+    for path in (subject.folder.config_path, subject.path / DOTENV_NAME):
+        if path.exists() and path.stat().st_mtime_ns // 1_000 > started_us + WRITTEN_US:
+            yield warning(
+                f"{path.name} was changed after the node was started: that holds from its next start on",
+                restarted(subject),
+            )
+
+
 def _versions(subject: Subject) -> Iterator[Said]:
     assert subject.status is not None
     if subject.status.version != __version__:
         yield warning(
             f"the node runs version {subject.status.version}, and {__version__} is installed: start it anew",
-            f"{command('kill', subject.pid or 'PID')} && {subject.node('run')}",
+            restarted(subject),
         )
         return
     different = [peer for peer in _others(subject) if peer.version not in ("", subject.status.version)]
@@ -201,6 +215,7 @@ def _notices(subject: Subject) -> Iterator[Said]:
 
 CHECKS = (
     Check("membership", "the mesh has not removed this node", _membership, Needs.RUNNING),
+    Check("in-force", "the config is the one that the node was started with", _in_force, Needs.RUNNING),
     Check("versions", "members run the same version", _versions, Needs.RUNNING),
     Check("broker", "a broker is in reach", _broker, Needs.RUNNING),
     Check("jobs", "some host can do each job that waits", _jobs, Needs.RUNNING),

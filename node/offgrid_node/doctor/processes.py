@@ -9,6 +9,7 @@ from pathlib import Path
 
 PROC = Path("/proc")
 LISTENING = "0A"  # TCP_LISTEN
+ACCEPTS = "00010000"  # __SO_ACCEPTCON
 CHARS_MAX = 60
 
 
@@ -21,6 +22,15 @@ def listener_on(port: int) -> str:
 def holder_of(device: Path, but: int | None = None) -> str:
     """Likewise, of whoever has a device open; without this process and the process `but`."""
     return _who({os.path.realpath(device)}, frozenset({but, os.getpid()}))
+
+
+def listens_at_a_path(pid: int) -> bool:
+    """Whether a process has a unix socket that listens and was given a path, be the file there still or not."""
+    with suppress(OSError):
+        rows = (line.split() for line in (PROC / "net" / "unix").read_text("utf-8", "replace").splitlines()[1:])
+        inodes = {f"socket:[{row[6]}]" for row in rows if len(row) > 7 and row[3] == ACCEPTS and row[7][0] != "@"}
+        return any(os.readlink(link) in inodes for link in (PROC / str(pid) / "fd").iterdir())
+    return False
 
 
 def _listening(table: Path, port: int) -> Iterator[str]:

@@ -46,7 +46,7 @@ def examine(subject: Subject, checks: Iterable[Check], deadline_s: float) -> tup
 
 def _look(check: Check, subject: Subject) -> tuple[Finding, ...]:
     if subject.lacks(check.needs):
-        why = Needs.CONFIG if subject.config_if_any is None and check.needs is Needs.STOPPED else check.needs
+        why = Needs.CONFIG if subject.config_if_any is None else check.needs
         return (Finding(check.name, State.NOT_APPLICABLE, str(why)),)
     try:
         said = tuple(check.look(subject))
@@ -55,6 +55,8 @@ def _look(check: Check, subject: Subject) -> tuple[Finding, ...]:
         return (Finding(check.name, State.WARNING, f"could not be looked at: {place}{error.strerror or error}"),)
     except (Fault, OffgridError) as error:
         return (Finding(check.name, State.WARNING, f"could not be looked at: {error.message}"),)
+    except Exception as error:  # noqa: BLE001 - a check that has a defect says so, and the others are made
+        return (Finding(check.name, State.WARNING, f"could not be looked at, by a defect of this check: {error!r}"),)
     if not said:
         return (Finding(check.name, State.OK, check.looks_at),)
     return tuple(Finding(check.name, each.state, each.sentence, each.command) for each in said)

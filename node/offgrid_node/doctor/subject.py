@@ -91,7 +91,7 @@ class Subject(msgspec.Struct, dict=True):
             case Needs.STOPPED:
                 return self.config_if_any is None or self.status is not None or self.pid is not None
             case Needs.RUNNING:
-                return self.status is None
+                return self.status is None or self.config_if_any is None
             case Needs.NOTHING:
                 return False
 

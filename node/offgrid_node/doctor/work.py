@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
+from offgrid_node.doctor.restarting import restarted
 from offgrid_node.doctor.subject import Subject
 from offgrid_node.executors.sandbox import find as find_sandbox
 
@@ -103,7 +104,7 @@ def _gateway_token(subject: Subject) -> Iterator[Said]:
         named = f"unset {TOKEN_VARIABLE}   # or start the node with it" if TOKEN_VARIABLE in subject.environ else ""
         yield warning(
             f"the running node {lacks} its config and this environment have now",
-            named or f"{command('kill', subject.pid or 'PID')} && {subject.node('run')}",
+            named or restarted(subject),
         )
 
 

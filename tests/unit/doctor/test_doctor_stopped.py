@@ -204,7 +204,29 @@ class Injected:
 
 FAULTS = {
     "not running": Injected(lambda w: None, "process", "the node does not run", "offgrid-node run --dir"),
-    "no node there": Injected(lambda w: w.config_path.unlink(), "config", "no node lives in", "join TOKEN --dir"),
+    "no node there": Injected(
+        lambda w: (w.config_path.unlink(), shutil.rmtree(w.keys)), "config", "no node lives in", "join TOKEN --dir"
+    ),
+    "a folder too high up": Injected(
+        lambda w: (
+            shutil.rmtree(w.keys), (w.folder / "attic").mkdir(), w.config_path.rename(w.folder / "attic/offgrid.toml")
+        ),
+        "config", "Below it are attic", "offgrid-node doctor --dir",
+    ),
+    "config renamed": Injected(
+        lambda w: w.config_path.rename(w.folder / "offgrid.toml.bak"), "config", "was the file renamed?", "mv "
+    ),
+    "a folder that is spelt otherwise": Injected(
+        lambda w: (w.folder.with_name("attic").symlink_to(w.folder), setattr(w, "folder", w.folder.with_name("attik"))),
+        "config", "there is no folder", "/attic",
+    ),
+    "folder of keys renamed": Injected(
+        lambda w: w.keys.rename(w.folder / "keys.old"), "keys", "and the keys lie in", "mv "
+    ),
+    "store elsewhere than the environment says": Injected(
+        lambda w: w.environ.update(OFFGRID_MEMORY_DB=str(w.folder / "nowhere")), "store", "OFFGRID_MEMORY_DB says",
+        "unset OFFGRID_MEMORY_DB",
+    ),
     "typing error in the config": Injected(
         lambda w: w.config_path.write_text(w.config_path.read_text() + "\n[nod]\n"),
         "config",
