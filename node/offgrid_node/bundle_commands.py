@@ -78,7 +78,9 @@ def serve(kit: Path | None, listen: str) -> None:
     """Hand KIT to other machines until Ctrl-C; the one that this node was installed from unless given."""
     from offgrid_node.config.addresses import BadAddress, split_address
     from offgrid_node.discovery.addresses import advertised, join_address
+    from offgrid_node.kit.manifest import INSTALLER, complete_targets, read_manifest, sha256_of
     from offgrid_node.kit.serving import KitServer
+    from offgrid_node.kit.typed import install_lines
 
     kit = _kit(kit)
     try:
@@ -87,13 +89,11 @@ def serve(kit: Path | None, listen: str) -> None:
         raise click.BadParameter(str(error), param_hint="--listen") from error
     with KitServer(kit, host, port) as server:
         _tell(kit)
-        click.echo("on a machine with Python 3.11 to 3.13, in a network that you trust:")
-        places = [f"http://{place}" for place in advertised(join_address(host, int(server.server_address[1])))]
-        for place in places:
-            click.echo(f"    curl -fsS {place}/install.py | python3 - {place}")
-        click.echo("else compare the digest above with what came before you run it:")
-        click.echo(f"    curl -fsSO {places[0]}/install.py && sha256sum install.py")
-        click.echo(f"    python3 install.py {places[0]}")
+        click.echo("on the other machine, one of these lines, as it stands here: it trusts no network")
+        digest, whole = sha256_of(kit / INSTALLER), complete_targets(kit, read_manifest(kit))
+        for place in advertised(join_address(host, int(server.server_address[1]))):
+            for line in install_lines(f"http://{place}", digest, whole):
+                click.echo(f"    {line}")
         server.serve_forever()
 
 

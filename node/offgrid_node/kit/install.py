@@ -9,6 +9,7 @@ files, so that this machine can hand the kit on: `offgrid-node bundle serve`. No
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -38,6 +39,10 @@ WINDOWS = sys.platform == "win32"
 SYSTEMS = {"linux": "linux", "win32": "windows", "darwin": "macos"}
 MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "x64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 GLIBC_MIN = (2, 28)
+CURRENT = "current"  # what the commands, and services, are started by
+WHOLE = "whole"  # a file in each environment that was made to its end
+KEPT = 2  # environments: this one, and the one before, from which a node may be running
+UNPACKED = 4  # times what its wheels are is what an environment takes, as seen
 PIP_VARIABLES = ("PIP_", "PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV")
 
 
@@ -57,6 +62,30 @@ def this_target() -> str:
     if system == "macos" and machine == "aarch64":
         machine = "arm64"
     return f"{system}-{machine}-{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def check_target(target: str, known: list[str]) -> None:
+    """Whether the kit is for this machine, and if by another Python only, by which."""
+    if target in known:
+        return
+    platform_name, _, python = target.rpartition("-")
+    others = [name.rpartition("-")[2] for name in sorted(known) if name.rpartition("-")[0] == platform_name]
+    if not others:
+        raise Refused(f"the kit is not for {target}; it is for {', '.join(sorted(known))}")
+    here = next((found for found in map(shutil.which, (f"python{other}" for other in reversed(others))) if found), "")
+    way = f"run this script by {here}" if here else "install one of them and run this script by it"
+    raise Refused(f"the kit is for Python {', '.join(others)}, and this one is {python}; {way}")
+
+
+def check_room(folder: Path, bytes_needed: int) -> None:
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(str(folder)).free
+    if free < bytes_needed:
+        raise Refused(
+            f"{folder} has {free / 1e6:.0f} MB free, and {bytes_needed / 1e6:.0f} MB are needed; "
+            "make room, or choose another place by --dir"
+        )
 
 
 def check_machine() -> None:
@@ -153,6 +182,10 @@ def is_whole(path: Path, entry: Manifest) -> bool:
     return digest.hexdigest() == str(entry["sha256"])
 
 
+def lacking(folder: Path, names: list[str]) -> list[str]:
+    return [name for name in names if not (folder / name).exists()]
+
+
 def fetch(source: Source, name: str, entry: Manifest, folder: Path) -> None:
     """Puts one file of the kit into `folder`, verified, from one moment to the next; what is there already stays."""
     path = folder / name
@@ -186,6 +219,8 @@ def fetch_all(source: Source, manifest: Manifest, names: list[str], folder: Path
                 fetch(source, name, manifest["files"][name], folder)
                 break
             except (OSError, EOFError) as error:
+                if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                    raise Refused(f"{folder}: {reason_of(error)}; make room, and type the same again") from error
                 lost = isinstance(error, (urllib.error.HTTPError, FileNotFoundError)) or not source.remote
                 if lost or attempt == TRIES - 1:
                     raise Refused(f"{name} is not to be had at {source.place}: {reason_of(error)}") from error
@@ -200,8 +235,6 @@ def fetch_all(source: Source, manifest: Manifest, names: list[str], folder: Path
 
 def make_environment(folder: Path, wheels: Path, manifest: Manifest, names: list[str]) -> None:
     """An environment in `folder` with those wheels in it, by the pip of the kit."""
-    if folder.exists():
-        shutil.rmtree(folder)
     venv.create(str(folder), with_pip=False, symlinks=not WINDOWS)
     python = commands_of(folder) / ("python.exe" if WINDOWS else "python")
     variables = {name: value for name, value in os.environ.items() if not name.startswith(PIP_VARIABLES)}
@@ -218,10 +251,43 @@ def make_environment(folder: Path, wheels: Path, manifest: Manifest, names: list
     if done.returncode:
         shutil.rmtree(folder, ignore_errors=True)
         raise Refused("pip could not install the wheels:\n" + done.stdout.decode(errors="replace")[-2000:])
-    # As pip would, but on all processors: the first start need not.
-    subprocess.run(
-        [str(python), "-P", "-m", "compileall", "-q", "-j", "0", str(folder)], stdout=subprocess.DEVNULL, check=False
-    )
+    # As pip would, but on all processors, where there is memory to share: the first start need not.
+    for processors in ("0", "1"):
+        command = [str(python), "-P", "-m", "compileall", "-q", "-j", processors, str(folder)]
+        if not subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode:
+            break
+    (folder / WHOLE).touch()
+
+
+def fresh_place(folder: Path, name: str) -> Path:
+    """A path for one more environment: a node may be running from each that is there."""
+    for number in range(1, 1000):
+        path = folder / (name if number == 1 else f"{name}-{number}")
+        if not (path / WHOLE).exists():
+            if path.exists():
+                shutil.rmtree(path)  # of an installation that was broken off
+            return path
+    raise Refused(f"{folder} is full of environments; remove it, and install anew")
+
+
+def make_current(environment: Path) -> Path:
+    """The path by which it is started, which stays the same from one installation to the next; on Windows its own."""
+    if WINDOWS:
+        return environment
+    current = environment.parent / CURRENT
+    beside = environment.parent / f".{CURRENT}.{os.getpid()}"
+    beside.symlink_to(environment.name)
+    os.replace(str(beside), str(current))
+    return current
+
+
+def remove_older(folder: Path) -> None:
+    """All environments but the newest KEPT, and what installations left that were broken off."""
+    found = [path for path in folder.glob("env-*") if path.is_dir()]
+    whole = sorted((path for path in found if (path / WHOLE).exists()), key=lambda path: (path / WHOLE).stat().st_mtime)
+    for path in found:
+        if path not in whole[-KEPT:]:
+            shutil.rmtree(str(path), ignore_errors=True)
 
 
 def commands_of(environment: Path) -> Path:
@@ -237,6 +303,8 @@ def link_commands(environment: Path, folder: Path) -> list[Path]:
         link = folder / (f"{name}.cmd" if WINDOWS else name)
         if link.exists() and not leads_to(link, environment.parent):
             kept_out.append(link)
+            continue
+        if not WINDOWS and link.resolve() == (scripts / name).resolve():
             continue
         if WINDOWS:
             link.write_text(f'@"{scripts / name}.exe" %*\n')
@@ -288,6 +356,7 @@ def arguments(argv: list[str], beside: str | None) -> argparse.Namespace:
     parser.add_argument(
         "--whole", action="store_true", help="keep the files for all other machines as well, to hand them on"
     )
+    parser.add_argument("--no-hints", action="store_true", help="say nothing of what to type next")
     given = parser.parse_args(argv)
     if not given.source:
         parser.error("say where the kit is: python3 - http://HOST:PORT")
@@ -300,27 +369,33 @@ def install(given: argparse.Namespace, digest: str) -> None:
     source = Source(given.source)
     manifest, encoded = read_manifest(source, digest)
     target = this_target()
-    if target not in manifest["targets"]:
-        raise Refused(f"the kit is not for {target}; it is for {', '.join(sorted(manifest['targets']))}")
+    check_target(target, list(manifest["targets"]))
     texts = read_texts(source, manifest, digest)
     folder = given.dir.absolute()
     wheels = folder / "kit" / "wheels"
     names = manifest["targets"][target]
     wanted = sorted(manifest["files"]) if given.whole else sorted({*names, manifest["pip"]})
+    total = sum(manifest["files"][name]["bytes"] for name in wanted)
+    unpacked = UNPACKED * sum(manifest["files"][name]["bytes"] for name in names)
+    check_room(folder, unpacked + sum(manifest["files"][name]["bytes"] for name in lacking(wheels, wanted)))
     say(f"offgrid-node {manifest['version']} for {target}, from {source.place}")
     fetch_all(source, manifest, wanted, wheels)
-    say(f"  {len(wanted)} files, {sum(manifest['files'][name]['bytes'] for name in wanted) / 1e6:.0f} MB, verified")
+    say(f"  {len(wanted)} files, {total / 1e6:.0f} MB, verified")
     for name, data in {**texts, "kit.json": encoded}.items():
         (folder / "kit" / name).write_bytes(data)
-    environment = folder / f"env-{digest[:12]}-{target.rpartition('-')[2]}"
+    environment = fresh_place(folder, f"env-{digest[:12]}-{target.rpartition('-')[2]}")
     make_environment(environment, wheels, manifest, names)
+    current = make_current(environment)
+    remove_older(folder)
     for path in wheels.iterdir():
         if path.name not in manifest["files"]:
             path.unlink()
     commands = given.commands or default_commands(folder)
-    for path in link_commands(environment, commands):
-        say(f"  {path} is another program's, and stays; ours is {commands_of(environment) / path.stem}")
+    for path in link_commands(current, commands):
+        say(f"  {path} is another program's, and stays; ours is {commands_of(current) / path.stem}")
     say(f"  installed in {folder} in {time.monotonic() - began:.0f} s; commands in {commands}")
+    if given.no_hints:
+        return
     if str(commands) not in os.environ.get("PATH", "").split(os.pathsep):
         say(f"  {commands} is not on your PATH: add it, or type {commands / 'offgrid-node'}")
     say("next: offgrid-node join og1:...    or, to look first: offgrid-node demo")

@@ -18,6 +18,7 @@ from offgrid_node.system_service.order import Order, Plan
 if TYPE_CHECKING:
     from offgrid_node.config import Config
 
+CURRENT = "current"  # as the kit's install.py calls it
 SERIAL_GROUPS = ("dialout", "uucp")  # whose serial ports are: Debian's and Fedora's name, and Arch's
 COMMAND_TIMEOUT_S = 900.0  # `restart` waits until the node is ready, which a large store delays
 
@@ -47,8 +48,12 @@ def order_for(folder: Path, config: Config, name: str, *, user: bool) -> Order:
 
 
 def own_command() -> tuple[str, ...]:
-    """How this installation's `offgrid-node` is started, whatever the PATH of a service is."""
-    script = Path(sys.executable).parent / ("offgrid-node.exe" if sys.platform == "win32" else "offgrid-node")
+    """How this installation's `offgrid-node` is started, whatever the PATH of a service is; where an install kit has
+    laid it, by what leads to its newest version after an upgrade, too."""
+    scripts, current = Path(sys.executable).parent, Path(sys.prefix).parent / CURRENT
+    if current.is_symlink() and current.resolve() == Path(sys.prefix).resolve():
+        scripts = current / "bin"
+    script = scripts / ("offgrid-node.exe" if sys.platform == "win32" else "offgrid-node")
     return (str(script),) if script.is_file() else (sys.executable, "-P", "-m", "offgrid_node")
 
 

@@ -44,21 +44,26 @@ def test_it_is_what_deb_5_says(kit: Path, tmp_path: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(found["data.tar.gz"])) as data:
         files = {member.name: data.extractfile(member).read() for member in data if member.isfile()}  # type: ignore[union-attr]
         assert {(member.uid, member.gid, member.mode) for member in data if member.isfile()} == {(0, 0, 0o644)}
-    place = "./usr/share/offgrid-node/kit"
-    assert {*files} == {f"{place}/{name}" for name in ("kit.json", "install.py", "README.txt")} | {
-        f"{place}/wheels/{name}" for name in (OWN, PIP)
-    }
+        commands = {member.name: member.linkname for member in data if member.issym()}
+    place, documents = "./usr/lib/offgrid-node/kit", "./usr/share/doc/offgrid-node"
+    expected = {f"{place}/{name}" for name in ("kit.json", "install.py", "README.txt")}
+    expected |= {f"{place}/wheels/{name}" for name in (OWN, PIP)}
+    assert {*files} == expected | {f"{documents}/{name}" for name in ("changelog.gz", "copyright")}
     assert files[f"{place}/install.py"] == (kit / "install.py").read_bytes()
+    scripts = "../lib/offgrid-node/current/bin"
+    assert commands == {f"./usr/bin/{name}": f"{scripts}/{name}" for name in ("offgrid", "offgrid-node")}
 
 
 def test_its_scripts_install_and_remove_what_is_its_own(kit: Path, tmp_path: Path) -> None:
     write_deb(kit, "linux-x86_64", tmp_path / "x.deb")
     with tarfile.open(fileobj=io.BytesIO(members(tmp_path / "x.deb")["control.tar.gz"])) as control:
         texts = {member.name: control.extractfile(member).read().decode() for member in control if member.isfile()}  # type: ignore[union-attr]
-    assert "Depends: python3 (>= 3.11), python3 (<< 3.12)\n" in texts["./control"]
+    assert "Depends: python3 (>= 3.11), python3 (<< 3.12), passwd\n" in texts["./control"]
     assert "Architecture: amd64\n" in texts["./control"]
-    assert "exec python3 /usr/share/offgrid-node/kit/install.py --dir /opt/offgrid-node" in texts["./postinst"]
-    for name in ("./postinst", "./prerm"):
+    assert "python3 /usr/lib/offgrid-node/kit/install.py --dir /usr/lib/offgrid-node" in texts["./postinst"]
+    assert "rm -rf /usr/lib/offgrid-node/env-* /usr/lib/offgrid-node/current\n" in texts["./prerm"]
+    assert not any("rm -rf /var/lib" in text for text in texts.values()), "what a node has written stays"
+    for name in ("./postinst", "./prerm", "./postrm"):
         subprocess.run(["sh", "-n"], input=texts[name], text=True, check=True)  # noqa: S607
     assert f"wheels/{OWN}\n" in texts["./md5sums"]
 
@@ -69,9 +74,7 @@ def test_dpkg_reads_it(kit: Path, tmp_path: Path) -> None:
     told = subprocess.run([DPKG, "--info", str(tmp_path / "x.deb")], capture_output=True, text=True, check=True).stdout
     assert "Package: offgrid-node" in told
     subprocess.run([DPKG, "--extract", str(tmp_path / "x.deb"), str(tmp_path / "out")], check=True)
-    assert (tmp_path / "out/usr/share/offgrid-node/kit/wheels" / OWN).read_bytes() == (
-        kit / "wheels" / OWN
-    ).read_bytes()
+    assert (tmp_path / "out/usr/lib/offgrid-node/kit/wheels" / OWN).read_bytes() == (kit / "wheels" / OWN).read_bytes()
 
 
 def test_a_kit_that_is_not_whole_or_damaged_makes_none(kit: Path, tmp_path: Path) -> None:

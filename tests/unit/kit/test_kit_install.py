@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from small_kit import OTHER, OWN, make_small_kit
@@ -17,6 +19,7 @@ from offgrid_node.kit import install as script
 from offgrid_node.kit.making import copy_kit
 from offgrid_node.kit.manifest import complete_targets, damaged, lacking, read_manifest, sha256_of
 from offgrid_node.kit.serving import KitServer
+from offgrid_node.kit.typed import install_lines
 from offgrid_node.protocol.errors import Corrupt
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="its commands are for a POSIX shell")
@@ -67,6 +70,32 @@ def test_installs_from_a_folder_and_hands_the_very_same_kit_on(kit: Path, tmp_pa
     assert (second / "bin" / "offgrid").is_symlink()
 
 
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("sha256sum")), reason="there is no curl here")
+def test_the_line_that_is_typed_runs_no_script_but_the_kits(kit: Path, tmp_path: Path) -> None:
+    shown = tmp_path / "python3"  # in place of Python: it says that it was run
+    shown.write_text('#!/bin/sh\necho "ran $*"\n')
+    shown.chmod(0o755)
+    digest = sha256_of(kit / "install.py")
+    with served(kit) as place:
+        (line,) = install_lines(place, digest, [script.this_target().replace("macos", "linux")])
+        variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LC_ALL": "C"}
+        run = lambda: subprocess.run(["sh", "-c", line], cwd=tmp_path, env=variables, capture_output=True, text=True)  # noqa: E731, PLW1510, S607
+        assert f"ran install.py {place}\n" in run().stdout
+        (kit / "install.py").write_bytes((kit / "install.py").read_bytes() + b"\n")
+        done = run()
+        assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_each_system_of_a_kit_has_a_line_of_its_own_shell() -> None:
+    lines = install_lines(
+        "http://10.0.0.1:8090", "ab" * 32, ["linux-x86_64-3.11", "macos-arm64-3.12", "windows-x86_64-3.11"]
+    )
+    assert [line.split()[0] for line in lines] == ["curl", "curl", "iwr"]
+    assert "shasum -a 256" in lines[1]
+    assert f"-like '{'ab' * 16}*') {{ py install.py http://10.0.0.1:8090 }}" in lines[2]
+    assert install_lines("http://h", "ab", []) == ()
+
+
 @POSIX
 def test_keeps_the_files_of_all_machines_on_request(kit: Path, tmp_path: Path) -> None:
     assert install(kit / "install.py", tmp_path, "--whole").returncode == 0
@@ -100,6 +129,53 @@ def test_leaves_commands_that_lead_to_another_installation(kit: Path, tmp_path: 
     assert "bin/offgrid-node is another program's, and stays; ours is" in done.stdout
     assert (tmp_path / "bin" / "offgrid-node").readlink() == theirs
     assert (tmp_path / "bin" / "offgrid").readlink().is_relative_to(tmp_path / "og"), "a link to nothing is nobody's"
+
+
+@POSIX
+def test_an_upgrade_leaves_what_a_node_may_run_from_and_one_path_leads_to_the_newest(kit: Path, tmp_path: Path) -> None:
+    og, made = tmp_path / "og", []
+    for _ in range(4):
+        done = install(kit / "install.py", tmp_path)
+        assert done.returncode == 0, done.stderr
+        made.append((og / "current").resolve())
+        assert (tmp_path / "bin" / "offgrid-node").readlink() == og / "current" / "bin" / "offgrid-node"
+    assert {*og.glob("env-*")} == {*made[-2:]}, "the one before stays, older ones go"
+    assert len({*made[:2]}) == 2
+
+
+@POSIX
+def test_what_was_broken_off_is_done_anew_and_what_worked_goes_on_till_then(kit: Path, tmp_path: Path) -> None:
+    assert install(kit / "install.py", tmp_path).returncode == 0
+    og = tmp_path / "og"
+    broken = og / f"{(og / 'current').resolve().name}-2"
+    (broken / "bin").mkdir(parents=True)
+    (broken / "bin" / "half").touch()
+    assert (og / "current" / "whole").exists()
+    assert install(kit / "install.py", tmp_path).returncode == 0
+    assert not (broken / "bin" / "half").exists()
+    assert (og / "current").resolve() == broken
+
+
+def test_says_how_much_room_is_needed_before_anything_is_written(
+    kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(script.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    monkeypatch.setattr(script, "KIT_SHA256", sha256_of(kit / "kit.json"))
+    assert script.main([str(kit), "--dir", str(tmp_path / "og")]) == 1
+    assert f"{tmp_path} has 0 MB free, and 0 MB are needed; make room" in capsys.readouterr().err
+    assert not (tmp_path / "og").exists()
+
+
+def test_names_the_python_that_the_kit_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = ["linux-x86_64-3.11", "linux-x86_64-3.13", "windows-x86_64-3.12"]
+    monkeypatch.setattr(script.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "python3.11" else None)
+    with pytest.raises(
+        script.Refused, match=r"for Python 3\.11, 3\.13, and this one is 3\.10; run .* by /usr/bin/python3\.11"
+    ):
+        script.check_target("linux-x86_64-3.10", known)
+    monkeypatch.setattr(script.shutil, "which", lambda _: None)
+    with pytest.raises(script.Refused, match="install one of them"):
+        script.check_target("linux-x86_64-3.10", known)
 
 
 def test_on_windows_a_command_is_ours_if_it_calls_our_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 import zipfile
+from contextlib import nullcontext
 from importlib.metadata import PathDistribution
 from pathlib import Path
 
@@ -105,8 +107,9 @@ def test_a_node_from_a_kit_hands_on_that_one_and_needs_no_index(
 
 def test_an_index_that_lacks_a_wheel_is_said_with_pips_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(making, "own_wheel", lambda folder: folder / OWN)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(Unavailable, match="pip could not fetch the wheels: ERROR"):
+    refusing = tmp_path / "pip.py"
+    refusing.write_text("raise SystemExit('ERROR: No matching distribution (from versions: none) found for x==1')")
+    monkeypatch.setattr(making, "_pip", lambda: nullcontext((sys.executable, str(refusing))))
+    with pytest.raises(Unavailable, match="pip could not fetch the wheels: ERROR: No matching distribution; its"):
         making.make_kit(tmp_path / "kit", [Target("linux-x86_64", "3.11")], lambda _: None)
     assert not any(path.name.startswith((".kit", "kit")) for path in tmp_path.iterdir())

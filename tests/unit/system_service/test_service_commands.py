@@ -60,6 +60,19 @@ def test_installs_starts_asks_and_removes(attic: Path) -> None:
     assert attic.is_dir()
 
 
+def test_what_a_kit_laid_is_started_by_the_path_that_upgrades_keep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment, current = tmp_path / "env-1", tmp_path / "current"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "offgrid-node").touch()
+    monkeypatch.setattr(acting.sys, "prefix", str(environment))
+    monkeypatch.setattr(acting.sys, "executable", str(environment / "bin" / "python"))
+    assert acting.own_command() == (str(environment / "bin" / "offgrid-node"),)
+    current.symlink_to("env-1")
+    assert acting.own_command() == (str(current / "bin" / "offgrid-node"),)
+
+
 def test_print_shows_and_writes_nothing(attic: Path) -> None:
     done = service("install", "--dir", attic, "--print")
     assert done.output.startswith(f"# {attic.parent / 'units' / 'offgrid-node.service'}\n[Unit]\n")
