@@ -22,10 +22,10 @@ from offgrid_tools.walks.walking import COMMAND_S, Say, Walk
 PLAIN = {"README.md": ("attic", "barn"), "docs/guide/first-mesh.md": ("attic", "barn")}
 """Pages that begin with nothing, and the machines that they speak of."""
 HOME = ("attic", "barn", "cellar", "shed", "loft", "mill")
-AT_HOME = ("docs/guide/jobs.md", "docs/guide/backup-box.md", "docs/guide/home-lab.md", "docs/guide/llm-farm.md",
-           "docs/guide/ai-agents.md", "docs/guide/sessions.md", "docs/guide/mail.md", "docs/guide/money.md", "docs/guide/programs.md",
-           "docs/guide/from-the-prototype.md", "docs/client.md", "docs/cli.md", "docs/doctor.md",
-           "docs/guide/community-network.md")  # fmt: skip
+AT_HOME = (*(f"docs/guide/{name}.md" for name in (
+               "jobs", "backup-box", "home-lab", "llm-farm", "ai-agents", "sessions", "mail", "money", "programs",
+               "from-the-prototype")),
+           "docs/client.md", "docs/cli.md", "docs/doctor.md", "docs/guide/community-network.md")  # fmt: skip
 """Pages on a mesh that is there, in an order in which each may follow the one before; the last removes a member."""
 GATEWAYS = {"127.0.0.1:8001": "attic", "127.0.0.1:9000": "barn"}
 WITH_GATEWAY: Mapping[str, Mapping[str, object]] = {
