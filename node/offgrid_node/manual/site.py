@@ -75,8 +75,18 @@ class Site:
         if path == HEADINGS:
             return self._whole(path, "All headings", (), "".join(self._all_headings())).encode()
         document = self._documents[path]
-        body = _scrollable(self._renderer.render(self._library.text(document), document).body)
+        body = _scrollable(self._renderer.render(self._library.text(document), document).body) + self._turn(document)
         return self._whole(path, self._title(document), tuple(_toc(self._headings[document])), body).encode()
+
+    def _turn(self, document: str) -> str:
+        """Links to the page before and to the next one, as they are read."""
+        pages, here = self._library.pages, posixpath.dirname(self._urls[document]) or "."
+        at, links = pages.index(document), ""
+        for word, index in (("Before", at - 1), ("Next", at + 1)):
+            if 0 <= index < len(pages):
+                url = posixpath.relpath(self._urls[pages[index]], here)
+                links += f'<span>{word}: <a href="{escape(url)}">{escape(self._title(pages[index]))}</a></span>'
+        return f'<nav class="turn" aria-label="Before and next">{links}</nav>'
 
     @cached_property
     def _headings(self) -> dict[str, tuple[Heading, ...]]:

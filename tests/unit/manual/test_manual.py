@@ -72,6 +72,13 @@ def test_links_between_pages_and_to_anchors_are_relative(site: Site) -> None:
     assert '<h2 id="the-first-machine">' in page
 
 
+def test_pages_are_turned_in_the_order_in_which_they_are_read(site: Site) -> None:
+    first, second = (site.page(path).decode().partition('class="turn"')[2] for path in site.paths[:2])
+    assert "Before: " not in first
+    assert 'Next: <a href="guide/first-mesh.html">' in first
+    assert 'Before: <a href="../index.html">' in second
+
+
 def test_html_in_a_document_is_text_and_what_is_no_page_is_no_link() -> None:
     rendered = Renderer({"a.md": "a.html", "d/b.md": "d/b.html"}).render(
         "# A\n\n<script>x</script> [b](d/b.md#c) [code](src/x.py) [gone](gone.md) [out](https://example.org)"
