@@ -237,6 +237,14 @@ HTTP = {
     "a WebSocket of another version": http("GET /v1/feed HTTP/1.1", *HANDSHAKE[:2], "Sec-WebSocket-Version: 7"),
     "a WebSocket without a key": http("GET /v1/feed HTTP/1.1", *HANDSHAKE[:3]),
     "a WebSocket elsewhere": http(GET, *HANDSHAKE),
+    "a WebSocket by POST": http("POST /v1/feed HTTP/1.1", *HANDSHAKE),
+    "a WebSocket with a body": http("GET /v1/feed HTTP/1.1", *HANDSHAKE, "Content-Length: 2", body=b"{}"),
+    "a WebSocket in chunks": http("GET /v1/feed HTTP/1.1", *HANDSHAKE, CHUNKED, body=b"0\r\n\r\n"),
+    "a WebSocket of many fields": http("GET /v1/feed HTTP/1.1", *HANDSHAKE, *["X: y"] * 200),
+    "a WebSocket of a long path": http(f"GET /v1/feed?after={'1' * 9_000} HTTP/1.1", *HANDSHAKE),
+    "chunks of long names": http(POST, CHUNKED, body=b"1;" + b"a" * 100_000 + b"\r\n{\r\n0\r\n\r\n"),
+    "h2c of what is not there": http("GET /nothing HTTP/1.1", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"),
+    "a slash that is encoded": http("GET /v1%2fstatus/x HTTP/1.1"),
 }
 
 

@@ -1,8 +1,8 @@
 """One connection of HTTP/1.1 (RFC 9112): uvicorn's on h11, with the deadlines and refusals that it lacks.
 
 A request's head has to come within HEAD_S of its first byte (of the connection, for the first), who reads nothing for
-STALL_S is cut off, who does not let go of a connection that we have closed for CLOSING_S, too. What h11 refuses is
-answered with its own status and a sentence.
+STALL_S is cut off, who goes on sending what has been answered, or does not let go of a connection that we have closed,
+for CLOSING_S, too. What h11 refuses is answered with its own status and a sentence.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ _SENTENCES = {
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"the request's head has more than {HEAD_BYTES_MAX} bytes",
     HTTPStatus.NOT_IMPLEMENTED: "the only Transfer-Encoding is chunked",
 }
+_NO_HANDSHAKE = "this opens no WebSocket (RFC 6455)"
 _OF_HANDSHAKES = ("Upgrade", "Allow", "Sec-WebSocket-Version")
 CROWDED = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE, "TooManyConnections", "too many connections are open here", (("Retry-After", "1"),)
@@ -104,6 +105,8 @@ class HttpConnection(_Watched, H11Protocol):
             return
         if self.transport.is_closing():
             self._by(CLOSING_S, self.transport.abort)
+        elif self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY:
+            return  # what nobody wants any more has its deadline
         elif self.conn.their_state is not h11.IDLE:
             self._free()
         elif self._due is None:
@@ -111,7 +114,7 @@ class HttpConnection(_Watched, H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.conn.their_state is h11.SEND_BODY:
             self._by(CLOSING_S, self.transport.abort)
 
     def send_400_response(self, msg: str) -> None:
@@ -171,7 +174,7 @@ class SocketConnection(_Watched, WebSocketsSansIOProtocol):
         if answer.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             super().handle_connect(event)
             return
-        text = f"this opens no WebSocket (RFC 6455): {judge.handshake_exc}"
+        text = f"{_NO_HANDSHAKE}: {judge.handshake_exc}"
         kept = tuple((name, value) for name, value in answer.headers.raw_items() if name in _OF_HANDSHAKES)
         self._refuse(Refusal(answer.status_code, "BadHandshake", text, kept))
 
@@ -193,9 +196,7 @@ class SocketConnection(_Watched, WebSocketsSansIOProtocol):
         headers.update({"content-type": JSON, "content-length": str(len(refusal.body)), "connection": "close"})
         headers.update(refusal.headers)
         self.handshake_complete = self.close_sent = True
-        phrase = HTTPStatus(refusal.code).phrase
-        self.conn.send_response(Response(refusal.code, phrase, headers, refusal.body))
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.write(Response(refusal.code, HTTPStatus(refusal.code).phrase, headers, refusal.body).serialize())
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -203,7 +204,9 @@ class SocketConnection(_Watched, WebSocketsSansIOProtocol):
             if self.transport.is_closing():
                 return
             super().data_received(data[at : at + SLICE_BYTES])
-        if not self.writable.is_set():
+        if not self.handshake_initiated:  # the whole head was there, and the library says nothing of what it is not
+            self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "BadHandshake", f"{_NO_HANDSHAKE}: {self.conn.handshake_exc}"))
+        elif not self.writable.is_set():
             self.transport.pause_reading()
 
     def handle_events(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -14,8 +15,7 @@ from offgrid_node.gateway.signature_guard import SignatureGuard
 from offgrid_node.gateway.signed_requests import (
     NESTING_MAX,
     TIME_RULE,
-    Number,
-    read_numbers_as_written,
+    read_object,
     utc_us_of,
 )
 from offgrid_node.protocol.errors import InvalidRequest
@@ -39,32 +39,37 @@ class Bodies:
 
 
 def _read(body: bytes) -> Said:
-    read = plain(read_numbers_as_written(body)) if body.strip() else {}
-    assert isinstance(read, dict)
+    return read_plain(body) if body.strip() else {}
+
+
+def read_plain(body: bytes) -> dict[str, Any]:
+    """With numbers that count. Raises InvalidRequest for what is no JSON object, and for what no program could have
+    meant."""
+    read = read_object(body, _number, _float)
+    _check_depth(read, NESTING_MAX)
+    try:
+        json.dumps(read, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest("the body holds half a surrogate pair", reason="MalformedRequest") from None
     return read
 
 
-def plain(value: object, depth: int = 0) -> Any:
-    """With numbers that count. Raises InvalidRequest for what no program could have meant."""
-    if depth > NESTING_MAX:
+def _number(text: str) -> float:
+    return int(text) if len(text) < INTEGER_DIGITS_MAX else _float(text)
+
+
+def _float(text: str) -> float:
+    if math.isfinite(number := float(text)):
+        return number
+    raise InvalidRequest(f"the body holds a number above all numbers: {text[:20]}…", reason="MalformedRequest")
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if left < 0:
         raise InvalidRequest(f"the body is nested deeper than {NESTING_MAX}", reason="MalformedRequest")
-    match value:
-        case Number():
-            if len(value) < INTEGER_DIGITS_MAX and value.lstrip("-").isdigit():
-                return int(value)
-            if math.isfinite(number := float(value)):
-                return number
-            raise InvalidRequest(f"the body holds a number above all numbers: {value[:20]}…", reason="MalformedRequest")
-        case dict():
-            return {plain(key): plain(item, depth + 1) for key, item in value.items()}
-        case list():
-            return [plain(item, depth + 1) for item in value]
-        case str():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise InvalidRequest("the body holds half a surrogate pair", reason="MalformedRequest") from None
-    return value
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, dict | list):
+            _check_depth(item, left - 1)
 
 
 class Query:

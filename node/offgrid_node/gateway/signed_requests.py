@@ -185,8 +185,15 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def read_numbers_as_written(body: bytes) -> dict[str, Any]:
-    """A body whose numbers are Numbers. Raises InvalidRequest for what is no JSON object, and for a key that stands
-    twice: one reader would take the first, another one the last."""
+    """As `read_object`, with numbers that are Numbers."""
+    return read_object(body, Number, Number)
+
+
+def read_object(
+    body: bytes, parse_int: Callable[[str], object], parse_float: Callable[[str], object]
+) -> dict[str, Any]:
+    """Raises InvalidRequest for what is no JSON object, and for a key that stands twice: one reader would take the
+    first, another one the last."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -200,7 +207,9 @@ def read_numbers_as_written(body: bytes) -> dict[str, Any]:
         raise ValueError(f"{word} is no JSON value")
 
     try:
-        read = json.loads(body, parse_int=Number, parse_float=Number, parse_constant=constant, object_pairs_hook=once)
+        read = json.loads(
+            body, parse_int=parse_int, parse_float=parse_float, parse_constant=constant, object_pairs_hook=once
+        )
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}", reason="MalformedRequest") from None
     if not isinstance(read, dict):

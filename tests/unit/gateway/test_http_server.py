@@ -186,6 +186,39 @@ def test_a_body_that_comes_too_slowly_is_not_waited_for(monkeypatch: pytest.Monk
     talking(talk)
 
 
+@pytest.mark.parametrize("framing", [("Content-Length: 1000000", b"x"), ("Transfer-Encoding: chunked", b"1\r\nx\r\n")])
+def test_who_goes_on_sending_what_was_answered_is_cut_off(
+    framing: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a byte a second would hold the connection for ever."""
+    monkeypatch.setattr(connection, "CLOSING_S", 0.2)
+    field, piece = framing
+
+    async def pour_on(writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    async def talk(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n{field}\r\n\r\n".encode())
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 404 ")
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(pour_on(writer), 10)
+
+    talking(talk)
+
+
+def test_who_sends_a_body_that_nobody_reads_may_ask_again() -> None:
+    async def talk(port: int) -> None:
+        body = request("GET /nothing HTTP/1.1", "Content-Length: 3").replace(b"Connection: close\r\n", b"")
+        status, _, rest = await ask(port, body + b"abc" + request(GET))
+        assert (status, rest.endswith(BODY)) == (404, True)
+
+    talking(talk)
+
+
 def test_what_all_send_at_once_is_bounded_and_files_go_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "HELD_BYTES_MAX", 1_000)
 

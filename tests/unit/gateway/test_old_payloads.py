@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid.v1 import jobs_pb2
-from offgrid_node.gateway.old_bodies import plain
+from offgrid_node.gateway.old_bodies import read_plain
 from offgrid_node.gateway.old_payloads import COMPUTE, LLM_CALL, flag_in, payload_of, spec_of
-from offgrid_node.gateway.signed_requests import Number
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import check_payload, needs_of
 
@@ -137,12 +136,35 @@ def test_a_switch_is_understood_as_people_write_it(said: object, meant: bool) ->
     assert flag_in({}, "enabled") is None
 
 
-def test_numbers_count_again_after_their_signature_was_checked() -> None:
-    read = {"a": [Number("1"), Number("-2.50"), Number("1e3")], "b": Number("9" * 30), "c": "1"}
-    assert plain(read) == {"a": [1, -2.5, 1000.0], "b": 1e30, "c": "1"}
+def test_numbers_count_as_what_they_are() -> None:
+    read = read_plain(b'{"a": [1, -2.50, 1e3], "b": %s, "c": "1", "d": {"e": [[]]}}' % (b"9" * 30))
+    assert read == {"a": [1, -2.5, 1000.0], "b": 1e30, "c": "1", "d": {"e": [[]]}}
+    assert isinstance(read["a"][0], int)
 
 
-@pytest.mark.parametrize("text", ["1e400", "-1e400", "9" * 400])
+@pytest.mark.parametrize("text", ["1e400", "-1e400", "9" * 400, "9" * 5_000])
 def test_a_number_above_all_numbers_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"above all numbers: -?[19]"):
-        plain({"title": Number(text)})
+        read_plain(b'{"title": %s}' % text.encode())
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"[1]", "no object"),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": 1, "a": 2}', "twice"),
+        (b'{"a": "\\ud800"}', "surrogate"),
+        (b'{"\\udfff": 1}', "surrogate"),
+        (b'{"a": ' + b"[" * 64 + b"]" * 64 + b"}", ""),
+        (b'{"a": ' + b"[" * 65 + b"]" * 65 + b"}", "deeper than 64"),
+        (b'{"a": ' * 5_000, "not JSON"),
+    ],
+)
+def test_what_no_program_could_have_meant_is_refused(body: bytes, said: str) -> None:
+    if not said:
+        assert read_plain(body)
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        read_plain(body)
+    assert said in f"{caught.value.message} {caught.value.violations}"
