@@ -61,12 +61,19 @@ def test_a_mesh_that_has_come_up_passes_the_smoke_test(place: Path) -> None:
     assert sum(float(str(line["took_ms"])) for line in lines.values()) < 15_000
 
 
-def test_it_leaves_nothing_behind_that_can_be_taken_back(place: Path) -> None:
-    smoke(place, "core")
-    left = [run([BIN / "offgrid", "--json", "--node-dir", place / "core", *what]).out for what in (["ls"], ["outbox"])]
-    assert json.loads(left[0]) == {"objects": []}
-    told = run([BIN / "offgrid", "--json", "--node-dir", place / "core", "mission", "list"])
-    assert {mission["status"] for mission in json.loads(told.out)["missions"]} == {"completed"}
+def test_many_runs_leave_one_mission_one_quorum_and_one_session_behind(place: Path) -> None:
+    def listed(what: str, *words: str) -> list[dict[str, object]]:
+        found = json.loads(run([BIN / "offgrid", "--json", "--node-dir", place / "core", *words]).out)[what]
+        assert isinstance(found, list)
+        return found
+
+    for _ in range(2):
+        assert smoke(place, "core")[0] == exits.OK
+    assert listed("objects", "ls") == []
+    assert [session["name"] for session in listed("sessions", "state", "sessions")] == ["smoke"]
+    assert [mission["title"] for mission in listed("missions", "mission", "list")] == ["smoke"]
+    assert [task["name"] for task in listed("tasks", "task", "list")] == ["smoke"]
+    assert [quorum["quorum_id"] for quorum in listed("quorums", "quorum", "list")] == ["smoke"]
 
 
 def test_each_node_has_a_page_of_its_own(place: Path) -> None:

@@ -27,7 +27,6 @@ from offgrid_node.protocol.jobs.needs import INPUT_BYTES_MAX
 
 NODES = {"core": ["core"], "broker": ["broker"], "host-a": ["host"], "host-b": ["host"], "host-c": ["host"]}
 PRICE_MICRO = 50_000_000  # of a million tokens: the text costs a fraction of a credit, which shows
-EXIT_TERMINATED = 143  # 128 + SIGTERM, as shells have it
 
 
 def demonstrate(file: Path | None, *, keep: bool, folder: Path | None) -> int:

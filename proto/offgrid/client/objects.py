@@ -158,7 +158,7 @@ class Objects:
             raise OffgridError("DATA_LOSS", "ObjectDamaged", f"{object_id} cannot become durable: {made.trouble}")
         have = f"{made.acked_milli / 1000} of {made.required_milli / 1000}"
         why = f": {made.trouble}" if made.trouble else ""
-        raise TimeoutError(f"object {object_id} has acks of {have} after {timeout_s or 0:g} s{why}")
+        raise TimeoutError(f"object {object_id} has acks of {have} after {timeout_s or 0:.3g} s{why}")
 
     def watch(self, wanted: str, *, within_s: float | None = None) -> Iterator[objects_pb2.Object]:
         """An object of this node's own, now and whenever its acks or its trouble have changed; ends once it is durable

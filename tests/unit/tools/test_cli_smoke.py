@@ -10,9 +10,12 @@ from cli_run import Run
 
 from offgrid.client.errors import OffgridError
 from offgrid.command_line import exits
-from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, mesh_pb2, objects_pb2
-from offgrid_tools.cli.smoke_checks import CHECKS, FAILED, OK, SAID, SKIPPED, Line, Seen, carry_out
+from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, mesh_pb2, objects_pb2, quorum_pb2
+from offgrid_tools.cli.smoke_checks import CHECKS
+from offgrid_tools.cli.smoke_frame import FAILED, OK, SKIPPED, Line, Seen, carry_out
+from offgrid_tools.cli.smoke_jobs import SAID
 
+ROOMS = "mesh", "links", "missions", "tasks", "jobs", "objects", "quorum", "events", "ledger"
 CORE, BROKER, HOST = common_pb2.ROLE_CORE, common_pb2.ROLE_BROKER, common_pb2.ROLE_HOST
 ALIVE, DEAD = common_pb2.LIVENESS_ALIVE, common_pb2.LIVENESS_DEAD
 
@@ -42,7 +45,7 @@ def refusing() -> Any:
 
             return refuse
 
-    return SimpleNamespace(**dict.fromkeys(("mesh", "links", "jobs", "objects", "quorum", "events", "ledger"), Room()))
+    return SimpleNamespace(**dict.fromkeys(ROOMS, Room()))
 
 
 ATTIC, BARN = peer("attic", CORE, BROKER, here=True), peer("barn", HOST)
@@ -103,24 +106,69 @@ def test_of_the_ledger_it_says_whether_anything_can_become_final(
     assert (line.outcome, line.detail) == (outcome, said)
 
 
-def test_a_job_that_does_not_come_back_is_cancelled_and_its_mission_completed() -> None:
-    cancelled, updated = list[dict[str, str]](), list[tuple[str, str]]()
+MISSIONS = SimpleNamespace(create=lambda *_, request_id, **__: jobs_pb2.Mission(mission_id=f"m-{request_id}"))
+TASKS = SimpleNamespace(create=lambda mission_id, *_, **__: jobs_pb2.Task(task_id="t-1", mission_id=mission_id))
+
+
+def test_a_job_that_does_not_come_back_is_cancelled() -> None:
+    cancelled = list[list[str]]()
     client = SimpleNamespace(
         jobs=SimpleNamespace(
-            task_for=lambda *_, **__: "t-1",
             start=lambda *_, **__: jobs_pb2.RunJobsResponse(job_ids=["j-1"]),
-            list=lambda **_: iter([jobs_pb2.Job(job_id="j-1", state=jobs_pb2.JOB_STATE_RUNNING)]),
-            cancel=lambda **said: cancelled.append(said),
+            get=lambda job_id: jobs_pb2.Job(job_id=job_id, state=jobs_pb2.JOB_STATE_RUNNING),
+            cancel=lambda job_ids, **_: cancelled.append(job_ids),
         ),
-        tasks=SimpleNamespace(show=lambda task: jobs_pb2.Task(task_id=task, mission_id="m-1")),
-        missions=SimpleNamespace(update=lambda mission, status: updated.append((mission, status))),
+        tasks=TASKS,
+        missions=MISSIONS,
     )
     seen = seen_by(client, ATTIC, BARN)
     seen.give_up_at = 0.0  # time is up
     line = only("job", seen)
     assert (line.about, line.outcome, line.next) == ("barn", FAILED, "offgrid job why j-1")
-    assert cancelled == [{"task_id": "t-1", "reason": "smoke test"}]
-    assert updated == [("m-1", "completed")]
+    assert cancelled == [["j-1"]]
+
+
+class Quorums:
+    """The one quorum of all runs, of the members of its time."""
+
+    def __init__(self, members: tuple[str, ...], acked: tuple[str, ...]) -> None:
+        self.acked, self._members, self._made = [*acked], members, bool(members)
+
+    def create(self, quorum_id: str, required_milli: int, members: list[str]) -> None:
+        assert quorum_id == "smoke"
+        if self._made:
+            raise OffgridError("ALREADY_EXISTS", "QuorumExists", "another one")
+        self._members = tuple(members)
+
+    def status(self, quorum_id: str) -> quorum_pb2.Quorum:
+        members = [quorum_pb2.NodeWeight(node_id=node_id) for node_id in self._members]
+        return quorum_pb2.Quorum(
+            members=members, acks=[quorum_pb2.QuorumAck(node_id=node_id) for node_id in self.acked]
+        )
+
+    def ack(self, quorum_id: str, node: str) -> None:
+        if node == "shedshedshedshed":
+            raise OffgridError("UNAVAILABLE", "NoAnswer", "no road leads there")
+        self.acked.append(node)
+
+
+@pytest.mark.parametrize(
+    ("members", "acked", "outcome", "said"),
+    [
+        ((), (), OK, "2 of 2 members have acked"),
+        (("attic" * 4, "barn" * 4), ("attic" * 4,), OK, "2 of 2 members have acked"),
+        (("attic" * 4, "barn" * 4), ("attic" * 4, "barn" * 4), OK, "2 of 2 members have acked, before this"),
+        (("attic" * 4, "gone" * 4), ("attic" * 4,), OK, "1 of 2 members have acked, before this"),
+    ],
+)
+def test_one_quorum_serves_all_runs(members: tuple[str, ...], acked: tuple[str, ...], outcome: str, said: str) -> None:
+    line = only("quorum", seen_by(SimpleNamespace(quorum=Quorums(members, acked)), ATTIC, BARN))
+    assert (line.outcome, line.detail) == (outcome, said)
+
+
+def test_a_member_that_does_not_ack_is_named() -> None:
+    line = only("quorum", seen_by(SimpleNamespace(quorum=Quorums((), ())), ATTIC, peer("shed", HOST)))
+    assert (line.outcome, line.detail) == (FAILED, "shed: no road leads there")
 
 
 @pytest.mark.parametrize(
@@ -141,20 +189,20 @@ def test_a_job_that_does_not_come_back_is_cancelled_and_its_mission_completed() 
 def test_without_a_broker_or_a_host_a_job_goes_the_way_that_is_configured(
     peers: list[mesh_pb2.Peer], lacking: str, job: jobs_pb2.Job, outcome: str, said: str
 ) -> None:
-    modes, updated = list[str](), list[str]()
+    modes = list[str]()
 
     def start(*_: object, mode: str = "", **__: object) -> jobs_pb2.RunJobsResponse:
         modes.append(mode)
         return jobs_pb2.RunJobsResponse(job_ids=["j-1"])
 
     client = SimpleNamespace(
-        jobs=SimpleNamespace(task_for=lambda *_, **__: "t-1", start=start, get=lambda _: job),
-        tasks=SimpleNamespace(show=lambda task: jobs_pb2.Task(task_id=task, mission_id="m-1")),
-        missions=SimpleNamespace(update=lambda mission, status: updated.append(mission)),
+        jobs=SimpleNamespace(start=start, get=lambda _: job),
+        tasks=TASKS,
+        missions=MISSIONS,
     )
     line = only("job", seen_by(client, *peers))
     assert (line.outcome, line.detail) == (outcome, lacking + said)
-    assert (modes, updated) == ([""], ["m-1"])
+    assert modes == [""]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from offgrid.command_line import exits
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
-    from offgrid_tools.cli.smoke_checks import Line
+    from offgrid_tools.cli.smoke_frame import Line
 
 CALL_S = 5.0
 
@@ -26,10 +26,12 @@ def smoke(with_transfer: bool) -> int:
     """Try everything once on the running mesh, within 15 s, and say what works.
 
     A job at each host, an object put, read and removed, acks of a quorum, an event, a session, the ledger, the gateway.
-    What it makes it takes back; the jobs, whose hosts are paid as for any, and the quorum stay listed. Ends with 1 when
-    anything failed; what cannot be tried here is skipped, and says why.
+    What it makes it takes back, but for the jobs, whose hosts are paid as for any, and an event: all runs have one
+    mission, one quorum and one session, each called smoke. Ends with 1 when anything failed; what cannot be tried here
+    is skipped, and says why.
     """
-    from offgrid_tools.cli.smoke_checks import CHECKS, FAILED, begin, carry_out
+    from offgrid_tools.cli.smoke_checks import CHECKS
+    from offgrid_tools.cli.smoke_frame import FAILED, begin, carry_out
 
     client = settings().connect(timeout_s=CALL_S)
     seen = begin(client, with_transfer=with_transfer)
@@ -55,7 +57,7 @@ def _emit(made: list[tuple[Line, float]], *, ok: bool) -> None:
 def _show(made: list[tuple[Line, float]]) -> None:
     from offgrid.command_line.terminal import clean
     from offgrid_tools.cli.output import duration, table
-    from offgrid_tools.cli.smoke_checks import FAILED, OK, SKIPPED
+    from offgrid_tools.cli.smoke_frame import FAILED, OK, SKIPPED
 
     table(
         ("check", "of", "result", "took", "what was seen"),
