@@ -9,6 +9,7 @@ import click
 
 from offgrid.command_line import exits
 from offgrid.command_line.groups import Group
+from offgrid_node.kit.finding import MADE
 from offgrid_node.kit.targets import PLATFORMS, PYTHONS, targets
 
 WANTED = ("linux-x86_64", "linux-aarch64", "windows-x86_64")  # unless said otherwise
@@ -20,7 +21,7 @@ KIT = click.argument("kit", type=click.Path(path_type=Path, file_okay=False), re
     "--to",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("offgrid-kit"),
+    default=Path(MADE),
     show_default=True,
     help="A new folder, for instance on a stick.",
 )
@@ -51,7 +52,8 @@ def bundle(context: click.Context, folder: Path, platforms: tuple[str, ...], pyt
     """
     if context.invoked_subcommand is not None:
         return
-    from offgrid_node.kit.making import check_covers, copy_kit, kit_at_hand, make_kit
+    from offgrid_node.kit.finding import kit_at_hand
+    from offgrid_node.kit.making import check_covers, copy_kit, make_kit
 
     names = tuple(PLATFORMS) if "all" in platforms else platforms
     kit = kit_at_hand()
@@ -128,7 +130,7 @@ def deb(kit: Path | None, platform: str, output: Path) -> None:
 
 
 def _kit(given: Path | None) -> Path:
-    from offgrid_node.kit.making import kit_at_hand
+    from offgrid_node.kit.finding import kit_at_hand
 
     found = given or kit_at_hand()
     if found is None:

@@ -27,7 +27,7 @@ from offgrid_node.gateway.sign_ins import CHALLENGED, SignIns
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 READS = frozenset({"GET", "HEAD"})
 OPEN_TO_READ = frozenset({"/", "/favicon.ico", "/v1/about", "/announce", "/openapi.json", "/docs"})
-OPEN_BELOW = ("/page/", "/docs/")
+OPEN_BELOW = ("/page/", "/docs/", "/kit/")
 OPEN_TO_POST = frozenset({"/v1/login", "/v1/logout"})
 SIGNED_BELOW = ("/api/", "/auction", "/run", "/toggle")
 """Where a signature does instead of the token, if there is a secret for it."""

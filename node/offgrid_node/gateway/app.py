@@ -20,6 +20,7 @@ from offgrid_node.gateway.edge import Edge
 from offgrid_node.gateway.faults import Refusal, fault_response
 from offgrid_node.gateway.feed import feed_routes
 from offgrid_node.gateway.grpc_web import grpc_web_routes
+from offgrid_node.gateway.kit import kit_routes
 from offgrid_node.gateway.login import login_routes
 from offgrid_node.gateway.metered import Metered
 from offgrid_node.gateway.metrics_page import metrics_routes
@@ -47,6 +48,7 @@ def routes_of(view: NodeView, sign_ins: SignIns | None) -> list[BaseRoute]:
         *grpc_web_routes(view.router, view.stopping),
         *page_routes(),
         *docs_routes(),
+        *kit_routes(view.config),
         *transcoded_routes(view.router, view.stopping, ObjectBytes(view.router).rows),
         *old_routes(view),
     ]

@@ -164,6 +164,18 @@ PATHS: dict[str, Json] = {
             parameters=[in_path("path")],
         )
     },
+    "/kit/{path}": {
+        "get": _operation(
+            "InstallKit",
+            "A file of the node's install kit",
+            answers(
+                (*EDGE, 404),
+                s200={"description": "As it is", **content(_BINARY, "application/octet-stream", "text/plain")},
+            ),
+            "What `install.py` asks for; with no path, what to type on the machine that is to be installed.",
+            parameters=[in_path("path")],
+        )
+    },
 }
 
 

@@ -148,12 +148,6 @@ def _pip() -> Iterator[tuple[str, ...]]:
         yield (str(Path(scratch) / folder / "python"), "-P", "-m", "pip")
 
 
-def kit_at_hand() -> Path | None:
-    """The kit that this node was installed from, or None."""
-    kit = Path(sys.prefix).parent / "kit"
-    return kit if (kit / form.NAME).is_file() else None
-
-
 def check_covers(kit: Path, wanted: Mapping[str, object] | Sequence[str]) -> None:
     """Raises InvalidRequest where a kit has not all files of a target in `wanted`."""
     whole = form.complete_targets(kit, form.read_manifest(kit))

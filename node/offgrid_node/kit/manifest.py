@@ -98,6 +98,14 @@ def damaged(kit: Path, manifest: Manifest) -> tuple[str, ...]:
     return (*found, *altered(kit, manifest))
 
 
+def files_of(kit: Path) -> Mapping[str, Path]:
+    """What is handed to others: paths, by names as `install.py` asks for them. Raises Corrupt where somebody changed it."""
+    manifest = read_manifest(kit)
+    check_unaltered(kit, manifest)
+    wheels = {f"{WHEELS}/{name}": kit / WHEELS / name for name in manifest.files}
+    return {name: kit / name for name in (NAME, INSTALLER, README)} | wheels
+
+
 def stamp(digest: str) -> bytes:
     """The line of `install.py` that names its kit; with no digest, as it stands before."""
     return f'KIT_SHA256 = "{digest}"'.encode()

@@ -38,14 +38,8 @@ class KitServer(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(self, kit: Path, host: str, port: int) -> None:
-        manifest = form.read_manifest(kit)
-        form.check_unaltered(kit, manifest)
-        fixed = {f"/{name}": kit / name for name in (form.NAME, form.INSTALLER, form.README)}
-        self.files: Mapping[str, Path] = {
-            **fixed,
-            "/": kit / form.README,
-            **{f"/{form.WHEELS}/{name}": kit / form.WHEELS / name for name in manifest.files},
-        }
+        files = {f"/{name}": path for name, path in form.files_of(kit).items()}
+        self.files: Mapping[str, Path] = {**files, "/": kit / form.README}
         self._room = threading.BoundedSemaphore(CALLERS_MAX)
         self._callers, self._counting = Counter[str](), threading.Lock()
         if ":" in host:

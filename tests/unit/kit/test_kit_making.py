@@ -14,7 +14,7 @@ import pytest
 from node_command import typed
 from small_kit import OWN, make_small_kit
 
-from offgrid_node.kit import making
+from offgrid_node.kit import finding, making
 from offgrid_node.kit.locked import IN_CHECKOUT, needed, pins_of, read_lock
 from offgrid_node.kit.own_wheel import repacked
 from offgrid_node.kit.targets import Target
@@ -94,7 +94,7 @@ def test_a_node_from_a_kit_hands_on_that_one_and_needs_no_index(
 ) -> None:
     kit, copy = tmp_path / "kit", tmp_path / "copy"
     make_small_kit(kit, "linux-x86_64-3.11")
-    monkeypatch.setattr(making, "kit_at_hand", lambda: kit)
+    monkeypatch.setattr(finding, "kit_at_hand", lambda: kit)
     done = typed("bundle", "--to", copy)
     assert done.exit_code == 0, done.output
     assert (copy / "install.py").read_bytes() == (kit / "install.py").read_bytes()
