@@ -18,7 +18,7 @@ from offgrid_node.gateway.docs import docs_routes
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 WAIT_S = 30.0
 PAGES = (
-    "guide/ai-agents.html",  # code, lists and a table
+    "guide/home-lab.html",  # code, lists and tables
     "doctor.html",  # a long table
     "search.html?q=airtime+region",
     "search.html?q=nosuchword",
