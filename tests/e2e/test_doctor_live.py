@@ -26,6 +26,8 @@ from offgrid_node.doctor import DEADLINE_S, Finding, State, diagnose
 from offgrid_node.local_mesh import LOG_NAME, LocalMesh, LocalNode
 
 AHEAD = """import time
+import offgrid_node
+offgrid_node.__version__ = "9.9.9"
 ns, s = time.time_ns, time.time
 time.time_ns, time.time = lambda: ns() + 3 * 3600 * 10**9, lambda: s() + 3 * 3600
 """
@@ -136,6 +138,20 @@ def test_a_process_that_hangs_is_waited_for_no_longer_than_promised(town: LocalM
     assert took_s < promised(DEADLINE_S + 1.0)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+def test_an_owners_socket_that_was_deleted_while_the_node_runs(town: LocalMesh) -> None:
+    host, socket = town["host"], town["host"].folder / "data" / "offgrid.sock"
+    assert host.process is not None
+    socket.rename(socket.with_name("moved"))
+    try:
+        found = wrong(host)
+    finally:
+        socket.with_name("moved").rename(socket)
+    assert set(found) == {"socket"}
+    assert f"process {host.process.pid} is the node, and its owner's socket" in found["socket"].sentence
+    assert f"kill {host.process.pid}" in found["socket"].command
+
+
 def test_a_machine_whose_clock_is_three_hours_ahead_and_then_one_that_was_removed(
     town: LocalMesh, tmp_path: Path
 ) -> None:
@@ -150,6 +166,10 @@ def test_a_machine_whose_clock_is_three_hours_ahead_and_then_one_that_was_remove
     found = eventually(lambda: wrong(core).get("clocks"), "the members have met")
     assert "the clock of late is 3 h ahead of this machine's" in found.sentence
     assert "timedatectl" in found.command
+    other = wrong(core)["versions"]
+    assert other.state is State.WARNING
+    assert "members run other versions than this node's" in other.sentence
+    assert "late 9.9.9" in other.sentence
     here = eventually(lambda: wrong(late).get("clocks"), "the members have met")
     assert "this machine's clock is 3 h ahead of the members'" in here.sentence
     assert offgrid(core, "mesh", "remove", "--yes", "late").code == 0

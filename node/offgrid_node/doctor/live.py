@@ -167,7 +167,10 @@ def _backups(subject: Subject) -> Iterator[Said]:
         return
     told = subject.asked.backups.list()
     newest = max((backup.made_us for backup in told.backups), default=0)
-    since_us = min(subject.utc_us() - newest, subject.status.uptime_ms * 1_000)
+    first = next(
+        iter(subject.asked.events.list(since_us=newest + 1, limit=1)), None
+    )  # that is in none: else none is due
+    since_us = 0 if first is None else min(subject.utc_us() - first.timestamp_us, subject.status.uptime_ms * 1_000)
     if since_us > LATE_BACKUPS * interval_s * 1_000_000:
         when = f"the newest is of {shown(newest)}" if newest else "there is none"
         sentence = f"no backup was made for {LATE_BACKUPS} times state.backup_interval: {when}"

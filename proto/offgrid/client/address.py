@@ -144,7 +144,8 @@ def _by_config(path: Path, tried: list[str]) -> Iterator[Address]:
     admin, folder = _text(config, "admin", "address"), path.parent / (_text(config, "node", "data_dir") or "data")
     if admin.startswith("unix:"):
         yield from _look(path.parent / admin.removeprefix("unix:"), tried)
-    yield from _in_folder(folder, admin if HOST_PORT.match(admin) else "", tried)
+    named = HOST_PORT.match(admin)  # port 0 is any free one: which, stands in the folder
+    yield from _in_folder(folder, admin if named and int(named["port"]) else "", tried)
 
 
 def _text(config: dict[str, object], table: str, key: str) -> str:

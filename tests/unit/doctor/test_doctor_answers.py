@@ -186,9 +186,10 @@ CASES: dict[str, tuple[Callable[[Node], None], Iterable[tuple[str, State, str, s
         make(ledger=MUTED), [("ledger", State.FAULT, "restored from a backup", "offgrid-node rotate identity")]
     ),
     "backups are late": (
-        make(backups=[Backup(made_us=NOW_US - 30 * HOUR_US)]),
+        make(backups=[Backup(made_us=NOW_US - 30 * HOUR_US)], events=[Event(timestamp_us=NOW_US - 29 * HOUR_US)]),
         [("backups", State.WARNING, "no backup was made for 3 times state.backup_interval", "state backup")],
     ),
+    "nothing has happened since the newest backup": (make(backups=[Backup(made_us=NOW_US - 30 * HOUR_US)]), ()),
     "a backup lacks rows": (
         make(backups=[Backup(path="/b.zip", made_us=NOW_US, damaged_total=3)]),
         [("backups", State.WARNING, "/b.zip lacks 3 rows", "state verify-backup /b.zip")],
