@@ -99,7 +99,7 @@ def damaged(kit: Path, manifest: Manifest) -> tuple[str, ...]:
 
 
 def files_of(kit: Path) -> Mapping[str, Path]:
-    """What is handed to others: paths, by names as `install.py` asks for them. Raises Corrupt where somebody changed it."""
+    """What is handed to others: paths, by names as `install.py` asks for them. Raises Corrupt for a changed kit."""
     manifest = read_manifest(kit)
     check_unaltered(kit, manifest)
     wheels = {f"{WHEELS}/{name}": kit / WHEELS / name for name in manifest.files}
