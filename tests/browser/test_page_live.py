@@ -34,7 +34,7 @@ VIEWS = [
         "storage/retention",
         "storage/backups",
     ),
-    *("ledger", "ledger/transactions", "ledger/blocks", "ledger/epochs", "events", "sessions", "settings"),
+    *("ledger", "ledger/transactions", "ledger/blocks", "ledger/epochs", "events", "sessions", "mail", "settings"),
 ]
 KILLED_SEEN_WITHIN_S = 2.0
 EVENT_TO_SCREEN_MS = 200
@@ -256,6 +256,30 @@ def test_objects_are_found_by_name_and_sorted(show: Show, mesh: LocalMesh) -> No
     expect(page.locator("main")).to_contain_text("No object is called so.")
 
 
+def test_a_message_comes_and_is_read(show: Show, mesh: LocalMesh) -> None:
+    with mesh["cellar"].client() as client:
+        client.mail.send("attic", b"bring two <batteries>")
+    page = show("mail")
+    row = page.locator("tbody tr", has_text="cellar")
+    expect(row).to_contain_text("new")
+    row.get_by_role("button", name="Read").click()
+    expect(row.locator("pre")).to_have_text("bring two <batteries>")
+    expect(row).not_to_contain_text("new")
+
+
+def test_on_a_phone_where_one_is_and_whether_it_is_live_stay_in_sight(show: Show, page: Page) -> None:
+    size = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 844})
+    try:
+        show("events")
+        page.evaluate("() => scrollTo(0, document.body.scrollHeight)")
+        expect(page.locator(".connection")).to_be_in_viewport()
+        expect(page.locator(".main-nav [aria-current]")).to_be_in_viewport(ratio=1)
+    finally:
+        assert size is not None
+        page.set_viewport_size(size)
+
+
 def test_holds_and_members_are_called_by_their_names(show: Show) -> None:
     expect(show("ledger").locator("tbody th", has_text=re.compile("^hold 1 for "))).to_be_visible()
     page = show("jobs")
@@ -384,6 +408,38 @@ def test_a_host_is_told_to_take_no_work_and_to_take_it_again(browser: Browser, m
         page.goto(f"{url_of(mesh, 'barn')}/#/jobs/offers")
         expect(page.locator("main")).to_contain_text("This node keeps no order book. Brokers: attic")
     page.close()
+
+
+def test_what_one_more_lost_host_takes_is_said_first_and_listed_first(browser: Browser, url: str) -> None:
+    page = browser.new_page(locale="en-GB")
+    here, away = ({"node_id": "a" * 32, "shards": [], "away": away, "weight_milli": 1_000} for away in (False, True))
+    safe, bare, gone = [here, here], [here, away], [away, away]
+
+    def answer(route: Route) -> None:
+        of = {"state": "OBJECT_STATE_DURABLE", "size_bytes": 9, "shards_needed": 0, "shards_total": 0, "created_us": 1}
+        kept = {"safe": safe, "bare": bare, "gone": gone, "bare too": bare}
+        rows = [{**of, "object_id": f"o-{name}", "name": name, "acks": acks} for name, acks in kept.items()]
+        route.fulfill(json={"objects": rows, "next_page_token": "", "damaged": []})
+
+    page.route("**/v1/objects?*", answer)
+    page.goto(url)
+    health = page.locator(".health li")
+    expect(health.filter(has_text="One object cannot be had now.")).to_contain_text("Now")
+    health.get_by_text("2 objects are gone if one more host is.").click()
+    expect(page.locator("tbody th")).to_have_text(["gone", "bare", "bare too", "safe"])
+    page.unroute_all(behavior="ignoreErrors")
+    page.context.close()
+
+
+def test_a_view_with_a_defect_says_so_and_leaves_the_others_alone(browser: Browser, url: str) -> None:
+    page = browser.new_page(locale="en-GB")
+    page.route("**/v1/backups", lambda route: route.fulfill(json={}))
+    page.goto(f"{url}/#/storage/backups")
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.get_by_role("link", name="Settings").click()
+    expect(page.get_by_role("heading", name="This reader")).to_be_visible()
+    page.unroute_all(behavior="ignoreErrors")
+    page.context.close()
 
 
 def test_another_node_at_the_same_address_gets_nothing_of_the_one_before(browser: Browser, url: str) -> None:

@@ -1,21 +1,22 @@
 // The shell: where one is, how the node is reached, and the view of the address behind the #.
 
-import { html, render, useEffect, useReducer, useRef, useState } from "./vendor/htm-preact.js";
+import { html, render, useEffect, useErrorBoundary, useReducer, useRef, useState } from "./vendor/htm-preact.js";
 import { useLive, useNow } from "./lib/live.js";
 import { connect, hasMoved, listen, onSignedOut, pause, post, feed } from "./lib/node.js";
-import { say } from "./lib/parts.js";
+import { Problem, say } from "./lib/parts.js";
 import { apply, choose, language, onChoice, prefs, t } from "./lib/reader.js";
 import { Events, Session, Sessions } from "./views/events.js";
 import { Job, Jobs } from "./views/jobs.js";
 import { Ledger } from "./views/ledger.js";
+import { Mail } from "./views/mail.js";
 import { Mesh } from "./views/mesh.js";
 import { Overview } from "./views/overview.js";
 import { Settings, SignIn } from "./views/settings.js";
 import { StorageView } from "./views/storage.js";
 
-const VIEWS = { overview: Overview, mesh: Mesh, jobs: Jobs, storage: StorageView, ledger: Ledger, events: Events, sessions: Sessions, settings: Settings };
+const VIEWS = { overview: Overview, mesh: Mesh, jobs: Jobs, storage: StorageView, ledger: Ledger, events: Events, sessions: Sessions, mail: Mail, settings: Settings };
 const DETAILS = { jobs: Job, sessions: Session };
-const TABS = { jobs: ["offers", "schedules", "host"], storage: ["outbox", "quorums", "retention", "backups"], ledger: ["transactions", "blocks", "epochs"] };
+const TABS = { jobs: ["offers", "schedules", "host"], storage: ["risk", "outbox", "quorums", "retention", "backups"], ledger: ["transactions", "blocks", "epochs"] };
 
 function placeOf(hash) {
   const [name = "", ...rest] = hash.replace(/^#\/?/, "").split("/").map(decode);
@@ -57,7 +58,7 @@ function App() {
     scrollTo(0, 0);
     document.querySelector("main h1")?.focus({ preventScroll: true });
   }, [place.view, place.part]);
-  const status = useLive(signedOut ? "" : "/v1/status", { on: ["HEALTH_", "PEER_", "MEMBER_"], parts: ["status"], every: 15_000 });
+  const status = useLive(signedOut ? "" : "/v1/status", { every: 60_000 });
   const node = status.data?.name ?? "offgrid";
   document.title = `${t(`nav.${place.view}`)} · ${node}`;
   document.documentElement.lang = language();
@@ -70,8 +71,14 @@ function App() {
     </header>
     <nav class="main-nav" aria-label=${t("nav.label")}><ul>${Object.keys(VIEWS).map((name) => html`<li><a href=${`#/${name}`} aria-current=${name === place.view ? "page" : undefined}>${t(`nav.${name}`)}</a></li>`)}</ul></nav>
     <main id="main" tabindex="-1">${other && status.data && html`<p class="notice" role="alert">${t("feed.moved", { node })}</p>`}${signedOut ? html`<${SignIn} why=${signedOut} done=${() => { setSignedOut(null); connect(); }} />`
-      : html`<${View} key=${`${place.view}/${place.tab ? "" : place.part}`} part=${place.part} tab=${place.tab} />`}</main>
+      : html`<${Guarded} key=${`${place.view}/${place.tab ? "" : place.part}`}><${View} part=${place.part} tab=${place.tab} /><//>`}</main>
     <div id="said" class="sr" role="status" aria-live="polite"></div>`;
+}
+
+// A view with a defect says so, and leaves the others alone.
+function Guarded({ children }) {
+  const [error, again] = useErrorBoundary((why) => setTimeout(() => { throw why; })); // for the browser's console
+  return error ? html`<${Problem} error=${error} retry=${again} />` : children;
 }
 
 function skip(event) {

@@ -6,7 +6,8 @@ import { get, hurry, listen } from "./node.js";
 const ANSWERS_MAX = 40; // answers that no view shows now
 const GAP_MS = 250, GAP_MAX_MS = 2_000; // between two askings of the same: the slower it is to get and to draw, the longer
 const WHOLE_MAX = 10_000, WHOLE_GAP_MAX_MS = 60_000; // of a list that is asked for to its end
-const TOLD_MAX = 1_000, TOLD_EVERY_MS = 100; // what the feed tells is shown at once, or together with what follows soon
+const TOLD_MAX = 1_000; // what the feed tells is shown at once, or together with what follows within a gap, which is
+const TOLD_GAP_MS = 100, TOLD_GAP_MAX_MS = 1_000; // the longer, the longer it takes to draw
 const SETTLED_MS = 200;
 const queries = new Map();
 
@@ -107,12 +108,18 @@ export function useFeed(kind, listener) {
   const newest = useRef(listener);
   newest.current = listener;
   useEffect(() => {
-    let told = [], timer = 0, at = 0;
-    const pass = () => { timer = 0; at = Date.now(); newest.current(told.splice(0)); };
+    let told = [], timer = 0, at = 0, gap = TOLD_GAP_MS;
+    const drawn = () => { gap = Math.min(TOLD_GAP_MAX_MS, Math.max(TOLD_GAP_MS, 5 * (Date.now() - at))); };
+    const pass = () => {
+      timer = 0;
+      at = Date.now();
+      newest.current(told.splice(0));
+      requestAnimationFrame(() => setTimeout(drawn));
+    };
     const stop = listen(kind, (message) => {
       told.push(message);
       if (told.length > TOLD_MAX) told = told.slice(-TOLD_MAX);
-      timer ||= setTimeout(pass, Math.max(0, at + TOLD_EVERY_MS - Date.now()));
+      timer ||= setTimeout(pass, Math.max(0, at + gap - Date.now()));
     });
     return () => { clearTimeout(timer); stop(); };
   }, [kind]);

@@ -6,8 +6,9 @@ import { call, post, seg, send } from "../lib/node.js";
 import { Act, Badge, Bar, Confirm, Copy, Empty, Facts, Id, Loaded, Problem, say, Section, Table } from "../lib/parts.js";
 import { num, percent, plain, rate, span, t, weight } from "../lib/reader.js";
 
-const DRAWN_MAX = 60, RING_MAX = 16, RADIUS = 140, RING = 95, LABELLED_MAX = 20;
+const DRAWN_MAX = 60, DRAWN_NARROW_MAX = 24, RING_MAX = 16, RADIUS = 140, RING = 95, LABELLED_MAX = 20;
 const LIFE_TONES = { ALIVE: "good", SUSPECT: "warn", DEAD: "bad", UNSPECIFIED: "quiet" };
+const byId = (a, b) => a.member.node_id < b.member.node_id ? -1 : 1;
 const lifeOf = (peer) => plain(peer.liveness);
 const inUse = (peerRoads) => peerRoads?.roads.find((road) => road.state === "ROAD_STATE_IN_USE") ?? peerRoads?.roads[0];
 
@@ -15,13 +16,13 @@ export function Mesh() {
   const peers = useLive("/v1/peers?page_size=1000", { on: ["MEMBER_", "PEER_"], every: 15_000, parts: ["peers"] });
   const roads = useLive("/v1/roads", { on: ["PEER_"], every: 5_000 });
   const links = useLive("/v1/links", { parts: ["links"], every: 30_000 });
-  const byId = new Map((roads.data?.peers ?? []).map((one) => [one.node_id, one]));
+  const roadsOf = new Map((roads.data?.peers ?? []).map((one) => [one.node_id, one]));
   return html`<h1 tabindex="-1">${t("nav.mesh")}</h1>
     <${Loaded} live=${peers}>${() => {
       const rows = peers.data.peers.filter((peer) => !peer.member.removed);
       return html`
-        <${Section} title=${t("mesh.map")} hint=${t("mesh.map_hint")}><${MeshMap} peers=${rows} roads=${byId} /><//>
-        <${Members} rows=${rows} roads=${byId} reload=${peers.reload} />`;
+        <${Section} title=${t("mesh.map")} hint=${t("mesh.map_hint")}><${MeshMap} peers=${rows} roads=${roadsOf} /><//>
+        <${Members} rows=${rows} roads=${roadsOf} reload=${peers.reload} />`;
     }}<//>
     <${Problem} error=${roads.error} />
     <${Invite} />
@@ -120,20 +121,21 @@ function places(count, stretch) {
 
 function MeshMap({ peers, roads }) {
   const self = peers.find((peer) => peer.self);
-  const others = peers.filter((peer) => !peer.self).sort((a, b) => a.member.node_id < b.member.node_id ? -1 : 1).slice(0, DRAWN_MAX);
-  const narrow = useNarrow(), stretch = narrow ? 0.95 : 2;
+  const narrow = useNarrow(), stretch = narrow ? 0.95 : 2, most = narrow ? DRAWN_NARROW_MAX : DRAWN_MAX;
+  const awayFirst = peers.filter((peer) => !peer.self).sort((a, b) => (lifeOf(a) === "ALIVE") - (lifeOf(b) === "ALIVE") || byId(a, b));
+  const others = awayFirst.slice(0, most).sort(byId);
   const marks = others.length <= (narrow ? LABELLED_MAX / 2 : LABELLED_MAX) ? ["line", "text"] : ["line"]; // words above all lines
   const spots = places(others.length, stretch), rings = Math.max(1, Math.ceil(others.length / RING_MAX));
   const radius = RADIUS + (rings - 1) * RING, width = 2 * radius * stretch + 130;
   const low = Math.max(70, ...spots.map((spot) => spot.y + 65)), high = Math.min(-50, ...spots.map((spot) => spot.y - 65));
   return html`<svg class="map" viewBox=${`${-width / 2} ${high} ${width} ${low - high}`} role="img" aria-label=${t("mesh.map_label", { n: others.length })}>
     ${marks.map((what) => others.map((peer, at) => html`<${RoadMark} key=${`${what} ${peer.member.node_id}`} what=${what} road=${inUse(roads.get(peer.member.node_id))} life=${lifeOf(peer)} to=${spots[at]} narrow=${narrow} />`))}
-    ${others.map((peer, at) => html`<${Spot} key=${peer.member.node_id} peer=${peer} x=${spots[at].x} y=${spots[at].y} />`)}
+    ${others.map((peer, at) => html`<${Spot} key=${peer.member.node_id} peer=${peer} x=${spots[at].x} y=${spots[at].y} bare=${marks.length === 1} />`)}
     ${self && html`<${Spot} peer=${self} x=${0} y=${0} />`}
-  </svg>${peers.length - 1 > DRAWN_MAX && html`<p class="hint">${t("mesh.map_more", { n: peers.length - 1 - DRAWN_MAX })}</p>`}`;
+  </svg>${awayFirst.length > most && html`<p class="hint">${t("mesh.map_more", { n: awayFirst.length - most })}</p>`}`;
 }
 
-function Spot({ peer, x, y }) {
+function Spot({ peer, x, y, bare }) {
   const life = lifeOf(peer), name = peer.member.name;
   const roles = peer.roles_in_force.map((role) => t(`role.${plain(role)}`)).join(", ");
   const under = y < -40 ? -42 : peer.self ? 42 : 35; // names stand away from the middle
@@ -141,7 +143,7 @@ function Spot({ peer, x, y }) {
     <title>${name} · ${t(`life.${life}`)} · ${roles}</title>
     <circle r=${peer.self ? 24 : 18} /><text class="glyph" y="5">${{ ALIVE: "✓", SUSPECT: "?", DEAD: "✕" }[life] ?? ""}</text>
     <text class="name" y=${under}>${name.length > 16 ? `${name.slice(0, 15)}…` : name}</text>
-    <text class="role" y=${under + 15}>${roles}</text>
+    ${!bare && html`<text class="role" y=${under + 15}>${roles}</text>`}
   </g>`;
 }
 

@@ -50,8 +50,8 @@ function needs(status, peers, ledger, retention, outbox, objects) {
     dead.length > 0 && ["warn", t("needs.dead", { n: dead.length, names: dead.slice(0, 5).map((peer) => peer.member.name).join(", ") }), "#/mesh"],
     ledger?.enabled && ledger.open && ledger.reach_milli < ledger.quorum_milli && ["bad", t("needs.cut_off"), "#/ledger"],
     ledger?.muted_why && ["warn", "", "#/ledger", ledger.muted_why],
-    lost > 0 && ["bad", t("needs.lost", { n: lost }), "#/storage"],
-    bare > 0 && ["warn", t("needs.bare", { n: bare }), "#/storage"],
+    lost > 0 && ["bad", t("needs.lost", { n: lost }), "#/storage/risk"],
+    bare > 0 && ["warn", t("needs.bare", { n: bare }), "#/storage/risk"],
     stuck.length > 0 && ["warn", t("needs.stuck", { n: stuck.length }), "#/storage/outbox", stuck[0].trouble],
     retention?.held && ["warn", t("needs.held"), "#/storage/retention", retention.held],
   ].filter(Boolean).sort((a, b) => (a[0] === "bad" ? 0 : 1) - (b[0] === "bad" ? 0 : 1));

@@ -13,8 +13,8 @@ export function StorageView({ tab, part }) {
   const chosen = part && !tab ? part : "";
   const items = [["#/storage", t("storage.objects")], ["#/storage/outbox", t("storage.outbox")], ["#/storage/quorums", t("storage.quorums")], ["#/storage/retention", t("storage.retention")], ["#/storage/backups", t("storage.backups")]];
   const View = { outbox: Outbox, quorums: Quorums, retention: Retention, backups: Backups }[tab] ?? Objects;
-  return html`<h1 tabindex="-1">${t("nav.storage")}</h1><${Tabs} label=${t("nav.storage")} here=${tab ? `#/storage/${tab}` : "#/storage"} items=${items} />
-    ${chosen ? html`<${ObjectDetail} id=${chosen} />` : html`<${View} />`}`;
+  return html`<h1 tabindex="-1">${t("nav.storage")}</h1><${Tabs} label=${t("nav.storage")} here=${tab && tab !== "risk" ? `#/storage/${tab}` : "#/storage"} items=${items} />
+    ${chosen ? html`<${ObjectDetail} id=${chosen} />` : html`<${View} riskFirst=${tab === "risk"} />`}`;
 }
 
 // `acks` say who holds which shards (none named: a whole copy); `needed` of them give a coded object back, 0: copies.
@@ -39,7 +39,7 @@ function Survival({ object }) {
 const safety = (object) => { const { now, any } = survival(object.acks, object.shards_needed); return now ? any : -1; };
 
 // All of them, to be sorted and searched here; where they are too many, those whose names begin as is typed.
-function Objects() {
+function Objects({ riskFirst }) {
   const [typed, type] = useState(""), word = useSettled(typed.trim());
   const [cut, found] = useState(false);
   const live = useLive(query("/v1/objects", { name_prefix: cut ? word : "" }), { field: "objects", on: ["OBJECT_", "QUORUM_ACKED", "PEER_"], every: 60_000 });
@@ -54,9 +54,9 @@ function Objects() {
           { head: t("storage.name"), by: (object) => object.name || object.object_id, cell: (object) => html`<a href=${`#/storage/${encodeURIComponent(object.object_id)}`}>${object.name || html`<code>${object.object_id.slice(0, 12)}…</code>`}</a>` },
           { head: t("storage.size"), num: true, by: (object) => object.size_bytes, cell: (object) => bytes(object.size_bytes) },
           { head: t("jobs.state"), bare: true, by: (object) => plain(object.state), cell: (object) => html`<${Badge} tone=${OBJECT_TONES[plain(object.state)]} title=${object.trouble}>${t(`object.${plain(object.state)}`)}<//>` },
-          { head: t("storage.may_lose"), by: safety, cell: (object) => html`<${Survival} object=${object} />` },
+          { head: t("storage.may_lose"), first: riskFirst && "up", by: safety, cell: (object) => html`<${Survival} object=${object} />` },
           { head: t("storage.coding"), wide: true, cell: (object) => object.shards_total ? t("storage.coded", { needed: object.shards_needed, total: object.shards_total }) : t("storage.copies", { n: object.acks.length }) },
-          { head: t("jobs.made"), first: "down", by: (object) => object.created_us, cell: (object) => html`<${When} us=${object.created_us} />` },
+          { head: t("jobs.made"), first: !riskFirst && "down", by: (object) => object.created_us, cell: (object) => html`<${When} us=${object.created_us} />` },
         ]} />`}<//>
   <//>`;
 }
