@@ -3,6 +3,7 @@ name that is long to send between processes."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 ID_CHARS_MAX = 80
@@ -11,6 +12,15 @@ steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("steady", steady, max_examples=25)
 settings.register_profile("soak", steady, max_examples=1_000)
 settings.load_profile("steady")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests stay on one worker unless they say otherwise, so that what they share is started once, and that
+    thousands of tests need not be dealt out one by one. A simulation is long enough to go alone."""
+    for item in items:
+        if item.path.parent.name != "sim" and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -20,17 +20,14 @@ STARTED = pytest.StashKey[LocalMesh]()
 MakeMesh = Callable[..., LocalMesh]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the order
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay on one worker, so that what they share is started once; those of the shared mesh follow one
-    another where there is one worker, too."""
+    """Those of the shared mesh follow one another where there is one worker, too, and are the first: there are many."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-            if item.get_closest_marker("xdist_group") is None:
-                item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: _group(item) == SHARED)
+    items.sort(key=lambda item: _group(item) != SHARED)
 
 
 @pytest.hookimpl(trylast=True)

@@ -17,6 +17,7 @@ from offgrid_tools.bench.storage_ours import OWNER, OurStorage
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.soak
 def test_objects_go_up_and_come_down_with_hosts_lost_and_frozen(tmp_path: Path) -> None:
     data = os.urandom(3_000_000)
     with OurStorage(tmp_path / "mesh", 3, Code(1, 3)) as ours:

@@ -34,6 +34,7 @@ def shards_of(node: LocalNode, object_id: str) -> list[Path]:
     return sorted(node.folder.rglob(f"{object_id}.*"))
 
 
+@pytest.mark.soak
 def test_any_four_of_seven_give_it_back_and_a_liar_is_found(mesh: LocalMesh) -> None:
     owner, data = mesh["owner"], os.urandom(5 * MIB + 12_345)
     with owner.client() as client:

@@ -74,6 +74,7 @@ def test_it_shows_a_job_and_the_death_of_its_host(kept: tuple[Done, Path]) -> No
         assert (home / name / "data" / "memory.db").is_dir()
 
 
+@pytest.mark.soak
 @pytest.mark.xdist_group("demo_storage")
 def test_with_storage_it_shows_a_folder_that_outlives_its_hosts(tmp_path: Path) -> None:
     folder = tmp_path / "mine"

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 
+import pytest
 from conftest import MakeMesh
 from live import eventually, offgrid
 
@@ -48,6 +49,7 @@ class Payer:
         self._thread.join()
 
 
+@pytest.mark.soak
 def test_a_witness_comes_and_another_goes_while_payments_run(make_mesh: MakeMesh) -> None:
     mesh = make_mesh(NODES)
     attic, barn = mesh["attic"], mesh["barn"]

@@ -43,6 +43,7 @@ def town(tmp_path: Path) -> Iterator[Town]:
         yield town
 
 
+@pytest.mark.soak
 def test_cut_apart_and_joined_again(town: Town, tmp_path: Path) -> None:
     town.start()
     before, during = os.urandom(300_000), os.urandom(200_000)

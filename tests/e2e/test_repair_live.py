@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from live import eventually, mesh_of
 from test_metrics_live import samples
 
@@ -21,6 +22,7 @@ def shards_of(node: LocalNode, object_id: str) -> list[Path]:
     return sorted(node.folder.rglob(f"{object_id}.*"))
 
 
+@pytest.mark.soak
 def test_one_shard_comes_into_its_new_host_and_nothing_into_the_owner(tmp_path: Path) -> None:
     nodes = {"owner": ["core"], **{host: ["host"] for host in HOSTS}}
     data = os.urandom(5 * MIB + 12_345)

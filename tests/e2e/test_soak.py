@@ -35,6 +35,7 @@ def soak(*arguments: str | Path) -> str:
     return done.out
 
 
+@pytest.mark.soak
 def test_a_kill_of_each_role_loses_nothing(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     out = soak("kills", "--rounds", "1", "--seed", "1", "--pause", "0.3", "--dir", tmp_path / "m", "--json", figures)

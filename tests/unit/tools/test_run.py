@@ -138,6 +138,7 @@ class TestTheEnvironment:
         assert "PIP_INDEX_URL" in str(caught.value), "it says what to try"
         assert "installing 1 packages … failed" in capfd.readouterr().err
 
+    @pytest.mark.soak
     def test_what_is_half_made_or_moved_is_made_anew_and_clean_leaves_what_people_made(self, project: Path) -> None:
         env = Environment(project)
         env.folder.mkdir()
@@ -354,13 +355,15 @@ class TestCheck:
         assert re.search(r"^good +ok", out, re.MULTILINE)
 
     def test_so_many_workers_unless_told_otherwise(self, env: Environment) -> None:
-        assert pytest_command(env, ["-k", "x"])[3:] == ["-n", str(TEST_WORKERS), "--dist", "loadgroup", "-k", "x"]
+        spread = ["-n", str(TEST_WORKERS), "--dist", "loadgroup", "--no-loadscope-reorder"]
+        assert pytest_command(env, ["-k", "x"])[3:] == [*spread, "-k", "x"]
         assert pytest_command(env, ["-n0"])[3:] == ["-n0"]
         assert pytest_command(env, ["--pdb"])[3:] == ["--pdb"]
 
     def test_a_groups_tests_share_a_process(self, tmp_path: Path) -> None:
         (tmp_path / "test_them.py").write_text(GROUPED)
-        command = [*pytest_command(Environment(ROOT), []), "-p", "no:cacheprovider", "-c", os.devnull, str(tmp_path)]
+        command = [*pytest_command(Environment(ROOT), []), "-n", "2", "-p", "no:cacheprovider", "-c", os.devnull]
+        command += [str(tmp_path)]
         command += ["--basetemp", str(tmp_path / "base")]  # to close the folder of all bases to others is not its work
         command[0] = sys.executable
         subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)

@@ -61,8 +61,9 @@ def run_check(env: Environment, check: Check) -> Outcome:
 
 
 def pytest_command(env: Environment, arguments: Sequence[str]) -> list[str]:
-    """pytest by TEST_WORKERS unless the arguments say otherwise; tests that share a mesh stay together."""
-    spread = ["-n", str(TEST_WORKERS), "--dist", "loadgroup"]
+    """pytest by TEST_WORKERS unless the arguments say otherwise; tests of a group stay together, groups in their order:
+    those that start nodes before the many small ones, so that no worker is left with a long one."""
+    spread = ["-n", str(TEST_WORKERS), "--dist", "loadgroup", "--no-loadscope-reorder"]
     if any(a.startswith(("-n", "--numprocesses", "--pdb")) for a in arguments):
         spread = []
     return [str(env.python), "-m", "pytest", *spread, *arguments]

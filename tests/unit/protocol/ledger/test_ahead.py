@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from seeds import seeds
 
 from offgrid_node.protocol.effects import Woke
 from offgrid_node.protocol.events import KeyReplaced
@@ -78,7 +79,7 @@ def drawn(rng: Random, bench: Bench, txs: list[TxItem], blocks: list[bytes]) -> 
     return author, said
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(5))
 def test_a_node_that_crashes_at_any_moment_knows_the_same_of_every_slot(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

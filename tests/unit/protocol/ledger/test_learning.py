@@ -7,6 +7,7 @@ from copy import deepcopy
 
 import pytest
 from ledger_bench import OWNER, PAYEE, SELF, W1, W2, W3, Bench, confirm, vote
+from seeds import seeds
 
 from offgrid.v1 import ledger_pb2
 from offgrid_node.protocol.errors import AlreadyExists, Unavailable
@@ -338,7 +339,7 @@ class TestWhatItSigned:
         assert bench.machine.muted_why
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_whatever_it_has_lost_nobody_sees_it_sign_twice(seed: int) -> None:
     """In a mesh at work it comes back with rows of any age, and for a while meets nobody, or one witness alone."""
     world = World(seed, witnesses=4, observers=1)

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 from object_world import TIMEOUT_MS, Chaos, HostSpec, Site, World
+from seeds import seeds
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Unavailable
@@ -377,7 +378,7 @@ def eventful(home: World, rng: Random) -> None:
     home.run(2 * REPAIR_AFTER_MS)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(12))
 def test_whatever_happens_what_is_called_durable_is(seed: int) -> None:
     rng = Random(seed)
     chaos = Chaos(lost=rng.choice([0.0, 0.1, 0.3]), twice=rng.choice([0.0, 0.3]), late_ms=rng.choice([5, 500, 3_000]))

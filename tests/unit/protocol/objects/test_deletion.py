@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 from object_world import QUIET_MS, SALT, TIMEOUT_MS, Chaos, HostSpec, World
+from seeds import seeds
 
 from offgrid.v1 import objects_pb2, state_pb2
 from offgrid_node.protocol.effects import Answered, Call
@@ -329,7 +330,7 @@ class TestTheFence:
         assert host.store.get(REPLICAS, replica_key(object_id, home.owner.node_id)) == value
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(12))
 def test_whatever_is_lost_and_whenever_the_owner_dies_what_is_deleted_is_gone_in_the_end(seed: int) -> None:
     rng = Random(seed)
     home = World([HostSpec() for _ in range(4)], Chaos(lost=0.2, twice=0.2, late_ms=1_500), seed=seed)
