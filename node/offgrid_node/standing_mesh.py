@@ -136,7 +136,7 @@ class StandingMesh:
         if (node.folder / CONFIG_NAME).exists():
             self._say(f"starting {planned.name}")
         else:
-            self._make(planned, node, settings)
+            self._make(self._placed(planned), node, settings)
         with uninterrupted():  # a process that nobody has noted would run on
             node.run("run")
             assert node.process is not None
@@ -166,12 +166,26 @@ class StandingMesh:
         join(node.folder, token, planned.name, planned.roles, values, READY_TIMEOUT_S)
 
     def _plan(self, name: str, roles: tuple[str, ...], mesh: str) -> None:
-        taken = {port for each in self.nodes.values() for port in (each.port, each.door_port, each.page_port)}
+        self.mesh = self.mesh or mesh
+        self.nodes[name] = Planned(name, roles, *self._free_ports(name))
+        self._write()
+
+    def _placed(self, planned: Planned) -> Planned:
+        """On ports of its own choice again, where somebody has taken one of them since: nothing is made of it yet."""
+        if not all(map(_is_free, (planned.port, planned.door_port, planned.page_port))):
+            planned = self.nodes[planned.name] = Planned(planned.name, planned.roles, *self._free_ports(planned.name))
+            self._write()
+        return planned
+
+    def _free_ports(self, name: str) -> tuple[int, int, int]:
+        """Of mesh, door and page, which no other node here has."""
+        others = [each for each in self.nodes.values() if each.name != name]
+        taken = {port for each in others for port in (each.port, each.door_port, each.page_port)}
         port = free_port(taken)
         door_port = free_port({*taken, port})
-        page_port = free_port({*taken, port, door_port})
-        self.mesh = self.mesh or mesh
-        self.nodes[name] = Planned(name, roles, port, door_port, page_port)
+        return port, door_port, free_port({*taken, port, door_port})
+
+    def _write(self) -> None:
         document = {"mesh": self.mesh, "nodes": [msgspec.structs.asdict(each) for each in self.nodes.values()]}
         new = self.folder / (MESH_PLAN + ".new")
         new.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -76,6 +76,17 @@ class TestPlans:
         assert first in range(8001, 8022)
         assert free_port(set(range(8001, 8022)), (*range(8001, 8022), *PORTS)) in PORTS
 
+    def test_a_port_that_somebody_has_taken_since_the_plan_is_given_up(self, tmp_path: Path) -> None:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            taken = other.getsockname()[1]
+            node = {"name": "core", "roles": ["core"], "port": taken, "door_port": free_port(set()), "page_port": 0}
+            (tmp_path / "mesh.json").write_text(json.dumps({"mesh": "x", "nodes": [node]}))
+            mesh = StandingMesh(tmp_path)
+            placed = mesh._placed(mesh.nodes["core"])
+        assert taken not in (placed.port, placed.door_port, placed.page_port)
+        assert StandingMesh(tmp_path).nodes == mesh.nodes == {"core": placed}
+
     def test_a_plan_of_before_pages_had_ports_is_read(self, tmp_path: Path) -> None:
         assert planned(tmp_path).planned("core").page_port == 0
 
