@@ -2,8 +2,9 @@
 OTEL_EXPORTER_OTLP_ENDPOINT; all else is set by the SDK's own variables (OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES).
 
 Spans are made of what the meters are told, when it is over: one for each call of the owner's and of applications, one
-for each of members' that failed, one for each job at its core, one for each attempt at its host. A job's ids are made
-of its job id, so what its core and its hosts tell comes together in one trace, and nothing about it goes over the wire.
+for each of members' that failed, one for each job at its core, one for each attempt at its host, one for each transfer
+where it was made, until it was final. A job's ids are made of its job id, so what its core and its hosts tell comes
+together in one trace, and nothing about it goes over the wire.
 """
 
 from __future__ import annotations
@@ -120,6 +121,15 @@ class TracedMeters(Meters):
                 self._on_ended(event.event)
             elif event.etype == EventType.JOB_EXECUTED:
                 self._on_attempt(event.event)
+
+    def on_final(self, tx_id: str, created_us: int, final_us: int) -> None:
+        super().on_final(tx_id, created_us, final_us)
+        self._ids.given = ids_of(tx_id)
+        try:
+            facts = {"offgrid.tx.id": tx_id}
+            self._tell("transfer", created_us * 1_000, final_us * 1_000, facts, self._api.SpanKind.INTERNAL, None)
+        finally:
+            self._ids.given = None
 
     def close(self) -> None:
         """Sends what is left, as far as CLOSING_S allows."""

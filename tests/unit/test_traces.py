@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from offgrid.v1 import jobs_pb2, state_pb2
+from offgrid.v1 import jobs_pb2, ledger_pb2, state_pb2
 from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.errors import NotFound
 from offgrid_node.protocol.etypes import EventType
@@ -77,6 +77,19 @@ def test_a_job_and_its_attempt_elsewhere_are_one_trace() -> None:
 
     core.on_rpc("offgrid.v1.JobService/GetJob", "admin", 0.1, None)
     assert at_core.get_finished_spans()[-1].context.trace_id != job.context.trace_id, "ids are a job's own only"
+
+
+def test_a_transfer_is_a_span_where_it_was_made() -> None:
+    meters, kept = traced()
+    for etype, at_us in ((EventType.TX_CREATED, 1_000_000), (EventType.TX_FINAL, 4_000_000)):
+        about = ledger_pb2.LedgerEvent(tx_id="t-1", amount_micro=7)
+        meters.on_events(
+            [Record(state_pb2.Event(etype=etype, type=etype.name, timestamp_us=at_us, subject="t-1", ledger=about))]
+        )
+    (span,) = kept.get_finished_spans()
+    assert (span.name, span.start_time, span.end_time) == ("transfer", 1_000_000_000, 4_000_000_000)
+    assert span.context.trace_id == ids_of("t-1")[0]
+    assert {**span.attributes} == {"offgrid.tx.id": "t-1"}, "no amounts"
 
 
 def test_a_job_that_failed_says_why() -> None:

@@ -152,4 +152,8 @@ class Meters:
             if len(self._transfers) > PENDING_MAX:
                 self._transfers.popitem(last=False)
         elif (created_us := self._transfers.pop(tx_id, None)) is not None:
-            self.finality.add(max(0, event.timestamp_us - created_us) / 1e6)
+            self.on_final(tx_id, created_us, event.timestamp_us)
+
+    def on_final(self, tx_id: str, created_us: int, final_us: int) -> None:
+        """A transaction that was created here is final."""
+        self.finality.add(max(0, final_us - created_us) / 1e6)
