@@ -421,9 +421,16 @@ def test_what_one_more_lost_host_takes_is_said_first_and_listed_first(browser: B
         rows = [{**of, "object_id": f"o-{name}", "name": name, "acks": acks} for name, acks in kept.items()]
         route.fulfill(json={"objects": rows, "next_page_token": "", "damaged": []})
 
+    def alarmed(route: Route) -> None:
+        alert = {"name": "write_latency_ms", "about": "", "value": 22.7, "threshold": 50, "since_us": 1}
+        said = route.fetch()
+        route.fulfill(response=said, json={**said.json(), "alerts": [{**alert, "state": "ALERT_STATE_WARN"}]})
+
     page.route("**/v1/objects?*", answer)
+    page.route("**/v1/status", alarmed)
     page.goto(url)
     health = page.locator(".health li")
+    expect(health.filter(has_text="Writing to disk, in ms: 22.7 now; it passed 50 at 1 Jan 1970")).to_be_visible()
     expect(health.filter(has_text="One object cannot be had now.")).to_contain_text("Now")
     health.get_by_text("2 objects are gone if one more host is.").click()
     expect(page.locator("tbody th")).to_have_text(["gone", "bare", "bare too", "safe"])

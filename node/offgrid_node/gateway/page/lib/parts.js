@@ -27,7 +27,7 @@ export function Table({ caption, columns, rows, keyOf, empty, more, busy, tight 
   if (!rows.length && !more && !busy) return empty ?? html`<${Empty} text=${t("table.empty")} />`;
   const left = rows.length - shown, drawn = { caption, keyOf, rows: sorted.slice(0, shown) };
   const grow = () => { show(Math.min(shown, rows.length) + ROWS_SHOWN); if (left < ROWS_SHOWN) more?.(); };
-  return html`${narrow ? html`<${Order} columns=${columns} order=${order} set=${setOrder} /><${Entries} ...${drawn} columns=${columns.filter((column) => !column.wide)} />`
+  return html`${narrow ? html`${rows.length > 1 && html`<${Order} columns=${columns} order=${order} set=${setOrder} />`}<${Entries} ...${drawn} columns=${columns.filter((column) => !column.wide)} />`
     : rows.length > 0 && html`<div class="scroll" role="group" aria-label=${caption} tabindex="0"><table class=${tight ? "tight" : ""}>
     <caption class="sr">${caption}</caption>
     <thead><tr>${columns.map((column, at) => html`<${Head} column=${column} at=${at} order=${order} set=${setOrder} />`)}</tr></thead>

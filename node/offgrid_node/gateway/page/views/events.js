@@ -4,7 +4,7 @@ import { html, useEffect, useMemo, useRef, useState } from "../vendor/htm-preact
 import { useFeed, useLive, usePages } from "../lib/live.js";
 import { get, query, seg, textOf } from "../lib/node.js";
 import { Badge, Empty, Facts, Id, Loaded, Problem, Section, Table, useNames, When } from "../lib/parts.js";
-import { bytes, clock, credits, fieldOf, iso, moment, num, prefs, short, stamp, t, tick, usOf } from "../lib/reader.js";
+import { bytes, clock, credits, fieldOf, iso, moment, num, plain, prefs, short, stamp, t, tick, usOf } from "../lib/reader.js";
 
 const FRESH_MAX = 1_000; // of the events that came while one looks
 const FOUND = 100, PAGES = 50; // a look reads on until so many fit, or so many pages were read
@@ -95,7 +95,7 @@ const CASES = {
   ledger: (ledger) => [ledger.tx_id && short(ledger.tx_id), ledger.amount_micro && credits(ledger.amount_micro), ledger.outcome].filter(Boolean).join(" · "),
   session: (session) => [session.name, session.outcome].filter(Boolean).join(" · "),
   block: (block) => `${short(block.session_id)} +${block.count}`,
-  alert: (alert) => `${alert.name} ${alert.state.replace("ALERT_STATE_", "").toLowerCase()}`,
+  alert: (alert) => `${t(`figures.${alert.name}`)} · ${plain(alert.state).toLowerCase()}`,
   mail: (mail, name) => [`${name(mail.source)} → ${name(mail.destination)}`, mail.outcome].join(" · "),
 };
 

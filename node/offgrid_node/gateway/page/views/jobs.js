@@ -92,7 +92,7 @@ function Book() {
           { head: t("offers.does"), cell: (entry) => entry.profile.executors.map((one) => html`<code class="chip">${one}</code>`) },
           { head: t("offers.ask"), num: true, cell: (entry) => entry.offers.length ? num(Math.min(...entry.offers.map((offer) => offer.ask_micro)) / 1e6, 6) : "–" },
           { head: t("offers.reputation"), num: true, wide: true, cell: (entry) => percent(entry.reputation) },
-          { head: t("offers.latency"), num: true, wide: true, cell: (entry) => `${num(entry.latency_ms)} ms` },
+          { head: t("offers.latency"), num: true, wide: true, cell: (entry) => `${entry.latency_ms > 0 ? "+" : ""}${num(entry.latency_ms)} ms` },
           { head: t("offers.machine"), wide: true, cell: (entry) => `${entry.profile.platform} · ${num(entry.profile.cpus)} CPU · ${num(entry.profile.memory_mb)} MB` },
         ]} />`}<//>`}
   <//>`;

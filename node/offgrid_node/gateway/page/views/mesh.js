@@ -2,11 +2,12 @@
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { useLive, useNarrow } from "../lib/live.js";
-import { call, post, seg, send } from "../lib/node.js";
-import { Act, Badge, Bar, Confirm, Copy, Empty, Facts, Id, Loaded, Problem, say, Section, Table } from "../lib/parts.js";
+import { call, post, query, seg, send } from "../lib/node.js";
+import { Act, Badge, Bar, Confirm, Copy, Empty, Facts, Id, Loaded, Problem, say, Section, Table, When } from "../lib/parts.js";
 import { num, percent, plain, rate, span, t, weight } from "../lib/reader.js";
 
 const DRAWN_MAX = 60, DRAWN_NARROW_MAX = 24, RING_MAX = 16, RADIUS = 140, RING = 95, LABELLED_MAX = 20;
+const PEER_DEAD = 7; // the type of that event
 const LIFE_TONES = { ALIVE: "good", SUSPECT: "warn", DEAD: "bad", UNSPECIFIED: "quiet" };
 const byId = (a, b) => a.member.node_id < b.member.node_id ? -1 : 1;
 const lifeOf = (peer) => plain(peer.liveness);
@@ -36,7 +37,7 @@ function Members({ rows, roads, reload }) {
     <${Table} caption=${t("mesh.members")} rows=${rows} keyOf=${(peer) => peer.member.node_id}
       empty=${html`<${Empty} text=${t("mesh.empty")} command="offgrid mesh invite" />`} columns=${[
         { head: t("node.name"), first: "up", by: (peer) => peer.member.name, cell: (peer) => html`<strong>${peer.member.name}</strong>${peer.self && html` <span class="quiet">${t("mesh.self")}</span>`}` },
-        { head: t("mesh.life"), bare: true, by: lifeOf, cell: (peer) => html`<${Badge} tone=${LIFE_TONES[lifeOf(peer)]}>${t(`life.${lifeOf(peer)}`)}<//>` },
+        { head: t("mesh.life"), bare: true, by: lifeOf, cell: (peer) => html`<${Badge} tone=${LIFE_TONES[lifeOf(peer)]}>${t(`life.${lifeOf(peer)}`)}<//>${lifeOf(peer) === "DEAD" && html` <${Since} id=${peer.member.node_id} />`}` },
         { head: t("node.roles"), bare: true, cell: (peer) => peer.roles_in_force.map((role) => t(`role.${plain(role)}`)).join(", ") },
         { head: t("mesh.road"), cell: (peer) => road(peer) ? html`<code>${road(peer).via}</code> ${lifeOf(peer) !== "DEAD" && html`<span class="quiet">${t(`road.${plain(road(peer).state)}`)}</span>`}` : "–" },
         { head: t("mesh.rtt"), num: true, by: (peer) => road(peer)?.rtt_ms ?? Infinity, cell: (peer) => road(peer)?.rtt_ms != null ? `${num(road(peer).rtt_ms, 1)} ms` : "–" },
@@ -49,6 +50,12 @@ function Members({ rows, roads, reload }) {
     ${leaving && html`<${Confirm} title=${t("mesh.remove_who", { name: leaving.name })} text=${t("mesh.remove_text", { name: leaving.name })} verb=${t("mesh.remove")}
       onClose=${() => remove(null)} onYes=${async () => { await call("DELETE", `/v1/members/${seg(leaving.node_id)}`); reload(); }} />`}
   <//>`;
+}
+
+// When a member was last seen to fall silent, by this node's journal.
+function Since({ id }) {
+  const { data } = useLive(query("/v1/events", { subject: id, etypes: PEER_DEAD, newest_first: true, page_size: 1 }), { on: ["PEER_DEAD"] });
+  return data?.events.length > 0 && html`<${When} us=${data.events[0].timestamp_us} />`;
 }
 
 // Measures how long a member takes to answer, on the road in use.

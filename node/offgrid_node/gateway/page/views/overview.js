@@ -5,7 +5,7 @@ import { describe } from "./events.js";
 import { survival } from "./storage.js";
 import { useLive } from "../lib/live.js";
 import { Badge, Bar, Copy, Facts, Id, Loaded, Said, say, Section, useNames, When } from "../lib/parts.js";
-import { bytes, credits, num, plain, span, t } from "../lib/reader.js";
+import { bytes, credits, num, plain, span, stamp, t } from "../lib/reader.js";
 
 export function Overview() {
   const status = useLive("/v1/status", { on: ["HEALTH_", "PEER_", "MEMBER_"], parts: ["status"], every: 15_000 });
@@ -43,7 +43,7 @@ function needs(status, peers, ledger, retention, outbox, objects) {
     status.removed && ["bad", t("needs.removed"), "#/mesh"],
     ...alerts.map((alert) => [
       alert.state === "ALERT_STATE_CRITICAL" ? "bad" : "warn",
-      t("needs.alert", { name: alert.about ? `${alert.name} (${alert.about})` : alert.name, value: num(alert.value, 2), threshold: num(alert.threshold, 2) }),
+      t("needs.alert", { name: `${t(`figures.${alert.name}`)}${alert.about && ` (${alert.about})`}`, value: num(alert.value, 1), threshold: num(alert.threshold, 1), since: stamp(alert.since_us) }),
       alert.about ? `#/sessions/${encodeURIComponent(alert.about)}` : "#/events",
     ]),
     ...status.notices.map((notice) => ["warn", "", "", notice]),

@@ -78,7 +78,7 @@ export default {
   },
   needs: {
     removed: "Dieser Knoten wurde aus dem Mesh entfernt und nimmt nicht mehr teil.",
-    alert: "{name} ist {value}; die Schwelle ist {threshold}.",
+    alert: "{name}: jetzt {value}; {threshold} überschritten um {since}.",
     "dead.one": "Ein Mitglied antwortet nicht: {names}",
     "dead.other": "{n} Mitglieder antworten nicht: {names}",
     cut_off: "Zu viele Zeugen sind außer Reichweite: nichts wird hier endgültig.",
@@ -103,6 +103,13 @@ export default {
     no_ledger: "noch kein Kassenbuch",
     events: "Ereignisse",
     commit: "{ms} ms je Commit",
+  },
+  figures: {
+    write_latency_ms: "Schreiben auf die Platte, in ms",
+    database_size_mb: "Größe des Bestands, in MB",
+    queue_depth: "Wartende Ereignisse",
+    frame_ms: "Zeit für ein Bild, in ms",
+    memory_mb: "Arbeitsspeicher, in MB",
   },
   node: {
     name: "Name",
@@ -283,7 +290,7 @@ export default {
     does: "Kann",
     ask: "Verlangt, je Million",
     reputation: "Ruf",
-    latency: "Latenz",
+    latency: "Länger um",
     machine: "Rechner",
   },
   host: {

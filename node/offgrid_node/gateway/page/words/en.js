@@ -78,7 +78,7 @@ export default {
   },
   needs: {
     removed: "This node was removed from the mesh and takes part no longer.",
-    alert: "{name} is {value}; its threshold is {threshold}.",
+    alert: "{name}: {value} now; it passed {threshold} at {since}.",
     "dead.one": "A member does not answer: {names}",
     "dead.other": "{n} members do not answer: {names}",
     cut_off: "Too many witnesses are out of reach: nothing becomes final here.",
@@ -103,6 +103,13 @@ export default {
     no_ledger: "no ledger yet",
     events: "Events",
     commit: "{ms} ms a commit",
+  },
+  figures: {
+    write_latency_ms: "Writing to disk, in ms",
+    database_size_mb: "Size of the store, in MB",
+    queue_depth: "Waiting events",
+    frame_ms: "Time for a frame, in ms",
+    memory_mb: "Memory, in MB",
   },
   node: {
     name: "Name",
@@ -283,7 +290,7 @@ export default {
     does: "Does",
     ask: "Asks, per million",
     reputation: "Reputation",
-    latency: "Latency",
+    latency: "Longer by",
     machine: "Machine",
   },
   host: {
