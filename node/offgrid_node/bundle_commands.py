@@ -10,7 +10,7 @@ import click
 from offgrid.command_line import exits
 from offgrid.command_line.groups import Group
 from offgrid_node.kit.finding import MADE
-from offgrid_node.kit.targets import PLATFORMS, PYTHONS, targets
+from offgrid_node.kit.targets import EXTRAS, PLATFORMS, PYTHONS, targets
 
 WANTED = ("linux-x86_64", "linux-aarch64", "windows-x86_64")  # unless said otherwise
 KIT = click.argument("kit", type=click.Path(path_type=Path, file_okay=False), required=False)
@@ -39,8 +39,21 @@ KIT = click.argument("kit", type=click.Path(path_type=Path, file_okay=False), re
     type=click.Choice(PYTHONS),
     help=f"May be repeated; {', '.join(PYTHONS)} unless given.",
 )
+@click.option(
+    "--extra",
+    "extras",
+    multiple=True,
+    type=click.Choice(EXTRAS),
+    help="May be repeated; what the config in this folder uses, if there is one, unless given.",
+)
 @click.pass_context
-def bundle(context: click.Context, folder: Path, platforms: tuple[str, ...], pythons: tuple[str, ...]) -> None:
+def bundle(
+    context: click.Context,
+    folder: Path,
+    platforms: tuple[str, ...],
+    pythons: tuple[str, ...],
+    extras: tuple[str, ...],
+) -> None:
     """Make an install kit, from which machines without an internet become nodes.
 
     \b
@@ -58,10 +71,10 @@ def bundle(context: click.Context, folder: Path, platforms: tuple[str, ...], pyt
     names = tuple(PLATFORMS) if "all" in platforms else platforms
     kit = kit_at_hand()
     if kit is not None:
-        check_covers(kit, [target.name for target in targets(names, pythons or PYTHONS)])
+        check_covers(kit, [target.name for target in targets(names, pythons or PYTHONS)], extras)
         copy_kit(kit, folder)
     else:
-        make_kit(folder, targets(names or WANTED, pythons or PYTHONS), click.echo)
+        make_kit(folder, targets(names or WANTED, pythons or PYTHONS), click.echo, sorted({*extras}) or _used_here())
     _tell(folder)
     click.echo(f"next, on another machine: python3 {folder.name}/install.py")
     click.echo(f"or over the network, here: offgrid-node bundle serve {shlex.quote(str(folder))}")
@@ -140,6 +153,15 @@ def _kit(given: Path | None) -> Path:
     return found
 
 
+def _used_here() -> tuple[str, ...]:
+    """The extras that a node in this folder uses."""
+    from offgrid_node.folder import Folder
+    from offgrid_node.kit.extras import extras_of
+
+    here = Folder(Path())
+    return extras_of(here.config()) if here.config_path.exists() else ()
+
+
 def _tell(kit: Path) -> None:
     """What it is: version, for whom, how large, and the digest by which others know it."""
     from offgrid_node.kit.manifest import INSTALLER, complete_targets, lacking, read_manifest, sha256_of
@@ -148,7 +170,8 @@ def _tell(kit: Path) -> None:
     missing = lacking(kit, manifest)
     here = [wheel.bytes for name, wheel in manifest.files.items() if name not in missing]
     whole = complete_targets(kit, manifest)
-    click.echo(f"kit of offgrid-node {manifest.version} in {kit}: {len(here)} wheels, {sum(here) / 1e6:.0f} MB")
+    extras = f" with {', '.join(manifest.extras)}" if manifest.extras else ""
+    click.echo(f"kit of offgrid-node {manifest.version}{extras} in {kit}: {len(here)} wheels, {sum(here) / 1e6:.0f} MB")
     click.echo(f"  for     {', '.join(whole) or 'no machine: files are missing'}")
     if other := [name for name in manifest.targets if name not in whole]:
         click.echo(f"  not for {', '.join(other)}: those files were not fetched (install.py --whole)")

@@ -4,7 +4,7 @@ with version and marker, its hashes, and in comments by whom it is asked for."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -36,7 +36,7 @@ class Pin(msgspec.Struct, frozen=True):
 
 
 def read_lock(name: str) -> str:
-    """The lock `runtime` or `pip`: of the wheel, or of the checkout that this runs in."""
+    """The lock `runtime`, `extras` or `pip`: of the wheel, or of the checkout that this runs in."""
     folder = IN_WHEEL if IN_WHEEL.is_dir() else IN_CHECKOUT
     return (folder / f"{name}.txt").read_text(encoding="utf-8")
 
@@ -64,9 +64,9 @@ def _pin(block: str) -> Pin:
     )
 
 
-def needed(pins: Sequence[Pin]) -> tuple[Pin, ...]:
-    """Those that the project asks for, and those that these ask for: what builds it is none of them."""
-    asked = {PROJECT}
+def needed(pins: Sequence[Pin], named: Collection[str] = (PROJECT,)) -> tuple[Pin, ...]:
+    """Those that are named, or that the project asks for, and those that these ask for: what builds it is none."""
+    asked = {*named}
     while more := {pin.name for pin in pins if not asked.isdisjoint(pin.asked_by)} - asked:
         asked |= more
     return tuple(pin for pin in pins if pin.name in asked)

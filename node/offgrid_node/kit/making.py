@@ -14,7 +14,8 @@ from pathlib import Path
 
 from offgrid_node import __version__
 from offgrid_node.kit import manifest as form
-from offgrid_node.kit.locked import needed, pins_of, read_lock
+from offgrid_node.kit.extras import pins_for
+from offgrid_node.kit.locked import pins_of, read_lock
 from offgrid_node.kit.manifest import Manifest, weigh
 from offgrid_node.kit.own_wheel import own_wheel
 from offgrid_node.kit.targets import Target
@@ -40,8 +41,9 @@ kit they meant, every byte of it, one digest tells; compare it with theirs befor
 Say = Callable[[str], None]
 
 
-def make_kit(folder: Path, wanted: Sequence[Target], say: Say) -> Manifest:
-    """A kit for those targets in `folder`, which must be new or empty. It takes its place whole or not at all.
+def make_kit(folder: Path, wanted: Sequence[Target], say: Say, extras: Sequence[str] = ()) -> Manifest:
+    """A kit for those targets, each with these extras, in `folder`, which must be new or empty. It takes its place
+    whole or not at all.
 
     Raises Unavailable where the index has not what the locks name, with pip's own words.
     """
@@ -51,7 +53,7 @@ def make_kit(folder: Path, wanted: Sequence[Target], say: Say) -> Manifest:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         kit = Path(scratch) / "kit"
         (kit / form.WHEELS).mkdir(parents=True)
-        made = _filled(kit, wanted, say)
+        made = _filled(kit, wanted, say, extras)
         if folder.exists():
             folder.rmdir()
         kit.rename(folder)
@@ -67,7 +69,9 @@ def copy_kit(kit: Path, folder: Path) -> None:
     shutil.copytree(kit, folder, dirs_exist_ok=True)
 
 
-def seal_kit(kit: Path, version: str, pip: str, targets: Mapping[str, Sequence[str]]) -> Manifest:
+def seal_kit(
+    kit: Path, version: str, pip: str, targets: Mapping[str, Sequence[str]], extras: Sequence[str] = ()
+) -> Manifest:
     """Writes what is beside the wheels, all of which are there: a README, `kit.json`, and the `install.py` that holds
     its digest."""
     platforms = sorted({name.rpartition("-")[0] for name in targets})
@@ -76,7 +80,7 @@ def seal_kit(kit: Path, version: str, pip: str, targets: Mapping[str, Sequence[s
     script = (Path(__file__).parent / form.INSTALLER).read_text(encoding="utf-8").encode()
     files = {path.name: weigh(path) for path in sorted((kit / form.WHEELS).iterdir())}
     texts = {form.README: hashlib.sha256(readme).hexdigest(), form.INSTALLER: hashlib.sha256(script).hexdigest()}
-    made = Manifest(version, pip, files, targets, texts)
+    made = Manifest(version, pip, files, targets, texts, tuple(extras))
     encoded = made.encode()
     stamped = script.replace(form.stamp(""), form.stamp(hashlib.sha256(encoded).hexdigest()))
     for name, data in ((form.NAME, encoded), (form.README, readme), (form.INSTALLER, stamped)):
@@ -84,11 +88,11 @@ def seal_kit(kit: Path, version: str, pip: str, targets: Mapping[str, Sequence[s
     return made
 
 
-def _filled(kit: Path, wanted: Sequence[Target], say: Say) -> Manifest:
+def _filled(kit: Path, wanted: Sequence[Target], say: Say, extras: Sequence[str]) -> Manifest:
     wheels = kit / form.WHEELS
     own = own_wheel(wheels).name
     say(f"own wheel: {own}")
-    pins = needed(pins_of(read_lock("runtime")))
+    pins = pins_for(extras)
     targets: dict[str, Sequence[str]] = {}
     with _pip() as pip:
         pip_name = _downloaded(pip, wheels, [pin.requirement for pin in pins_of(read_lock("pip"))], ())
@@ -97,7 +101,7 @@ def _filled(kit: Path, wanted: Sequence[Target], say: Say) -> Manifest:
             names = _downloaded(pip, wheels, lines, _of(target))
             targets[target.name] = (*names, own)
             say(f"{target.name}: {len(names) + 1} wheels")
-    return seal_kit(kit, __version__, pip_name[0], targets)
+    return seal_kit(kit, __version__, pip_name[0], targets, extras)
 
 
 def _of(target: Target) -> tuple[str, ...]:
@@ -148,9 +152,15 @@ def _pip() -> Iterator[tuple[str, ...]]:
         yield (str(Path(scratch) / folder / "python"), "-P", "-m", "pip")
 
 
-def check_covers(kit: Path, wanted: Mapping[str, object] | Sequence[str]) -> None:
-    """Raises InvalidRequest where a kit has not all files of a target in `wanted`."""
-    whole = form.complete_targets(kit, form.read_manifest(kit))
+def check_covers(kit: Path, wanted: Sequence[str], extras: Sequence[str]) -> None:
+    """Raises InvalidRequest where a kit has not all files of a target in `wanted`, or lacks one of the extras."""
+    manifest = form.read_manifest(kit)
+    if without := [name for name in extras if name not in manifest.extras]:
+        raise InvalidRequest(
+            f"the kit in {kit}, from which this node was installed, is without {', '.join(without)}; make one with it "
+            "where there is a package index"
+        )
+    whole = form.complete_targets(kit, manifest)
     if missing := [name for name in wanted if name not in whole]:
         raise InvalidRequest(
             f"the kit in {kit} is not whole for {', '.join(missing)}; fetch it with `install.py --whole`, or make one "

@@ -2,7 +2,7 @@
 
     {"format": 1, "version": "0.1.0", "pip": "pip-….whl",
      "files": {"NAME": {"bytes": 123, "sha256": "…"}}, "targets": {"linux-x86_64-3.11": ["NAME", …]},
-     "texts": {"README.txt": "sha256", "install.py": "sha256 of it before it is stamped"}}
+     "extras": ["lora", …], "texts": {"README.txt": "sha256", "install.py": "sha256 of it before it is stamped"}}
 
 Two files hold each other's digest: `install.py` is stamped with that of `kit.json`, which has it unstamped. So the
 digest of either says what every byte of a kit is. `install.py`, which stands alone, reads the same form. A kit
@@ -36,6 +36,7 @@ class Manifest(msgspec.Struct, frozen=True):
     files: Mapping[str, Wheel]
     targets: Mapping[str, Sequence[str]]
     texts: Mapping[str, str]
+    extras: Sequence[str] = ()
 
     def encode(self) -> bytes:
         """The file's bytes; the same for the same content."""
@@ -45,6 +46,7 @@ class Manifest(msgspec.Struct, frozen=True):
             "pip": self.pip,
             "files": {name: {"bytes": wheel.bytes, "sha256": wheel.sha256} for name, wheel in self.files.items()},
             "targets": {name: sorted(wheels) for name, wheels in self.targets.items()},
+            "extras": list(self.extras),
             "texts": dict(self.texts),
         }
         return json.dumps(shape, indent=1, sort_keys=True).encode() + b"\n"
@@ -62,7 +64,8 @@ def read_manifest(kit: Path) -> Manifest:
         if unplain := next((name for name in files if Path(name).name != name or name.startswith(".")), None):
             raise InvalidRequest(f"{path}: {unplain!r} is no plain file name")
         texts = {name: str(shape["texts"][name]) for name in (README, INSTALLER)}
-        return Manifest(str(shape["version"]), str(shape["pip"]), files, dict(shape["targets"]), texts)
+        extras = tuple(map(str, shape.get("extras", ())))
+        return Manifest(str(shape["version"]), str(shape["pip"]), files, dict(shape["targets"]), texts, extras)
     except OSError as error:
         raise InvalidRequest(f"{path}: {error.strerror}; make a kit with `offgrid-node bundle`") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 PYTHONS = ("3.11", "3.12", "3.13")
+EXTRAS = ("ble", "dask", "lora", "otel", "parquet", "sql")  # of pyproject.toml
 GLIBC_MINOR_MAX = 28  # of glibc 2: Debian 10, RHEL 8 and newer
 
 

@@ -14,10 +14,12 @@ import pytest
 from node_command import typed
 from small_kit import OWN, make_small_kit
 
+from offgrid_node.config import load
 from offgrid_node.kit import finding, making
+from offgrid_node.kit.extras import extras_of, pins_for
 from offgrid_node.kit.locked import IN_CHECKOUT, needed, pins_of, read_lock
 from offgrid_node.kit.own_wheel import repacked
-from offgrid_node.kit.targets import Target
+from offgrid_node.kit.targets import EXTRAS, Target
 from offgrid_node.protocol.errors import Unavailable
 
 PINS = needed(pins_of(read_lock("runtime")))
@@ -40,6 +42,40 @@ def test_what_the_project_asks_for_is_there_and_what_builds_it_is_not() -> None:
     assert asked <= {pin.name for pin in PINS}
     assert {pin.name for pin in PINS}.isdisjoint({"hatchling", "grpcio-tools", "mypy-protobuf"})
     assert all(pin.hashes for pin in PINS)
+
+
+@pytest.mark.parametrize(
+    ("extra", "brings"),
+    [("lora", {"serialx"}), ("ble", {"bumble", "pyusb"}), ("dask", {"distributed", "tornado"}), ("sql", {"pymysql"})],
+)
+def test_an_extra_brings_its_packages_and_what_these_ask_for(extra: str, brings: set[str]) -> None:
+    pins = {pin.name: pin for pin in pins_for([extra])}
+    assert brings <= pins.keys()
+    assert brings.isdisjoint({pin.name for pin in PINS})
+    assert {pin.name for pin in PINS} <= pins.keys()
+    assert all(pin.hashes for pin in pins.values())
+    assert pins_for([]) == PINS
+
+
+def test_the_extras_are_the_projects() -> None:
+    project = tomllib.loads((IN_CHECKOUT.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert [*EXTRAS] == sorted(project["optional-dependencies"])
+
+
+@pytest.mark.parametrize(
+    ("text", "used"),
+    [
+        ("", ()),
+        ('links.open = ["udp:*:7700?multicast=on"]', ()),
+        ('links.open = ["lora:/dev/ttyUSB0?sf=8", "ble:usb:0"]', ("ble", "lora")),
+        ('links.open = ["meshtastic:/dev/ttyUSB0"]', ("lora",)),
+        ('host.dask.scheduler = "tcp://127.0.0.1:8786"', ("dask",)),
+        ('state.sql_mirror = "mysql://me:secret@127.0.0.1:3306/copy"', ("sql",)),
+    ],
+)
+def test_a_config_says_which_extras_it_cannot_do_without(text: str, used: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "offgrid.toml").write_text(f'mesh.name = "home"\n{text}\n')
+    assert extras_of(load(tmp_path / "offgrid.toml", {})) == used
 
 
 def test_one_pin_of_pip_comes_along() -> None:
@@ -99,6 +135,7 @@ def test_a_node_from_a_kit_hands_on_that_one_and_needs_no_index(
     assert done.exit_code == 0, done.output
     assert (copy / "install.py").read_bytes() == (kit / "install.py").read_bytes()
     assert "linux-x86_64-3.11, windows-x86_64-3.99" in done.output
+    assert "is without lora" in typed("bundle", "--to", tmp_path / "other", "--extra", "lora").stderr
     checked = typed("bundle", "check", copy)
     assert (checked.exit_code, "not what" in checked.output) == (0, False)
     (copy / "wheels" / OWN).write_bytes(b"")

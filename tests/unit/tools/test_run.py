@@ -378,7 +378,7 @@ class TestCheck:
 
 
 class TestTheLocks:
-    @pytest.mark.parametrize("name", ["runtime", "dev", "bench", "pip"])
+    @pytest.mark.parametrize("name", ["runtime", "extras", "dev", "bench", "pip"])
     def test_every_pin_has_hashes_and_no_place_is_named(self, name: str) -> None:
         text = (ROOT / "locks" / f"{name}.txt").read_text(encoding="utf-8")
         assert not FOREIGN.search(text)

@@ -23,6 +23,7 @@ from offgrid_tools.checkout.progress import Progress
 ROOT = Path(__file__).resolve().parents[3]
 LOCKS = {"runtime": "locks/runtime.txt", "dev": "locks/dev.txt", "bench": "locks/bench.txt"}
 PROFILES = {"runtime": ("runtime",), "dev": ("runtime", "dev"), "bench": ("runtime", "bench")}  # the locks each fulfils
+EXTRAS_LOCK = "locks/extras.txt"
 PIP_LOCK = "locks/pip.txt"
 LOCK_NAME = ".offgrid-lock"
 GENERATED_PER_PROTO = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi")

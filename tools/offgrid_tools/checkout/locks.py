@@ -2,6 +2,7 @@
 
 runtime.txt  what a node needs, and what building it in place needs; `demo` installs this
 dev.txt      the same pins and the tools of `test` and `check`
+extras.txt   the same pins and what all extras need, of which an install kit takes those that are wanted
 bench.txt    the same pins and what `bench` measures ours beside
 pip.txt      pip itself, for a Python that has none
 """
@@ -15,7 +16,7 @@ import sys
 import tomllib
 from collections.abc import Sequence
 
-from offgrid_tools.checkout.environment import LOCKS, PIP_LOCK, Environment
+from offgrid_tools.checkout.environment import EXTRAS_LOCK, LOCKS, PIP_LOCK, Environment
 from offgrid_tools.checkout.installer import InstallFailed
 
 OLDEST_PYTHON = "3.11"
@@ -51,6 +52,7 @@ def write_locks(env: Environment, arguments: Sequence[str]) -> int:
         (LOCKS["dev"], ["pyproject.toml", "-", "--group", "dev"], build),
         (LOCKS["bench"], ["pyproject.toml", "-", "--group", "bench", "--constraint", LOCKS["dev"]], build),
         (LOCKS["runtime"], ["pyproject.toml", "-", "--constraint", LOCKS["dev"]], build),
+        (EXTRAS_LOCK, ["pyproject.toml", "--all-extras", "--constraint", LOCKS["dev"]], ""),
         (PIP_LOCK, ["-"], "pip"),
     )
     uv = find_uv(env)
