@@ -29,6 +29,7 @@ _BINARY: Json = {"type": "string", "format": "binary"}
 _MOVED: Json = {"description": "To the address that stands"}
 _SAME: Json = {"description": "What If-None-Match names is what there is"}
 _NOT_FOUND = (404,)
+_LOOKED_FOR = query("q", {"type": "string"}, "Words that are looked for, at `/docs` and `/docs/search.html`.")
 
 
 def _operation(name: str, summary: str, responses: Json, text: str = "", **more: object) -> Json:
@@ -150,7 +151,14 @@ PATHS: dict[str, Json] = {
             },
         )
     },
-    "/docs": {"get": _operation("DocsIndex", "To the list of all documents", answers(EDGE, s308=_MOVED))},
+    "/docs": {
+        "get": _operation(
+            "DocsIndex",
+            "To the first document, or to those in which words are found",
+            answers(EDGE, s308=_MOVED),
+            parameters=[_LOOKED_FOR],
+        )
+    },
     "/docs/{path}": {
         "get": _operation(
             "DocsPage",
@@ -161,7 +169,7 @@ PATHS: dict[str, Json] = {
                 s304=_SAME,
                 s308=_MOVED,
             ),
-            parameters=[in_path("path")],
+            parameters=[in_path("path"), _LOOKED_FOR],
         )
     },
     "/kit/{path}": {
