@@ -125,14 +125,15 @@ export function useFeed(kind, listener) {
   }, [kind]);
 }
 
-// A list that grows by pages, `limit` rows at most: {rows, error, more, loading, reload}.
+// A list that grows by pages, `limit` rows at most: {rows, error, more, busy, loading, reload}. While the node finds none of
+// the rows that are asked for among those it looked at, it is asked on.
 export function usePages(first, { field, on = [], parts = [], every = 0, limit = 1_000 }) {
   const live = useLive(first, { on, parts, every });
-  const [extra, setExtra] = useState({ first: "", rows: [], token: "", error: null, busy: false });
-  const mine = extra.first === first ? extra : { first, rows: [], token: "", error: null, busy: false };
-  const head = live.data?.[field] ?? [];
-  const token = mine.rows.length ? mine.token : live.data?.next_page_token;
-  const more = token && head.length + mine.rows.length < limit ? async () => {
+  const none = { first, rows: [], token: null, error: null, busy: false };
+  const [extra, setExtra] = useState(none);
+  const mine = extra.first === first ? extra : none;
+  const rows = [...live.data?.[field] ?? [], ...mine.rows], token = mine.token ?? live.data?.next_page_token;
+  const more = token && rows.length < limit ? async () => {
     setExtra({ ...mine, busy: true });
     try {
       const page = await get(first, { page_token: token });
@@ -141,7 +142,9 @@ export function usePages(first, { field, on = [], parts = [], every = 0, limit =
       setExtra({ ...mine, error, busy: false });
     }
   } : null;
-  return { ...live, rows: [...head, ...mine.rows], error: live.error ?? mine.error, more };
+  const goOn = more && !rows.length && !mine.busy && !mine.error;
+  useEffect(() => { if (goOn) more(); }, [goOn, token]);
+  return { ...live, rows, error: live.error ?? mine.error, more, busy: mine.busy };
 }
 
 const clocks = new Set();

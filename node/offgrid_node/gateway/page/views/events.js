@@ -129,7 +129,7 @@ const pretty = (value) => { try { return JSON.stringify(JSON.parse(value), null,
 export function Sessions() {
   const live = usePages("/v1/sessions?page_size=100", { field: "sessions", on: ["SESSION_"], every: 15_000 });
   return html`<h1 tabindex="-1">${t("nav.sessions")}</h1><${Section} title=${t("sessions.list")} hint=${t("sessions.hint")}><${Loaded} live=${live}>${() => html`
-    <${Table} caption=${t("sessions.list")} rows=${live.rows} keyOf=${(session) => session.session_id} more=${live.more} empty=${html`<${Empty} text=${t("sessions.empty")} command="offgrid state sessions" />`} columns=${[
+    <${Table} caption=${t("sessions.list")} rows=${live.rows} keyOf=${(session) => session.session_id} more=${live.more} busy=${live.busy} empty=${html`<${Empty} text=${t("sessions.empty")} command="offgrid state sessions" />`} columns=${[
       { head: t("node.name"), cell: (session) => html`<a href=${`#/sessions/${encodeURIComponent(session.session_id)}`}>${session.name}</a>` },
       { head: t("jobs.state"), cell: (session) => html`<${Badge} tone=${session.purged_us ? "bad" : session.ended_us ? "quiet" : "good"}>${t(session.purged_us ? "session.purged" : session.ended_us ? "session.ended" : "session.open")}<//>` },
       { head: t("session.events"), num: true, cell: (session) => num(session.recorded) },
@@ -190,7 +190,7 @@ function Records({ path, session, until }) {
   const chart = seriesOf(rows);
   return html`${chart.names.length > 0 && html`<${Section} title=${t("chart.title")} hint=${t("chart.hint", { n: rows.length })}><${Chart} series=${chart} /><//>`}
     <${Section} title=${t("session.records")} actions=${html`<label class="inline">${t("session.kind")} <select value=${kind} onChange=${(event) => choose(event.target.value)}><option value="">${t("session.every_kind")}</option>${Object.keys(session.kinds).map((one) => html`<option value=${one}>${one}</option>`)}</select></label>`}>
-    <${Loaded} live=${live}>${() => html`<${Table} caption=${t("session.records")} tight rows=${rows} keyOf=${(record) => record.number} more=${live.more} columns=${[
+    <${Loaded} live=${live}>${() => html`<${Table} caption=${t("session.records")} tight rows=${rows} keyOf=${(record) => record.number} more=${live.more} busy=${live.busy} columns=${[
       { head: t("tx.when"), cell: (record) => html`<time datetime=${iso(record.timestamp_us)} title=${moment(record.timestamp_us)}>${stamp(record.timestamp_us)}</time>` },
       { head: t("session.kind"), bare: true, cell: (record) => html`<code>${record.kind}</code>` },
       { head: t("session.data"), bare: true, cell: (record) => html`<code class="wrap">${record.text.slice(0, 400)}</code>` },
@@ -235,7 +235,7 @@ function Chart({ series }) {
       const axis = { stroke: () => getComputedStyle(box.current).color, grid: { stroke: "#8884" }, ticks: { stroke: "#8884" } };
       plot.current = new UPlot({
         width: box.current.clientWidth, height: HEIGHT,
-        series: [{ value: (_, at) => at == null ? "–" : clock(at * 1e6) }, ...series.names.map((label, at) => ({ label, stroke: colour(COLOURS[at]), width: 1.5, spanGaps: true, value: (_, value) => value == null ? "–" : num(value, 3) }))],
+        series: [{ label: t("tx.when"), value: (_, at) => at == null ? "–" : clock(at * 1e6) }, ...series.names.map((label, at) => ({ label, stroke: colour(COLOURS[at]), width: 1.5, spanGaps: true, value: (_, value) => value == null ? "–" : num(value, 3) }))],
         axes: [{ ...axis, space: 90, values: (_, ticks, axis, space, step) => ticks.map((at) => tick(at * 1e6, step)) }, { ...axis, size: 60, values: (_, ticks) => ticks.map((value) => num(value, 3)) }],
       }, series.data, box.current);
       watcher = new ResizeObserver(() => plot.current?.setSize({ width: box.current.clientWidth, height: HEIGHT }));

@@ -37,7 +37,7 @@ function List() {
   const rows = merged(live.rows, news, FILTERS[filter]);
   return html`<${Section} title=${t("jobs.list")} actions=${html`<label class="inline">${t("jobs.show")} <select value=${filter} onChange=${(event) => choose(event.target.value)}>
       ${Object.keys(FILTERS).map((key) => html`<option value=${key}>${t(`jobs.filter_${key}`)}</option>`)}</select></label>`}>
-    <${Loaded} live=${live}>${() => html`<${Table} caption=${t("jobs.list")} rows=${rows} keyOf=${(job) => job.job_id} more=${live.more}
+    <${Loaded} live=${live}>${() => html`<${Table} caption=${t("jobs.list")} rows=${rows} keyOf=${(job) => job.job_id} more=${live.more} busy=${live.busy}
       empty=${html`<${Empty} text=${t("jobs.empty")} command="offgrid job run FILE --builtin echo" />`}
       columns=${[
         { head: t("jobs.job"), cell: (job) => html`<${Id} id=${job.job_id} href=${`#/jobs/${encodeURIComponent(job.job_id)}`} />` },
@@ -102,7 +102,7 @@ function Schedules() {
   const live = usePages("/v1/schedules?page_size=100", { field: "schedules", on: ["JOB_CREATED"], every: 15_000 });
   const turn = ({ schedule_id, paused }) => async () => { await call("PATCH", `/v1/schedules/${seg(schedule_id)}`, { paused: !paused }); live.reload(); };
   return html`<${Section} title=${t("schedules.title")} hint=${t("schedules.hint")}><${Loaded} live=${live}>${() => html`
-    <${Table} caption=${t("schedules.title")} rows=${live.rows} keyOf=${(one) => one.schedule_id} more=${live.more} empty=${html`<${Empty} text=${t("schedules.empty")} command="offgrid schedule add '0 3 * * *' FILE --builtin echo" />`} columns=${[
+    <${Table} caption=${t("schedules.title")} rows=${live.rows} keyOf=${(one) => one.schedule_id} more=${live.more} busy=${live.busy} empty=${html`<${Empty} text=${t("schedules.empty")} command="offgrid schedule add '0 3 * * *' FILE --builtin echo" />`} columns=${[
       { head: t("node.name"), cell: (one) => one.name || html`<${Id} id=${one.schedule_id} />` },
       { head: t("schedules.times"), bare: true, cell: (one) => html`<code>${one.cron}</code> <span class="quiet">${one.timezone}</span>` },
       { head: t("jobs.state"), bare: true, cell: (one) => html`<${Badge} tone=${one.trouble ? "bad" : one.paused ? "warn" : "good"}>${t(one.paused ? "schedules.paused" : "schedules.on")}<//> ${one.trouble && html`<${Said} text=${one.trouble} />`}` },

@@ -113,8 +113,8 @@ function Weights({ tx }) {
   return html`<span class="weights" title=${label}><${Bar} value=${tx.confirmed_milli} max=${tx.quorum_milli} tone="good" label=${label} /><span class="quiet">${weight(tx.confirmed_milli)} / ${weight(tx.quorum_milli)}</span></span>`;
 }
 
-function TxTable({ caption, rows, more, reload }) {
-  return html`<${Table} caption=${caption} rows=${rows} more=${more} keyOf=${(tx) => tx.tx_id} empty=${html`<${Empty} text=${t("ledger.no_tx")} command="offgrid transfer --dst NAME --amount 1" />`} columns=${[
+function TxTable({ caption, rows, more, busy, reload }) {
+  return html`<${Table} caption=${caption} rows=${rows} more=${more} busy=${busy} keyOf=${(tx) => tx.tx_id} empty=${html`<${Empty} text=${t("ledger.no_tx")} command="offgrid transfer --dst NAME --amount 1" />`} columns=${[
     { head: t("tx.id"), cell: (tx) => html`<${Id} id=${tx.tx_id} />` },
     { head: t("jobs.state"), cell: (tx) => html`<${TxState} tx=${tx} />` },
     { head: t("tx.from"), cell: (tx) => tx.src_name || html`<${Id} id=${tx.src} />` },
@@ -130,9 +130,9 @@ function TxTable({ caption, rows, more, reload }) {
 function Transactions() {
   const live = usePages("/v1/transactions?page_size=100", { field: "transactions", on: TX_EVENTS, every: 15_000 });
   const booked = usePages("/v1/bookings?page_size=50", { field: "bookings", on: ["JOB_COMPLETED", "SETTLED"], every: 30_000 });
-  return html`<${Section} title=${t("ledger.transactions")}><${Loaded} live=${live}>${() => html`<${TxTable} caption=${t("ledger.transactions")} rows=${live.rows} more=${live.more} reload=${live.reload} />`}<//><//>
+  return html`<${Section} title=${t("ledger.transactions")}><${Loaded} live=${live}>${() => html`<${TxTable} caption=${t("ledger.transactions")} rows=${live.rows} more=${live.more} busy=${live.busy} reload=${live.reload} />`}<//><//>
     <${Section} title=${t("ledger.bookings")} hint=${t("ledger.bookings_hint")} actions=${html`<${Act} verb=${t("ledger.settle")} work=${async () => { await post("/v1/ledger:settle"); booked.reload(); }} />`}>
-    <${Loaded} live=${booked}>${() => html`<${Table} caption=${t("ledger.bookings")} rows=${booked.rows} more=${booked.more} keyOf=${(one) => `${one.job_id}/${one.attempt}`} empty=${html`<${Empty} text=${t("ledger.no_bookings")} />`} columns=${[
+    <${Loaded} live=${booked}>${() => html`<${Table} caption=${t("ledger.bookings")} rows=${booked.rows} more=${booked.more} busy=${booked.busy} keyOf=${(one) => `${one.job_id}/${one.attempt}`} empty=${html`<${Empty} text=${t("ledger.no_bookings")} />`} columns=${[
       { head: t("jobs.job"), cell: (one) => html`<${Id} id=${one.job_id} href=${`#/jobs/${encodeURIComponent(one.job_id)}`} />` },
       { head: t("ledger.payee"), cell: (one) => one.payee_name || html`<${Id} id=${one.payee} />` },
       { head: t("transfer.amount"), num: true, cell: (one) => credits(one.amount_micro) },
@@ -150,7 +150,7 @@ function Epochs({ status }) {
       status.wishing.length > 0 && [t("epoch.wishing"), status.wishing.map((witness) => witness.name).join(", ")],
       status.waits.length > 0 && [t("epoch.waits"), html`<${Said} text=${status.waits.join("; ")} />`],
     ]} /><//>
-    <${Section} title=${t("ledger.epochs")}><${Loaded} live=${live}>${() => html`<${Table} caption=${t("ledger.epochs")} rows=${live.rows} more=${live.more} keyOf=${(epoch) => epoch.epoch} empty=${html`<${Empty} text=${t("epoch.none")} command="offgrid ledger checkpoint" />`} columns=${[
+    <${Section} title=${t("ledger.epochs")}><${Loaded} live=${live}>${() => html`<${Table} caption=${t("ledger.epochs")} rows=${live.rows} more=${live.more} busy=${live.busy} keyOf=${(epoch) => epoch.epoch} empty=${html`<${Empty} text=${t("epoch.none")} command="offgrid ledger checkpoint" />`} columns=${[
       { head: t("epoch.number"), cell: (epoch) => num(epoch.epoch) },
       { head: t("epoch.ended"), cell: (epoch) => moment(epoch.ended_us) },
       { head: t("epoch.fees"), num: true, cell: (epoch) => credits(epoch.fees_micro) },

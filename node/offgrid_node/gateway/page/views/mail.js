@@ -14,7 +14,7 @@ export function Mail() {
   const name = useNames();
   return html`<h1 tabindex="-1">${t("nav.mail")}</h1><${Received} name=${name} />
     <${Section} title=${t("mail.sent")} hint=${t("mail.sent_hint")}><${Loaded} live=${sent}>${() => html`
-      <${Table} caption=${t("mail.sent")} rows=${sent.rows} more=${sent.more} keyOf=${(mail) => mail.number} empty=${html`<${Empty} text=${t("mail.none_sent")} command="offgrid mail send NODE --text '…'" />`} columns=${[
+      <${Table} caption=${t("mail.sent")} rows=${sent.rows} more=${sent.more} busy=${sent.busy} keyOf=${(mail) => mail.number} empty=${html`<${Empty} text=${t("mail.none_sent")} command="offgrid mail send NODE --text '…'" />`} columns=${[
         { head: t("transfer.to"), cell: (mail) => name(mail.destination) },
         { head: t("jobs.state"), bare: true, cell: (mail) => html`<${Badge} tone=${MAIL_TONES[plain(mail.state)]}>${t(`mail.${plain(mail.state)}`)}<//>` },
         { head: t("mail.subject"), bare: true, cell: (mail) => mail.subject || "–" },
@@ -32,7 +32,7 @@ function Received({ name }) {
   const [open, set] = useState({ id: "", text: "" });
   const read = (id) => async () => { set({ id, text: textOf((await get(`/v1/messages/${seg(id)}`)).data) }); live.reload(); };
   return html`<${Section} title=${t("mail.received")}><${Loaded} live=${live}>${() => html`
-    <${Table} caption=${t("mail.received")} rows=${live.rows} more=${live.more} keyOf=${(message) => message.message_id} empty=${html`<${Empty} text=${t("mail.none")} />`} columns=${[
+    <${Table} caption=${t("mail.received")} rows=${live.rows} more=${live.more} busy=${live.busy} keyOf=${(message) => message.message_id} empty=${html`<${Empty} text=${t("mail.none")} />`} columns=${[
       { head: t("tx.from"), cell: (message) => html`<strong>${name(message.source)}</strong> ${!message.read && html`<${Badge} tone="busy">${t("mail.new")}<//>`}` },
       { head: t("mail.subject"), bare: true, cell: (message) => message.message_id === open.id ? html`<pre tabindex="0">${open.text}</pre>` : message.name || bytes(message.size_bytes) },
       { head: t("tx.when"), first: "down", by: (message) => message.received_us, cell: (message) => html`<${When} us=${message.received_us} />` },

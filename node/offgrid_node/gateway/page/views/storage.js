@@ -127,7 +127,7 @@ function Outbox() {
   const [all, show] = useState(false);
   const live = usePages(`/v1/outbox?page_size=100${all ? "" : "&open_only=true"}`, { field: "entries", on: ["OBJECT_", "QUORUM_ACKED", "PEER_"], every: 15_000 });
   return html`<${Section} title=${t("storage.outbox")} hint=${t("storage.outbox_hint")} actions=${html`<label class="inline"><input type="checkbox" checked=${all} onChange=${(event) => show(event.target.checked)} /> ${t("storage.outbox_all")}</label>`}>
-    <${Loaded} live=${live}>${() => html`<${Table} caption=${t("storage.outbox")} rows=${live.rows} keyOf=${(entry) => entry.id} more=${live.more}
+    <${Loaded} live=${live}>${() => html`<${Table} caption=${t("storage.outbox")} rows=${live.rows} keyOf=${(entry) => entry.id} more=${live.more} busy=${live.busy}
       empty=${html`<${Empty} text=${t("storage.outbox_empty")} command="offgrid outbox" />`} columns=${[
         { head: t("storage.entry"), cell: (entry) => html`${num(entry.id)} <code>${entry.key}</code>` },
         { head: t("jobs.state"), cell: (entry) => html`<${Badge} tone=${OUTBOX_TONES[plain(entry.status)]}>${t(`outbox.${plain(entry.status)}`)}<//>` },
@@ -143,7 +143,7 @@ function Quorums() {
   const live = usePages("/v1/quorums?page_size=100", { field: "quorums", on: ["QUORUM_"], every: 30_000 });
   const name = useNames();
   return html`<${Section} title=${t("storage.quorums")} hint=${t("storage.quorums_hint")}><${Loaded} live=${live}>${() => html`
-    <${Table} caption=${t("storage.quorums")} rows=${live.rows} keyOf=${(quorum) => `${quorum.owner}/${quorum.quorum_id}`} more=${live.more}
+    <${Table} caption=${t("storage.quorums")} rows=${live.rows} keyOf=${(quorum) => `${quorum.owner}/${quorum.quorum_id}`} more=${live.more} busy=${live.busy}
       empty=${html`<${Empty} text=${t("storage.quorums_empty")} command="offgrid quorum create --id test123 --required 2.0" />`} columns=${[
         { head: t("storage.quorum"), cell: (quorum) => html`<code class="wrap">${quorum.quorum_id}</code>` },
         { head: t("jobs.state"), cell: (quorum) => html`<${Badge} tone=${quorum.reached ? "good" : "warn"}>${t(quorum.reached ? "quorum.reached" : "quorum.open")}<//>` },
