@@ -54,6 +54,7 @@ class Body:
         self._most = None if streamed else UNPROVED_BYTES_MAX if unproved else BODY_BYTES_MAX
         self._size = 0
         self._whole = False
+        self._none = not asked.all(b"content-length") and not asked.all(b"transfer-encoding")
         self._began_s = asyncio.get_running_loop().time()
         self.refusal: Refusal | None = None
 
@@ -65,6 +66,14 @@ class Body:
         if self._most is not None and length.isdigit() and int(length) > self._most:
             return _too_large(self._most)
         return None
+
+    def at_once(self) -> Message | None:
+        """All of a request that has no body (RFC 9112, 6.3), the first time: most have none, and waiting for it takes
+        several turns of the loop."""
+        if not self._none:
+            return None
+        self._none, self._whole = False, True
+        return {"type": "http.request", "body": b"", "more_body": False}
 
     async def receive(self) -> Message:
         """The next piece; once it has to be refused, `refusal` says so and the client counts as gone."""

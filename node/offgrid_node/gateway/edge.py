@@ -100,6 +100,8 @@ class Edge:
 
         async def receive() -> Message:
             """A node that stops is to streams as if their client had gone: they end."""
+            if (whole := body.at_once()) is not None:
+                return whole
             coming = asyncio.ensure_future(body.receive())
             try:
                 await asyncio.wait({coming, stopped}, return_when=asyncio.FIRST_COMPLETED)

@@ -49,5 +49,6 @@ GROUPS = {
     "storage1gb": Group("what each process has in use for 1 GB up and down", "offgrid_tools.bench.storage_memory"),
     "ledger": Group("payments through four witnesses, beside signature checks alone", "offgrid_tools.bench.ledger"),
     "state": Group("sessions of events, beside raw LMDB and eventsourcing", "offgrid_tools.bench.state"),
+    "gateway": Group("what HTTP costs a node, beside a bare route of its server", "offgrid_tools.bench.gateway"),
     "transports": Group("links: what they carry, and how soon they are back", "offgrid_tools.bench.transports"),
 }
