@@ -65,4 +65,5 @@ def chunk_notices(folder: Path, free_bytes: int) -> tuple[str, ...]:
     """Of the disk below storage.chunk_dir; `free_bytes` is what may still be written there."""
     if free_bytes > 0:
         return ()
-    return (f"the disk under {folder} has less than {DISK_RESERVE_BYTES} bytes free: no object is put or kept there",)
+    least_mb = DISK_RESERVE_BYTES // (1024 * 1024)
+    return (f"the disk under {folder} has less than {least_mb} MiB free: no object is put or kept there",)

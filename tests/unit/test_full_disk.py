@@ -127,4 +127,4 @@ def test_a_runtime_and_its_driver_tell_of_both(
 def test_a_chunk_dir_without_room_is_a_notice() -> None:
     assert chunk_notices(Path("/chunks"), 1) == ()
     (notice,) = chunk_notices(Path("/chunks"), 0)
-    assert notice.startswith("the disk under /chunks has less than 67108864 bytes free")
+    assert notice.startswith("the disk under /chunks has less than 64 MiB free")

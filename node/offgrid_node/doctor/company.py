@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import ifaddr
 
-from offgrid.v1.common_pb2 import LIVENESS_ALIVE
 from offgrid.v1.links_pb2 import PeerCheck
 from offgrid.v1.mesh_pb2 import Peer
+from offgrid.verdicts import away
 from offgrid_node.config import split_address
 from offgrid_node.doctor.clock import NOTABLE_US, SET, off_by
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
@@ -31,16 +31,16 @@ def _members(subject: Subject) -> Iterator[Said]:
     if not others:
         yield not_applicable("this mesh has no other member yet")
         return
-    away = [peer for peer in others if peer.liveness != LIVENESS_ALIVE]
-    if not away or is_removed(subject):
+    gone = away(others)
+    if not gone or is_removed(subject):
         return
     with ThreadPoolExecutor(max_workers=PROBED_MAX) as threads:
-        why = list(threads.map(lambda peer: _why_away(subject, peer), away[:PROBED_MAX]))
-    for peer, (sentence, remedy) in zip(away, why, strict=False):
-        say = fault if len(away) == len(others) else warning
+        why = list(threads.map(lambda peer: _why_away(subject, peer), gone[:PROBED_MAX]))
+    for peer, (sentence, remedy) in zip(gone, why, strict=False):
+        say = fault if len(gone) == len(others) else warning
         yield say(f"{peer.member.name} is out of reach: {sentence}", remedy)
-    if len(away) > PROBED_MAX:
-        yield warning(f"out of reach are {names_of(away[PROBED_MAX:])}, too", subject.operator("peers"))
+    if len(gone) > PROBED_MAX:
+        yield warning(f"out of reach are {names_of(gone[PROBED_MAX:])}, too", subject.operator("peers"))
 
 
 def _why_away(subject: Subject, peer: Peer) -> tuple[str, str]:

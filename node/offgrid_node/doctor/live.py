@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from offgrid.v1.common_pb2 import LIVENESS_ALIVE, ROLE_BROKER, ROLE_CORE
-from offgrid.v1.mesh_pb2 import ALERT_STATE_OK, AlertState, Peer
+from offgrid.v1.common_pb2 import ROLE_BROKER, ROLE_CORE
+from offgrid.v1.mesh_pb2 import Peer
 from offgrid.v1.objects_pb2 import OUTBOX_STATUS_PENDING
+from offgrid.verdicts import alert_sentence, in_reach, ledger_cut_off, ledger_mute, playing
 from offgrid_node import __version__
 from offgrid_node.config import CONFIG_NAME
 from offgrid_node.doctor.clock import shown
@@ -93,8 +94,8 @@ def _broker(subject: Subject) -> Iterator[Said]:
     if ROLE_CORE not in subject.status.roles or mode == "disabled":
         yield not_applicable("no jobs start here by the mesh")
         return
-    brokers = [peer for peer in subject.peers if ROLE_BROKER in (peer.roles_in_force or peer.member.roles)]
-    if any(peer.self or peer.liveness == LIVENESS_ALIVE for peer in brokers):
+    brokers = playing(ROLE_BROKER, subject.peers)
+    if any(map(in_reach, brokers)):
         return
     known = [peer for peer in brokers if peer.roles_in_force]
     if known:
@@ -148,13 +149,10 @@ def _ledger(subject: Subject) -> Iterator[Said]:
     if not told.enabled or not told.open:
         yield not_applicable("the mesh's ledger is not open" if told.enabled else "economy.enabled = false")
         return
-    if told.muted_why:
-        yield fault(f"this node signs nothing in the ledger: {told.muted_why}", subject.node("rotate", "identity"))
-    if told.reach_milli < told.quorum_milli:
-        away = ", ".join(witness.name or witness.node_id[:12] for witness in told.witnesses if witness.away_ms)
-        weights = f"{told.reach_milli / 1000:g} of the {told.quorum_milli / 1000:g} that it takes"
-        sentence = f"witnesses in reach weigh {weights}: no payment becomes final. Away: {away}"
-        yield warning(sentence, subject.operator("ledger", "status"))
+    if mute := ledger_mute(told):
+        yield fault(mute, subject.node("rotate", "identity"))
+    if cut_off := ledger_cut_off(told):
+        yield warning(cut_off, subject.operator("ledger", "status"))
 
 
 def _backups(subject: Subject) -> Iterator[Said]:
@@ -198,11 +196,8 @@ def _recovery_key(subject: Subject) -> Iterator[Said]:
 def _alerts(subject: Subject) -> Iterator[Said]:
     assert subject.status is not None
     for alert in subject.status.alerts:
-        if alert.state != ALERT_STATE_OK:
-            grade = AlertState.Name(alert.state).removeprefix("ALERT_STATE_").lower()
-            about = f" of session {alert.about}" if alert.about else ""
-            figures = f"{alert.name} {alert.value:g}, more than {alert.threshold:g}"
-            yield warning(f"{grade}: {figures}{about}", subject.operator("status"))
+        if said := alert_sentence(alert):
+            yield warning(said, subject.operator("status"))
 
 
 SAID_ELSEWHERE = ("no other member is in reach", "no member accepts this node", "new messages:", "the disk under")

@@ -85,14 +85,12 @@ def _repairs(answer: GetStatusResponse) -> str:
 
 def alerts_of(answer: GetStatusResponse) -> Iterator[str]:
     """Those beyond a threshold, the worst first."""
-    from offgrid.v1.mesh_pb2 import ALERT_STATE_OK, AlertState
-    from offgrid_tools.cli.output import number, when, word
+    from offgrid.verdicts import alert_sentence
+    from offgrid_tools.cli.output import when
 
     for alert in answer.alerts:
-        if alert.state != ALERT_STATE_OK:
-            figure = f"{alert.name} {number(alert.value)}, more than {number(alert.threshold)}"
-            about = f" of session {alert.about}" if alert.about else ""
-            yield f"{word(AlertState, alert.state)}: {figure}{about}, since {when(alert.since_us)}"
+        if said := alert_sentence(alert):
+            yield f"{said}, since {when(alert.since_us)}"
 
 
 def _scrub(answer: GetStatusResponse) -> str:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from offgrid.client.errors import OffgridError
-from offgrid.v1.common_pb2 import LIVENESS_ALIVE, ROLE_HOST
+from offgrid.v1.common_pb2 import ROLE_HOST
+from offgrid.verdicts import in_reach, playing
 
 if TYPE_CHECKING:
     from offgrid.client import Client
@@ -50,12 +51,12 @@ class Seen:
     @property
     def others(self) -> list[Peer]:
         """The members that are alive, but for this node."""
-        return [peer for peer in self.peers if not peer.self and peer.liveness == LIVENESS_ALIVE]
+        return [peer for peer in self.peers if not peer.self and in_reach(peer)]
 
     @property
     def hosts(self) -> list[Peer]:
         """The members alive that do jobs, this node perhaps among them."""
-        return [p for p in self.peers if ROLE_HOST in p.roles_in_force and (p.self or p.liveness == LIVENESS_ALIVE)]
+        return [peer for peer in playing(ROLE_HOST, self.peers) if in_reach(peer)]
 
     def left_s(self, most: float) -> float:
         return max(0.1, min(most, self.give_up_at - time.monotonic()))

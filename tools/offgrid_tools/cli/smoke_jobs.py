@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from offgrid.client.errors import OffgridError
 from offgrid.client.jobs import ENDED
 from offgrid.client.payloads import builtin
-from offgrid.v1.common_pb2 import LIVENESS_ALIVE, ROLE_BROKER, ROLE_CORE
+from offgrid.v1.common_pb2 import ROLE_BROKER, ROLE_CORE
+from offgrid.verdicts import in_reach, playing
 from offgrid_tools.cli.smoke_frame import FAILED, NAME, OK, SKIPPED, Line, Seen
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def jobs(seen: Seen) -> Iterator[Line]:
     if ROLE_CORE not in seen.status.roles:
         yield Line("job", "", SKIPPED, "this node is no core: it sends no jobs")
         return
-    brokered = any(ROLE_BROKER in p.roles_in_force and (p.self or p.liveness == LIVENESS_ALIVE) for p in seen.peers)
+    brokered = any(map(in_reach, playing(ROLE_BROKER, seen.peers)))
     if brokered and seen.hosts:
         yield from _echoes(seen)
     else:

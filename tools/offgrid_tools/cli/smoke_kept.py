@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from offgrid.v1.common_pb2 import LIVENESS_ALIVE, ROLE_HOST
+from offgrid.v1.common_pb2 import ROLE_HOST
+from offgrid.verdicts import away, ledger_cut_off, ledger_mute, playing
 from offgrid_tools.cli.smoke_frame import FAILED, NAME, NAMED_MAX, OK, SKIPPED, Line, Seen
 
 OBJECT_S, TRANSFER_S = 5.0, 5.0
@@ -45,11 +46,7 @@ def _too_light(seen: Seen, weight_milli: int) -> Line | None:
     seen.client.objects.delete(plain.object_id)
     if weight_milli >= plain.required_milli:
         return None
-    away_milli = sum(
-        peer.member.weight_milli
-        for peer in seen.peers
-        if ROLE_HOST in peer.roles_in_force and not peer.self and peer.liveness != LIVENESS_ALIVE
-    )
+    away_milli = sum(peer.member.weight_milli for peer in away(playing(ROLE_HOST, seen.peers)))
     said = f"hosts weigh {weight_milli / 1000:g}, an object wants {plain.required_milli / 1000:g}: it waits"
     if weight_milli + away_milli >= plain.required_milli:
         return Line("object", "weight", FAILED, said, "offgrid peers")
@@ -85,11 +82,8 @@ def ledger(seen: Seen) -> Iterator[Line]:
         yield Line("ledger", "", SKIPPED, "economy.enabled is false here")
     elif not told.open:
         yield Line("ledger", "", SKIPPED, "it is not open", "offgrid ledger open")
-    elif told.reach_milli < told.quorum_milli:
-        said = f"cut off: {told.reach_milli / 1000:g} of {told.quorum_milli / 1000:g} witnesses' weight in reach"
+    elif said := ledger_cut_off(told) or ledger_mute(told):
         yield Line("ledger", "", FAILED, said, "offgrid ledger status")
-    elif told.muted_why:
-        yield Line("ledger", "", FAILED, f"this node signs nothing: {told.muted_why}", "offgrid ledger status")
     else:
         said = f"{told.reach_milli / 1000:g} of {told.quorum_milli / 1000:g} needed in reach"
         yield Line("ledger", "", OK, f"{len(told.witnesses)} witnesses, {said}")

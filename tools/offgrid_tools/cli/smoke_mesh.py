@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from offgrid.client.errors import OffgridError
-from offgrid.v1.common_pb2 import LIVENESS_ALIVE
+from offgrid.verdicts import away, in_reach
 from offgrid_tools.cli.smoke_frame import AT_ONCE, FAILED, NAME, NAMED_MAX, OK, SKIPPED, Line, Seen, named
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ def node(seen: Seen) -> Iterator[Line]:
 
 def peers(seen: Seen) -> Iterator[Line]:
     seen.peers = list(seen.client.mesh.peers())
-    away = [peer.member.name for peer in seen.peers if not peer.self and peer.liveness != LIVENESS_ALIVE]
+    gone = [peer.member.name for peer in away(seen.peers)]
     total = len(seen.peers) - 1
     if not total:
         yield Line("peers", "", SKIPPED, "this node is the mesh's only member", "offgrid mesh invite")
     elif not seen.others:
         yield Line("peers", "", FAILED, f"none of {total} is alive", "offgrid peers --roads")
     else:
-        said = f"; not alive: {named(away)}" if away else ""
+        said = f"; not alive: {named(gone)}" if gone else ""
         yield Line("peers", "", OK, f"{len(seen.others)} of {total} alive{said}")
 
 
@@ -60,7 +60,7 @@ def quorum(seen: Seen) -> Iterator[Line]:
     if not seen.others:
         yield Line("quorum", "", SKIPPED, "no other member is alive to ack one")
         return
-    alive = {p.member.node_id: p for p in seen.peers if p.self or p.liveness == LIVENESS_ALIVE}
+    alive = {p.member.node_id: p for p in seen.peers if in_reach(p)}
     rooms = seen.client.quorum
     try:
         rooms.create(NAME, sum(peer.member.weight_milli for peer in alive.values()), [*alive])

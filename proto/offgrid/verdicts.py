@@ -1,0 +1,60 @@
+"""What the answers of a node mean for whoever looks after it: judged here once, for `status`, `doctor`, `smoke` and the
+log alike. Pure; each sentence is empty where nothing is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from offgrid.v1.common_pb2 import LIVENESS_ALIVE
+from offgrid.v1.mesh_pb2 import ALERT_STATE_OK, AlertState
+
+if TYPE_CHECKING:
+    from offgrid.v1.common_pb2 import Role
+    from offgrid.v1.ledger_pb2 import GetLedgerStatusResponse
+    from offgrid.v1.mesh_pb2 import Alert, Peer
+
+
+def in_reach(peer: Peer) -> bool:
+    """This node itself, and whoever answers."""
+    return peer.self or peer.liveness == LIVENESS_ALIVE
+
+
+def playing(role: Role.ValueType, peers: Iterable[Peer]) -> list[Peer]:
+    """The members with that role, in reach or not; what a member's own config says of it counts once it was heard."""
+    return [peer for peer in peers if role in (peer.roles_in_force or peer.member.roles)]
+
+
+def away(peers: Iterable[Peer]) -> list[Peer]:
+    return [peer for peer in peers if not in_reach(peer)]
+
+
+def alert_sentence(alert: Alert) -> str:
+    """An alert outlasts the figure that began it for a while, and says so."""
+    if alert.state == ALERT_STATE_OK:
+        return ""
+    grade = AlertState.Name(alert.state).removeprefix("ALERT_STATE_").lower()
+    value, threshold = _figure(alert.value), _figure(alert.threshold)
+    beyond = f"{value}, more than {threshold}"
+    was = f"was more than {threshold}, and is {value} now"
+    about = f" of session {alert.about}" if alert.about else ""
+    return f"{grade}: {alert.name} {beyond if alert.value > alert.threshold else was}{about}"
+
+
+def ledger_mute(told: GetLedgerStatusResponse) -> str:
+    """Why the node may not sign."""
+    return f"this node signs nothing in the ledger: {told.muted_why}" if told.muted_why else ""
+
+
+def ledger_cut_off(told: GetLedgerStatusResponse) -> str:
+    """Why no payment becomes final."""
+    if told.reach_milli >= told.quorum_milli:
+        return ""
+    gone = ", ".join(witness.name or witness.node_id[:12] for witness in told.witnesses if witness.away_ms)
+    weights = f"{told.reach_milli / 1000:g} of the {told.quorum_milli / 1000:g} that it takes"
+    return f"witnesses in reach weigh {weights}: no payment becomes final" + (f". Away: {gone}" if gone else "")
+
+
+def _figure(value: float) -> str:
+    """To three places, never in powers of ten."""
+    return f"{value:.3f}".rstrip("0").rstrip(".")
