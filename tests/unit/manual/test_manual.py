@@ -30,6 +30,22 @@ def test_every_document_is_a_page_and_stands_in_a_group(site: Site) -> None:
     assert all(site.page(path) for path in site.paths)
 
 
+def test_what_readme_boasts_of_was_measured() -> None:
+    readme, figures = ((CHECKOUT / name).read_text("utf-8") for name in ("README.md", "docs/performance.md"))
+    readme = " ".join(readme.split())
+
+    def measured(figure: str) -> float:
+        (value,) = re.findall(rf"^\| {figure} \| ([\d.]+) \|", figures, re.MULTILINE)
+        return float(value)
+
+    assert f"jobs {measured('inflight64_vs_dask'):.1f} times as fast as Dask's" in readme
+    assert f"a put {measured('put_vs_tahoe'):.0f}, a get" in readme
+    assert f"lost {measured('get_lost_vs_tahoe'):.0f} times as fast as Tahoe-LAFS" in readme
+    assert f"every tenth frame {measured('lora_loss10_vs_reticulum'):.0f} times what Reticulum" in readme
+    assert "within a second" in readme
+    assert measured("host_killed_to_reassigned_p99_s") < 1
+
+
 def test_the_glossary_is_in_order_and_has_each_word_once() -> None:
     glossary = (CHECKOUT / "README.md").read_text("utf-8").partition("## Glossary")[2].partition("\n## ")[0]
     words = [row.split("|")[1].strip().casefold() for row in glossary.splitlines() if row.startswith("| ")][1:]
