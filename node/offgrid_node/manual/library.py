@@ -33,6 +33,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         f"docs/{name}.md"
         for name in (
             "operations",
+            "page",
             "doctor",
             "security",
             "cli",
