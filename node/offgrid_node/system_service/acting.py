@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def uninstall(plan: Plan, order: Order, say: Say) -> bool:
     if owner is None:
         return False
     if owner != str(order.folder):
-        way = f"; to remove it: --dir {owner}" if owner else ""
+        way = f"; to remove it: --dir {_typed(owner)}" if owner else ""
         raise FailedPrecondition(f"{plan.title} is the service of {_node_in(owner)}{way}", reason="OtherService")
     for command in plan.stop:
         subprocess.run(command, capture_output=True, check=False)
@@ -139,6 +140,11 @@ def _owner_of(plan: Plan) -> str | None:
         if plan.show:
             raise _missing(plan.show, error) from error
         return None
+
+
+def _typed(path: str) -> str:
+    """As a shell takes it for one word."""
+    return subprocess.list2cmdline([path]) if sys.platform == "win32" else shlex.quote(path)
 
 
 def _node_in(folder: str | None) -> str:

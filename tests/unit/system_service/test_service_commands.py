@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import shlex
 import sys
 from pathlib import Path
 
@@ -83,12 +84,12 @@ def test_print_shows_and_writes_nothing(attic: Path) -> None:
 def test_another_nodes_service_of_that_name_stays(attic: Path) -> None:
     (attic.parent / "units").mkdir()
     unit = attic.parent / "units" / "offgrid-node.service"
-    for other in ("/srv/other", f"{attic}2", f"/srv{attic}"):
+    for other in ("/srv/other", f"{attic}2", f"/srv{attic}", "/srv/the attic"):
         unit.write_text(text := f"[Service]\nExecStart=offgrid-node run --dir {other}\nWorkingDirectory={other}\n")
         done = service("install", "--dir", attic)
         assert f"{unit} is the service of the node in {other}; choose another name: --name NAME" in done.stderr
         done = service("uninstall", "--dir", attic)
-        assert f"{unit} is the service of the node in {other}; to remove it: --dir {other}" in done.stderr
+        assert f"{unit} is the service of the node in {other}; to remove it: --dir {shlex.quote(other)}" in done.stderr
         assert unit.read_text() == text
     assert not (attic.parent / "asked").exists()
     assert service("install", "--dir", attic, "--name", "attic").exit_code == 0

@@ -30,6 +30,7 @@ fuzz      parsers and nodes fed with what no sane peer sends, guided by atheris,
 auctions  hosts that misreport what their work costs, none of whom may gain by it
 duty      days of bad traffic over LoRa modems in virtual time, none of which may break a window of airtime
 kits      an install kit, made here and handed on from machine to machine in a network of their own, and the demo
+image     the image of docker/ built, and its five nodes run, killed, taken down and up again; needs buildah and podman
 docs      all that README and guides tell to type, on real nodes
 tests     the tests that `test` leaves out, as they take long, and a thousand examples of whatever draws its own
 radio-peers  unmodified Reticulum and Meshtastic clients, installed for it, on our emulated modems
@@ -58,6 +59,7 @@ from offgrid_tools.soak.epochs import soak_epochs
 from offgrid_tools.soak.floods import soak_floods
 from offgrid_tools.soak.fuzz import soak_fuzz
 from offgrid_tools.soak.http_cases import soak_http
+from offgrid_tools.soak.image import soak_image
 from offgrid_tools.soak.kills import Plan, soak_kills
 from offgrid_tools.soak.kits import soak_kits
 from offgrid_tools.soak.ledger import soak_ledger, soak_ledger_mutants
@@ -101,6 +103,7 @@ ROUNDS = {
     "auctions": 100_000,
     "duty": 1_000,
     "kits": 1,
+    "image": 1,
     "radio-peers": 1,
     "docs": 1,
     "tests": 1,
@@ -163,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "auctions": lambda rounds: soak_auctions(seed, rounds, say),
         "duty": lambda rounds: soak_duty(seed, rounds, say),
         "kits": lambda rounds: soak_kits(rounds, say),
+        "image": lambda rounds: soak_image(rounds, say),
         "radio-peers": lambda rounds: soak_radio_peers(rounds, say),
         "docs": lambda rounds: soak_docs(rounds, say),
         "tests": lambda rounds: soak_tests(rounds, say),
