@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offgrid_node.doctor import clock, company, devices, files, lan, live, machine, ports, room, work
+from offgrid_node.doctor import clock, company, devices, files, gateway_users, lan, live, machine, ports, room, work
 from offgrid_node.doctor.findings import Check
 
 CHECKS: tuple[Check, ...] = (
@@ -10,6 +10,7 @@ CHECKS: tuple[Check, ...] = (
     *room.CHECKS,
     *machine.CHECKS,
     *ports.CHECKS,
+    *gateway_users.CHECKS,
     *clock.CHECKS,
     *lan.CHECKS,
     *devices.CHECKS,
