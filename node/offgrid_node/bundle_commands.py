@@ -9,6 +9,7 @@ import click
 
 from offgrid.command_line import exits
 from offgrid.command_line.groups import Group
+from offgrid.command_line.terminal import counted
 from offgrid_node.kit.finding import MADE
 from offgrid_node.kit.targets import EXTRAS, PLATFORMS, PYTHONS, targets
 
@@ -171,7 +172,9 @@ def _tell(kit: Path) -> None:
     here = [wheel.bytes for name, wheel in manifest.files.items() if name not in missing]
     whole = complete_targets(kit, manifest)
     extras = f" with {', '.join(manifest.extras)}" if manifest.extras else ""
-    click.echo(f"kit of offgrid-node {manifest.version}{extras} in {kit}: {len(here)} wheels, {sum(here) / 1e6:.0f} MB")
+    click.echo(
+        f"kit of offgrid-node {manifest.version}{extras} in {kit}: {counted(len(here), 'wheel')}, {sum(here) / 1e6:.0f} MB"
+    )
     click.echo(f"  for     {', '.join(whole) or 'no machine: files are missing'}")
     if other := [name for name in manifest.targets if name not in whole]:
         click.echo(f"  not for {', '.join(other)}: those files were not fetched (install.py --whole)")

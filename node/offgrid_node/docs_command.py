@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from offgrid.command_line.terminal import counted
+
 
 @click.command()
 @click.option(
@@ -26,4 +28,4 @@ def docs(folder: Path) -> None:
         count = Site(Library.found()).write(folder)
     except NoDocuments as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"{count} files; begin with {folder / 'index.html'}")
+    click.echo(f"{counted(count, 'file')}; begin with {folder / 'index.html'}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid.command_line.asking import secret
+from offgrid.command_line.terminal import counted
 from offgrid_node.options import FOLDER, ROLE, SETTINGS, parse_settings
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ def _tell_of_backup(made: CameBack, *, dry_run: bool) -> None:
     manifest = made.manifest
     said = "would come back" if dry_run else "restored"
     click.echo(f"{said}: {manifest.node} ({made.node_id}) of mesh {manifest.mesh}")
-    click.echo(f"  journal   up to event {manifest.journal_seq}, {sum(manifest.rows.values())} rows")
-    click.echo(f"  sessions  {manifest.rows.get('sessions', 0)}, with {made.sessions} keys to read them")
+    click.echo(f"  journal   up to event {manifest.journal_seq}, {counted(sum(manifest.rows.values()), 'row')}")
+    click.echo(f"  sessions  {manifest.rows.get('sessions', 0)}, with {counted(made.sessions, 'key')} to read them")
 
 
 def _from_mesh(
@@ -135,7 +136,10 @@ def _from_mesh(
     made = bring_back(folder, key, address, roles, values, dry_run=dry_run, say=click.echo)
     newest = made.chain.newest
     click.echo(f"{'would come back' if dry_run else 'restored'}: {made.name} ({made.node_id}) of mesh {made.mesh}")
-    click.echo(f"  journal   up to event {newest.events}, {len(made.chain.heads)} segments at {made.hosts} hosts")
+    click.echo(
+        f"  journal   up to event {newest.events}, {counted(len(made.chain.heads), 'segment')} "
+        f"at {counted(made.hosts, 'host')}"
+    )
     for head in made.chain.beyond:
         click.echo(
             f"  lost      segment {head.number}, to event {head.events}: it, or one before it, is not to be had whole"

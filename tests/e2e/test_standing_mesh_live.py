@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import urllib.request
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 from live import BIN, eventually, offgrid_node, run
+from terminal_run import at_terminal
 
 from offgrid.command_line import exits
 from offgrid_node.own_processes import TERMINATED, birth_of
+from offgrid_tools.cli.fitting import width_of
 
 pytestmark = pytest.mark.xdist_group("standing")  # one mesh for all, and nobody else chooses ports meanwhile
 NAMES = ("core", "host-a")
@@ -74,6 +77,48 @@ def test_many_runs_leave_one_mission_one_quorum_and_one_session_behind(place: Pa
     assert [mission["title"] for mission in listed("missions", "mission", "list")] == ["smoke"]
     assert [task["name"] for task in listed("tasks", "task", "list")] == ["smoke"]
     assert [quorum["quorum_id"] for quorum in listed("quorums", "quorum", "list")] == ["smoke"]
+
+
+SEEN = """
+status; peers; peers --roads; link list; link airtime; mesh members; mission list; mission show MISSION; task list
+task show TASK; job list; job show JOB; job why JOB; job logs JOB; schedule list; market; ledger open; ledger status
+balance; balance --all; wallet create-lane --count 2; wallet list; wallet credit; history; bookings; tx list
+ledger dag; ledger witnesses; ledger epochs; ledger verify; ping host-a --count 1; trace host-a
+put NOTES --name a/rather/long/name/of/some/notes.txt --copies 1 --required 1.0; ls; ls -l
+info a/rather/long/name/of/some/notes.txt; audit a/rather/long/name/of/some/notes.txt
+placement explain a/rather/long/name/of/some/notes.txt; placement explain --size 10000000 --code 4/7; outbox
+quorum list; quorum status --id smoke; mail send host-a --text hello; mail sent; mail inbox; mail held
+events --limit 30; state sessions; state show smoke; state kinds; state retention; state backup
+state backups; memory windows; memory ask --count health.heartbeat; keys show; context ls; job top --count 1; smoke
+rm --yes a/rather/long/name/of/some/notes.txt; ls --deleted
+"""
+COLUMNS = 80
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals are POSIX")
+def test_what_people_see_is_no_wider_than_a_narrow_terminal_and_counts_as_people_do(
+    place: Path, tmp_path: Path
+) -> None:
+    """Ids, digests and paths stay whole, to be copied, and may be wider by themselves; so does what was recorded."""
+
+    def first(what: str, *words: str) -> str:
+        found = json.loads(run([BIN / "offgrid", "--json", "--node-dir", place / "core", *words]).out)
+        return str(found[what][0][f"{words[0]}_id"])
+
+    (tmp_path / "notes.txt").write_text("hello\n")
+    stand_for = {"NOTES": str(tmp_path / "notes.txt"), **{
+        word: first(what, word.lower(), "list")
+        for word, what in (("MISSION", "missions"), ("TASK", "tasks"), ("JOB", "jobs"))
+    }}  # fmt: skip
+    wrong = []
+    for line in SEEN.replace(";", "\n").strip().splitlines():
+        words = [stand_for.get(word, word) for word in line.split()]
+        code, shown = at_terminal(["--node-dir", str(place / "core"), *words], COLUMNS)
+        assert code == exits.OK, (line, shown)
+        wide = [each for each in shown if width_of(each) > COLUMNS and max(map(len, each.split())) < COLUMNS // 2]
+        ones = [each for each in shown if re.search(r"(?<![\d.])1 (?!ms\b)[a-z]+s\b", each)]
+        wrong += [(line, each) for each in (*wide, *ones)]
+    assert not wrong, "\n".join(map(repr, wrong))
 
 
 def test_each_node_has_a_page_of_its_own(place: Path) -> None:

@@ -9,8 +9,10 @@ import click
 
 def secret(what: str, *, twice: bool = False) -> str:
     """Raises Abort where somebody at a terminal gives up, UsageError where a pipe has ended."""
-    hidden = sys.stdin.isatty()
+    hidden = sys.stdin is not None and sys.stdin.isatty()
     try:
+        if sys.stdin is None:
+            raise click.Abort
         text: str = click.prompt(what, hide_input=hidden, confirmation_prompt=twice and hidden, err=True)
     except click.Abort:
         if hidden:

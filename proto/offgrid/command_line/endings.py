@@ -72,9 +72,9 @@ def run(root: LazyGroup, argv: Sequence[str], of: Run, explain: Explain) -> int:
 
 def _have_streams() -> None:
     """Python has none where whoever called has closed it; and the next file to be opened would get its number."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open until the process ends
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the process ends
 
 
 @contextmanager

@@ -19,6 +19,12 @@ def clean(text: str, *, lines: bool = False) -> str:
     )
 
 
+def counted(count: int, noun: str) -> str:
+    """ "1 event", "2 events", "0 witnesses": a noun whose plural ends in s."""
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "x", "ch")) else "s"
+    return f"{count} {noun}{ending}"
+
+
 def terminal_columns(unless_known: int = COLUMNS_UNLESS_KNOWN) -> int:
     """How wide what is printed may be."""
     try:

@@ -42,7 +42,7 @@ def test_its_rules_are_shown_and_who_has_used_them_up(og: Run, node: SmallNode) 
     few.today.add(core=OTHER_ID, jobs=1, tokens=30, used_up=True)
     node.host.rules.add(name="none", owners=["*"], executors=["*"], deny=True, holds=True)
     out = og("host", "show")[1]
-    for said in ("few", "1 of 2", "22:00-06:00, not now", "1 jobs, 50 tokens", "barn 1 jobs, 30 tokens, used up",
+    for said in ("few", "1 of 2", "22:00-06:00, not now", "1 job, 50 tokens", "barn 1 job, 30 tokens, used up",
                  "denied", "always"):  # fmt: skip
         assert said in out
 

@@ -70,7 +70,7 @@ def test_a_key_that_was_seen(og: Run, node: MemoryNode) -> None:
     lines = out.splitlines()
     assert lines[0] == (
         "yes: 3 to 6 events have j-1, of 63 events, 20 looked at and 40 as summaries have them; "
-        "3 are forgotten or cannot be read; 1 sessions have no key here"
+        "3 are forgotten or cannot be read; of 1 session there is no key here"
     )
     assert lines[2].split()[:2] == ["journal", "window_1790000000"]
     assert lines[3].split()[-3:] == ["0", "to", "3"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.amounts import credits_of, weight_of
 from offgrid_tools.cli.reach import cut_off
 from offgrid_tools.cli.settings import common, settings
@@ -49,7 +50,7 @@ def balance(account: str, everyone: bool) -> None:
             ("going out", credits_of(answer.pending_out_micro) if answer.pending_out_micro else ""),
             ("coming in", credits_of(answer.pending_in_micro) if answer.pending_in_micro else ""),
             ("accepted", _accepted(answer) if answer.accepted_in_micro else ""),
-            ("sent", f"{answer.next_seq} transactions"),
+            ("sent", f"{counted(answer.next_seq, 'transaction')}"),
             ("lanes", _in_lanes(answer, [lane.balance for lane in lanes]) if lanes else ""),
             *cut_off(client.ledger.status()),
         ]

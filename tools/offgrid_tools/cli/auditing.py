@@ -40,7 +40,7 @@ def audit(object: str) -> int:  # noqa: A002 - what the wire calls it
 def _show(answer: AuditObjectResponse, names: dict[str, str]) -> None:
     from offgrid.v1.objects_pb2 import OBJECT_STATE_DURABLE, AuditOutcome
     from offgrid_tools.cli.jobs import named
-    from offgrid_tools.cli.output import size, table, when, word
+    from offgrid_tools.cli.output import say, size, table, when, word
 
     made = answer.object
     table(
@@ -60,7 +60,7 @@ def _show(answer: AuditObjectResponse, names: dict[str, str]) -> None:
     click.echo(f"{size(answer.traffic_bytes)} of questions and answers{read}")
     if made.verified_us:
         state = "verified" if made.state == OBJECT_STATE_DURABLE else "not durable yet"
-        click.echo(f"{made.object_id} is {state}: all that was acked is there, as of {when(made.verified_us)}")
+        say(f"{made.object_id} is {state}: all that was acked is there, as of {when(made.verified_us)}")
 
 
 def _exit_code(answer: AuditObjectResponse) -> int:

@@ -46,10 +46,10 @@ def backup(file: Path | None, encrypt: bool, public_key: str | None, passphrase:
         emit({"backup": json_of(made)})
     else:
         from offgrid.command_line.terminal import clean
-        from offgrid_tools.cli.output import size
+        from offgrid_tools.cli.output import say, size
 
         sealed = ", sealed" if made.sealed else ""
-        click.echo(f"{clean(made.path)}: {size(made.bytes)}, up to event {made.journal_seq}{sealed}")
+        say(f"{clean(made.path)}: {size(made.bytes)}, up to event {made.journal_seq}{sealed}")
         for each in made.damaged[:DAMAGED_SHOWN]:
             click.echo(f"not in it, since it is damaged in the store: {clean(each)}", err=True)
         if made.damaged_total > DAMAGED_SHOWN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from offgrid_tools.cli.settings import Settings
 if TYPE_CHECKING:
     from offgrid.client.errors import OffgridError
 
+COMMAND = re.compile(r"`([^`]+)`")
 LOOK_FIRST = "it may have been carried out all the same: look before you send it again"
 
 
@@ -41,7 +43,10 @@ def _of_node(error: OffgridError) -> Ending:
     lines = [f"  {v.field}: {v.description}" for v in error.violations if v.description not in message]
     details = {"code": error.code, "reason": error.reason, "violations": violations, "retry_ms": error.retry_ms}
     code = exits.BY_CODE.get(error.code, exits.INTERNAL)
-    return Ending(code, message, _hint(error), [] if in_credits else lines, details)
+    hint = _hint(error)
+    if any(command in message for command in COMMAND.findall(hint)):  # the node has said so itself
+        hint = ""
+    return Ending(code, message, hint, [] if in_credits else lines, details)
 
 
 def _in_credits(error: OffgridError) -> str:
@@ -66,6 +71,7 @@ def _hint(error: OffgridError) -> str:
         "SocketDenied": "run this as the user who runs the node",
         "BrokerUnavailable": "`offgrid peers` shows who is alive; --mode auto falls back to this node itself",
         "NoHostsAvailable": "`offgrid market` shows who offers what",
+        "LedgerNotOpen": "an admin's node opens it, once: `offgrid ledger open`",
         "EconomyOff": "economy.enabled in offgrid.toml turns it on",
         "InsufficientFunds": "`offgrid balance` shows what there is",
         "RowsDamaged": "all else is sound; of these a backup of the node's folder tells, or what hosts keep of its "

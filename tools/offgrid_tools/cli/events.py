@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.settings import common, settings
 from offgrid_tools.cli.times import time_us
 
@@ -145,7 +146,7 @@ def _about(event: Event) -> str:
         case "ledger":
             return _about_ledger(event.ledger)
         case "session":
-            many = f", {event.session.events} events" if event.session.events else ""
+            many = f", {counted(event.session.events, 'event')}" if event.session.events else ""
             by = f" by {event.session.by}" if event.session.by else ""
             return f"{event.session.outcome}{by}: {event.session.name}{many}"
         case "alert":

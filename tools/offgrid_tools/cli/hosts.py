@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid.command_line import exits
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.asking import be_sure, yes_option
 from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.numbers import FiniteRange
@@ -86,7 +87,7 @@ def _rule(rule: HostRule, names: dict[str, str]) -> tuple[str, ...]:
 
 
 def _share(jobs: int, tokens: int) -> str:
-    return ", ".join([*([f"{jobs} jobs"] if jobs else []), *([f"{tokens} tokens"] if tokens else [])])
+    return ", ".join([*([counted(jobs, "job")] if jobs else []), *([counted(tokens, "token")] if tokens else [])])
 
 
 @click.command()

@@ -18,8 +18,6 @@ from offgrid_tools.cli.settings import common, settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rich.console import RenderableType
-
     from offgrid.client import Client
     from offgrid.v1.jobs_pb2 import BookEntry, Job
     from offgrid.v1.mesh_pb2 import GetStatusResponse, Peer
@@ -130,6 +128,7 @@ class Tick(NamedTuple):
 
 JOB_COLUMNS = "job", "state", "attempt", "host", "needs", "for", "input"
 HOST_COLUMNS = "host", "state", "jobs", "free"
+NO_JOBS, NO_HOSTS = "no jobs are under way", "no hosts are known"
 
 
 class Rates:
@@ -183,21 +182,25 @@ def _plain(tick: Tick) -> None:
     from offgrid_tools.cli.output import table
 
     click.echo(clean(tick.headline()))
-    table(JOB_COLUMNS, tick.job_rows(), empty="no jobs are under way")
-    table(HOST_COLUMNS, tick.host_rows(), empty="no hosts are known")
+    table(JOB_COLUMNS, tick.job_rows(), empty=NO_JOBS)
+    table(HOST_COLUMNS, tick.host_rows(), empty=NO_HOSTS)
     click.echo()
 
 
 def _live(ticks: Iterator[Tick], interval: float) -> None:
-    from rich.console import Console, Group
+    from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
-    from offgrid.command_line.terminal import clean
+    from offgrid.command_line.terminal import clean, terminal_columns
+    from offgrid_tools.cli.fitting import wrap
     from offgrid_tools.cli.output import drawn
 
-    def shown(tick: Tick) -> RenderableType:
-        jobs, hosts = drawn(JOB_COLUMNS, tick.job_rows()), drawn(HOST_COLUMNS, tick.host_rows())
-        return Group(clean(tick.headline()), "", jobs, "", hosts)
+    def shown(tick: Tick) -> Text:
+        width = terminal_columns()
+        jobs = drawn(JOB_COLUMNS, tick.job_rows(), width, empty=NO_JOBS)
+        hosts = drawn(HOST_COLUMNS, tick.host_rows(), width, empty=NO_HOSTS)
+        return Text.from_ansi("\n".join([*wrap(clean(tick.headline()), width), "", *jobs, "", *hosts]))
 
     with Live(console=Console(highlight=False), auto_refresh=False) as live:
         for tick in ticks:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.amounts import MICRO_MAX, MICRO_PLACES, MILLI_PLACES, WEIGHT_MILLI_MAX, Amount, numbered, pairs
 from offgrid_tools.cli.reach import at_risk, cut_off
 from offgrid_tools.cli.settings import common, settings
@@ -61,7 +62,7 @@ def open_(witnesses: tuple[str, ...], balances: tuple[str, ...], fee_micro: int 
         [
             ("ledger", f"open, of mesh {genesis.mesh}"),
             *committee(genesis.witnesses, genesis.quorum_milli, genesis.faults_survived),
-            ("supply", f"{credits_of(supply)} in {len(genesis.balances)} accounts"),
+            ("supply", f"{credits_of(supply)} in {counted(len(genesis.balances), 'account')}"),
             ("fee", f"{credits_of(genesis.fee_micro)} at least"),
         ]
     )

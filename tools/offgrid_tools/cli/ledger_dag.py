@@ -7,6 +7,7 @@ from itertools import islice
 
 import click
 
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.files import TargetFile
 from offgrid_tools.cli.settings import common, settings
 
@@ -39,7 +40,7 @@ def dag(first: int | None, count: int, picture: str | None) -> None:
     blocks = islice(client.ledger.blocks(page.first), count)
     graph = drawing.vertices(blocks, drawing.salt_of(genesis.genesis.body), node_names(client))
     if picture is not None:
-        title = f"ledger of {genesis.mesh}, {len(graph)} blocks from position {page.first} on"
+        title = f"ledger of {genesis.mesh}, {counted(len(graph), 'block')} from position {page.first} on"
         _write(picture, drawing.svg(graph, title).encode())
     elif settings().json:
         from offgrid_tools.cli.emitting import emit

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from offgrid.command_line import exits
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.settings import common, settings
 
@@ -79,10 +80,11 @@ def _show(report: Any) -> None:
         click.echo(f"  and {report.found - len(report.findings)} more")
     compared = "not compared: blocks kept coming; verify it again" if report.moved else "those of the node"
     since = f"epoch {report.first}: older blocks are forgotten" if report.first else "the genesis"
+    checked = (report.blocks, "block"), (report.signatures, "signature"), (report.final, "final transaction")
     facts(
         [
             ("from", since),
-            ("checked", f"{report.blocks} blocks, {report.signatures} signatures, {report.final} final transactions"),
+            ("checked", ", ".join(counted(*each) for each in checked)),
             ("epochs", f"{report.epochs} have ended since"),
             *(
                 [("unsealed", f"{len(report.unsealed)} checkpoints before it: their seals are not kept")]
@@ -90,7 +92,7 @@ def _show(report: Any) -> None:
             ),
             ("balances", compared),
             *(
-                [("below zero", f"{report.below_zero} accounts: their credits are on their way")]
+                [("below zero", f"{counted(report.below_zero, 'account')}: their credits are on their way")]
                 * bool(report.below_zero)
             ),
             ("mesh", f"{report.mesh} ({report.mesh_id}): compare its id"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from offgrid.command_line import exits
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.files import TargetFile, opened, plain
 from offgrid_tools.cli.job_options import options_of, payload_of, program_options, term_options
 from offgrid_tools.cli.jobs import MODES, exit_code_of, named, node_names, report
@@ -236,7 +237,7 @@ def held(limit: int) -> None:
     from offgrid_tools.cli.output import facts, size, table, when
 
     names = node_names(client)
-    facts([("held", f"{box.count} parcels, {size(box.used_bytes)} of {size(box.limit_bytes)}")])
+    facts([("held", f"{counted(box.count, 'parcel')}, {size(box.used_bytes)} of {size(box.limit_bytes)}")])
     table(
         ("from", "to", "number", "size", "since", "until"),
         (

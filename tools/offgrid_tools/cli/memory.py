@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.settings import common, settings
 from offgrid_tools.cli.times import time_us
 
@@ -156,11 +157,11 @@ def _bounds(at_least: int, at_most: int) -> str:
 
 
 def _said(basis: Basis) -> str:
-    said = f"{basis.recorded} events, {basis.events} looked at and {basis.summarised} as summaries have them"
+    said = f"{counted(basis.recorded, 'event')}, {basis.events} looked at and {basis.summarised} as summaries have them"
     if basis.forgotten:
         said += f"; {basis.forgotten} are forgotten or cannot be read"
     if basis.unreadable:
-        said += f"; {basis.unreadable} sessions have no key here"
+        said += f"; of {counted(basis.unreadable, 'session')} there is no key here"
     return said
 
 

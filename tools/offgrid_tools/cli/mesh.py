@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.amounts import Weight, weight_of
 from offgrid_tools.cli.asking import be_sure, yes_option
 from offgrid_tools.cli.settings import common, settings
@@ -45,7 +46,10 @@ def status() -> None:
             ("roles", role_words(answer.roles)),
             ("peers", f"{answer.peers_alive} of {answer.peers_total} alive"),
             ("jobs", f"{answer.jobs_open} open, {answer.slots_busy} of {answer.slots_total} slots busy"),
-            ("journal", f"{answer.journal_seq} events, commit {answer.commit_ms_p50:.2f} ms {answer.commit_mode}"),
+            (
+                "journal",
+                f"{counted(answer.journal_seq, 'event')}, commit {answer.commit_ms_p50:.2f} ms {answer.commit_mode}",
+            ),
             ("restores", _restores(answer)),
             ("ledger", answer.ledger),
             ("coder", answer.coder),

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
         def DESCRIPTOR(self) -> EnumDescriptor: ...  # noqa: N802 - protobuf's name
 
     from google.protobuf.descriptor import EnumDescriptor
-    from rich.table import Table
 
 ID_CHARS = 12  # of a node id in tables; --json has all of it
 NAME_CHARS_SHOWN = 40
 PREVIEW_CHARS_MAX = 4_000  # of a job's output on a terminal
 GAP = "  "
+WORDS_COLUMNS_MIN = 20
 
 
 def cut(name: str) -> str:
@@ -39,28 +39,58 @@ def cut(name: str) -> str:
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
-    """Names and values, aligned; pairs without a value are left out."""
+    """Names and values, aligned; pairs without a value are left out. A terminal gets long ones wrapped."""
     shown = [(name, clean(str(value), lines=True)) for name, value in pairs if value not in ("", None)]
     width = max((len(name) for name, _ in shown), default=0)
+    columns = terminal_columns() - width - len(GAP) if sys.stdout.isatty() else 0
     for name, value in shown:
-        body = value.replace("\n", "\n" + " " * (width + len(GAP)))
+        lines = [part for line in value.split("\n") for part in (_wrapped(line, columns) if columns > 0 else [line])]
+        body = ("\n" + " " * (width + len(GAP))).join(lines)
         click.echo(click.style(name.ljust(width), dim=True) + GAP + body, color=_colour())
+
+
+def say(sentence: str) -> None:
+    """A line of its own; a terminal gets it wrapped between words."""
+    click.echo("\n".join(_wrapped(sentence, terminal_columns())) if sys.stdout.isatty() else sentence)
+
+
+def _wrapped(line: str, columns: int) -> list[str]:
+    """Between words only: ids and paths stay whole, to be copied."""
+    if len(line) <= columns:
+        return [line]
+    import textwrap
+
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.wrap(
+        line, max(columns, WORDS_COLUMNS_MIN), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    ) or [line]
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """Rows below their headings, or the sentence `empty` when there are none."""
-    cells = [[clean(str(cell)) for cell in row] for row in rows]
-    if not cells:
-        from offgrid_tools.cli.fitting import wrap
-
-        click.echo("\n".join(wrap(empty, terminal_columns())) if sys.stdout.isatty() else empty)
-    elif sys.stdout.isatty():
-        for line in fitting(columns, cells, terminal_columns()):
+    if sys.stdout.isatty():
+        for line in drawn(columns, rows, terminal_columns(), empty=empty):
             click.echo(line, color=_colour())
-    else:
-        widths = [max(len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
-        for row in [[column.upper() for column in columns], *cells]:
-            click.echo(GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    cells = _cells(rows)
+    if not cells:
+        click.echo(empty)
+        return
+    widths = [max(len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
+    for row in [[column.upper() for column in columns], *cells]:
+        click.echo(GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def drawn(columns: Sequence[str], rows: Iterable[Sequence[object]], width: int, *, empty: str) -> Sequence[str]:
+    """The lines of the same for a terminal of that width, in colour."""
+    from offgrid_tools.cli.fitting import wrap
+
+    cells = _cells(rows)
+    return [*fitting(columns, cells, width)] if cells else wrap(empty, width)
+
+
+def _cells(rows: Iterable[Sequence[object]]) -> list[list[str]]:
+    return [[clean(str(cell)) for cell in row] for row in rows]
 
 
 def fitting(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> Iterator[str]:
@@ -82,19 +112,6 @@ def fitting(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) 
     if made.left_out:
         told = f"no room here for {', '.join(made.left_out)}: --json has all"
         yield from (click.style(part, dim=True) for part in wrap(told, width))
-
-
-def drawn(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """The same rows as Rich draws them, for what is drawn anew all the time."""
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(clean(str(cell)), style=STYLES.get(str(cell), "")) for cell in row))
-    return made
 
 
 STYLES: Mapping[str, str] = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.keeping import CodeParam
 from offgrid_tools.cli.settings import common, settings
 
@@ -64,7 +65,8 @@ def _show(answer: ExplainPlacementResponse) -> None:
     from offgrid_tools.cli.output import facts, size, table, word
 
     coded = answer.code.total > 1
-    how = f"any {answer.code.needed} of {answer.code.total} shards" if coded else f"{answer.copies} copies"
+    copies = "one copy" if answer.copies == 1 else f"{answer.copies} copies"
+    how = f"any {answer.code.needed} of {answer.code.total} shards" if coded else copies
     what = "shard" if coded else "copy"
     facts(
         [
@@ -73,7 +75,7 @@ def _show(answer: ExplainPlacementResponse) -> None:
             ("policy", word(PlacementPolicy, answer.policy)),
             ("without a host", f"{answer.unplaced} of {answer.code.total if coded else answer.copies}"
              if answer.unplaced else ""),
-            ("not shown", f"{answer.hosts_left_out} hosts" if answer.hosts_left_out else ""),
+            ("not shown", f"{counted(answer.hosts_left_out, 'host')}" if answer.hosts_left_out else ""),
         ]
     )  # fmt: skip
     table(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.amounts import Weight
 from offgrid_tools.cli.bars import Advance, bar
 from offgrid_tools.cli.files import opened, plain
@@ -115,7 +116,7 @@ class _Putting:
 
     def all_of(self, files: Sequence[Found], seed: str) -> list[Object]:
         total, done, made = sum(Path(file.path).stat().st_size for file in files if file.path != "-"), 0, []
-        with bar(f"sealing {len(files)} files") as on_progress:
+        with bar(f"sealing {counted(len(files), 'file')}") as on_progress:
             for index, file in enumerate(files):
                 made.append(self._put(file, f"{seed}-{index}", _beyond(done, total, on_progress)))
                 done += made[-1].size_bytes

@@ -51,12 +51,13 @@ def _tell(marks: list[Deletion]) -> None:
         emit({"deletions": [json_of(mark) for mark in marks]})
         return
     from offgrid.command_line.terminal import clean
+    from offgrid_tools.cli.output import say
 
     for mark in marks:
         name = f" ({clean(mark.name)})" if mark.name else ""
         count = len(mark.untold)
         told = f"; {count} {'host is' if count == 1 else 'hosts are'} told" if count else ""
-        click.echo(f"{mark.object_id}{name} is deleted{told}")
+        say(f"{mark.object_id}{name} is deleted{told}")
 
 
 def _meant(client: Client, wanted: str, recursive: bool) -> tuple[list[str], OffgridError | None]:

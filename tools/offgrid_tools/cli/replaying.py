@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from offgrid.command_line import exits
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.bars import counting
 from offgrid_tools.cli.settings import common, settings
 from offgrid_tools.cli.times import time_us
@@ -209,7 +210,7 @@ def _validate(session_id: str, events: Iterable[Recorded], kinds: Kinds) -> bool
 
     count, wrong = 0, 0
 
-    def counted() -> Iterable[Recorded]:
+    def tallied() -> Iterable[Recorded]:
         nonlocal count
         for event in events:
             count += 1
@@ -218,11 +219,14 @@ def _validate(session_id: str, events: Iterable[Recorded], kinds: Kinds) -> bool
                 on_events("validating", count, 0)
 
     with counting() as on_events:
-        for each in rejected(counted(), kinds):
+        for each in rejected(tallied(), kinds):
             wrong += 1
             _emit({"session_id": session_id, "rejected": each._asdict()}, f"{session_id}: event {each.said}")
     broken = f"{wrong} break their kinds' schemas" if wrong else "all keep to their kinds' schemas"
-    _emit({"session_id": session_id, "events": count, "wrong": wrong}, f"{session_id}: {count} events, {broken}")
+    _emit(
+        {"session_id": session_id, "events": count, "wrong": wrong},
+        f"{session_id}: {counted(count, 'event')}, {broken}",
+    )
     return not wrong
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.settings import common, settings
 
 MIB = 1024 * 1024
@@ -37,8 +38,8 @@ def retention() -> None:
     if gone.events:
         why = "the budget was full" if gone.why == "budget" else f"they were {told.cleanup_days} days old"
         click.echo(
-            f"dropped {gone.events} events of the journal, up to {told.journal_floor}, and {gone.session_events} of "
-            f"sessions ({size(gone.bytes)}), last {when(gone.last_us)}: {why}"
+            f"dropped {counted(gone.events, 'event')} of the journal, up to {told.journal_floor}, and "
+            f"{gone.session_events} of sessions ({size(gone.bytes)}), last {when(gone.last_us)}: {why}"
         )
     if told.held:
         click.echo(clean(told.held))

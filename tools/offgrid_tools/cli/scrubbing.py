@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid.command_line import exits
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.numbers import FiniteRange
 from offgrid_tools.cli.settings import common, settings
 
@@ -70,7 +71,8 @@ def _follow(client: Client, found: Iterable[ScrubReplicasResponse]) -> ScrubRepl
     unread = f", {last.unread_total} could not be read for now" if last.unread_total else ""
     told = "; the owners are told" if last.damaged_total else ""
     click.echo(
-        f"{last.shards} shards, {size(last.read_bytes)} read: {last.damaged_total} damaged or gone{unread}{told}"
+        f"{counted(last.shards, 'shard')}, {size(last.read_bytes)} read: "
+        f"{last.damaged_total} damaged or gone{unread}{told}"
     )
     return last
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.asking import be_sure, yes_option
 from offgrid_tools.cli.settings import common, settings
 from offgrid_tools.cli.times import time_us
@@ -125,10 +126,10 @@ def show(session: str, reducer: str, at: str | None, number: int | None) -> None
             ("started", when(told.started_us)),
             ("ended", when(told.ended_us) if told.ended_us else ""),
             ("comes from", _origin_of(told)),
-            ("recorded", f"{told.recorded} events, of which {told.kept} are kept in {size(told.bytes)}"),
+            ("recorded", f"{counted(told.recorded, 'event')}, of which {told.kept} are kept in {size(told.bytes)}"),
             ("kinds", _counts(told.kinds)),
             ("dropped", _counts(told.dropped)),
-            ("folded by", f"{shown.reducer}, version {shown.version}: {shown.number} events"),
+            ("folded by", f"{shown.reducer}, version {shown.version}: {counted(shown.number, 'event')}"),
             ("digest", shown.digest.hex()),
         ]
     )
@@ -178,7 +179,7 @@ def snapshot(session: str, reducer: str) -> None:
 
         emit({"number": number})
         return
-    click.echo(f"kept, with {number} events")
+    click.echo(f"kept, with {counted(number, 'event')}")
 
 
 @click.command()
@@ -194,14 +195,17 @@ def purge(named: tuple[str, ...], everything: bool, yes: bool) -> None:
     told = [*client.sessions.list()] if everything else [client.sessions.get(each) for each in named]
     events = sum(each.kept for each in told)
     if not yes:
-        be_sure(f"Shred {events} events of {len(told)} sessions, for good", "what is shredded is gone for good")
+        be_sure(
+            f"Shred {counted(events, 'event')} of {counted(len(told), 'session')}, for good",
+            "what is shredded is gone for good",
+        )
     answer = client.sessions.purge([] if everything else [each.session_id for each in told], everything=everything)
     if settings().json:
         from offgrid_tools.cli.emitting import emit
 
         emit({"sessions": answer.sessions, "events": answer.events})
         return
-    click.echo(f"{answer.events} events of {answer.sessions} sessions are shredded")
+    click.echo(f"shredded: {counted(answer.events, 'event')} of {counted(answer.sessions, 'session')}")
 
 
 def _print(found: Iterable[Record]) -> None:

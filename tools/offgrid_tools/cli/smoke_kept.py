@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from offgrid.command_line.terminal import counted
 from offgrid.v1.common_pb2 import ROLE_HOST
 from offgrid.verdicts import away, ledger_cut_off, ledger_mute, playing
 from offgrid_tools.cli.smoke_frame import FAILED, NAME, NAMED_MAX, OK, SKIPPED, Line, Seen
@@ -73,7 +74,13 @@ def session(seen: Seen) -> Iterator[Line]:
     if durable and count == 1:
         yield Line("session", "", OK, "recorded, read back")
     else:
-        yield Line("session", "", FAILED, f"{count} events read of the 1 that was recorded", "offgrid state sessions")
+        yield Line(
+            "session",
+            "",
+            FAILED,
+            f"{counted(count, 'event')} read of the 1 that was recorded",
+            "offgrid state sessions",
+        )
 
 
 def ledger(seen: Seen) -> Iterator[Line]:
@@ -86,7 +93,7 @@ def ledger(seen: Seen) -> Iterator[Line]:
         yield Line("ledger", "", FAILED, said, "offgrid ledger status")
     else:
         said = f"{told.reach_milli / 1000:g} of {told.quorum_milli / 1000:g} needed in reach"
-        yield Line("ledger", "", OK, f"{len(told.witnesses)} witnesses, {said}")
+        yield Line("ledger", "", OK, f"{counted(len(told.witnesses), 'witness')}, {said}")
         if seen.with_transfer:
             yield _transfer(seen)
 
