@@ -172,9 +172,8 @@ def _tell(kit: Path) -> None:
     here = [wheel.bytes for name, wheel in manifest.files.items() if name not in missing]
     whole = complete_targets(kit, manifest)
     extras = f" with {', '.join(manifest.extras)}" if manifest.extras else ""
-    click.echo(
-        f"kit of offgrid-node {manifest.version}{extras} in {kit}: {counted(len(here), 'wheel')}, {sum(here) / 1e6:.0f} MB"
-    )
+    much = f"{counted(len(here), 'wheel')}, {sum(here) / 1e6:.0f} MB"
+    click.echo(f"kit of offgrid-node {manifest.version}{extras} in {kit}: {much}")
     click.echo(f"  for     {', '.join(whole) or 'no machine: files are missing'}")
     if other := [name for name in manifest.targets if name not in whole]:
         click.echo(f"  not for {', '.join(other)}: those files were not fetched (install.py --whole)")
