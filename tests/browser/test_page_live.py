@@ -17,6 +17,7 @@ import pytest
 from orchard import TOKEN, url_of
 from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
+from offgrid.client.payloads import builtin
 from offgrid_node.local_mesh import LocalMesh
 
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
@@ -51,6 +52,12 @@ def slowness() -> float:
     for _ in range(3):
         subprocess.run([sys.executable, "-I", "-S", "-c", ""], check=True)
     return max(1.0, (time.monotonic() - began) / 3 / A_PYTHON_S)
+
+
+def echo(mesh: LocalMesh) -> None:
+    """A job that a host does."""
+    with mesh["attic"].client() as client:
+        client.submit(builtin("echo", input=b"pears")).result(30)
 
 
 def test_a_job_that_is_submitted_by_clicking_appears_and_ends_live(show: Show) -> None:
@@ -281,7 +288,8 @@ def test_on_a_phone_where_one_is_and_whether_it_is_live_stay_in_sight(show: Show
         page.set_viewport_size(size)
 
 
-def test_holds_and_members_are_called_by_their_names(show: Show) -> None:
+def test_holds_and_members_are_called_by_their_names(show: Show, mesh: LocalMesh) -> None:
+    echo(mesh)
     expect(show("ledger").locator("tbody th", has_text=re.compile("^hold 1 for "))).to_be_visible()
     page = show("jobs")
     page.locator("tbody tr", has_text="completed").first.get_by_role("link").click()
@@ -439,8 +447,9 @@ def test_what_one_more_lost_host_takes_is_said_first_and_listed_first(browser: B
     page.context.close()
 
 
-def test_rows_are_asked_for_on_while_the_node_finds_none_of_them(browser: Browser, url: str) -> None:
+def test_rows_are_asked_for_on_while_the_node_finds_none_of_them(browser: Browser, url: str, mesh: LocalMesh) -> None:
     """As failed jobs behind many that are well: a page of what few rows match may be empty."""
+    echo(mesh)
     page = browser.new_page(locale="en-GB")
 
     def answer(route: Route) -> None:
@@ -455,6 +464,20 @@ def test_rows_are_asked_for_on_while_the_node_finds_none_of_them(browser: Browse
     page.get_by_label("Show").select_option("completed")
     expect(page.locator("tbody tr", has_text="completed").first).to_be_visible()
     page.unroute_all(behavior="ignoreErrors")
+    page.context.close()
+
+
+def test_who_is_let_in_by_no_token_is_told_why_and_asked_for_none(browser: Browser, url: str) -> None:
+    page = browser.new_page(locale="en-GB")
+    why = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "OtherUser", "domain": "offgrid"}
+    error = {"code": 401, "status": "UNAUTHENTICATED", "message": "another user of this machine", "details": [why]}
+    page.route("**/v1/status", lambda route: route.fulfill(status=401, json={"error": error}))
+    page.goto(url)
+    expect(page.get_by_role("alert")).to_contain_text("Another user of this machine")
+    expect(page.get_by_label("Token")).to_have_count(0)
+    page.unroute_all(behavior="ignoreErrors")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
     page.context.close()
 
 

@@ -36,7 +36,7 @@ export function SignIn({ why, done }) {
     event.preventDefault();
     try { await post("/v1/login", { token: input.current.value.trim() }); done(); } catch (why) { setError(why); }
   };
-  if (why.details.some((detail) => detail.reason === "OtherUser")) return html`<h1 tabindex="-1">${t("signin.title")}</h1><${Problem} error=${why} retry=${done} />`; // no token helps
+  if (why.details.some((detail) => ["OtherUser", "UnknownUser"].includes(detail.reason))) return html`<h1 tabindex="-1">${t("signin.title")}</h1><${Problem} error=${why} retry=${done} />`; // no token helps
   return html`<h1 tabindex="-1">${t("signin.title")}</h1>
     <form class="panel narrow" onSubmit=${submit}>
       <p>${t("signin.text")}</p>
