@@ -29,8 +29,8 @@ def in_a_process(seed: int, hash_seed: str, mesh: str = HOME) -> bytes:
 
 def test_processes_with_other_hash_seeds_print_the_same_bytes() -> None:
     eventful = next(seed for seed in range(100) if draw(seed).joins and draw(seed).having(LIES) and draw(seed).payments)
-    first, second, third = (in_a_process(eventful, hash_seed) for hash_seed in ("0", "1", "4711"))
-    assert first == second == third
+    first, second = (in_a_process(eventful, hash_seed) for hash_seed in ("0", "4711"))
+    assert first == second
     assert json.loads(first)["trace"] == simulate(eventful).trace
 
 
@@ -39,7 +39,7 @@ def test_so_does_another_process_of_sessions() -> None:
 
 
 def test_seeds_differ() -> None:
-    assert simulate(0).trace != simulate(7).trace
+    assert simulate(0, mesh=TALK_MESH).trace != simulate(7, mesh=TALK_MESH).trace
 
 
 def test_a_violation_is_printed_with_its_seed_and_exits_non_zero() -> None:
@@ -65,4 +65,4 @@ def test_the_trace_tells_what_happened_and_does_not_change_it(tmp_path: Path) ->
 
 
 def test_a_sweep_in_processes_finds_what_a_sweep_in_one_finds() -> None:
-    assert sweep(range(2), jobs=2) == sweep(range(2))
+    assert sweep(range(2), mesh=TALK_MESH, jobs=2) == sweep(range(2), mesh=TALK_MESH)

@@ -31,15 +31,10 @@ from offgrid_tools.sim.mutants import (
 SEEDS = 16
 SAMPLE = (
     "reply-before-commit",
-    "send-before-commit",
-    "output-lost",
     "ack-before-fsync",
     "vote-before-sync",
     "quorum-too-small",
-    "booking-lost",
-    "deletion-half-told",
     "sealed-anew-under-old-key",
-    "old-identity-admitted",
     "dropped-without-snapshot",
     "windows-overlap",
     "taken-is-forgotten",

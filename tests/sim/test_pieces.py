@@ -24,4 +24,6 @@ def test_replicas_come_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Replicas, "write", noted)
     for seed in range(SEEDS):
         simulate(seed)
-    assert max(len(offsets) for offsets in starts.values()) > 3
+        if max(map(len, starts.values()), default=0) > 3:
+            return
+    pytest.fail(f"no replica came in more than three pieces in {SEEDS} seeds")

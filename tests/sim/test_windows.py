@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 from msgspec.structs import replace
+from seeds import seeds
 
 from offgrid.event_types import type_name
 from offgrid.v1 import state_pb2
@@ -37,7 +38,7 @@ def happened(process: Process) -> Counter[str]:
     return Counter(type_name(event.etype) for event in events)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(1, 20))
 def test_each_event_is_summarised_once_wherever_a_node_is_killed(seed: int) -> None:
     cluster = Cluster(seed, [replace(spec, window_s=WINDOW_S) for spec in FIVE])
     rng = cluster.engine.rng
