@@ -15,14 +15,15 @@ from offgrid_node.config.addresses import admin_socket
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
 from offgrid_node.doctor.processes import listens_at_a_path
 from offgrid_node.doctor.reading import StoredRows
-from offgrid_node.doctor.restarting import restarted, started
+from offgrid_node.doctor.restarting import restarted, restored, started
 from offgrid_node.doctor.subject import UNAUTHENTICATED, Subject
 from offgrid_node.folder import ROOT_KEY, STORE_FILE
 from offgrid_node.keys import NodeKey, check_identity_certificate, verify
 from offgrid_node.keys.store import key_path
-from offgrid_node.protocol.errors import FailedPrecondition, Fault, NotFound
+from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, NotFound
 from offgrid_node.protocol.mesh.founding import held_directory
 from offgrid_node.services.admin_socket import unix_socket
+from offgrid_node.store_trial import LAST_WORDS
 
 PROBLEMS_SHOWN = 5
 STORE_VARIABLES = ("OFFGRID_NODE__DATA_DIR", "OFFGRID_STORAGE__MEMORY_DB", "OFFGRID_MEMORY_DB")
@@ -128,8 +129,12 @@ def _store(subject: Subject) -> Iterator[Said]:
         key = NodeKey.load(subject.folder.keys_path)
     except Fault:
         return  # said of the keys
-    with StoredRows.open(path) as rows:
-        directory = held_directory(rows, verify=verify, check_certificate=check_identity_certificate)
+    try:
+        with StoredRows.open(path) as rows:
+            directory = held_directory(rows, verify=verify, check_certificate=check_identity_certificate)
+    except Corrupt as error:
+        yield fault(f"the node's store is damaged: {error.message}", restored(subject))
+        return
     if directory is None:
         yield fault(f"{path} belongs to no mesh yet: a join was interrupted", subject.node("join", "TOKEN"))
         return
@@ -149,6 +154,13 @@ def _store(subject: Subject) -> Iterator[Said]:
         )
     elif known.removed:
         yield fault("this node was removed from its mesh", command("offgrid", "mesh", "invite"))
+    elif known.name != subject.config.node.name:
+        yield warning(
+            f"the key in {subject.folder.keys_path} is that of {known.name}, and "
+            f'{subject.folder.config_path.name} says node.name = "{subject.config.node.name}": was it copied from '
+            "there? Two nodes with one key are refused",
+            command("grep", "-n", "^name", subject.folder.config_path),
+        )
 
 
 def _no_store(subject: Subject, path: Path) -> Said:
@@ -156,7 +168,10 @@ def _no_store(subject: Subject, path: Path) -> Said:
     elsewhere = [each.parent for each in sorted(subject.path.glob(f"*/*/{STORE_FILE}")) if each.parent != path]
     sentence = f"{path}: the node's store is not there"
     if not elsewhere:
-        return fault(f"{sentence}. Is its disk mounted?", subject.node("restore"))
+        file = next((each for each in (path, *path.parents) if each.is_file()), None)
+        if file is not None:
+            return fault(f"{file} is a file, and the node's folder should be there", command("mv", file, f"{file}.old"))
+        return fault(f"{sentence}. Is its disk mounted? If it is lost:", restored(subject))
     variables = [name for name in STORE_VARIABLES if name in subject.environ]
     where = (
         f", but in {elsewhere[0]}: {' and '.join(variables) or 'node.data_dir, or storage.memory_db,'} says otherwise"
@@ -176,7 +191,12 @@ def _process(subject: Subject) -> Iterator[Said]:
         if not _socket_is_gone(subject):  # said of that
             yield fault(sentence, command("ps", "-fp", subject.pid))
     else:
-        yield fault("the node does not run", started(subject))
+        died = subject.config.node.data_dir / LAST_WORDS
+        crashed = died.is_file() and died.stat().st_size > 0
+        yield fault(
+            "the node does not run" + (f"; its last process died, and {died} says where" if crashed else ""),
+            started(subject),
+        )
 
 
 def _socket(subject: Subject) -> Iterator[Said]:
@@ -186,6 +206,8 @@ def _socket(subject: Subject) -> Iterator[Said]:
         return
     try:
         mode = path.stat(follow_symlinks=False).st_mode
+    except NotADirectoryError:
+        return  # said of the store
     except FileNotFoundError:
         if _socket_is_gone(subject):
             sentence = f"process {subject.pid} is the node, and its owner's socket {path} is gone: was it deleted?"

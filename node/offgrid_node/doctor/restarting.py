@@ -1,5 +1,5 @@
 """What to type so that a node starts, or starts anew: by systemd where that runs it, by `offgrid-node restart` where
-`up` made it, else by hand."""
+`up` made it, else by hand. And so that one comes back whose store is lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from contextlib import suppress
 from offgrid_node.doctor.findings import command
 from offgrid_node.doctor.processes import PROC
 from offgrid_node.doctor.subject import Subject
-from offgrid_node.folder import MESH_PLAN
+from offgrid_node.folder import MESH_PLAN, backup_folder
+from offgrid_node.keys.store import key_path
 
 _UNIT = re.compile(r"/([^/\s]+\.service)$", re.MULTILINE)
 
@@ -32,6 +33,21 @@ def restarted(subject: Subject) -> str:
     if sys.platform != "win32" and (unit := unit_of(pid)):
         return command("systemctl", *([] if os.geteuid() == 0 else ["--user"]), "restart", unit)
     return f"kill {pid}; while kill -0 {pid} 2>&-; do sleep 1; done; {subject.node('run')}"
+
+
+def restored(subject: Subject) -> str:
+    """A node that has its keys and no store: from its newest backup and what hosts keep that is newer, or from that
+    alone. It comes back in the same folder, where whatever starts it finds it; the old one is kept aside."""
+    folder, config = subject.path.absolute(), subject.config
+    lost, new = folder.with_name(f"{folder.name}.lost"), folder.with_name(f"{folder.name}.new")
+    roles = [word for role in config.node.roles for word in ("--role", role)]
+    backups = sorted(backup_folder(config).glob("*.zip"), key=lambda path: path.stat().st_mtime)
+    from_backup = ["--backup", backups[-1].absolute()] if backups else []
+    via = ["--via", next(iter(config.mesh.peers), "HOST:PORT")]
+    key = key_path(subject.folder.keys_path, "node").absolute()
+    again = command("offgrid-node", "restore", "--key", key, *from_backup, *via, *roles, "--dir", new)
+    hint = "" if config.mesh.peers else "   # HOST:PORT: where any other member listens"
+    return f"{again} && {command('mv', folder, lost)} && {command('mv', new, folder)}{hint}"
 
 
 def unit_of(pid: int) -> str:

@@ -12,6 +12,7 @@ from offgrid_node.doctor.findings import Check, Said, command, fault, not_applic
 from offgrid_node.doctor.reading import StoredRows
 from offgrid_node.doctor.subject import Subject
 from offgrid_node.folder import MIB, STORE_FILE, backup_folder
+from offgrid_node.protocol.errors import Corrupt
 from offgrid_node.storage.blobs import DISK_RESERVE_BYTES
 
 if TYPE_CHECKING:
@@ -45,6 +46,19 @@ def disks(config: Config) -> Iterator[Said]:
             yield warning(f"the disk under {place} has only {free // MIB} MiB free", look)
 
 
+def _backup_disk(subject: Subject) -> Iterator[Said]:
+    """Of a disk that is not mounted not even the folder above is there; a node would fill the disk below."""
+    if not subject.config.state.backup_dir or not subject.config.state.backup_interval:
+        yield not_applicable("backups lie with the node")
+        return
+    folder = backup_folder(subject.config)
+    if not folder.exists() and not folder.parent.exists():
+        yield warning(
+            f"state.backup_dir = {folder} is not there, nor the folder above it: is its disk mounted?",
+            command("findmnt", "-T", folder.parent.parent) if os.name == "posix" else f"dir {folder.parent.parent}",
+        )
+
+
 def _inodes(subject: Subject) -> Iterator[Said]:
     if not hasattr(os, "statvfs"):
         yield not_applicable("this system's disks have no inodes")
@@ -66,8 +80,11 @@ def _store_file(subject: Subject) -> Iterator[Said]:
         told = subject.asked.backups.list()
         used, limit = told.store_used_bytes, told.store_limit_bytes
     elif (path / STORE_FILE).is_file():
-        with StoredRows.open(path) as rows:
-            used = rows.used_bytes()
+        try:
+            with StoredRows.open(path) as rows:
+                used = rows.used_bytes()
+        except Corrupt:
+            return  # said of the store
     else:
         return  # said of the store
     if used >= STORE_NEARLY * limit:
@@ -82,6 +99,7 @@ def _store_file(subject: Subject) -> Iterator[Said]:
 
 CHECKS = (
     Check("disk", "the disks of the node have room", lambda subject: disks(subject.config)),
+    Check("backup-disk", "the folder of backups is there", _backup_disk),
     Check("inodes", "they take more files", _inodes),
     Check("store-file", "the store's file may grow", _store_file),
 )

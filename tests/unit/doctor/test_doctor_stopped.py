@@ -255,7 +255,20 @@ FAULTS = {
         lambda w: on_small_disk(w, "size=2g", read_only=True), "folder", "mounted read-only", "remount,rw", root=True
     ),
     "store gone": Injected(
-        lambda w: (w.store / "data.mdb").unlink(), "store", "store is not there", "offgrid-node restore"
+        lambda w: (w.store / "data.mdb").unlink(), "store", "store is not there", "offgrid-node restore --key"
+    ),
+    "store damaged": Injected(
+        lambda w: (w.store / "data.mdb").write_bytes(b"\xff" * 9_999), "store", "store is damaged", "--via HOST:PORT"
+    ),
+    "a file where the folder of data was": Injected(
+        lambda w: (shutil.rmtree(w.folder / "data"), (w.folder / "data").touch()), "store", "is a file, and", "mv "
+    ),
+    "key of another member": Injected(
+        lambda w: w.set("node.name", "barn"), "store", "is that of attic, and offgrid.toml says", "grep", State.WARNING
+    ),
+    "disk of backups not mounted": Injected(
+        lambda w: w.set("state.backup_dir", "/media/no-such-disk/backups"), "backup-disk", "is its disk mounted?",
+        "findmnt", State.WARNING,
     ),
     "store of another node": Injected(other_nodes_store, "store", "is another node's store, of mesh barn", "ls -l"),
     "store of another mesh than the config says": Injected(
