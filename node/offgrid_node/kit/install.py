@@ -168,7 +168,8 @@ def altered(source: Source, name: str) -> Refused:
 def reason_of(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return f"{error.code} {error.reason}"
-    return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)
+    inner = getattr(error, "reason", None) or error
+    return str(getattr(inner, "strerror", None) or inner)
 
 
 def is_whole(path: Path, entry: Manifest) -> bool:
@@ -223,7 +224,8 @@ def fetch_all(source: Source, manifest: Manifest, names: list[str], folder: Path
                     raise Refused(f"{folder}: {reason_of(error)}; make room, and type the same again") from error
                 lost = isinstance(error, (urllib.error.HTTPError, FileNotFoundError)) or not source.remote
                 if lost or attempt == TRIES - 1:
-                    raise Refused(f"{name} is not to be had at {source.place}: {reason_of(error)}") from error
+                    later = "; the same command goes on where it was" if source.remote else ""
+                    raise Refused(f"{name} is not to be had at {source.place}: {reason_of(error)}{later}") from error
                 time.sleep(2**attempt / 2)
         come += manifest["files"][name]["bytes"]
         if sys.stdout.isatty():

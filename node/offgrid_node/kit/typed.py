@@ -11,7 +11,7 @@ DIGEST_SIGNS = 32  # 128 bits: nobody makes another file with these
 
 POSIX = "curl -fsSO {place}/install.py && {sum} install.py | grep ^{digest} && python3 install.py {place}"
 WINDOWS = (
-    "iwr {place}/install.py -OutFile install.py; "
+    "iwr -UseBasicParsing {place}/install.py -OutFile install.py; "
     "if ((Get-FileHash install.py).Hash -like '{digest}*') {{ py install.py {place} }}"
 )
 
