@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import ssl
 import sys
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from google.protobuf.message import Message
 
 sys.path.insert(0, str(Path(__file__).parent / "gateway"))
@@ -155,6 +166,61 @@ def test_nobody_there_and_another_program_there_are_told_apart() -> None:
         await asyncio.to_thread(talk)
 
     serving(app_of([]), scenario)
+
+
+def test_an_https_url_of_what_speaks_none_says_so() -> None:
+    async def scenario(port: int) -> None:
+        def talk() -> None:
+            with connect(f"https://127.0.0.1:{port}", timeout_s=5) as client, pytest.raises(OffgridError) as caught:
+                client.mesh.status()
+            assert (caught.value.code, caught.value.reason) == ("FAILED_PRECONDITION", "NoTls")
+
+        await asyncio.to_thread(talk)
+
+    serving(app_of([]), scenario)
+
+
+def test_a_certificate_of_an_authority_that_is_not_known_is_not_taken_unless_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a proxy that speaks TLS before the gateway: here what answers is no node, but that is told by TLS alone."""
+    certificate = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer(count: int) -> None:
+            for _ in range(count):
+                with contextlib.suppress(OSError), context.wrap_socket(listening.accept()[0], server_side=True) as peer:
+                    peer.recv(1 << 16)
+                    peer.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+        answering = threading.Thread(target=answer, args=(2,))
+        answering.start()
+        url, reasons = f"https://127.0.0.1:{listening.getsockname()[1]}", []
+        for _ in range(2):
+            with connect(url, timeout_s=5) as client, pytest.raises(OffgridError) as caught:
+                client.mesh.status()
+            reasons.append(caught.value.reason)
+            monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        answering.join()
+    assert reasons == ["Untrusted", "NotANode"]
+
+
+def self_signed(folder: Path) -> Path:
+    """A certificate for 127.0.0.1 and its key, in one file."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "barn")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    made = (
+        builder.not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "barn.pem").write_bytes(made.public_bytes(Encoding.PEM) + secret)
+    return folder / "barn.pem"
 
 
 @pytest.mark.parametrize("url", ["http://", "http://a:b", "http://host/?x=1", "https://user@host", "http://h:99999999"])

@@ -25,6 +25,7 @@ FRAME_BYTES_MAX = 4 * 1024 * 1024 + 1
 REFUSAL_BYTES_MAX = 65_536
 CONNECT_S = 10.0
 IDLE_MAX = 8  # connections that wait for the next call
+NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 GRACE_S = 2.0  # that a node's own word of its deadline may come later than it
 
 
@@ -145,6 +146,13 @@ class _told_as_ours:  # noqa: N801 - a context manager that reads as what it doe
             raise OffgridError("CANCELLED", "", "the stream was cancelled") from None
         if isinstance(error, TimeoutError):
             raise OffgridError("DEADLINE_EXCEEDED", "", "no answer in time") from None
+        if isinstance(error, ssl.SSLCertVerificationError):
+            text = f"the certificate there is not trusted here: {error.verify_message}"
+            raise OffgridError("FAILED_PRECONDITION", "Untrusted", text) from None
+        if isinstance(error, ssl.SSLError) and error.reason in NO_TLS:
+            raise OffgridError(
+                "FAILED_PRECONDITION", "NoTls", "no TLS is spoken there; is it http:// instead?"
+            ) from None
         raise OffgridError("UNAVAILABLE", "", str(error) or type(error).__name__) from None
 
 

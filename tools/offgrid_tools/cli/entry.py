@@ -68,6 +68,7 @@ def _hint(error: OffgridError) -> str:
         "ConnectionLost": LOOK_FIRST,
         "WatchEnded": "once the node is back, `offgrid job show` and `watch` tell what came of it",
         "NotANode": "--node-dir DIR or --socket PATH say where the node is",
+        "Untrusted": "SSL_CERT_FILE=CA.pem before the command names whom to trust, if that is your own authority",
         "SocketDenied": "run this as the user who runs the node",
         "BrokerUnavailable": "`offgrid peers` shows who is alive; --mode auto falls back to this node itself",
         "NoHostsAvailable": "`offgrid market` shows who offers what",
