@@ -46,6 +46,8 @@ def restored(subject: Subject) -> str:
     via = ["--via", next(iter(config.mesh.peers), "HOST:PORT")]
     key = key_path(subject.folder.keys_path, "node").absolute()
     again = command("offgrid-node", "restore", "--key", key, *from_backup, *via, *roles, "--dir", new)
+    if config.storage.memory_db.absolute().is_relative_to(folder):  # else that disk has it still
+        again += f" && {command('cp', subject.folder.config_path.absolute(), new)}"
     hint = "" if config.mesh.peers else "   # HOST:PORT: where any other member listens"
     return f"{again} && {command('mv', folder, lost)} && {command('mv', new, folder)}{hint}"
 
