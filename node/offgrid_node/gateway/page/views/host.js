@@ -9,10 +9,11 @@ import { bytes, credits, num, t } from "../lib/reader.js";
 const HOST_TONES = { on: "good", off: "warn", draining: "busy", drained: "quiet" };
 
 export function Host() {
-  const live = useLive("/v1/host", { on: ["HOST_"], parts: ["host"], every: 10_000 });
+  const status = useLive("/v1/status"), isHost = status.data?.roles.includes("ROLE_HOST");
+  const live = useLive(isHost ? "/v1/host" : "", { on: ["HOST_"], parts: ["host"], every: 10_000 });
   const name = useNames(), [asking, ask] = useState(false);
   const turn = (state) => async () => { await post("/v1/host:toggle", { state }); live.reload(); };
-  if (live.error?.status === "FAILED_PRECONDITION") return html`<${Empty} text=${t("host.none")} />`;
+  if (status.data && !isHost) return html`<${Empty} text=${t("host.none")} />`;
   return html`<${Loaded} live=${live}>${() => {
     const { host } = live.data;
     return html`<${Section} title=${t("host.title")} actions=${html`

@@ -4,7 +4,7 @@ import { html, useEffect, useRef } from "../vendor/htm-preact.js";
 import { describe } from "./events.js";
 import { survival } from "./storage.js";
 import { useLive } from "../lib/live.js";
-import { Badge, Bar, Copy, Facts, Id, Loaded, Said, say, Section, useNames, When } from "../lib/parts.js";
+import { Badge, Bar, Copy, Facts, Id, Loaded, Problem, Said, say, Section, useNames, When } from "../lib/parts.js";
 import { bytes, credits, num, plain, span, stamp, t } from "../lib/reader.js";
 
 export function Overview() {
@@ -20,7 +20,7 @@ export function Overview() {
   return html`<h1 tabindex="-1">${t("nav.overview")}</h1>
     <${Loaded} live=${status}>${() => {
       const matters = needs(status.data, peers.data, ledger.data, retention.data, outbox.data, objects.data);
-      return html`<${Health} matters=${matters} />
+      return html`<${Health} matters=${matters} asked=${[peers, ledger, outbox, retention, objects]} />
         <${Figures} status=${status.data} ledger=${ledger.data} wallet=${balance.data} outbox=${outbox.data} />
         <div class="columns">
           <${Section} title=${t("overview.lately")} actions=${html`<a href="#/events">${t("overview.all_events")}</a>`}>
@@ -57,15 +57,20 @@ function needs(status, peers, ledger, retention, outbox, objects) {
   ].filter(Boolean).sort((a, b) => (a[0] === "bad" ? 0 : 1) - (b[0] === "bad" ? 0 : 1));
 }
 
-function Health({ matters }) {
+// Nothing is called well before all that could be wrong has been asked for, and was told.
+function Health({ matters, asked }) {
+  const failed = asked.find((live) => live.error), known = !failed && asked.every((live) => !live.loading);
+  const well = failed ? t("overview.unsure") : known ? t("overview.well") : t("loading");
   const said = useRef(null), text = matters.map(([, what, , why]) => `${what} ${why ?? ""}`).join(" ");
   useEffect(() => {
-    if (said.current !== null && said.current !== text) say(text || t("overview.well"));
+    if (!known) return;
+    if (said.current !== null && said.current !== text) say(text || well);
     said.current = text;
-  }, [text]);
-  const worst = matters[0]?.[0] ?? "good";
+  }, [text, known]);
+  const worst = matters[0]?.[0] ?? (failed ? "warn" : known ? "good" : "");
   return html`<section class=${`health ${worst}`} aria-label=${t("overview.health")}>
-    <p class="health-head"><span class="dot big" aria-hidden="true"></span><strong>${matters.length ? t("overview.attention", { n: matters.length }) : t("overview.well")}</strong></p>
+    <p class="health-head"><span class="dot big" aria-hidden="true"></span><strong>${matters.length ? t("overview.attention", { n: matters.length }) : well}</strong></p>
+    <${Problem} error=${failed?.error} retry=${failed?.reload} />
     ${matters.length > 0 && html`<ul>${matters.map(([tone, text, href, why]) => {
       const said = html`${text} ${why && html`<${Said} text=${why} />`}`;
       return html`<li key=${text + why}><${Badge} tone=${tone}>${t(`tone.${tone}`)}<//> ${href ? html`<a href=${href}>${said}</a>` : said}</li>`;

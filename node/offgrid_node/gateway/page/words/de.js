@@ -66,6 +66,7 @@ export default {
   overview: {
     health: "Zustand",
     well: "Alles in Ordnung",
+    unsure: "Nicht alles ist bekannt",
     "attention.one": "Eine Sache braucht Aufmerksamkeit",
     "attention.other": "{n} Sachen brauchen Aufmerksamkeit",
     lately: "Zuletzt",

@@ -66,6 +66,7 @@ export default {
   overview: {
     health: "Health",
     well: "All is well",
+    unsure: "Not all is known",
     "attention.one": "One thing needs attention",
     "attention.other": "{n} things need attention",
     lately: "Lately",
