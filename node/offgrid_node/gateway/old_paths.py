@@ -18,6 +18,7 @@ from offgrid_node.gateway.gateway_urls import GatewayUrls
 from offgrid_node.gateway.metered import REFUSED, route_of
 from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.gateway.old_bodies import Bodies
+from offgrid_node.gateway.old_clients import OldClients
 from offgrid_node.gateway.old_looks import OldLooks
 from offgrid_node.gateway.old_market import OldMarket
 from offgrid_node.gateway.old_shapes import Document
@@ -62,13 +63,20 @@ def old_routes(view: NodeView) -> list[BaseRoute]:
     handlers: dict[str, dict[str, Handler]] = {}
     for method, path, handler in table:
         handlers.setdefault(path, {})[method] = handler
-    return [Route(path, _endpoint(found, view), methods=list(found)) for path, found in handlers.items()]
+    clients = OldClients(view.meters.http)
+
+    def heard(request: Request) -> None:
+        client = request.client.host if request.client else ""
+        clients.on_request(request.method, route_of(request.scope), client, clock.now().utc_us / 1e6)
+
+    return [Route(path, _endpoint(found, heard), methods=list(found)) for path, found in handlers.items()]
 
 
-def _endpoint(handlers: Mapping[str, Handler], view: NodeView) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(
+    handlers: Mapping[str, Handler], heard: Callable[[Request], None]
+) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        at_s = view.runtime.clock.now().utc_us / 1e6
-        view.meters.http.on_old_path(request.method, route_of(request.scope), at_s)
+        heard(request)
         handler = handlers["GET" if request.method == "HEAD" else request.method]
         try:
             return JSONResponse(await handler(request))
