@@ -79,7 +79,7 @@ def test_an_alert_begins_is_told_everywhere_and_ends(mesh: LocalMesh, told: Path
         for _ in range(2 * FALL):
             time.sleep(INTERVAL_MS / 1000)
             assert says(480, ["warn"]), "below the threshold, and not well below"
-        assert f"{name} 480, more than 500" in status()
+        assert f"{name} was more than 500, and is 480 now" in status()
 
         eventually(lambda: says(10, ["warn", "ok"]), "it is over")
         assert name not in status()
