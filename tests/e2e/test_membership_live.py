@@ -56,6 +56,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
         yield mesh
 
 
+@pytest.mark.soak
 def test_nodes_that_all_died_at_once_find_each_other_though_they_listen_on_any_port(few: LocalMesh) -> None:
     """Nobody is left who could tell the ports of now: each takes its last one again."""
     nodes = list(few.nodes.values())

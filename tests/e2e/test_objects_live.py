@@ -51,6 +51,7 @@ def info(owner: LocalNode, wanted: str) -> objects_pb2.Object:
 
 
 class TestAnObject:
+    @pytest.mark.soak
     def test_is_read_back_from_the_others_when_a_host_that_acked_is_killed(
         self, mesh: LocalMesh, text: bytes, tmp_path: Path
     ) -> None:

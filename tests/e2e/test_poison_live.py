@@ -47,6 +47,7 @@ def deaths(mesh: LocalMesh) -> Iterator[list[str]]:
         thread.join()
 
 
+@pytest.mark.soak
 def test_it_ends_after_so_many_hosts_and_other_jobs_go_on(mesh: LocalMesh, deaths: list[str]) -> None:
     core = mesh["core"]
     inputs = [b"%d" % number for number in range(12)]

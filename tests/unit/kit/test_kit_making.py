@@ -142,6 +142,7 @@ def test_a_node_from_a_kit_hands_on_that_one_and_needs_no_index(
     assert typed("bundle", "check", copy).exit_code == 4
 
 
+@pytest.mark.soak
 def test_an_index_that_lacks_a_wheel_is_said_with_pips_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(making, "own_wheel", lambda folder: folder / OWN)
     refusing = tmp_path / "pip.py"

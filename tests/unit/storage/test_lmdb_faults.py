@@ -20,7 +20,7 @@ from offgrid_node.storage.logged import LoggedStore
 HERE = Path(__file__).parent
 CHILD = [sys.executable, str(HERE / "store_child.py")]
 MIB = 1024 * 1024
-KILLS = 30
+KILLS = 12  # of a whole node, `soak kills` and `soak state-kills`
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="preloading and mount namespaces are Linux's")
 

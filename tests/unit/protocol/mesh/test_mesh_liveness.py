@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from mesh_world import Node, World
+from seeds import seeds
 
 from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.effects import Raise
@@ -251,7 +252,7 @@ def test_hearsay_of_a_life_far_ahead_changes_nothing_and_is_not_taken_over() -> 
     assert swim.liveness("old") == ALIVE, "the node itself is believed"
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(1, 20))
 def test_losing_a_third_of_all_messages_buries_hardly_anybody(seed: int) -> None:
     """One that is called dead by mistake is so at two or three nodes, until it hears of it."""
     world = World(seed, 8)
