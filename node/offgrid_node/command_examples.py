@@ -22,6 +22,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "rotate take": ("offgrid-node rotate take key_change", "offgrid-node rotate take root_change --instead"),
     "config check": ("offgrid-node config check offgrid.toml",),
     "demo": ("offgrid-node demo", "offgrid-node demo notes.txt --keep", "offgrid-node demo --storage --hosts 6"),
+    "admin add": ("offgrid-node admin add attic", "offgrid-node admin add attic --root-words"),
+    "admin remove": ("offgrid-node admin remove attic --root-key /media/stick/mesh_root.key",),
     "bundle": ("offgrid-node bundle --to /media/stick/offgrid-kit",),
     "bundle check": ("offgrid-node bundle check /media/stick/offgrid-kit",),
     "bundle serve": ("offgrid-node bundle serve /media/stick/offgrid-kit",),

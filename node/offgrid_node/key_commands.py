@@ -66,7 +66,7 @@ def rotate_identity(folder: Path, root_key: Path | None, root_words: bool) -> No
     """
     from offgrid_node.rotating import rotate_identity as rotate_now
 
-    made = rotate_now(folder, _root_given(root_key, root_words))
+    made = rotate_now(folder, root_given(root_key, root_words))
     click.echo(f"{made.key.node_id} has its key number {made.number}, in {made.key_path}")
     click.echo(f"  words     offgrid-node words --dir {shlex.quote(str(folder))}   write them down anew")
     if made.change_path is not None:
@@ -79,7 +79,7 @@ def rotate_identity(folder: Path, root_key: Path | None, root_words: bool) -> No
     click.echo(f"next: offgrid-node run --dir {shlex.quote(str(folder))}")
 
 
-def _root_given(root_key: Path | None, root_words: bool) -> NodeKey | None:
+def root_given(root_key: Path | None, root_words: bool) -> NodeKey | None:
     from offgrid_node.keys import NodeKey
     from offgrid_node.keys.words import seed_of
 
@@ -101,7 +101,7 @@ def rotate_root(folder: Path, root_key: Path | None, root_words: bool, as_json: 
     """
     from offgrid_node.rotating_root import rotate_root as rotate_now
 
-    made = rotate_now(folder, _root_given(root_key, root_words))
+    made = rotate_now(folder, root_given(root_key, root_words))
     if as_json:
         import json
 

@@ -44,6 +44,7 @@ ROOT = LazyGroup(
         "demo": Entry("demo_command:demo", "Show everything at work: five nodes, and a host killed in mid-job."),
         "words": Entry("key_commands:words", "Show this node's key as 24 recovery words."),
         "rotate": Entry("root:ROTATE", "Replace keys of this node, while it stands still."),
+        "admin": Entry("root:ADMIN", "Name the mesh's admins, by its root key, while this node stands still."),
         "restore": Entry("store_commands:restore", "Bring a node that has lost its disk back."),
         "migrate": Entry("store_commands:migrate", "Bring the store of an older version into this one's form."),
         "bundle": Entry("bundle_commands:bundle", "Make an install kit for machines without an internet."),
@@ -90,6 +91,16 @@ ROTATE = LazyGroup(
         "take": Entry("key_commands:rotate_take", "Tell this node of another's key change, or of the root's."),
     },
     "Replace keys of this node, while it stands still.",
+    [],
+)
+ADMIN = LazyGroup(
+    PROGRAM,
+    "admin",
+    {
+        "add": Entry("admin_commands:add", "Name a member an admin, who may invite and remove members."),
+        "remove": Entry("admin_commands:remove", "Take from a member that it is an admin."),
+    },
+    "Name the mesh's admins, by its root key, while this node stands still.",
     [],
 )
 DEBUG = LazyGroup(

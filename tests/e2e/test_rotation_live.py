@@ -106,6 +106,8 @@ def test_keys_are_rotated_under_an_object_that_two_nodes_read(make_mesh: MakeMes
     reader.stop()
     shutil.copytree(owner.folder / "data" / "tls", tmp_path / "stolen")
     eventually(lambda: is_let_in(tmp_path / "stolen", keeper), "until somebody has heard of the next key")
+    done = offgrid_node("admin", "add", keeper.name, "--dir", owner.folder)
+    assert (done.code, "is an admin now" in done.out) == (0, True), done.said
     root = rotate_root(owner)
     rotate_identities(owner, reader)
     for node in (owner, reader, keeper):
@@ -113,6 +115,7 @@ def test_keys_are_rotated_under_an_object_that_two_nodes_read(make_mesh: MakeMes
     for node in (reader, keeper):
         eventually(lambda node=node: root_known_to(node) == root, f"{node.name} knows the root's next key")  # type: ignore[misc]
     eventually(lambda: not is_let_in(tmp_path / "stolen", keeper), "the old key opens no door")
+    assert offgrid(keeper, "mesh", "invite").code == 0, "who the root has named admits, whatever the root's next key is"
     eventually(lambda: rewrapped(owner, 1), "the owner has gone through its objects")
     assert reads(owner)
     eventually(lambda: reads(reader), "the reader reads on")

@@ -42,11 +42,16 @@ class KeyReplaced(msgspec.Struct, frozen=True):
 
 
 class AdminChanged(msgspec.Struct, frozen=True):
-    """mesh → ledger: a member is an admin now, or is none any more. Said when this node learns it, and of all admins
-    at start."""
+    """mesh → ledger: a member is an admin now, or is none any more. Said when this node learns it."""
 
     node_id: str
     admin: bool
+
+
+class AdminsKnown(msgspec.Struct, frozen=True):
+    """mesh → ledger, at start: who the admins are; whoever is not named is none (any more)."""
+
+    node_ids: tuple[str, ...]
 
 
 class OpenQuorum(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Asked, Effect, Rows, Woke
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, Fault, Internal, Unavailable
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import AdminChanged, CostIncurred, KeyReplaced, PeerDown, PeerUp
+from offgrid_node.protocol.events import AdminChanged, AdminsKnown, CostIncurred, KeyReplaced, PeerDown, PeerUp
 from offgrid_node.protocol.ids import node_id_bytes
 from offgrid_node.protocol.ledger import commands
 from offgrid_node.protocol.ledger.beacon import Beacon, Listener
@@ -110,6 +110,8 @@ class LedgerMachine(Parts):
                     self._holding.on_peer_down(node)
                 case AdminChanged(node, admin):
                     self._turning.orders.on_admin(node, admin)
+                case AdminsKnown(nodes):
+                    self._turning.orders.on_admins(nodes)
                 case commands.HeadsHeard(node, heard):
                     if self._settings.enabled and self.is_open and not enters:
                         self._gossip.on_heads_heard(node, heard, now)

@@ -7,8 +7,10 @@ several have force a leader takes the newest. Bounded: ORDERS_MAX, of one issuer
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from offgrid_node.protocol.draft import Draft
-from offgrid_node.protocol.ids import node_id_bytes
+from offgrid_node.protocol.ids import base32, node_id_bytes
 from offgrid_node.protocol.ledger.checkpoints import Order
 from offgrid_node.protocol.ledger.epochs import Epochs
 from offgrid_node.protocol.ledger.items import OrderItem, decode_item
@@ -65,6 +67,14 @@ class Orders:
         elif not admin and node in self._admins:
             self._admins.discard(node)
             self._draft.delete(ADMINS, node)
+
+    def on_admins(self, node_ids: Iterable[str]) -> None:
+        """These and no others."""
+        named = set(node_ids)
+        for node_id in {base32(node) for node in self._admins} - named:
+            self.on_admin(node_id, False)
+        for node_id in named:
+            self.on_admin(node_id, True)
 
     def on_order(self, item: OrderItem) -> bool:
         """Signed by its issuer. Whether it is kept, and was not before."""

@@ -96,7 +96,7 @@ class Admission:
             for other_id in directory.live() if record.admin else ():
                 other = directory.member(other_id)
                 if other is not None and other.issuer == node_id:
-                    self._issue(_reissued(other, self_id), directory.certificate(other_id) or b"")
+                    self._issue(other.reissued(self_id), directory.first_certificate(other_id))
             self._issue(record.tombstone(self_id), b"")
         stands = directory.member(node_id)
         assert stands is not None
@@ -142,19 +142,6 @@ class Admission:
             peers=parcel.peers,
             root=self._directory.root_changes(),
         )
-
-
-def _reissued(record: MemberRecord, issuer: str) -> MemberRecord:
-    return MemberRecord(
-        node_id=record.node_id,
-        name=record.name,
-        public_key=record.public_key,
-        roles=record.roles,
-        weight_milli=record.weight_milli,
-        failure_domain=record.failure_domain,
-        epoch=min(record.epoch + 1, EPOCH_MAX),
-        issuer=issuer,
-    )
 
 
 def _invite_event(etype: EventType, invite_id: str, used_by: str = "") -> Record:

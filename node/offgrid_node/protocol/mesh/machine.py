@@ -28,7 +28,7 @@ from offgrid_node.protocol.effects import (
 )
 from offgrid_node.protocol.errors import FailedPrecondition, Fault, InvalidRequest, PermissionDenied, Unavailable
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.protocol.events import AdminChanged, KeyReplaced, PeerUp
+from offgrid_node.protocol.events import AdminChanged, AdminsKnown, KeyReplaced, PeerUp
 from offgrid_node.protocol.mesh.admission import Admission
 from offgrid_node.protocol.mesh.commands import (
     AddressesChanged,
@@ -201,8 +201,11 @@ class MeshMachine:
         self._started = True
         event = state_pb2.Event(etype=EventType.NODE_STARTED, subject=self._self_id)
         event.node_started.version, event.node_started.incarnation = self._settings.version, self._swim.incarnation
+        admins = tuple(filter(self.directory.is_admin, self.directory.live()))
+        self._admins = set(admins)
         keys = [news for node_id in self.directory.all_ids() for news in self._tell_ledger(node_id)]
-        return [Put("meta", BOOT_KEY, self._boot.to_bytes(BOOT_BYTES, "big")), Record(event), *keys]
+        told = [Raise("ledger", AdminsKnown(admins)), *keys]
+        return [Put("meta", BOOT_KEY, self._boot.to_bytes(BOOT_BYTES, "big")), Record(event), *told]
 
     def _reach(self, change: AddressesChanged) -> Put:
         self._addresses = tuple(filter(is_address, change.addresses))[:ADDRESSES_MAX]

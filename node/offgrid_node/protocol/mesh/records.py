@@ -142,6 +142,10 @@ class MemberRecord(msgspec.Struct, frozen=True, dict=True):
     def body_hash(self) -> bytes:
         return hashlib.blake2b(self.body, digest_size=32, person=MEMBER_KIND).digest()
 
+    def reissued(self, issuer: str, *, admin: bool = False) -> MemberRecord:
+        """The same membership under another's name, "" for the root's, which alone may name an `admin`."""
+        return msgspec.structs.replace(self, epoch=min(self.epoch + 1, EPOCH_MAX), admin=admin, issuer=issuer)
+
     def tombstone(self, issuer: str) -> MemberRecord:
         """The record that ends this membership."""
         epoch = min(self.epoch + 1, EPOCH_MAX)

@@ -14,7 +14,7 @@ from offgrid_node.keys import NodeKey, check_identity_certificate, fingerprint_o
 from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.effects import Answered, Call, Effect, Execute, Machine, Rows
 from offgrid_node.protocol.errors import NO_ROAD, Fault, OutcomeUnknown, PermissionDenied, Unavailable
-from offgrid_node.protocol.events import AdminChanged, PeerDown, PeerUp
+from offgrid_node.protocol.events import AdminChanged, AdminsKnown, PeerDown, PeerUp
 from offgrid_node.protocol.mesh.commands import AdmitMember, CreateInvite
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.founding import MeshRows, adopt_grant, found_mesh
@@ -58,7 +58,7 @@ class Node:
         self.store.commit(Batch(writes=rows))
         self.up, self.life, self.port = False, 0, 7000
         self.heard: list[PeerUp | PeerDown] = []
-        self.told: list[AdminChanged] = []  # its ledger
+        self.told: list[AdminChanged | AdminsKnown] = []  # its ledger
         self.older: list[NodeKey] = []  # identities that it may still show
         self.start()
 
@@ -69,7 +69,11 @@ class Node:
 
         def build() -> dict[str, Machine]:
             mesh = MeshMachine(settings, self.key, verify, check_identity_certificate)
-            return {"mesh": mesh, "jobs": Ear(self.heard, PeerUp, PeerDown), "ledger": Ear(self.told, AdminChanged)}
+            return {
+                "mesh": mesh,
+                "jobs": Ear(self.heard, PeerUp, PeerDown),
+                "ledger": Ear(self.told, AdminChanged, AdminsKnown),
+            }
 
         self.runtime = Runtime(build, self.store, self.world, self.world.rng, self, monitor=_raise)
         self.world.after(0, self.pump)
