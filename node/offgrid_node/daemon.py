@@ -258,6 +258,7 @@ class Daemon:
             self.node.request,
             self.node.asks_quickly,
             self._web.url,
+            self._folder.path,
         )
 
     async def _say_stopping(self) -> None:

@@ -58,6 +58,10 @@ class Gateway(Section):
         default=(),
         description="names by which it is addressed, beyond addresses and localhost, as a guard for browsers",
     )
+    kit: bool = Field(
+        default=True,
+        description="hand the node's install kit, if it has one, to whoever asks at /kit/: programs, and no secret",
+    )
     auth_key: f.Secret = Field(
         default=SecretStr(""),
         description="secret with which clients of the prototype sign their requests; better set by OFFGRID_AUTH_KEY",

@@ -48,7 +48,7 @@ def routes_of(view: NodeView, sign_ins: SignIns | None) -> list[BaseRoute]:
         *grpc_web_routes(view.router, view.stopping),
         *page_routes(),
         *docs_routes(),
-        *kit_routes(view.config),
+        *kit_routes(view.folder, on=view.config.gateway.kit),
         *transcoded_routes(view.router, view.stopping, ObjectBytes(view.router).rows),
         *old_routes(view),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Set
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,7 +27,7 @@ class NodeView(msgspec.Struct, frozen=True):
 
     `unbound` has the same handlers for whatever roles this node has; `request` asks another member (node, method,
     request, timeout in milliseconds, and what is told the end), `asks_quickly` says of whom that costs next to nothing;
-    `url` is the gateway's own, empty where there is none.
+    `url` is the gateway's own, empty where there is none; `folder` is the node's.
     """
 
     config: Config
@@ -41,4 +42,5 @@ class NodeView(msgspec.Struct, frozen=True):
     request: Callable[[str, str, Message, int, Callable[[Message | Fault], None]], None]
     asks_quickly: Callable[[str], bool]
     url: str
+    folder: Path
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)

@@ -85,6 +85,8 @@ def seal_kit(
     stamped = script.replace(form.stamp(""), form.stamp(hashlib.sha256(encoded).hexdigest()))
     for name, data in ((form.NAME, encoded), (form.README, readme), (form.INSTALLER, stamped)):
         (kit / name).write_bytes(data)
+        (kit / name).chmod(0o644)
+    kit.chmod(0o755)  # others read it, whatever the umask is, and do not change it
     return made
 
 

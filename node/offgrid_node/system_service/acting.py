@@ -12,7 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, PermissionDenied, Unavailable
+from offgrid_node.protocol.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidRequest,
+    PermissionDenied,
+    Unavailable,
+)
 from offgrid_node.system_service import launchd, systemd, task_scheduler
 from offgrid_node.system_service.order import Order, Plan
 
@@ -28,8 +34,10 @@ Say = Callable[[str], None]
 
 def order_for(folder: Path, config: Config, name: str, *, user: bool) -> Order:
     """The node of this folder: of the system's manager it is the folder's owner's process, of one's own it is one's
-    own. Raises FailedPrecondition where these are not the same."""
+    own. Raises FailedPrecondition where these are not the same, InvalidRequest for a folder that no file can name."""
     folder = folder.resolve()
+    if not str(folder).isprintable():  # a line break in it would be a line of the unit
+        raise InvalidRequest(f"{str(folder)!r} has signs that cannot be printed; give the folder another name")
     account, home = _owner(folder)
     if user and account != getpass.getuser():
         raise FailedPrecondition(f"{folder} is {account}'s; as {account}: service install --user", reason="OtherOwner")

@@ -28,8 +28,9 @@ from offgrid_tools.reference.rpc import compiled
 DOCUMENT: dict[str, Any] = json.loads(document_bytes())
 VIEW = SimpleNamespace(
     config=SimpleNamespace(
-        gateway=SimpleNamespace(auth_key=Secret("")), node=SimpleNamespace(data_dir=Path("nowhere"))
+        gateway=SimpleNamespace(auth_key=Secret(""), kit=True), node=SimpleNamespace(data_dir=Path("nowhere"))
     ),
+    folder=Path("nowhere"),
     **dict.fromkeys(("router", "unbound", "about", "url", "node_id", "request", "asks_quickly", "stopping")),
     runtime=SimpleNamespace(clock=None),
 )

@@ -107,6 +107,16 @@ def test_a_machine_without_a_manager_is_told_the_command(attic: Path, monkeypatc
     assert f"run --dir {attic}" in done.stderr
 
 
+def test_a_folder_whose_name_is_lines_of_a_unit_has_no_service(attic: Path) -> None:
+    evil = attic.parent / "nl\nExecStartPre=+evil"
+    attic.rename(evil)
+    for words in (("install",), ("install", "--print"), ("uninstall",)):
+        done = service(*words, "--dir", evil)
+        assert "has signs that cannot be printed" in done.stderr
+        assert "\nExecStartPre" not in done.output
+    assert not (evil.parent / "units").exists()
+
+
 def test_names_are_checked_and_what_is_not_there_is_not_removed(attic: Path) -> None:
     assert "is no name" in service("install", "--dir", attic, "--name", "../x").output
     done = service("uninstall", "--dir", attic)
