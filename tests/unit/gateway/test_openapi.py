@@ -33,6 +33,7 @@ VIEW = SimpleNamespace(
     folder=Path("nowhere"),
     **dict.fromkeys(("router", "unbound", "about", "url", "node_id", "request", "asks_quickly", "stopping")),
     runtime=SimpleNamespace(clock=None),
+    meters=SimpleNamespace(http=None),
 )
 
 
