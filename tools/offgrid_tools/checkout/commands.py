@@ -103,7 +103,7 @@ def clean(env: Environment, rest: Sequence[str]) -> int:
 SOAK_OPTIONS = """
   PART                         kills, state-kills, settling, epochs, sim, market, vault, talk, mail, cuts, mutants,
                                ledger, ledger-mutants, floods, damages, http, links, relays, unplugs, bluetooth,
-                               configs, fuzz, auctions, duty, kits, radio-peers, docs, tests; all unless
+                               configs, fuzz, auctions, duty, kits, image, radio-peers, docs, tests; all unless
                                given
   --rounds N                   how often
   --seed N                     the first seed; by the clock unless given
