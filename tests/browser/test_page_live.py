@@ -401,6 +401,9 @@ def test_a_node_that_asks_for_a_token_gets_it_once(browser: Browser, mesh: Local
         page.goto(client.mesh.page_link().url)
     expect(page).not_to_have_url(re.compile("code"))
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    url = url_of(mesh, "barn")
+    assert page.request.post(f"{url}/v1/logout", headers={"Origin": url}).ok  # as another tab of this browser does
+    expect(page.get_by_label("Token")).to_be_visible()
     page.close()
 
 

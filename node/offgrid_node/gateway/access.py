@@ -22,7 +22,7 @@ from http import HTTPStatus
 import msgspec
 
 from offgrid_node.gateway.faults import Refusal
-from offgrid_node.gateway.sign_ins import CHALLENGED, SignIns
+from offgrid_node.gateway.sign_ins import CHALLENGED, Session, SignIns
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 READS = frozenset({"GET", "HEAD"})
@@ -98,6 +98,13 @@ def admit(asked: Asked, policy: Policy, now_ms: int) -> Proof | Refusal:
     return check_host(asked, policy) or check_site(asked) or _identify(asked, policy, now_ms)
 
 
+def session_of(asked: Asked, policy: Policy, now_ms: int) -> Session | None:
+    """By whose cookie it is asked, if by one; it then goes on."""
+    if policy.sign_ins is None or asked.all(b"authorization"):
+        return None
+    return policy.sign_ins.session_of(_cookies(asked, policy.sign_ins.cookie), now_ms)
+
+
 def check_host(asked: Asked, policy: Policy) -> Refusal | None:
     """Whether it is this node that is addressed (RFC 9112, 3.2), against DNS rebinding."""
     said = asked.all(b"host")
@@ -162,15 +169,14 @@ def _identify(asked: Asked, policy: Policy, now_ms: int) -> Proof | Refusal:
         if not asks_for_uid(asked.method, asked.path, policy) or (policy.uids and asked.uid in policy.uids):
             return Proof.NONE
         return Proof.LATER if _is_signed(asked, policy) else _other_user(asked.uid)
-    tokens = asked.all(b"authorization")
-    if not tokens and sign_ins.knows(_cookies(asked, sign_ins.cookie), now_ms):
+    if session_of(asked, policy, now_ms):
         if asked.method in SAFE or asked.all(b"origin") or asked.all(b"sec-fetch-site"):
             return Proof.TOKEN
         text = "a request that changes something and brings the page's cookie needs an Origin, as browsers send it"
         return Refusal(HTTPStatus.FORBIDDEN, "OriginMissing", text)
     if is_open(asked.method, asked.path):
         return Proof.NONE  # whatever token it brings: none is tried here
-    if tokens:
+    if tokens := asked.all(b"authorization"):
         scheme, _, token = tokens[0].partition(" ")
         right = len(tokens) == 1 and scheme.lower() == "bearer"
         return sign_ins.check_token(token.strip() if right else "", asked.peer, now_ms) or Proof.TOKEN

@@ -7,17 +7,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from offgrid_node.gateway.access import Asked, Policy, Proof, admit, asks_for_uid
+from offgrid_node.gateway.access import Asked, Policy, Proof, admit, asks_for_uid, session_of
 from offgrid_node.gateway.bodies import Body, Held
 from offgrid_node.gateway.connection import HEAD_BYTES_MAX, OWNER
 from offgrid_node.gateway.faults import DEFECT, Refusal
 from offgrid_node.gateway.metered import REFUSED
+from offgrid_node.gateway.signed_out import SIGNED_OUT
 from offgrid_node.logs import fields
 
 PROVED = "offgrid.proved"
@@ -75,12 +77,15 @@ class Edge:
         method = scope["method"] if scope["type"] == "http" else "GET"
         uid = await scope["state"][OWNER].uid() if asks_for_uid(method, scope["path"], self._policy) else None
         asked = Asked(method, scope["path"], scope["headers"], (scope.get("client") or ("", 0))[0], uid)
-        passed = _malformed(scope) or admit(asked, self._policy, self._now_ms())
+        now_ms = self._now_ms()
+        passed = _malformed(scope) or admit(asked, self._policy, now_ms)
         if isinstance(passed, Refusal):
             await _refuse(passed, scope, Body(asked, Proof.LATER, receive, self._held), send)
             return
         if passed is not Proof.NONE:
             scope[PROVED] = passed is Proof.TOKEN
+        if session := session_of(asked, self._policy, now_ms):
+            scope[SIGNED_OUT] = partial(session.over, self._now_ms)
         scope["app"] = self._app  # without it Starlette's router answers by itself that there is no such path
         if scope["type"] == "websocket":
             await self._failed(scope, receive, send)

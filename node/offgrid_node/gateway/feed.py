@@ -22,8 +22,9 @@ With ?session=NAME it is the session of an application instead (mission E7): `st
 `state`, events have `name` (the kind), `frame_id`, `energy_delta` and `data`, numbers are the session's; &reducer= and
 &kinds=a,b as WatchSession has them. It ends (close 1000) when the session does.
 
-Closes: 1000 the session ended; 1003 the client has said something, which a feed has no use for; 1008 refused, see the
-error; 1012 the node stops: reconnect; 1013 the reader was too slow, or too many feeds are open: reconnect later.
+Closes: 1000 the session ended; 1003 the client has said something, which a feed has no use for; 1008 refused, or
+signed out, see the error; 1012 the node stops: reconnect; 1013 the reader was too slow, or too many feeds are open:
+reconnect later.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from offgrid_node.gateway.faults import Refusal, error_of
 from offgrid_node.gateway.looking import Looking
 from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.gateway.picture import Picture, changes, whole
+from offgrid_node.gateway.signed_out import signed_out
 from offgrid_node.gateway.times import utc
 from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, Fault, InvalidRequest
 from offgrid_node.services.stream import Stream
@@ -109,21 +111,23 @@ class _Feed:
 
     async def run(self) -> None:
         """Until either side ends it. Raises the Fault that is to be told."""
-        ends = [
-            asyncio.create_task(self._tell()),
-            asyncio.create_task(self._listen()),
-            asyncio.create_task(self._view.stopping.wait()),
-        ]
+        tell = asyncio.create_task(self._tell())
+        listen = asyncio.create_task(self._listen())
+        stop = asyncio.create_task(self._view.stopping.wait())
+        leave = asyncio.create_task(signed_out(self._socket.scope))
+        ends: list[asyncio.Task[Any]] = [tell, listen, stop, leave]
         try:
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if ends[0] in done:
-                ends[0].result()
+            if tell in done:
+                tell.result()
                 await _close(self._socket, ENDED)
-            elif ends[1] in done:
-                if ends[1].result():
+            elif listen in done:
+                if listen.result():
                     await _close(self._socket, UNWANTED)
-            else:
+            elif stop in done:
                 await _close(self._socket, STOPPING)
+            else:
+                raise leave.result()
         finally:
             for task in ends:
                 task.cancel()

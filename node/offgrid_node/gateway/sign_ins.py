@@ -6,11 +6,13 @@ bounded. Where too many wrong tokens came from (`tries.py`) a right one is not e
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from http import HTTPStatus
 
 from offgrid_node.gateway.faults import Refusal
@@ -26,6 +28,24 @@ CHALLENGED = (("WWW-Authenticate", CHALLENGE),)
 HOW = "send it as 'Authorization: Bearer TOKEN' (gateway.token in the node's offgrid.toml), or sign in at /"
 
 
+class Session:
+    """One browser's sign-in, until `until_ms`, which each use puts off."""
+
+    def __init__(self, until_ms: int) -> None:
+        self.until_ms = until_ms
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        self.until_ms = 0
+        self._ended.set()
+
+    async def over(self, now_ms: Callable[[], int]) -> None:
+        """Returns once it is: signed out, pushed out by others, or too long without use."""
+        while (left_ms := self.until_ms - now_ms()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), left_ms / 1000)
+
+
 class SignIns:
     """Of one gateway."""
 
@@ -33,8 +53,8 @@ class SignIns:
         """`cookie` is the cookie's name: browsers share cookies between all ports of an address."""
         self.cookie = cookie
         self._token = _digest(token)
-        self._sessions: OrderedDict[bytes, int] = OrderedDict()  # digest → until when
-        self._codes: OrderedDict[bytes, int] = OrderedDict()
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()  # by the digest of the cookie's value
+        self._codes: OrderedDict[bytes, int] = OrderedDict()  # digest → until when
         self._tries = Tries()
 
     # ---- programs
@@ -49,15 +69,16 @@ class SignIns:
 
     # ---- browsers
 
-    def knows(self, cookies: Iterable[str], now_ms: int) -> bool:
-        """Whether one of these is a session's; it then goes on."""
+    def session_of(self, cookies: Iterable[str], now_ms: int) -> Session | None:
+        """That of one of these; it then goes on."""
         for value in cookies:
             digest = _digest(value)
-            if self._sessions.get(digest, 0) > now_ms:
-                self._sessions[digest] = now_ms + SESSION_MS
+            session = self._sessions.get(digest)
+            if session is not None and session.until_ms > now_ms:
+                session.until_ms = now_ms + SESSION_MS
                 self._sessions.move_to_end(digest)
-                return True
-        return False
+                return session
+        return None
 
     def sign_in(self, token: str, peer: str, now_ms: int) -> str | Refusal:
         """A cookie's value for the token."""
@@ -72,21 +93,22 @@ class SignIns:
 
     def sign_out(self, cookies: Iterable[str]) -> None:
         for value in cookies:
-            self._sessions.pop(_digest(value), None)
+            if session := self._sessions.pop(_digest(value), None):
+                session.end()
 
     def make_code(self, now_ms: int) -> tuple[str, int]:
         """For a link that signs one browser in, and for how many seconds it does."""
-        return self._put(self._codes, CODES_MAX, now_ms + CODE_MS), CODE_MS // 1000
+        made = secrets.token_urlsafe(SECRET_BYTES)
+        self._codes[_digest(made)] = now_ms + CODE_MS
+        if len(self._codes) > CODES_MAX:
+            self._codes.popitem(last=False)
+        return made, CODE_MS // 1000
 
     def _session(self, now_ms: int) -> str:
-        return self._put(self._sessions, SESSIONS_MAX, now_ms + SESSION_MS)
-
-    @staticmethod
-    def _put(table: OrderedDict[bytes, int], most: int, until_ms: int) -> str:
         made = secrets.token_urlsafe(SECRET_BYTES)
-        table[_digest(made)] = until_ms
-        if len(table) > most:
-            table.popitem(last=False)
+        self._sessions[_digest(made)] = Session(now_ms + SESSION_MS)
+        if len(self._sessions) > SESSIONS_MAX:
+            self._sessions.popitem(last=False)[1].end()
         return made
 
     # ---- guessing

@@ -1,8 +1,8 @@
 """A handler's stream over HTTP: a line of JSON for each message (NDJSON), or server-sent events for who accepts them.
 
-An error in mid-stream is the last line, {"error": …}, or an event called "error". Events with a number carry it as
-their id, so that a browser that reconnects says with Last-Event-ID where it was. Who reads too slowly is cut off by the
-stream itself, and by the connection's own deadline.
+An error in mid-stream is the last line, {"error": …}, or an event called "error"; so ends what a browser
+has open as it is signed out. Events with a number carry it as their id, so that a browser that reconnects says with
+Last-Event-ID where it was. Who reads too slowly is cut off by the stream itself, and by the connection's own deadline.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from offgrid_node.gateway.answers import disconnected, line_of
 from offgrid_node.gateway.faults import fault_response
+from offgrid_node.gateway.signed_out import signed_out
 from offgrid_node.protocol.errors import Fault, Unavailable
 from offgrid_node.services.stream import Stream
 
@@ -62,18 +63,21 @@ class StreamResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone: asyncio.Future[Any] = asyncio.ensure_future(disconnected(receive))
-        stop = asyncio.ensure_future(self._stop())
+        ends = [asyncio.ensure_future(end) for end in (self._stop(), self._sign_out(scope))]
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await self._pump(gone, send)
         finally:
-            gone.cancel()
-            stop.cancel()
+            for task in (gone, *ends):
+                task.cancel()
             self._stream.cancel()
 
     async def _stop(self) -> None:
         await self._stopping.wait()
         self._stream.end(Unavailable("the node is stopping", reason="Stopping", retry_ms=RETRY_RESTART_MS))
+
+    async def _sign_out(self, scope: Scope) -> None:
+        self._stream.end(await signed_out(scope))
 
     async def _pump(self, gone: asyncio.Future[Any], send: Send) -> None:
         async def write(body: bytes, *, more: bool = True) -> None:

@@ -58,6 +58,7 @@ CODES: Mapping[type[Fault], grpc.StatusCode] = {
 # Who is not known yet is told something else than who may not; `Signature…` and `Timestamp…` are of signed requests.
 UNPROVED = (
     "Unauthenticated",
+    "SignedOut",
     *(f"Signature{how}" for how in ("Missing", "Invalid", "Misplaced", "Expired", "Replayed")),
 )
 UNPROVED += ("TimestampMissing", "TimestampInvalid")

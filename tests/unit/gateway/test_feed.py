@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from fake_handlers import Answer, router_of
-from serving_app import app_of, serving
+from serving_app import OPEN, app_of, serving
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from offgrid.v1 import mesh_pb2, state_pb2
-from offgrid_node.gateway import connection, feed, looking
+from offgrid_node.gateway import connection, feed, looking, sign_ins
+from offgrid_node.gateway.access import Policy, policy_of
 from offgrid_node.gateway.feed import feed_routes
 from offgrid_node.gateway.node_view import NodeView
+from offgrid_node.gateway.sign_ins import SignIns
 from offgrid_node.protocol.clock import Now
 from offgrid_node.services.stream import STREAM_BACKLOG_MAX, Stream
 
-SEQ = 7
+SEQ, TOKEN = 7, "correct-horse-battery"
 HAPPENED = state_pb2.Event(etype=14, timestamp_us=1795408200000000).SerializeToString()
 
 
@@ -58,18 +61,18 @@ class Behind:
         for stream in self.streams:
             stream.push(state_pb2.WatchEventsResponse(event=state_pb2.Event(seq=number, etype=14)))
 
-    def reader(self, asked: str = "") -> connect:
-        return connect(f"ws://127.0.0.1:{self.port}/v1/feed{asked}", max_size=2**24)
+    def reader(self, asked: str = "", **fields: str) -> connect:
+        return connect(f"ws://127.0.0.1:{self.port}/v1/feed{asked}", max_size=2**24, additional_headers=fields)
 
 
-def play(scenario: Callable[[Behind], Awaitable[None]]) -> None:
+def play(scenario: Callable[[Behind], Awaitable[None]], policy: Policy = OPEN) -> None:
     behind = Behind()
 
     async def talk(port: int) -> None:
         behind.port = port
         await scenario(behind)
 
-    serving(app_of(behind.routes), talk)
+    serving(app_of(behind.routes, policy), talk)
 
 
 async def said(reader: ClientConnection) -> dict[str, Any]:
@@ -178,6 +181,33 @@ def test_the_node_is_looked_at_once_for_all_readers_and_not_at_all_without(monke
         assert behind.looks == looked
 
     play(scenario)
+
+
+@pytest.mark.parametrize("how", ["signed out", "not used"])
+def test_a_sign_in_that_is_over_ends_the_feeds_that_came_by_it_and_no_others(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sign_ins, "SESSION_MS", 300 if how == "not used" else sign_ins.SESSION_MS)
+    signs = SignIns(TOKEN, "cookie")
+    monkeypatch.setattr(feed, "HEARTBEAT_S", 0.05)
+
+    async def scenario(behind: Behind) -> None:
+        value = signs.sign_in(TOKEN, "", time.monotonic_ns() // 1_000_000)
+        assert isinstance(value, str)
+        async with (
+            behind.reader(Cookie=f"cookie={value}") as browser,
+            behind.reader(Authorization=f"Bearer {TOKEN}") as program,
+        ):
+            assert [(await said(reader))["type"] for reader in (browser, program)] == ["state.sync"] * 2
+            if how == "signed out":
+                signs.sign_out([value])
+            heard, code = await closed(browser)
+            assert (heard[-1]["error"]["code"], heard[-1]["error"]["details"][0]["reason"]) == (401, "SignedOut")
+            assert code == 1008
+            while (await said(program))["type"] != "heartbeat":
+                pass
+
+    play(scenario, policy_of((), signs))
 
 
 def test_streams_are_given_back_when_a_reader_goes() -> None:

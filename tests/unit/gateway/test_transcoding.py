@@ -15,8 +15,10 @@ from serving_app import OPEN, ask, request, serving
 from offgrid.json_form import json_of
 from offgrid.v1 import jobs_pb2, mesh_pb2, objects_pb2, state_pb2
 from offgrid_node.gateway import streams
+from offgrid_node.gateway.access import Policy, policy_of
 from offgrid_node.gateway.app import application
 from offgrid_node.gateway.requests import BODY_BYTES_MAX
+from offgrid_node.gateway.sign_ins import SignIns
 from offgrid_node.gateway.transcoding import transcoded_routes
 from offgrid_node.meters.http import HttpMeters
 from offgrid_node.protocol.errors import Exhausted, NotFound, Unavailable
@@ -61,7 +63,7 @@ class Node:
         return status, f"{error['status']} {error['details'][0]['reason']}", error["message"]
 
 
-def play(scenario: Callable[[Node], Awaitable[None]]) -> None:
+def play(scenario: Callable[[Node], Awaitable[None]], policy: Policy = OPEN) -> None:
     node = Node()
 
     async def talk(port: int) -> None:
@@ -69,7 +71,7 @@ def play(scenario: Callable[[Node], Awaitable[None]]) -> None:
         await scenario(node)
 
     routes = transcoded_routes(router_of(node.answers), node.stopping)
-    serving(application(routes, OPEN, lambda: 0, node.stopping, HttpMeters()), talk)
+    serving(application(routes, policy, lambda: 0, node.stopping, HttpMeters()), talk)
 
 
 def test_a_get_has_its_fields_in_path_and_query_and_answers_in_the_form_of_the_command() -> None:
@@ -292,6 +294,22 @@ def test_a_node_that_stops_says_so_at_the_end_of_its_streams() -> None:
         writer.close()
 
     play(scenario)
+
+
+def test_signing_out_ends_the_streams_that_came_by_that_cookie() -> None:
+    signs = SignIns("correct-horse-battery", "cookie")
+
+    async def scenario(node: Node) -> None:
+        value = signs.sign_in("correct-horse-battery", "", 0)
+        assert isinstance(value, str)
+        node.says("StateService/WatchEvents", Stream())
+        reader, writer = await opened(node, "GET /v1/events:watch", f"Cookie: cookie={value}")
+        signs.sign_out([value])
+        error = json.loads(await asyncio.wait_for(reader.read(), 5))["error"]
+        assert (error["code"], error["details"][0]["reason"]) == (401, "SignedOut")
+        writer.close()
+
+    play(scenario, policy_of((), signs))
 
 
 def test_a_client_that_reads_too_slowly_is_cut_off() -> None:

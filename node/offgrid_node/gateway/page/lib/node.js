@@ -43,9 +43,13 @@ async function ask(method, path, { body, headers = {}, signal } = {}) {
   const text = await answer.text();
   let told = {};
   try { told = JSON.parse(text).error ?? {}; } catch { /* not from the node itself */ }
-  const refused = new Refused(answer.status, told.status ?? "", told.message ?? (text.slice(0, 500) || answer.statusText), told.details ?? []);
-  if (answer.status === 401) for (const listener of whenSignedOut) listener(refused);
-  throw refused;
+  throw refused(answer.status, told, text.slice(0, 500) || answer.statusText);
+}
+
+function refused(code, told, otherwise = "") {
+  const why = new Refused(code, told.status ?? "", told.message ?? otherwise, told.details ?? []);
+  if (code === 401) for (const listener of whenSignedOut) listener(why);
+  return why;
 }
 
 export async function call(method, path, message) {
@@ -74,7 +78,7 @@ export async function* lines(path, signal) {
     for (const part of parts) {
       if (!part.trim()) continue;
       const message = JSON.parse(part);
-      if (message.error && message.error.status) throw new Refused(message.error.code, message.error.status, message.error.message, message.error.details ?? []);
+      if (message.error && message.error.status) throw refused(message.error.code, message.error);
       yield message;
     }
   }
@@ -190,6 +194,8 @@ async function take(message) {
     tell("event", { ...message, seq: message.number, type: message.name, timestamp_us: Date.parse(message.timestamp) * 1_000 });
   } else if (message.type === "change") {
     tell("change", message);
+  } else if (message.type === "error") {
+    refused(message.error.code, message.error);
   }
 }
 
