@@ -51,11 +51,19 @@ class SignatureGuard:
                     self._signed = SignedRequests(self._key, self._node_id, await asyncio.to_thread(self._file.read))
                 signed = self._signed
                 seen = signed.take(await self._prove(signed, scope, body), self._clock.now().utc_us)
-                rows = signed.seen if self._file.is_due else [seen]
-                await asyncio.to_thread(self._file.write if self._file.is_due else self._file.append, rows)
+                await self._note(signed, seen)
             except OSError as error:
                 text = f"{self._file.path}: {error.strerror}; signed requests are not taken before it can be kept"
                 raise Unavailable(text, reason="SignatureNotKept") from error
+
+    async def _note(self, signed: SignedRequests, seen: Seen) -> None:
+        """Raises OSError; then it was never taken."""
+        rows = signed.seen if self._file.is_due else [seen]
+        try:
+            await asyncio.to_thread(self._file.write if self._file.is_due else self._file.append, rows)
+        except OSError:
+            signed.give_back(seen)
+            raise
 
     async def _prove(self, signed: SignedRequests, scope: Scope, body: bytes) -> Seen:
         now, peer = self._clock.now(), (scope.get("client") or ("",))[0]

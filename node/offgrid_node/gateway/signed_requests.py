@@ -22,7 +22,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple
 
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest, PermissionDenied
@@ -99,8 +99,8 @@ class SignedRequests:
         return Seen(mac, at_us)
 
     def take(self, proved: Seen, now_us: int) -> Seen:
-        """It is from now on a replay. Raises PermissionDenied with the reason, Exhausted when no more can be
-        remembered."""
+        """It is from now on a replay, unless it is given back. Raises PermissionDenied with the reason, Exhausted when no
+        more can be remembered."""
         mac, at_us = proved
         self._forget(now_us)
         if mac in self._seen:
@@ -112,6 +112,12 @@ class SignedRequests:
             text = f"{SEEN_MAX} signed requests came within {2 * WINDOW_S} s; no more are taken before some are older"
             raise Exhausted(text, reason="TooManySigned", retry_ms=retry_ms)
         return self._remember(proved)
+
+    def give_back(self, taken: Seen) -> None:
+        """It was not carried out, so it may come again."""
+        self._seen.discard(taken.mac)
+        self._by_age.remove((taken.at_us, taken.mac))
+        heapify(self._by_age)
 
     def _matches(self, signed: dict[str, Any], mac: bytes) -> bool:
         """All forms are tried whichever it is, so that time tells nothing."""

@@ -162,9 +162,11 @@ class TestAfterARestart:
             with pytest.raises(Unavailable, match="No space left"):
                 reason(which, NOTHING_ASKED, signed(n=number), machines=True)
         monkeypatch.setattr(os, "write", write)
-        assert [reason(which, NOTHING_ASKED, signed(n=n), machines=True) for n in (4, 5)] == ["", ""]
-        again = guard(tmp_path)
-        assert {reason(again, NOTHING_ASKED, signed(n=n), machines=True) for n in (1, 4, 5)} == {"SignatureReplayed"}
+        for number in (2, 4, 5):  # the second was refused, so it may come again
+            assert reason(which, NOTHING_ASKED, signed(n=number), machines=True) == ""
+        for each in (which, guard(tmp_path)):
+            said = {reason(each, NOTHING_ASKED, signed(n=n), machines=True) for n in (1, 2, 4, 5)}
+            assert said == {"SignatureReplayed"}
 
     def test_a_file_that_cannot_be_read_is_no_empty_one(self, tmp_path: Path) -> None:
         which, path = guard(tmp_path), tmp_path / FILE_NAME
