@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cache
+from contextlib import nullcontext
+from functools import cache, partial
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import PurePosixPath
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
     from offgrid_node.manual import Site
 
 
+SEARCHES = 1  # at a time, of whoever asks: some 30 ms each, in which the node's loop has to share the interpreter
+
+
 def docs_routes() -> list[BaseRoute]:
     """The same of every node of this installation."""
-    return [Route("/docs", _to_the_index, methods=["GET"]), Route("/docs/{path:path}", _page, methods=["GET"])]
+    page = partial(_page, asyncio.Semaphore(SEARCHES))
+    return [Route("/docs", _to_the_index, methods=["GET"]), Route("/docs/{path:path}", page, methods=["GET"])]
 
 
 async def _to_the_index(request: Request) -> Response:
@@ -30,9 +35,11 @@ async def _to_the_index(request: Request) -> Response:
     return RedirectResponse(f"/docs/{query}", HTTPStatus.PERMANENT_REDIRECT)
 
 
-async def _page(request: Request) -> Response:
+async def _page(room: asyncio.Semaphore, request: Request) -> Response:
     path, known = request.path_params["path"], request.headers.get("if-none-match", "")
-    return await asyncio.to_thread(_answer, path, request.query_params.get("q", ""), known)
+    query = request.query_params.get("q", "")
+    async with room if query else nullcontext():
+        return await asyncio.to_thread(_answer, path, query, known)
 
 
 def _answer(path: str, query: str, known: str) -> Response:

@@ -99,8 +99,8 @@ class SignedRequests:
         return Seen(mac, at_us)
 
     def take(self, proved: Seen, now_us: int) -> Seen:
-        """It is from now on a replay, unless it is given back. Raises PermissionDenied with the reason, Exhausted when no
-        more can be remembered."""
+        """It is a replay from now on, unless it is given back. Raises PermissionDenied with the reason, Exhausted when
+        no more can be remembered."""
         mac, at_us = proved
         self._forget(now_us)
         if mac in self._seen:

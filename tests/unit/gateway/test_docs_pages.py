@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
+import pytest
 from serving_app import Fields, ask, request, serving
 from starlette.applications import Starlette
 
+from offgrid_node.gateway import docs
 from offgrid_node.gateway.docs import docs_routes
 
 NOWHERE = ("nothing.html", "../README.md", "%2e%2e/%2e%2e/etc/passwd", "guide", "style.css/", "..%5cx", "%00")
-APP = Starlette(routes=docs_routes())
 
 
 def answers(*asked: tuple[str, ...]) -> list[tuple[int, Fields, bytes]]:
@@ -19,7 +23,7 @@ def answers(*asked: tuple[str, ...]) -> list[tuple[int, Fields, bytes]]:
         for path, *fields in asked:
             found.append(await ask(port, request(f"GET {path} HTTP/1.1", *fields)))
 
-    serving(APP, talk)
+    serving(Starlette(routes=docs_routes()), talk)
     return found
 
 
@@ -60,3 +64,35 @@ def test_the_documents_are_searched() -> None:
     assert b"<mark>airtime</mark>" in page.lower()
     assert b'value="airtime rules"' in page
     assert b"<li><a" not in none.split(b'class="found"')[1].split(b"</ol>")[0]
+
+
+def test_searches_are_made_one_after_another_and_hold_up_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_a_time: list[int] = []
+
+    class Slow:
+        """Documents whose search takes a while."""
+
+        searching = 0
+
+        def search(self, query: str) -> bytes:
+            self.searching += 1
+            at_a_time.append(self.searching)
+            time.sleep(0.02)
+            self.searching -= 1
+            return b"found"
+
+        def page(self, path: str) -> bytes:
+            return b"%d" % len(at_a_time)
+
+    slow = Slow()
+    monkeypatch.setattr(docs, "_site", lambda: slow)
+
+    async def talk(port: int) -> None:
+        searches = [ask(port, request(f"GET /docs/search.html?q={n} HTTP/1.1")) for n in range(5)]
+        page = ask(port, request("GET /docs/index.html HTTP/1.1"))
+        *found, (_, _, searched) = await asyncio.gather(*searches, page)
+        assert [body for _, _, body in found] == [b"found"] * 5
+        assert int(searched) < 5
+
+    serving(Starlette(routes=docs_routes()), talk)
+    assert at_a_time == [1] * 5
