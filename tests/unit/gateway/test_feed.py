@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 from fake_handlers import Answer, router_of
+from log_lines import lines
 from serving_app import OPEN, app_of, serving
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -21,8 +22,10 @@ from offgrid_node.gateway import connection, feed, looking, sign_ins
 from offgrid_node.gateway.access import Policy, policy_of
 from offgrid_node.gateway.feed import feed_routes
 from offgrid_node.gateway.node_view import NodeView
+from offgrid_node.gateway.picture import Picture
 from offgrid_node.gateway.sign_ins import SignIns
 from offgrid_node.protocol.clock import Now
+from offgrid_node.services.router import Router
 from offgrid_node.services.stream import STREAM_BACKLOG_MAX, Stream
 
 SEQ, TOKEN = 7, "correct-horse-battery"
@@ -179,6 +182,29 @@ def test_the_node_is_looked_at_once_for_all_readers_and_not_at_all_without(monke
         looked = behind.looks
         await asyncio.sleep(0.1)
         assert behind.looks == looked
+
+    play(scenario)
+
+
+def test_a_look_that_fails_by_a_defect_is_logged_and_is_not_the_last_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(looking, "LOOK_LEAST_S", 0.01)
+    monkeypatch.setattr(looking, "LOOK_S", 0.02)
+    look, defects = looking.look, iter([RuntimeError("a defect"), ValueError("another")])
+
+    async def broken_for_a_while(router: Router, seq: int, before: Picture) -> Picture:
+        if (defect := next(defects, None)) is not None:
+            raise defect
+        return await look(router, seq, before)
+
+    async def scenario(behind: Behind) -> None:
+        async with behind.reader() as reader:
+            await said(reader)
+            monkeypatch.setattr(looking, "look", broken_for_a_while)
+            behind.status = mesh_pb2.GetStatusResponse(name="attic", jobs_open=3)
+            assert (await said(reader))["status"] == {"jobs_open": 3}
+        assert lines(caplog) == ["the page is not told what changes event=feed_failed"] * 2
 
     play(scenario)
 
