@@ -87,9 +87,11 @@ class SignIns:
     def sign_in_by_code(self, code: str, peer: str, now_ms: int) -> str | Refusal:
         """A cookie's value for a code that `make_code` gave; once, and within CODE_MS."""
         digest = _digest(code)
-        until_ms = self._codes.pop(digest, None)
-        wanted = digest if until_ms is not None and until_ms > now_ms else b""
-        return self._check(wanted, code, peer, now_ms) or self._session(now_ms)
+        wanted = digest if self._codes.get(digest, 0) > now_ms else b""
+        if refusal := self._check(wanted, code, peer, now_ms):
+            return refusal
+        del self._codes[digest]
+        return self._session(now_ms)
 
     def sign_out(self, cookies: Iterable[str]) -> None:
         for value in cookies:

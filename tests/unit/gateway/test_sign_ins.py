@@ -83,6 +83,18 @@ def test_a_links_code_signs_in_once_and_soon() -> None:
     assert isinstance(it.sign_in_by_code(TOKEN, HERE, 0), Refusal)
 
 
+def test_a_links_code_is_not_used_up_by_who_may_not_try_yet() -> None:
+    it = signs()
+    code, _ = it.make_code(0)
+    for n in range(TRIES_MAX):
+        it.check_token(f"guess {n}", HERE, 0)
+    refused = it.sign_in_by_code(code, HERE, TRY_BACK_MS - 1)
+    assert isinstance(refused, Refusal)
+    assert refused.code == 429
+    assert isinstance(it.sign_in_by_code(code, HERE, TRY_BACK_MS), str)
+    assert isinstance(it.sign_in_by_code(code, THERE, TRY_BACK_MS), Refusal)
+
+
 def test_who_guesses_is_made_to_wait_even_with_the_right_one_and_others_are_not() -> None:
     it = signs()
     answers = [it.check_token(f"guess {n}", HERE, 0) for n in range(TRIES_MAX + 5)]
