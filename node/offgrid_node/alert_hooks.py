@@ -23,6 +23,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from offgrid_node.config import place_of
 from offgrid_node.logs import fields
 from offgrid_node.services.health.alerts import Alert
 
@@ -124,11 +125,11 @@ class Command:
 
 
 class Webhook:
-    """`health.webhook`."""
+    """`health.webhook`. Its path, which may be what lets one in, is in no message."""
 
     def __init__(self, url: str, pause_s: float = PAUSE_S, timeout_s: float = REQUEST_S) -> None:
         parts = urlsplit(url)
-        self._url, self._path = url, parts.path or "/"
+        self._place, self._path = place_of(url), parts.path or "/"
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname or "", parts.port
         self._pause_s, self._timeout_s = pause_s, timeout_s
         self._stopped = threading.Event()
@@ -140,11 +141,11 @@ class Webhook:
             try:
                 status = self._post(body)
             except (OSError, HTTPException) as error:
-                said = f"{self._url}: {error or type(error).__name__}"
+                said = f"{self._place}: {error or type(error).__name__}"
             else:
                 if 200 <= status < 300:
                     return
-                said = f"{self._url} answered {status}"
+                said = f"{self._place} answered {status}"
             if tried == TRIES or self._stopped.wait(tried * self._pause_s):
                 break
         raise HookFailed(said)

@@ -158,5 +158,5 @@ def test_no_redirect_is_followed_and_no_proxy_asked(
 
 
 def test_an_address_at_which_nobody_listens_is_said(listener: tuple[str, type[Listener]]) -> None:
-    with pytest.raises(HookFailed, match=r"127\.0\.0\.1:1/"):
-        Webhook("http://127.0.0.1:1/", pause_s=0).send(b"{}")
+    with pytest.raises(HookFailed, match=r"^http://127\.0\.0\.1:1: "):
+        Webhook("http://127.0.0.1:1/my-topic", pause_s=0).send(b"{}")

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .addresses import BadAddress, split_address
+from .addresses import BadAddress, place_of, split_address
 from .problems import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "ConfigError",
     "Problem",
     "load",
+    "place_of",
     "split_address",
     "template",
     "unused_settings",

@@ -92,6 +92,12 @@ def check_url(text: str) -> None:
         check_host(host)
 
 
+def place_of(url: str) -> str:
+    """Scheme, host and port: of many a service the path is what lets one in."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def _netloc(text: str) -> str:
     try:
         netloc = urlsplit(text).netloc

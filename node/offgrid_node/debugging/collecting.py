@@ -25,9 +25,10 @@ from offgrid.json_form import json_of
 from offgrid_node import __version__
 from offgrid_node.access_files import METRICS_NAME, TOKEN_NAME
 from offgrid_node.banner import ANY_HOST
-from offgrid_node.config import split_address
+from offgrid_node.config import place_of, split_address
 from offgrid_node.config.sections import Section
 from offgrid_node.debugging.redaction import Redaction
+from offgrid_node.debugging.shapes import HIDDEN
 from offgrid_node.doctor import diagnose
 from offgrid_node.doctor.subject import Subject
 from offgrid_node.folder import DOTENV_NAME, Folder
@@ -39,8 +40,9 @@ LOG_NAMES = ("node.log", "offgrid-node.log")
 NAMES_MAX = 10_000  # of objects, that are hidden
 LISTED_MAX = 1_000
 FETCH_S = 3.0
-SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASS", "SQL_MIRROR")
-PATH_SECRET_CHARS_MIN = 12
+SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASS", "SQL_MIRROR", "WEBHOOK", "COMMAND")
+ARGV = "command"  # the setting that is a program and its arguments
+PART_CHARS_MIN = 12  # of a path, that is hidden alone, too
 KEY_CHARS_MIN = 40  # of a key in text; a node's id beside it is shorter, and no secret
 PAGE_BYTES_MAX = 4 * 1024 * 1024
 ABOUT = """\
@@ -55,6 +57,7 @@ environment variables but for which OFFGRID_* are set. Where something was taken
 as object-3 stands in its place; "~" is a home folder.
 """
 
+_PLAIN = re.compile(r"[a-z_./-]*")  # an argument that may stand in a log for other reasons
 _UNQUOTED = re.compile(r"""(["'])(.*?)\1.*|(?<!["'])\s+#.*""")
 
 Part = Callable[[Subject], Any]
@@ -136,7 +139,18 @@ def _about(subject: Subject) -> Mapping[str, Any]:
 def _config(subject: Subject) -> Any:
     if subject.config_if_any is None:
         return {"problems": [str(problem) for problem in subject.problems] or ["there is none in this folder"]}
-    return subject.config_if_any.model_dump(mode="json")
+    return _of_setting(subject.config_if_any.model_dump(mode="json"))
+
+
+def _of_setting(value: Any, name: str = "") -> Any:
+    """Of a program's arguments and of what stands in an URL beside scheme and host, either may be a password."""
+    if isinstance(value, dict):
+        return {key: _of_setting(within, key) for key, within in value.items()}
+    if isinstance(value, list):
+        return [*value[:1], *(HIDDEN for _ in value[1:])] if name == ARGV else [_of_setting(each) for each in value]
+    if not isinstance(value, str) or "://" not in value or value.rstrip("/") == (place := place_of(value)):
+        return value
+    return f"{place}/{HIDDEN}"
 
 
 def _findings(subject: Subject) -> Any:
@@ -219,8 +233,10 @@ def _secrets(folder: Path, subject: Subject) -> Iterator[str]:
     config = subject.config_if_any
     if config is not None:
         yield from _secrets_of(config)
-        webhook = urlsplit(config.health.webhook)  # of many a service the path is what lets one in
-        yield from (part for part in (*webhook.path.split("/"), webhook.query) if len(part) >= PATH_SECRET_CHARS_MIN)
+        topic = urlsplit(config.health.webhook).path
+        yield from (topic, *(part for part in topic.split("/") if len(part) >= PART_CHARS_MIN))
+        for word in config.health.command[1:]:
+            yield from (part for part in (word, *re.split(r"[:=\s]+", word)) if not _PLAIN.fullmatch(part))
         with suppress(OSError, UnicodeDecodeError):
             yield (config.node.data_dir / TOKEN_NAME).read_text().strip()
     of_environ = [pair for pair in subject.environ.items() if pair[0].startswith("OFFGRID_")]

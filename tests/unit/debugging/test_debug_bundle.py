@@ -25,6 +25,10 @@ PLANTED = {
     "log": "planted-in-the-log-6",
     "llm": 'planted"with\\signs-7',
     "webhook": "plantedInAPath8",
+    "topic": "/my-alerts",
+    "user": "ann:hunter2",
+    "argument": "planted-argument-9",
+    "header": "planted-header-10",
 }
 
 
@@ -36,7 +40,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "gateway.token": PLANTED["gateway"],
         "mesh.listen": "127.0.0.1:0",
         "host.llm.api_key": PLANTED["llm"],
-        "health.webhook": f"http://127.0.0.1:9093/services/{PLANTED['webhook']}",
+        "host.llm.endpoint": "http://127.0.0.1:11434",
+        "health.webhook": f"http://127.0.0.1:9093/{PLANTED['webhook']}{PLANTED['topic']}",
+        "health.command": [
+            "/usr/bin/curl",
+            "-u",
+            PLANTED["user"],
+            f"-H Authorization: Token {PLANTED['header']}",
+            PLANTED["argument"],
+        ],
     }
     found(where, "home", "attic", ["core"], settings)
     (where / ".env").write_text(f"OFFGRID_HOST__LLM__API_KEY={PLANTED['dotenv']}\n")
@@ -49,6 +61,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"joined by {PLANTED['invite']}",
         f"password={PLANTED['log']} {PLANTED['config']} {seed}",
         key.recovery_words(),
+        f"curl -u {PLANTED['user']} -H 'x: {PLANTED['header']}' {PLANTED['argument']}",
+        f"health.webhook: http://127.0.0.1:9093/{PLANTED['webhook']}{PLANTED['topic']} answered 500",
         f"a file of {Path.home()}/deep",
         json.dumps({"said": PLANTED["llm"]}),
     ]
@@ -77,7 +91,11 @@ def test_nothing_secret_is_in_it_and_what_helps_is(folder: Path, tmp_path: Path)
 
     assert {"README.txt", "about.json", "config.json", "doctor.json", "log.txt", "status.json"} <= {*made}
     assert json.loads(made["about.json"])["set"] == ["OFFGRID_AUTH_KEY"]
-    assert json.loads(made["config.json"])["mesh"]["name"] == "home"
+    config = json.loads(made["config.json"])
+    assert config["mesh"]["name"] == "home"
+    assert config["health"]["command"] == ["/usr/bin/curl", *["[hidden]"] * 4]
+    assert config["health"]["webhook"] == "http://127.0.0.1:9093/[hidden]"
+    assert config["host"]["llm"]["endpoint"] == "http://127.0.0.1:11434"
     assert json.loads(made["status.json"]) == {"missing": "the node does not run, or cannot be asked"}
     assert any(each["check"] == "process" for each in json.loads(made["doctor.json"]))
     assert made["metrics.txt"] == "missing: the node does not run, or cannot be asked\n"
