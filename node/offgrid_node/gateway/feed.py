@@ -58,7 +58,7 @@ from offgrid_node.services.stream import Stream
 FEED_PATH = "/v1/feed"
 FEEDS_MAX = 32
 HEARTBEAT_S = 15.0
-TURN = 32  # messages before others have theirs
+TURN = 4  # messages before others have theirs, and before it is heard of that the connection is lost
 MARK = ":"  # in a cursor, between the number and that by which it is known to be of the same journal
 
 ENDED, UNWANTED, REFUSED, STOPPING, LATER = 1000, 1003, 1008, 1012, 1013

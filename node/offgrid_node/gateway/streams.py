@@ -82,6 +82,7 @@ class StreamResponse(Response):
     async def _pump(self, gone: asyncio.Future[Any], send: Send) -> None:
         async def write(body: bytes, *, more: bool = True) -> None:
             await send({"type": "http.response.body", "body": body, "more_body": more})
+            await asyncio.sleep(0)  # a connection that is lost is heard of before the next is written
 
         ready, stream = asyncio.Event(), self._stream
         stream.when_ready(ready.set)

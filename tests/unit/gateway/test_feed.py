@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 from fake_handlers import Answer, router_of
+from google.protobuf.message import Message
 from log_lines import lines
 from serving_app import OPEN, app_of, serving
 from websockets.asyncio.client import ClientConnection, connect
@@ -78,6 +79,12 @@ def play(scenario: Callable[[Behind], Awaitable[None]], policy: Policy = OPEN) -
     serving(app_of(behind.routes, policy), talk)
 
 
+def handshake(port: int) -> bytes:
+    key = "dGhlIHNhbXBsZSBub25jZQ=="
+    fields = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {key}")
+    return "\r\n".join(("GET /v1/feed HTTP/1.1", f"Host: 127.0.0.1:{port}", *fields, "", "")).encode()
+
+
 async def said(reader: ClientConnection) -> dict[str, Any]:
     return dict(json.loads(await asyncio.wait_for(reader.recv(), 10)))
 
@@ -117,12 +124,9 @@ def test_who_pings_without_end_is_cut_off_and_who_reads_nothing_is_not_read(
 
     def flood(port: int) -> None:
         """Until no more is taken; systems take some MB that nobody has read."""
-        key = "dGhlIHNhbXBsZSBub25jZQ=="
-        fields = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {key}")
-        head = "\r\n".join(("GET /v1/feed HTTP/1.1", f"Host: 127.0.0.1:{port}", *fields, "", ""))
         pings, sent = (b"\x89\xfd" + bytes(4 + 125)) * 500, 0
         with socket.create_connection(("127.0.0.1", port)) as reader:
-            reader.sendall(head.encode())
+            reader.sendall(handshake(port))
             assert reader.recv(12) == b"HTTP/1.1 101"
             reader.settimeout(0.5)
             while sent <= 16 * 2**20:
@@ -234,6 +238,33 @@ def test_a_sign_in_that_is_over_ends_the_feeds_that_came_by_it_and_no_others(
                 pass
 
     play(scenario, policy_of((), signs))
+
+
+def test_a_reader_who_breaks_off_while_much_is_said_is_worth_no_line_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    form = feed._event
+
+    async def scenario(behind: Behind) -> None:
+        reader = socket.create_connection(("127.0.0.1", behind.port))
+        reader.sendall(handshake(behind.port))
+
+        def breaking_off(message: Message) -> dict[str, Any]:
+            found = form(message)
+            if found["number"] == SEQ + 3:
+                reader.close()  # with much that it has not read: a reset
+            return found
+
+        monkeypatch.setattr(feed, "_event", breaking_off)
+        while not behind.streams:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.01)
+        for number in range(SEQ + 1, SEQ + 20):
+            behind.happens(number)
+        while not behind.streams[0].ended:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.01)
+        assert lines(caplog) == []
+
+    play(scenario)
 
 
 def test_streams_are_given_back_when_a_reader_goes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -281,6 +282,31 @@ def test_a_client_that_goes_ends_its_stream() -> None:
         stream.when_closed(closed.set)
         writer.close()
         await asyncio.wait_for(closed.wait(), 5)
+
+    play(scenario)
+
+
+def test_a_client_that_breaks_off_while_much_is_written_is_worth_no_line_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(node: Node) -> None:
+        client = socket.create_connection(("127.0.0.1", node.port))
+        lost = asyncio.Event()
+
+        def line_of(message: Message) -> bytes:
+            if message == event(3):
+                client.close()  # with much that it has not read: a reset
+            return bytes(streams.CHUNK_BYTES)
+
+        monkeypatch.setattr(streams, "line_of", line_of)
+        stream = Stream()
+        stream.when_closed(lost.set)
+        for number in range(20):
+            stream.push(event(number))
+        node.says("StateService/WatchEvents", stream)
+        client.sendall(request("GET /v1/events:watch HTTP/1.0"))
+        await asyncio.wait_for(lost.wait(), 5)
+        assert not caplog.records
 
     play(scenario)
 
