@@ -59,7 +59,7 @@ EVERY_RPC = {
     "HostService": {OWNER: "ToggleHost GetHost WatchDrain DropKept"},
     "ObjectService": {
         f"{MEMBERS}, {OWNER}": "GetCapacity",
-        OWNER: "OpenUpload WriteUpload CommitUpload Enqueue GetObject ListObjects ReadObject ListOutbox "
+        OWNER: "OpenUpload WriteUpload CommitUpload AbortUpload Enqueue GetObject ListObjects ReadObject ListOutbox "
         "PutObject WatchObject CancelOutboxEntry DeleteObject ListDeletions ListRegained "
         "ShareObject UnshareObject ExplainPlacement AuditObject ScrubReplicas RotateDataKeys "
         "GetDataKeys ReencryptObjects StopReencryption",

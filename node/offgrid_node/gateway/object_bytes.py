@@ -1,7 +1,8 @@
 """Objects as they are: `PUT /v1/objects/{name}` takes a file, `GET /v1/objects/{object}:bytes` gives it back.
 
 Neither is ever whole in memory: bytes go on to the node piece by piece, and come back stripe by stripe. A part of an
-object is had by Range (RFC 9110), so a download can go on where it broke off.
+object is had by Range (RFC 9110), so a download can go on where it broke off. So can an upload that has a request id;
+any other ends with its request.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import NamedTuple, TypeVar, cast
 from urllib.parse import quote
@@ -116,6 +118,19 @@ class ObjectBytes:
 
     async def _upload(self, opened: objects_pb2.OpenUploadRequest, chunks: AsyncIterator[bytes]) -> objects_pb2.Object:
         upload = await self._ask("OpenUpload", opened, objects_pb2.OpenUploadResponse)
+        try:
+            return await self._pour(upload, chunks)
+        except BaseException:  # the client went, the node stops, a piece was refused
+            if not opened.request_id:  # nobody can take it up again
+                with suppress(Fault):
+                    await self._ask(
+                        "AbortUpload",
+                        objects_pb2.AbortUploadRequest(upload_id=upload.upload_id),
+                        objects_pb2.AbortUploadResponse,
+                    )
+            raise
+
+    async def _pour(self, upload: objects_pb2.OpenUploadResponse, chunks: AsyncIterator[bytes]) -> objects_pb2.Object:
         checksum, offset = PlaintextChecksum(), 0
         async for piece in chunks:
             checksum.update(piece)

@@ -97,6 +97,7 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.ObjectService/OpenUpload": Row(ADMINS),
     "offgrid.v1.ObjectService/WriteUpload": Row(ADMINS),
     "offgrid.v1.ObjectService/CommitUpload": Row(ADMINS),
+    "offgrid.v1.ObjectService/AbortUpload": Row(ADMINS),
     "offgrid.v1.ObjectService/Enqueue": Row(ADMINS),
     "offgrid.v1.ObjectService/GetObject": Row(ADMINS),
     "offgrid.v1.ObjectService/WatchObject": Row(ADMINS),

@@ -84,6 +84,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.ObjectService/ScrubReplicas": 0x0535,
     "offgrid.v1.ObjectService/PutObject": 0x0540,
     "offgrid.v1.ObjectService/PutReplica": 0x0541,
+    "offgrid.v1.ObjectService/AbortUpload": 0x0544,
     "offgrid.v1.ObjectService/WatchObject": 0x0542,
     "offgrid.v1.ObjectService/ListSegments": 0x0543,
     "offgrid.v1.ObjectService/BeginLife": 0x0552,

@@ -35,7 +35,8 @@ class Shelf:
             f"ObjectService/{name}": handler
             for name, handler in (
                 ("PutObject", self.put), ("OpenUpload", self.open), ("WriteUpload", self.write),
-                ("CommitUpload", self.commit), ("GetObject", self.get), ("ReadObject", self.read),
+                ("CommitUpload", self.commit), ("AbortUpload", self.abort), ("GetObject", self.get),
+                ("ReadObject", self.read),
             )
         }  # fmt: skip
 
@@ -55,6 +56,10 @@ class Shelf:
         self.asked.append(f"write {asked.offset}")
         self.upload[asked.offset :] = asked.data
         return objects_pb2.WriteUploadResponse(offset=len(self.upload))
+
+    def abort(self, asked: objects_pb2.AbortUploadRequest) -> Message:
+        self.asked.append(f"abort {asked.upload_id}")
+        return objects_pb2.AbortUploadResponse()
 
     def commit(self, asked: objects_pb2.CommitUploadRequest) -> Message:
         self.objects[self.opened.name] = LARGE[: self.had] + bytes(self.upload[self.had :])
@@ -130,6 +135,31 @@ def test_what_cannot_be_kept_is_refused_in_words() -> None:
         status, _, body = await ask(port, put("a", b"", "?copy=2"))
         assert (status, b"did you mean copies" in body) == (400, True)
         assert (await ask(port, request("GET /v1/objects/nothing:bytes HTTP/1.1")))[0] == 404
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("query", "last"), [("", "abort u"), ("?request_id=r-1", f"write {PUT_BYTES_MAX}")])
+def test_what_breaks_off_is_given_up_unless_a_request_id_can_go_on_with_it(query: str, last: str) -> None:
+    async def scenario(shelf: Shelf, port: int) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(put("cut", LARGE, query)[:-1])
+        while shelf.asked[-1:] != [f"write {PUT_BYTES_MAX}"]:
+            await asyncio.sleep(0.001)
+        writer.transport.abort()
+        async with asyncio.timeout(5):
+            while shelf.asked[-1] != last:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        assert (shelf.asked[-1], shelf.objects) == (last, {})
+
+    play(scenario)
+
+
+def test_what_is_refused_in_the_middle_is_given_up() -> None:
+    async def scenario(shelf: Shelf, port: int) -> None:
+        status, _, _ = await ask(port, put("full", LARGE[: PUT_BYTES_MAX + 1]))
+        assert (status, shelf.asked) == (429, ["abort u"])
 
     play(scenario)
 

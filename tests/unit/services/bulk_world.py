@@ -185,7 +185,7 @@ class Node:
             small,
             Patience(self.runtime, world.later, self.hold_ms),
         )
-        self.uploads = Uploads(self.runtime, self.sealer, self.bulk, keeping, self.coding)
+        self.uploads = Uploads(self.runtime, self.sealer, self.bulk, keeping, world.later, self.coding)
         watching = Watching(self.runtime, world.later)
         puts = Puts(self.runtime, self.sealer, self.bulk, self.uploads, watching, self.kept.takes, self.coding)
         self.replicas = Replicas(

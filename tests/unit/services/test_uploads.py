@@ -26,19 +26,19 @@ from offgrid_node.protocol.objects.manifest import Manifest
 from offgrid_node.services.bulk import inline
 from offgrid_node.services.flow import ticket_of
 from offgrid_node.services.objects.puts import ENQUEUE_BYTES_MAX
+from offgrid_node.services.objects.under_way import IDLE_MS_MAX, NAMED_MS_MAX, UNNAMED_MS_MAX, UPLOADS_MAX
 from offgrid_node.services.objects.uploads import (
     EXPIRES_AFTER_MS_MAX,
-    IDLE_MS_MAX,
-    LEFT_MS_MAX,
+    LOOK_MS,
     NAME_CHARS_MAX,
     PIECE_BYTES_MAX,
-    UPLOADS_MAX,
 )
 
-Open, Write, Commit = (
+Open, Write, Commit, Abort = (
     objects_pb2.OpenUploadRequest,
     objects_pb2.WriteUploadRequest,
     objects_pb2.CommitUploadRequest,
+    objects_pb2.AbortUploadRequest,
 )
 ACCEPTED, DURABLE = objects_pb2.OBJECT_STATE_ACCEPTED, objects_pb2.OBJECT_STATE_DURABLE
 
@@ -310,29 +310,71 @@ class TestACommit:
 
 
 class TestBounds:
-    def test_so_many_uploads_at_once_and_no_more(self, world: World) -> None:
-        ids = [opened(world, request_id=f"r{index}").upload_id for index in range(UPLOADS_MAX)]
+    def filled(self, world: World, **fields: object) -> list[str]:
+        """As many as there are places, each with a piece."""
+        ids = [
+            opened(world, **{each: f"{value}{index}" for each, value in fields.items()}).upload_id
+            for index in range(UPLOADS_MAX)
+        ]
         for upload_id in ids:
             world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=bytes(2 * STRIPE)))
+        return ids
+
+    def test_so_many_uploads_at_once_and_no_more(self, world: World) -> None:
+        ids = self.filled(world, request_id="r")
         with pytest.raises(Exhausted, match="uploads are under way"):
             opened(world)
-        world.pass_ms(IDLE_MS_MAX)
+        world.clock.mono_ms += IDLE_MS_MAX
         opened(world)
         with pytest.raises(NotFound):
             world.owner.ask("WriteUpload", Write(upload_id=ids[0], offset=2 * STRIPE, data=b"x"))
         assert len(world.owner.blobs.all_staged()) == UPLOADS_MAX - 1, "what made room left nothing on the disk"
 
-    def test_what_nobody_went_on_with_for_a_day_goes_when_the_next_begins(self, world: World) -> None:
-        left = opened(world, request_id="left").upload_id
+    def test_who_finds_no_place_is_told_when_there_will_be_one(self, world: World) -> None:
+        self.filled(world)
+        world.clock.mono_ms += 20_000
+        with pytest.raises(Exhausted) as caught:
+            opened(world)
+        assert caught.value.retry_ms == IDLE_MS_MAX - 20_000
+        world.clock.mono_ms += caught.value.retry_ms
+        opened(world)
+
+    def test_what_nobody_can_take_up_again_makes_room_first(self, world: World) -> None:
+        named = opened(world, request_id="r").upload_id
+        world.owner.ask("WriteUpload", Write(upload_id=named, data=bytes(STRIPE)))
+        for _ in range(UPLOADS_MAX - 1):
+            opened(world)
+        world.clock.mono_ms += IDLE_MS_MAX
+        opened(world)
+        assert opened(world, request_id="r").offset == STRIPE
+
+    @pytest.mark.parametrize(("request_id", "kept_ms"), [("", UNNAMED_MS_MAX), ("r", NAMED_MS_MAX)])
+    def test_what_nobody_goes_on_with_goes_by_itself(self, world: World, request_id: str, kept_ms: int) -> None:
+        left = opened(world, request_id=request_id).upload_id
         world.owner.ask("WriteUpload", Write(upload_id=left, data=bytes(2 * STRIPE)))
-        world.clock.mono_ms += LEFT_MS_MAX - 1
-        opened(world, request_id="soon")
+        world.pass_ms(kept_ms - 1)
         assert len(world.owner.blobs.all_staged()) == 1
-        world.clock.mono_ms += 1
-        opened(world, request_id="later")
+        world.pass_ms(LOOK_MS)
         assert world.owner.blobs.all_staged() == []
         with pytest.raises(NotFound):
             world.owner.ask("WriteUpload", Write(upload_id=left, offset=2 * STRIPE, data=b"x"))
+
+    def test_what_the_disk_takes_long_for_is_not_left(self, world: World) -> None:
+        upload_id = opened(world).upload_id
+        world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"abc"))
+        held: list[object] = []
+        world.owner.bulk._carry = lambda work, ended: held.append((work, ended))
+        commit = world.owner.begin("CommitUpload", Commit(upload_id=upload_id, size_bytes=3))
+        world.owner.bulk._carry = inline
+        world.pass_ms(2 * NAMED_MS_MAX)
+        for _ in range(UPLOADS_MAX - 1):
+            opened(world)
+        with pytest.raises(Exhausted, match="under way"):
+            opened(world)
+        ((work, ended),) = held
+        ended(work())
+        world.settle()
+        assert world.owner.read(commit.outcome.object.object_id) == b"abc"
 
     def test_committed_ones_make_room_at_once(self, world: World) -> None:
         for index in range(UPLOADS_MAX + 2):
@@ -346,6 +388,45 @@ class TestBounds:
         world.owner.blobs.refuse(None)
         with pytest.raises(NotFound, match="open it again"):
             world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"x"))
+
+
+class TestAnAbort:
+    def test_frees_the_place_and_the_disk_at_once(self, world: World) -> None:
+        for _ in range(2 * UPLOADS_MAX):
+            upload_id = opened(world).upload_id
+            world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=bytes(2 * STRIPE)))
+            world.owner.ask("AbortUpload", Abort(upload_id=upload_id))
+        assert world.owner.blobs.all_staged() == []
+        with pytest.raises(NotFound):
+            world.owner.ask("AbortUpload", Abort(upload_id=upload_id))
+
+    def test_in_the_middle_of_a_write_leaves_nothing(self, world: World) -> None:
+        upload_id = opened(world).upload_id
+        held: list[object] = []
+        world.owner.bulk._carry = lambda work, ended: held.append((work, ended))
+        world.owner.begin("WriteUpload", Write(upload_id=upload_id, data=bytes(2 * STRIPE)))
+        world.owner.ask("AbortUpload", Abort(upload_id=upload_id))
+        world.owner.bulk._carry = inline
+        ((work, ended),) = held
+        ended(work())
+        assert world.owner.blobs.all_staged() == []
+
+    def test_takes_no_object_away(self, world: World) -> None:
+        upload_id = opened(world).upload_id
+        world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"abc"))
+        made = world.owner.ask("CommitUpload", Commit(upload_id=upload_id, size_bytes=3)).object
+        with pytest.raises(FailedPrecondition, match=made.object_id) as caught:
+            world.owner.ask("AbortUpload", Abort(upload_id=upload_id))
+        assert caught.value.reason == "UploadCommitted"
+        assert world.owner.read(made.object_id) == b"abc"
+
+    def test_in_the_middle_of_a_commit_leaves_a_whole_object_or_none(self, world: World) -> None:
+        upload_id = opened(world).upload_id
+        world.owner.ask("WriteUpload", Write(upload_id=upload_id, data=b"abc"))
+        commit = world.owner.begin("CommitUpload", Commit(upload_id=upload_id, size_bytes=3))
+        world.owner.ask("AbortUpload", Abort(upload_id=upload_id))
+        world.settle()
+        assert world.owner.read(commit.outcome.object.object_id) == b"abc"
 
 
 class TestEnqueue:

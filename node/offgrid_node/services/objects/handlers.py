@@ -115,6 +115,9 @@ class ObjectHandlers:
     def commit_upload(self, caller: Caller, request: objects_pb2.CommitUploadRequest) -> Ticket:
         return self._uploads.commit(caller, request)
 
+    def abort_upload(self, caller: Caller, request: objects_pb2.AbortUploadRequest) -> Message:
+        return self._uploads.abort(caller, request)
+
     def enqueue(self, caller: Caller, request: objects_pb2.EnqueueRequest) -> Ticket:
         return self._puts.enqueue(caller, request)
 

@@ -115,7 +115,7 @@ class OwnerSide:
         self.source = ShardSource(kept, coder)
         small, patience = _small_shipping(ground, self.source), Patience(runtime, later)
         self.shipping = Shipping(runtime, carrier, directory, verify, self.source, bulk, keeping, small, patience)
-        self.uploads = Uploads(runtime, self.sealer, bulk, keeping, parts.coding)
+        self.uploads = Uploads(runtime, self.sealer, bulk, keeping, later, parts.coding)
         self.watching = Watching(runtime, later)
         self.puts = Puts(runtime, self.sealer, bulk, self.uploads, self.watching, kept.takes, parts.coding)
         self.placing = Placing(runtime, self_id, parts.coding, ground.called)

@@ -1,26 +1,23 @@
 """What an owner puts: plaintext comes in, is sealed on its way to the disk, and becomes an object of this node.
 
 An upload lives in memory: its key is nowhere else until the object is committed, so a node that restarts has lost what
-was under way, and the same request id begins again at 0. What is committed is found again by its request id.
+was under way, and the same request id begins again at 0. What is committed is found again by its request id. Whose
+place and bytes go, and when, is `under_way.py`'s.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from functools import partial
 
-import msgspec
 from google.protobuf.message import Message
 
-from offgrid.plaintext import CHECKSUM_BYTES, PlaintextChecksum
+from offgrid.plaintext import CHECKSUM_BYTES
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import (
     AlreadyExists,
-    Exhausted,
     FailedPrecondition,
     Fault,
     InvalidRequest,
-    NotFound,
 )
 from offgrid_node.protocol.mesh.records import WEIGHT_MILLI_MAX
 from offgrid_node.protocol.objects.commands import AddObject, Enqueue
@@ -32,50 +29,37 @@ from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.caller import Caller
 from offgrid_node.services.checks import check_request_id, check_text
-from offgrid_node.services.flow import Flow, asked, ticket_of
+from offgrid_node.services.flow import Flow, Later, asked, ticket_of
 from offgrid_node.services.objects.codes import NEVER_CODED, CodePolicy, check_code
 from offgrid_node.services.objects.keeping import Keeping
 from offgrid_node.services.objects.notes import note_of
 from offgrid_node.services.objects.sealing import Sealer, Sealing
 from offgrid_node.services.objects.sharing import NAME_CHARS_MAX
+from offgrid_node.services.objects.under_way import UnderWay, Upload
 from offgrid_node.services.shelf import Shelf
 
-UPLOADS_MAX = 32  # remembered at once; each holds up to a stripe and a piece in memory
-IDLE_MS_MAX = 600_000  # one that nobody goes on with for so long makes room for another
-LEFT_MS_MAX = 86_400_000  # and for so long goes when the next begins: what has come of it may fill a disk
+LOOK_MS = 60_000  # while one is under way: whether it was left
 PIECE_BYTES_MAX = 1024 * 1024  # far below gRPC's 4 MiB message
 EXPIRES_AFTER_MS_MAX = 100 * 366 * 86_400_000
-RETRY_MS = 1_000
 REFUSALS = frozenset({"OutboxFull", "RequestIdReused"})  # of the objects machine; all else may end well another time
 
 
-class _Upload(msgspec.Struct):
-    """Of one OpenUpload. `sealing` goes and `object_id` comes when the object is committed.
-
-    `shared`: more than one OpenUpload was answered with it. They may be one client's, or two clients' whose bytes get
-    mixed; the checksum that each must say at the end tells.
-    """
-
-    upload_id: str
-    request: objects_pb2.OpenUploadRequest
-    used_ms: int
-    sealing: Sealing | None = None
-    object_id: str = ""
-    size_bytes: int = 0
-    shared: bool = False
-    plaintext: PlaintextChecksum = msgspec.field(default_factory=PlaintextChecksum)
-
-
 class Uploads:
-    """The handlers of OpenUpload, WriteUpload and CommitUpload; `puts.py` has what comes in one call."""
+    """The handlers of OpenUpload, WriteUpload, CommitUpload and AbortUpload; `puts.py` has what comes in one call."""
 
     def __init__(
-        self, runtime: Runtime, sealer: Sealer, bulk: Bulk, keeping: Keeping, coding: CodePolicy = NEVER_CODED
+        self,
+        runtime: Runtime,
+        sealer: Sealer,
+        bulk: Bulk,
+        keeping: Keeping,
+        later: Later,
+        coding: CodePolicy = NEVER_CODED,
     ) -> None:
-        self._coding = coding
+        self._coding, self._later = coding, later
         self._runtime, self._sealer, self._bulk, self._keeping = runtime, sealer, bulk, keeping
         self._shelf = Shelf(runtime.store)
-        self._uploads: OrderedDict[str, _Upload] = OrderedDict()  # by upload id, the longest unused first
+        self._under_way, self._looks = UnderWay(), False
 
     # ---- in pieces
 
@@ -95,7 +79,7 @@ class Uploads:
         data = request.data  # protobuf copies it each time it is asked
         if len(data) > PIECE_BYTES_MAX:
             raise InvalidRequest.field("data", f"{len(data)} bytes; at most {PIECE_BYTES_MAX} are allowed")
-        return ticket_of(self._write(upload, request.offset, data))
+        return ticket_of(self._working(upload, self._write(upload, request.offset, data)))
 
     def commit(self, caller: Caller, request: objects_pb2.CommitUploadRequest) -> Ticket:
         upload = self._get(request.upload_id)
@@ -104,21 +88,31 @@ class Uploads:
         if upload.shared and not request.checksum:
             text = "missing; who opens what an earlier call began says the checksum of all the bytes"
             raise InvalidRequest.field("checksum", text)
-        return ticket_of(self._commit(upload, request.size_bytes, request.checksum, str(caller)))
+        commit = self._commit(upload, request.size_bytes, request.checksum, str(caller))
+        return ticket_of(self._working(upload, commit))
 
-    def _known(self, request: objects_pb2.OpenUploadRequest) -> _Upload | None:
+    def abort(self, caller: Caller, request: objects_pb2.AbortUploadRequest) -> Message:
+        """Its place is free and its bytes go. What is being committed just now may become an object all the same."""
+        upload = self._get(request.upload_id)
+        if upload.object_id:
+            text = f"the upload has made {upload.object_id}; delete that"
+            raise FailedPrecondition(text, reason="UploadCommitted", metadata={"object": upload.object_id})
+        self._forget(upload)
+        return objects_pb2.AbortUploadResponse()
+
+    def _known(self, request: objects_pb2.OpenUploadRequest) -> Upload | None:
         """What the same request id began: under way here, or committed. Raises AlreadyExists (RequestIdReused) when
         that was something else."""
         if not request.request_id:
             return None
-        for upload in self._uploads.values():
-            if upload.request.request_id == request.request_id:
-                if upload.request != request:
-                    raise _reused(request.request_id, "began a put of another name, weight or size")
-                if upload.object_id:
-                    self._made(upload.object_id)  # unless that has been deleted
-                upload.shared = True
-                return self._get(upload.upload_id)
+        upload = self._under_way.named(request.request_id)
+        if upload is not None:
+            if upload.request != request:
+                raise _reused(request.request_id, "began a put of another name, weight or size")
+            if upload.object_id:
+                self._made(upload.object_id)  # unless that has been deleted
+            upload.shared = True
+            return self._get(upload.upload_id)
         object_id = committed(self._runtime.store, OBJECT_REQUESTS, request.request_id, request_digest(request))
         if not object_id:
             return None
@@ -134,28 +128,42 @@ class Uploads:
             raise was_deleted(object_id)
         return row
 
-    def _begin(self, request: objects_pb2.OpenUploadRequest) -> _Upload:
+    def _begin(self, request: objects_pb2.OpenUploadRequest) -> Upload:
         upload = self._remember(request)
         code, padded = self._coding.code_for(request, request.size_bytes), self._coding.pads(request)
         upload.sealing = self._sealer.begin(code, padded=padded)
         upload.sealing.expires_after_ms = request.expires_after_ms
+        self._look_later()
         return upload
 
-    def _remember(self, request: objects_pb2.OpenUploadRequest) -> _Upload:
-        now_ms = self._now_ms()
-        for left in [each for each in self._uploads.values() if now_ms - each.used_ms >= LEFT_MS_MAX]:
+    def _remember(self, request: objects_pb2.OpenUploadRequest) -> Upload:
+        upload = Upload(self._sealer.fresh_id(), request, self._now_ms())
+        left = self._under_way.add(upload)
+        if left is not None:
             self._forget(left)
-        while len(self._uploads) >= UPLOADS_MAX:
-            done = (upload for upload in self._uploads.values() if upload.sealing is None)
-            oldest = next(done, next(iter(self._uploads.values())))
-            if oldest.sealing is not None and now_ms - oldest.used_ms < IDLE_MS_MAX:
-                raise Exhausted(f"{UPLOADS_MAX} uploads are under way", reason="TooManyUploads", retry_ms=RETRY_MS)
-            self._forget(oldest)
-        upload = _Upload(self._sealer.fresh_id(), request, now_ms)
-        self._uploads[upload.upload_id] = upload
         return upload
 
-    def _write(self, upload: _Upload, offset: int, data: bytes) -> Flow[Message]:
+    def _look_later(self) -> None:
+        if not self._looks and self._under_way.open:
+            self._looks = True
+            self._later(LOOK_MS, self._look)
+
+    def _look(self) -> None:
+        for left in self._under_way.left(self._now_ms()):
+            self._forget(left)
+        self._looks = False
+        self._look_later()
+
+    def _working(self, upload: Upload, flow: Flow[Message]) -> Flow[Message]:
+        """Until it ends the upload stays, however long that takes."""
+        upload.working += 1
+        try:
+            return (yield from flow)
+        finally:
+            upload.working -= 1
+            upload.used_ms = self._now_ms()
+
+    def _write(self, upload: Upload, offset: int, data: bytes) -> Flow[Message]:
         sealing = upload.sealing
         if offset + len(data) <= upload.size_bytes:
             return objects_pb2.WriteUploadResponse(offset=upload.size_bytes)
@@ -183,7 +191,7 @@ class Uploads:
             raise
         return objects_pb2.WriteUploadResponse(offset=upload.size_bytes)
 
-    def _commit(self, upload: _Upload, size_bytes: int, said: bytes, caller: str) -> Flow[Message]:
+    def _commit(self, upload: Upload, size_bytes: int, said: bytes, caller: str) -> Flow[Message]:
         """`said` is the checksum of the plaintext, or nothing. Bytes of two clients under one request id become no
         object: neither checksum is theirs, and both must begin anew."""
         sealing, request = upload.sealing, upload.request
@@ -223,7 +231,7 @@ class Uploads:
         upload.sealing, upload.object_id = None, answer.object.object_id
         return answer
 
-    def _other_bytes(self, upload: _Upload, checksum: bytes) -> Fault:
+    def _other_bytes(self, upload: Upload, checksum: bytes) -> Fault:
         """The upload is given up: whoever puts it again begins anew."""
         self._forget(upload)
         if upload.shared:
@@ -288,22 +296,13 @@ class Uploads:
 
         self._bulk.run(sealing.discard, key=sealing.staged)(discarded)
 
-    def _forget(self, upload: _Upload) -> None:
-        self._uploads.pop(upload.upload_id, None)
+    def _forget(self, upload: Upload) -> None:
+        self._under_way.remove(upload)
         if upload.sealing is not None:
             self.drop(upload.sealing)
 
-    def _get(self, upload_id: str) -> _Upload:
-        upload = self._uploads.get(upload_id)
-        if upload is None:
-            raise NotFound(
-                f"there is no upload {upload_id!r} (any more); open it again with the same request id",
-                reason="UploadNotFound",
-                metadata={"upload_id": upload_id[:64]},
-            )
-        upload.used_ms = self._now_ms()
-        self._uploads.move_to_end(upload_id)
-        return upload
+    def _get(self, upload_id: str) -> Upload:
+        return self._under_way.use(upload_id, self._now_ms())
 
     def _now_ms(self) -> int:
         return self._runtime.clock.now().mono_ms
