@@ -80,6 +80,11 @@ class ObjectNode(SmallNode):
         self.made[name] = made.object_id
         return objects_pb2.CommitUploadResponse(object=made)
 
+    def on_AbortUpload(self, request):
+        self._upload(request.upload_id)
+        del self.uploads[request.upload_id]
+        return objects_pb2.AbortUploadResponse()
+
     def on_Enqueue(self, request):
         made = self._make(request.data, "")
         entry = objects_pb2.OutboxEntry(

@@ -149,6 +149,18 @@ class TestAPutInPieces:
             client.objects.put(DATA)
         assert len(node.calls["OpenUpload"]) == putting.BEGINNINGS_MAX
 
+    @pytest.mark.parametrize("request_id", ["", "again"])
+    @pytest.mark.parametrize("source", [io.BytesIO, Pipe])
+    def test_that_is_interrupted_is_given_up_unless_its_request_id_is_known(
+        self, client: Client, node: ObjectNode, source: type[io.BytesIO] | type[Pipe], request_id: str
+    ) -> None:
+        def interrupt(done: int, total: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            client.objects.put(source(DATA), request_id=request_id, on_progress=interrupt)  # type: ignore[arg-type]
+        assert list(node.uploads) == (["u-again"] if request_id else [])
+
     def test_does_not_repeat_what_is_refused(self, client: Client, node: ObjectNode) -> None:
         node.stumble("OpenUpload", NotFound("no", reason="Whatever"))
         with pytest.raises(OffgridError):

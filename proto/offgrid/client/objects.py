@@ -101,7 +101,8 @@ class Objects:
         it up to its size's class, which is all that hosts learn of it; None: as the config says. The same request id
         never makes a second object; for other data it is refused (RequestIdReused). A node that restarts has lost what
         was under way: what can be read again (a file, bytes, a stream that can seek) is then put from its beginning;
-        for anything else OffgridError is raised.
+        for anything else OffgridError is raised. What breaks off here goes on where it was with the same `request_id`,
+        within a day; without one the node is told to drop it.
         """
         request = objects_pb2.OpenUploadRequest(
             name=name,
@@ -113,12 +114,13 @@ class Objects:
         )
         if code is not None:
             request.code.needed, request.code.total = code
+        kept = bool(request_id)
         if isinstance(source, bytes):
-            return self._putting.put(io.BytesIO(source), request, on_progress, wait_s)
+            return self._putting.put(io.BytesIO(source), request, on_progress, wait_s, kept=kept)
         if isinstance(source, str | os.PathLike):
             with Path(source).open("rb") as file:
-                return self._putting.put(file, request, on_progress, wait_s)
-        return self._putting.put(source, request, on_progress, wait_s)
+                return self._putting.put(file, request, on_progress, wait_s, kept=kept)
+        return self._putting.put(source, request, on_progress, wait_s, kept=kept)
 
     def enqueue(
         self, key: str, data: bytes, etype: int, required_acks_milli: int = 0, *, request_id: str = ""

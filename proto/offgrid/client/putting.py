@@ -9,6 +9,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import BinaryIO, cast
 
 from offgrid.client.calls import Calls
@@ -34,17 +35,25 @@ class Putting:
         self._calls = calls
 
     def put(
-        self, stream: BinaryIO, request: objects_pb2.OpenUploadRequest, on_progress: Progress, wait_s: float
+        self,
+        stream: BinaryIO,
+        request: objects_pb2.OpenUploadRequest,
+        on_progress: Progress,
+        wait_s: float,
+        *,
+        kept: bool,
     ) -> objects_pb2.Object:
-        """Nobody can tell how much a pipe brings before it has brought it."""
+        """Nobody can tell how much a pipe brings before it has brought it. `kept`: somebody has the request id, and can
+        go on with what breaks off; otherwise that is given up."""
         if not stream.seekable():
             head = _read(stream, PUT_BYTES_MAX + 1)
             if len(head) <= PUT_BYTES_MAX:
                 return self._put_small(head, request, on_progress, wait_s)
-            return self._put_large(cast(BinaryIO, io.BufferedReader(_Rejoined(head, stream))), request, on_progress)
+            stream = cast(BinaryIO, io.BufferedReader(_Rejoined(head, stream)))
+            return self._put_large(stream, request, on_progress, kept=kept)
         if _size_of(stream) <= PUT_BYTES_MAX:
             return self._put_small(_read(stream, PUT_BYTES_MAX + 1), request, on_progress, wait_s)
-        return self._put_large(stream, request, on_progress)
+        return self._put_large(stream, request, on_progress, kept=kept)
 
     def _put_small(
         self, data: bytes, opened: objects_pb2.OpenUploadRequest, on_progress: Progress, wait_s: float
@@ -76,23 +85,38 @@ class Putting:
         return made
 
     def _put_large(
-        self, stream: BinaryIO, request: objects_pb2.OpenUploadRequest, on_progress: Progress
+        self, stream: BinaryIO, request: objects_pb2.OpenUploadRequest, on_progress: Progress, *, kept: bool
     ) -> objects_pb2.Object:
         start = stream.tell() if stream.seekable() else None
         if start is not None:
             request.size_bytes = _size_of(stream)
 
+        opened = objects_pb2.OpenUploadResponse()
+
         def upload(again: bool) -> objects_pb2.Object:
+            nonlocal opened
             if again and start is not None:
                 stream.seek(start)
-            return self._upload(stream, request, on_progress)
+            opened = self._calls.unary("ObjectService/OpenUpload", request, objects_pb2.OpenUploadResponse)
+            return self._upload(stream, opened, on_progress)
 
-        return _persistently(upload, repeatable=start is not None)
+        try:
+            return _persistently(upload, repeatable=start is not None)
+        except BaseException as error:  # Ctrl-C too
+            unreachable = isinstance(error, OffgridError) and error.outcome_unknown
+            if opened.upload_id and not kept and not unreachable:
+                self._abort(opened.upload_id)
+            raise
+
+    def _abort(self, upload_id: str) -> None:
+        """What cannot be told now the node finds out by itself, in a while."""
+        abort = objects_pb2.AbortUploadRequest(upload_id=upload_id)
+        with suppress(OffgridError):
+            self._calls.unary("ObjectService/AbortUpload", abort, objects_pb2.AbortUploadResponse, repeatable=False)
 
     def _upload(
-        self, stream: BinaryIO, request: objects_pb2.OpenUploadRequest, on_progress: Progress
+        self, stream: BinaryIO, opened: objects_pb2.OpenUploadResponse, on_progress: Progress
     ) -> objects_pb2.Object:
-        opened = self._calls.unary("ObjectService/OpenUpload", request, objects_pb2.OpenUploadResponse)
         total, offset, checksum = _size_of(stream), 0, PlaintextChecksum()
         under_way = deque[tuple[Piece, Callable[[], object]]]()  # and what waits for it
 

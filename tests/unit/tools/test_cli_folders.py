@@ -227,6 +227,8 @@ class TestCutOff:
         monkeypatch.setenv("XDG_STATE_HOME", str(home / "file"))
         monkeypatch.setenv("LOCALAPPDATA", str(home / "file"))
         assert og("put", "photos")[0] == exits.OK
+        with unfinished.seed_for([], "") as seed:
+            assert seed == "", "nobody could use it again"
 
 
 class TestGet:

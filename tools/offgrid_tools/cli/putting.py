@@ -86,7 +86,7 @@ def put(
     options = _Options(required_milli or 0, code, copies or 0, expires_after_ms or 0, padded)
     putting = _Putting(client, options)
     with nullcontext("") if request_id else seed_for(files, repr(options)) as seed:
-        made = putting.all_of(files, seed) if several else [putting.one(files[0], request_id or f"{seed}-0")]
+        made = putting.all_of(files, seed) if several else [putting.one(files[0], request_id or _id_of(seed, 0))]
     if wait:
         with waiting() as on_change:
             made = [client.objects.wait_durable(m.object_id, timeout_s=timeout, on_change=on_change) for m in made]
@@ -118,15 +118,15 @@ class _Putting:
         total, done, made = sum(Path(file.path).stat().st_size for file in files if file.path != "-"), 0, []
         with bar(f"sealing {counted(len(files), 'file')}") as on_progress:
             for index, file in enumerate(files):
-                made.append(self._put(file, f"{seed}-{index}", _beyond(done, total, on_progress)))
+                made.append(self._put(file, _id_of(seed, index), _beyond(done, total, on_progress)))
                 done += made[-1].size_bytes
         return made
 
     def _put(self, file: Found, request_id: str, on_progress: Advance) -> Object:
-        from offgrid.client.calls import fresh_request_id
+        """What breaks off can be gone on with by `request_id`, unless it is "" or made something else before."""
         from offgrid.client.errors import OffgridError
 
-        for said in (request_id, fresh_request_id()):
+        for said in (request_id, ""):
             try:
                 with opened(file.path) as stream:
                     return self._client.objects.put(
@@ -144,6 +144,11 @@ class _Putting:
                 if error.reason not in STALE or file.path == "-" or said != request_id:
                     raise
         raise AssertionError("the second try ends in either way")
+
+
+def _id_of(seed: str, index: int) -> str:
+    """Of one file's put; a seed that is not kept gives none that could be used again."""
+    return f"{seed}-{index}" if seed else ""
 
 
 def _beyond(done: int, total: int, on_progress: Advance) -> Advance:

@@ -24,12 +24,11 @@ AGE_MAX_S = 30 * 24 * 3600  # a put that nobody goes on with for so long is forg
 
 @contextmanager
 def seed_for(files: Sequence[Found], options: str) -> Iterator[str]:
-    """`options` is whatever else makes it this put. The seed is forgotten when the block ends well."""
+    """ "" where it cannot be kept. `options` is whatever else makes it this put. The seed is forgotten when the block
+    ends well."""
     note = _note_of(files, options)
     seed = _kept(note) or secrets.token_hex(SEED_BYTES)
-    if note is not None:
-        _keep(note, seed)
-    yield seed
+    yield seed if note is not None and _keep(note, seed) else ""
     if note is not None:
         with suppress(OSError):
             note.unlink()
@@ -64,10 +63,13 @@ def _kept(note: Path | None) -> str:
     return text if len(text) == SEED_CHARS and text.isalnum() else ""
 
 
-def _keep(note: Path, seed: str) -> None:
+def _keep(note: Path, seed: str) -> bool:
+    """Whether that went."""
     with suppress(OSError):
         note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for old in note.parent.iterdir():
             if time.time() - old.stat().st_mtime > AGE_MAX_S:
                 old.unlink()
         note.write_text(seed, "ascii")
+        return True
+    return False
