@@ -201,7 +201,7 @@ def test_a_request_and_an_answer_are_bounded() -> None:
             error = await node.error("POST /v1/missions", body=body)
             assert error[:2] == (413, "RESOURCE_EXHAUSTED RequestTooLarge")
         node.says("MailService/ReadMessage", objects_pb2.ReadObjectResponse(data=bytes(5 << 20)))
-        assert (await node.error("GET /v1/messages/a"))[1] == "RESOURCE_EXHAUSTED ResponseTooLarge"
+        assert (await node.error("POST /v1/messages/a:read"))[1] == "RESOURCE_EXHAUSTED ResponseTooLarge"
 
     play(scenario)
 

@@ -2,7 +2,7 @@
 
 import { html, useState } from "../vendor/htm-preact.js";
 import { useLive, usePages } from "../lib/live.js";
-import { get, seg, textOf } from "../lib/node.js";
+import { post, seg, textOf } from "../lib/node.js";
 import { Act, Badge, Empty, Facts, Loaded, Section, Table, useNames, When } from "../lib/parts.js";
 import { bytes, moment, num, plain, t } from "../lib/reader.js";
 
@@ -30,7 +30,7 @@ export function Mail() {
 function Received({ name }) {
   const live = usePages("/v1/messages?page_size=100", { field: "messages", on: ["MAIL_"], every: 30_000 });
   const [open, set] = useState({ id: "", text: "" });
-  const read = (id) => async () => { set({ id, text: textOf((await get(`/v1/messages/${seg(id)}`)).data) }); live.reload(); };
+  const read = (id) => async () => { set({ id, text: textOf((await post(`/v1/messages/${seg(id)}:read`)).data) }); live.reload(); };
   return html`<${Section} title=${t("mail.received")}><${Loaded} live=${live}>${() => html`
     <${Table} caption=${t("mail.received")} rows=${live.rows} more=${live.more} busy=${live.busy} keyOf=${(message) => message.message_id} empty=${html`<${Empty} text=${t("mail.none")} />`} columns=${[
       { head: t("tx.from"), cell: (message) => html`<strong>${name(message.source)}</strong> ${!message.read && html`<${Badge} tone="busy">${t("mail.new")}<//>`}` },
