@@ -27,9 +27,11 @@ from fake_handlers import Answer, router_of
 from serving_app import app_of, ask, request, serving
 
 from offgrid.client import Client, OffgridError, connect
+from offgrid.client.web_calls import KEPT_S
 from offgrid.v1 import jobs_pb2, mesh_pb2, objects_pb2
 from offgrid_node.gateway.access import policy_of
 from offgrid_node.gateway.grpc_web import TYPE, grpc_web_routes
+from offgrid_node.gateway.server import KEEP_ALIVE_S
 from offgrid_node.gateway.sign_ins import SignIns
 from offgrid_node.protocol.errors import FieldViolation, InvalidRequest, NotFound, Unavailable
 from offgrid_node.services.stream import Stream
@@ -150,6 +152,70 @@ def test_a_node_that_is_busy_is_asked_again_as_over_its_socket() -> None:
         return answer
 
     play({"MeshService/GetStatus": handler}, _named)
+
+
+ENDED = b"\0\0\0\0\0\x80\0\0\0\x10grpc-status: 0\r\n"
+WELL = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (TYPE.encode(), len(ENDED)) + ENDED
+
+
+class DyingGateway:
+    """Answers so many calls of each connection; the next one it carries out, and hangs up. `idle` hangs up before."""
+
+    def __init__(self, *answered: int, idle: bool = False) -> None:
+        self.paths: list[str] = []
+        self._idle, self._listening = idle, socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self.hung_up = threading.Event()
+        threading.Thread(target=self._serve, args=(answered,), daemon=True).start()
+
+    def _serve(self, answered: tuple[int, ...]) -> None:
+        with self._listening:
+            for count in answered:
+                with self._listening.accept()[0] as peer:
+                    for number in range(count + (not self._idle)):
+                        if self._read(peer) and number < count:
+                            peer.sendall(WELL)
+                self.hung_up.set()
+
+    def _read(self, peer: socket.socket) -> bool:
+        """One call, unless the client has hung up."""
+        head, _, body = peer.recv(1 << 16).partition(b"\r\n\r\n")
+        if not head:
+            return False
+        self.paths.append(head.split()[1].decode())
+        (length,) = (int(line.partition(b":")[2]) for line in head.split(b"\r\n") if line.startswith(b"Content-Length"))
+        while len(body) < length:
+            body += peer.recv(1 << 16)
+        return True
+
+
+def test_what_may_have_been_carried_out_is_not_sent_again_by_itself() -> None:
+    gateway = DyingGateway(1, 1)
+    with connect(f"http://127.0.0.1:{gateway.port}", timeout_s=5) as client:
+        client.mesh.status()
+        with pytest.raises(OffgridError) as caught:
+            client.mesh.invite()
+    assert caught.value.code == "UNAVAILABLE"
+    assert gateway.paths == ["/offgrid.v1.MeshService/GetStatus", "/offgrid.v1.MeshService/CreateInvite"]
+
+
+def test_a_connection_that_the_node_has_closed_is_not_tried() -> None:
+    gateway = DyingGateway(1, 1, idle=True)
+    with connect(f"http://127.0.0.1:{gateway.port}", timeout_s=5) as client:
+        client.mesh.status()
+        assert gateway.hung_up.wait(5)
+        client.mesh.invite()
+    assert len(gateway.paths) == 2
+
+
+def test_a_connection_that_the_node_is_about_to_close_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert KEPT_S < KEEP_ALIVE_S
+    monkeypatch.setattr("offgrid.client.web_calls.KEPT_S", 0.0)
+    gateway = DyingGateway(1, 1)
+    with connect(f"http://127.0.0.1:{gateway.port}", timeout_s=5) as client:
+        client.mesh.status()
+        client.mesh.invite()
+    assert len(gateway.paths) == 2
 
 
 def test_nobody_there_and_another_program_there_are_told_apart() -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import selectors
+import socket
 import ssl
 import threading
 import time
@@ -25,6 +27,7 @@ FRAME_BYTES_MAX = 4 * 1024 * 1024 + 1
 REFUSAL_BYTES_MAX = 65_536
 CONNECT_S = 10.0
 IDLE_MAX = 8  # connections that wait for the next call
+KEPT_S = 20.0  # and so long at most: after 30 s a gateway closes them
 NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 GRACE_S = 2.0  # that a node's own word of its deadline may come later than it
 
@@ -34,7 +37,7 @@ class WebCalls:
 
     def __init__(self, address: Address) -> None:
         self._url, self._token = urlsplit(address.target), address.token
-        self._idle: list[http.client.HTTPConnection] = []
+        self._idle: list[tuple[float, http.client.HTTPConnection]] = []  # since when, the latest last
         self._lock = threading.Lock()
 
     def unary(self, method: str, data: bytes, timeout_s: float) -> bytes:
@@ -78,14 +81,14 @@ class WebCalls:
     def close(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
-        for connection in idle:
+        for _, connection in idle:
             connection.close()
 
     def _ask(
         self, method: str, data: bytes, timeout_s: float | None, *, endless: bool = False
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        """The answer's head; raises OffgridError when the call was refused before it was one. What waited too long for
-        a next call the node has closed: then on a fresh connection, once."""
+        """The answer's head; raises OffgridError when the call was refused before it was one. It is sent once: what the
+        node was sent it may have carried out."""
         headers = {"Content-Type": TYPE, "Accept": TYPE, "X-Grpc-Web": "1"}
         if timeout_s is not None:
             headers["Grpc-Timeout"] = f"{max(1, min(round(1000 * timeout_s), 99_999_999))}m"
@@ -94,27 +97,31 @@ class WebCalls:
         path = f"{self._url.path.rstrip('/')}/offgrid.v1.{method}"
         body = bytes(1) + len(data).to_bytes(4, "big") + data
         wait_s = None if timeout_s is None else timeout_s + GRACE_S
-        with self._lock:
-            waiting = None if endless or not self._idle else self._idle.pop()
-        for connection in (waiting, None) if waiting else (None,):
-            fresh = connection is None
-            connection = connection or self._connection()
-            try:
-                with _told_as_ours():
-                    if connection.sock is None:
-                        connection.connect()
-                    connection.sock.settimeout(wait_s)
-                    connection.request("POST", path, body, headers)
-                    answer = connection.getresponse()
-                    if answer.status != http.client.OK:
-                        raise _refusal(answer)
-            except OffgridError as error:
-                connection.close()
-                if fresh or error.code != "UNAVAILABLE":
-                    raise
-            else:
-                return connection, answer
-        raise AssertionError("a fresh connection was tried")
+        connection = (None if endless else self._kept()) or self._connection()
+        try:
+            with _told_as_ours():
+                if connection.sock is None:
+                    connection.connect()
+                connection.sock.settimeout(wait_s)
+                connection.request("POST", path, body, headers)
+                answer = connection.getresponse()
+                if answer.status != http.client.OK:
+                    raise _refusal(answer)
+        except BaseException:
+            connection.close()
+            raise
+        return connection, answer
+
+    def _kept(self) -> http.client.HTTPConnection | None:
+        """One that the node has not closed, nor is about to; those that it has are closed here, too."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                since_s, connection = self._idle.pop()
+            if time.monotonic() - since_s < KEPT_S and _is_silent(connection.sock):
+                return connection
+            connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
         host = self._url.hostname or ""
@@ -126,7 +133,7 @@ class WebCalls:
     def _keep(self, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse) -> None:
         with self._lock:
             if not answer.will_close and len(self._idle) < IDLE_MAX:
-                self._idle.append(connection)
+                self._idle.append((time.monotonic(), connection))
                 return
         connection.close()
 
@@ -154,6 +161,13 @@ class _told_as_ours:  # noqa: N801 - a context manager that reads as what it doe
                 "FAILED_PRECONDITION", "NoTls", "no TLS is spoken there; is it http:// instead?"
             ) from None
         raise OffgridError("UNAVAILABLE", "", str(error) or type(error).__name__) from None
+
+
+def _is_silent(sock: socket.socket) -> bool:
+    """Whether nothing has come since the last answer: what would, is the connection's end."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return not selector.select(0)
 
 
 def _frames(
