@@ -62,14 +62,14 @@ def _auto(config: Config) -> Iterator[tuple[str, Said]]:
 
 
 def why_not(host: str, port: int) -> OSError | None:
-    """Tried by listening there for a moment, as the node would; None where that may be had."""
+    """Tried by binding as the node would, without listening: then it may begin there at the same time (Linux). None
+    where that may be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         if os.name == "posix":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-            probe.listen(1)
         except OSError as error:
             return error
     return None

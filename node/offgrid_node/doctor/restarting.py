@@ -14,7 +14,8 @@ from offgrid_node.doctor.subject import Subject
 from offgrid_node.folder import MESH_PLAN, backup_folder
 from offgrid_node.keys.store import key_path
 
-_UNIT = re.compile(r"/([^/\s]+\.service)$", re.MULTILINE)
+_UNIT = re.compile(r"^\d+:[^:\n]*:/(?P<above>\S*/)?(?P<name>[^/\s]*offgrid[^/\s]*\.service)$", re.MULTILINE)
+_MANAGER = re.compile(r"(?:^|/)user@(\d+)\.service/")  # of one user's units
 
 
 def started(subject: Subject) -> str:
@@ -30,8 +31,8 @@ def restarted(subject: Subject) -> str:
         return command("offgrid-node", "restart", "--dir", folder.parent, folder.name)
     if pid is None:
         return f"kill PID; {subject.node('run')}   # PID: the node's process"
-    if sys.platform != "win32" and (unit := unit_of(pid)):
-        return command("systemctl", *([] if os.geteuid() == 0 else ["--user"]), "restart", unit)
+    if by_systemd := _restarted_unit(pid):
+        return by_systemd
     return f"kill {pid}; while kill -0 {pid} 2>&-; do sleep 1; done; {subject.node('run')}"
 
 
@@ -52,9 +53,26 @@ def restored(subject: Subject) -> str:
     return f"{again} && {command('mv', folder, lost)} && {command('mv', new, folder)}{hint}"
 
 
-def unit_of(pid: int) -> str:
-    """systemd's, if it started the process: the last of its control group (cgroups(7)); "" where it did not."""
+def _restarted_unit(pid: int) -> str:
+    """By the manager whose unit the process is, the system's or a user's, whoever asks; "" where no unit started it."""
+    if sys.platform == "win32":
+        return ""
+    unit, uid = unit_of(pid)
+    if not unit:
+        return ""
+    me = os.geteuid()
+    if uid is None:
+        return command(*([] if me == 0 else ["sudo"]), "systemctl", "restart", unit)
+    as_its_user = [] if me == uid else ["sudo", "-u", f"#{uid}", f"XDG_RUNTIME_DIR=/run/user/{uid}"]
+    return command(*as_its_user, "systemctl", "--user", "restart", unit)
+
+
+def unit_of(pid: int) -> tuple[str, int | None]:
+    """systemd's, if it started the process: the last of its control group (cgroups(7)), "" where it did not; and the
+    user whose manager has it, None where the system's has."""
     with suppress(OSError):
-        units = _UNIT.findall((PROC / str(pid) / "cgroup").read_text("utf-8", "replace"))
-        return next((unit for unit in units if "offgrid" in unit), "")
-    return ""
+        found = _UNIT.search((PROC / str(pid) / "cgroup").read_text("utf-8", "replace"))
+        if found:
+            manager = _MANAGER.search(found["above"] or "")
+            return found["name"], int(manager[1]) if manager else None
+    return "", None

@@ -26,6 +26,7 @@ _FSYNC_TRIES = 7
 _FSYNC_BYTES = 4096
 
 LOCK_FILE = "owner.lock"
+LOCK_S = 0.2  # the doctor has it for a moment, to see whether anybody has
 PID_FILE = "owner.pid"
 
 
@@ -64,9 +65,9 @@ class FolderOwner:
     def __init__(self, path: Path) -> None:
         """Takes the folder at once; raises `FailedPrecondition` (reason AlreadyRunning) when another has it."""
         self._path = path
-        self._lock = FileLock(path / LOCK_FILE, timeout=0, mode=0o600, thread_local=False)
+        self._lock = FileLock(path / LOCK_FILE, timeout=LOCK_S, mode=0o600, thread_local=False)
         try:
-            self._lock.acquire()
+            self._lock.acquire(poll_interval=LOCK_S / 10)
         except Timeout:
             raise FailedPrecondition(
                 f"{path} is in use by another daemon (process {_holder(path)}): stop it, or choose another folder",
