@@ -50,5 +50,6 @@ GROUPS = {
     "ledger": Group("payments through four witnesses, beside signature checks alone", "offgrid_tools.bench.ledger"),
     "state": Group("sessions of events, beside raw LMDB and eventsourcing", "offgrid_tools.bench.state"),
     "gateway": Group("what HTTP costs a node, beside a bare route of its server", "offgrid_tools.bench.gateway"),
+    "startup": Group("how soon a command has answered, beside Dask's and Celery's", "offgrid_tools.bench.startup"),
     "transports": Group("links: what they carry, and how soon they are back", "offgrid_tools.bench.transports"),
 }
