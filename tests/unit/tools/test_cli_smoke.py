@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cli_run import Run
 
+from offgrid.client.address import Address
 from offgrid.client.errors import OffgridError
 from offgrid.command_line import exits
 from offgrid.v1 import common_pb2, jobs_pb2, ledger_pb2, mesh_pb2, objects_pb2, quorum_pb2
@@ -230,3 +235,36 @@ def test_without_a_node_there_is_nothing_to_try(og: Run) -> None:
     code, _, said = og("smoke", "--socket", "/nowhere/offgrid.sock")
     assert code == exits.UNAVAILABLE
     assert "no node was found" in said
+
+
+REFUSALS = {
+    "TokenMissing": (OK, "answers, and asks for its token"),
+    "TokenWrong": (FAILED, "answers 401: this is why"),
+    "OtherUser": (FAILED, "answers 401: this is why"),
+}
+
+
+@pytest.mark.parametrize("reason", ["", *REFUSALS])
+def test_a_gateway_is_well_that_lets_its_owner_in(reason: str) -> None:
+    asked = list[tuple[str, str | None]]()
+
+    class Gateway(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["Authorization"]))
+            error = {"code": 401, "message": "this is why", "details": [{"@type": "x"}, {"reason": reason}]}
+            self.send_response(401 if reason else 200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"error": error} if reason else {}).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Gateway) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        seen = seen_by(SimpleNamespace(address=Address(url, "planted")), ATTIC)
+        seen.status.gateway = url
+        seen.give_up_at = time.monotonic() + 5
+        line = only("gateway", seen)
+    assert asked == [("/v1/status", "Bearer planted")]
+    assert (line.outcome, line.detail) == REFUSALS.get(reason, (OK, "answers 200"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from offgrid.client.address import is_url
 from offgrid.client.errors import OffgridError
 from offgrid.verdicts import away, in_reach
 from offgrid_tools.cli.smoke_frame import AT_ONCE, FAILED, NAME, NAMED_MAX, OK, SKIPPED, Line, Seen, named
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from offgrid.v1.mesh_pb2 import Peer
 
 PING_S, HTTP_S = 3.0, 3.0
+ANSWER_BYTES_MAX = 1 << 20
 
 
 def node(seen: Seen) -> Iterator[Line]:
@@ -90,6 +94,7 @@ def _ack(seen: Seen, peer: Peer) -> str:
 
 
 def gateway(seen: Seen) -> Iterator[Line]:
+    """Asked for what only its owner may have, with the token by which this command itself asks, where it has one."""
     import http.client
     from urllib.parse import urlsplit
 
@@ -97,16 +102,33 @@ def gateway(seen: Seen) -> Iterator[Line]:
     if not url:
         yield Line("gateway", "", SKIPPED, "gateway.listen is off, or it could not listen", "offgrid status")
         return
+    here = seen.client.address
+    token = here.token if is_url(here.target) else os.environ.get("OFFGRID_GATEWAY__TOKEN", "")
     place = urlsplit(url)
     connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=seen.left_s(HTTP_S))
     try:
-        connection.request("GET", "/v1/about")
+        connection.request("GET", "/v1/status", headers={"Authorization": f"Bearer {token}"} if token else {})
         answer = connection.getresponse()
-        answer.read(1 << 20)
+        said = answer.read(ANSWER_BYTES_MAX)
     except (OSError, http.client.HTTPException) as error:
         yield Line("gateway", url, FAILED, f"no answer: {error}", "offgrid status")
         return
     finally:
         connection.close()
-    good = answer.status == http.client.OK
-    yield Line("gateway", url, OK if good else FAILED, f"answers {answer.status}", "" if good else "offgrid status")
+    reason, message = _refusal_of(said)
+    if answer.status == http.client.OK:
+        yield Line("gateway", url, OK, "answers 200")
+    elif reason == "TokenMissing":
+        yield Line("gateway", url, OK, "answers, and asks for its token")
+    else:
+        detail = f"answers {answer.status}" + (f": {message}" if message else "")
+        yield Line("gateway", url, FAILED, detail, "offgrid doctor")
+
+
+def _refusal_of(body: bytes) -> tuple[str, str]:
+    """Reason and message, each "" where it says none."""
+    try:
+        error = json.loads(body)["error"]
+        return next((str(each["reason"]) for each in error["details"] if "reason" in each), ""), str(error["message"])
+    except (ValueError, KeyError, TypeError):
+        return "", ""
