@@ -107,35 +107,35 @@ def test_kept_running_its_printed_lines_work(kept: tuple[Done, Path]) -> None:
 
 @pytest.mark.xdist_group("demo_refusals")
 class TestAFileThatCannotBeUsed:
-    """One sentence and no node started: 2 where the command line is wrong, 4 where the node will not have it."""
+    """One sentence and no node started: 2 for what is wrong in the command line."""
 
-    def refused(self, file: Path, code: int, why: str, *options: str) -> None:
+    def refused(self, file: Path, why: str, *options: str) -> None:
         done = offgrid_node("demo", file, *options)
-        assert done.code == code, done.said
+        assert done.code == 2, done.said
         assert done.out == ""
         assert str(file) in done.err, done.said
         assert why in done.err, done.said
 
     def test_missing(self, tmp_path: Path) -> None:
-        self.refused(tmp_path / "nothing.txt", 2, "does not exist")
+        self.refused(tmp_path / "nothing.txt", "does not exist")
 
     def test_a_folder(self, tmp_path: Path) -> None:
-        self.refused(tmp_path, 2, "is a directory")
+        self.refused(tmp_path, "is a directory")
 
     def test_a_folder_to_keep_without_files(self, tmp_path: Path) -> None:
-        self.refused(tmp_path, 4, "0 files", "--storage")
+        self.refused(tmp_path, "0 files", "--storage")
 
     def test_a_file_in_place_of_a_folder_to_keep(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("x")
-        self.refused(tmp_path / "file", 2, "is not a directory", "--storage")
+        self.refused(tmp_path / "file", "is not a directory", "--storage")
 
     def test_too_large(self, tmp_path: Path) -> None:
         file = tmp_path / "large.bin"
         file.write_bytes(bytes(INPUT_BYTES_MAX + 1))
-        self.refused(file, 4, f"may have {INPUT_BYTES_MAX}")
+        self.refused(file, f"may have {INPUT_BYTES_MAX}")
 
     def test_without_an_end(self) -> None:
-        self.refused(Path("/dev/zero"), 4, f"may have {INPUT_BYTES_MAX}")
+        self.refused(Path("/dev/zero"), f"may have {INPUT_BYTES_MAX}")
 
     def test_unreadable(self, tmp_path: Path) -> None:
         if os.geteuid() == 0:
@@ -143,7 +143,7 @@ class TestAFileThatCannotBeUsed:
         file = tmp_path / "secret.txt"
         file.write_text("x")
         file.chmod(0)
-        self.refused(file, 2, "is not readable")
+        self.refused(file, "is not readable")
 
     def test_a_folder_for_the_demo_that_holds_something_else(self, tmp_path: Path) -> None:
         (tmp_path / "d").mkdir()

@@ -21,7 +21,7 @@ def test_it_opens_them_and_stops_in_order(tmp_path: Path) -> None:
     try:
         node.run("run")
         node.wait_ready()
-        assert "link udp:127.0.0.1:0" in node.log_path.read_text("utf-8")
+        assert "event=link_opened link=udp:127.0.0.1:0" in node.log_path.read_text("utf-8")
         assert (tmp_path / "link").exists()
         assert node.stop() == 0
     finally:
