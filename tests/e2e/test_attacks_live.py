@@ -15,9 +15,12 @@ from live import GIVE_UP_S, log_of
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from offgrid_node.folder import Folder
+from offgrid_node.keys import NodeKey
 from offgrid_node.local_mesh import LocalMesh, LocalNode
 
 TOKEN = "a-token-of-the-owner"
+KEY_CHARS_MIN = 40  # in a key's file; a node's id in it is shorter
 MISSION = '{"title": "mine"}'
 EVIL = "Origin: http://evil.example"
 HANDSHAKE = (
@@ -51,7 +54,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Pl
         yield place_of(mesh["open"]), place_of(closed)
         stopped = mesh.stop()
         for node in mesh.nodes.values():
-            assert TOKEN not in log_of(node)
+            log = log_of(node)
+            assert not [secret for secret in secrets_of(node) if secret in log]
     assert set(stopped.values()) == {0}, stopped
 
 
@@ -63,6 +67,15 @@ def site(places: tuple[Place, Place]) -> Place:
 @pytest.fixture
 def closed(places: tuple[Place, Place]) -> Place:
     return places[1]
+
+
+def secrets_of(node: LocalNode) -> Iterator[str]:
+    """What is set, what is in its key files, its words, and the beginning of any invite."""
+    keys = Folder(node.folder).keys_path
+    yield from (TOKEN, "og1:", NodeKey.load(keys).recovery_words())
+    found = [word for path in keys.glob("*.key") for word in path.read_text().split() if len(word) >= KEY_CHARS_MIN]
+    assert found, "its own key at least"
+    yield from found
 
 
 def place_of(node: LocalNode) -> Place:
