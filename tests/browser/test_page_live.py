@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from orchard import TOKEN, url_of
@@ -491,6 +491,106 @@ def test_rows_are_asked_for_on_while_the_node_finds_none_of_them(browser: Browse
     page.get_by_label("Show").select_option("completed")
     expect(page.locator("tbody tr", has_text="completed").first).to_be_visible()
     page.unroute_all(behavior="ignoreErrors")
+    page.context.close()
+
+
+def test_a_long_list_has_no_gap_where_it_goes_on_growing_at_its_top(browser: Browser, url: str) -> None:
+    page = browser.new_page(locale="en-GB")
+    newest = 450
+
+    def answer(route: Route) -> None:
+        asked = {key: value[0] for key, value in parse_qs(urlsplit(route.request.url).query).items()}
+        first = int(asked.get("page_token", newest))
+        after = max(0, first - int(asked["page_size"]))
+        of = {"state": "MAIL_STATE_ANSWERED", "destination": "", "mailboxes": [], "sent_us": 1, "ended_us": 2}
+        rows = [{**of, "number": number, "subject": f"no. {number}"} for number in range(first, after, -1)]
+        route.fulfill(json={"mail": rows, "next_page_token": str(after or "")})
+
+    page.route("**/v1/mail?*", answer)
+    page.goto(f"{url}/#/mail")
+    sent = page.locator("section", has=page.get_by_role("heading", name="Sent"))
+    rows = sent.locator("tbody tr td:nth-child(3)")
+
+    def show_up_to(count: int) -> list[str]:
+        while rows.count() < count:
+            before = rows.count()
+            sent.get_by_role("button", name="Show more").click()
+            expect(rows).not_to_have_count(before)
+        return rows.all_text_contents()
+
+    assert show_up_to(250) == [f"no. {number}" for number in range(450, 200, -1)]
+    newest = 510
+    page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
+    expect(rows.first).to_have_text("no. 510")
+    assert show_up_to(350) == [f"no. {number}" for number in range(510, 160, -1)]
+    page.context.close()
+
+
+def test_what_is_sent_again_after_a_lost_answer_and_a_reload_is_done_once(
+    browser: Browser, url: str, mesh: LocalMesh
+) -> None:
+    page = browser.new_page(locale="en-GB")
+    page.goto(f"{url}/#/jobs")
+
+    def lost(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    def submit() -> None:
+        page.get_by_text("Submit a job").click()
+        expect(page.get_by_label("Input")).to_have_value("once, please")
+        page.get_by_role("button", name="Submit").click()
+
+    def pay() -> None:
+        expect(page.get_by_label("To", exact=True)).to_have_value("cellar")
+        expect(page.get_by_label("Amount")).to_have_value("3.25")
+        page.get_by_role("button", name="Sign and send").click()
+        page.get_by_role("dialog").get_by_role("button", name="Transfer").click()
+
+    with mesh["attic"].client() as client:
+        jobs = len(list(client.jobs.list()))
+        page.route("**/v1/jobs:run", lost)
+        page.get_by_text("Submit a job").click()
+        page.get_by_label("Input").fill("once, please")
+        page.get_by_text("Submit a job").click()
+        submit()
+        expect(page.get_by_role("alert")).to_contain_text("does not answer")
+        page.unroute_all(behavior="ignoreErrors")
+        page.reload()
+        submit()
+        expect(page.get_by_label("Input")).to_have_value("")
+        assert len(list(client.jobs.list())) == jobs + 1
+
+        page.goto(f"{url}/#/ledger")
+        page.route("**/v1/transfers", lost)
+        page.get_by_label("To", exact=True).select_option("cellar")
+        page.get_by_label("Amount").fill("3.25")
+        pay()
+        expect(page.get_by_role("alert")).to_contain_text("does not answer")
+        page.unroute_all(behavior="ignoreErrors")
+        page.reload()
+        pay()
+        expect(page.locator("[data-test=sent]")).to_be_visible()
+        paid = [sum(one.amount_micro for one in tx.outputs) for tx in client.ledger.history()]
+        assert paid.count(3_250_000) == 1
+    page.context.close()
+
+
+def test_a_frame_that_cannot_be_taken_leaves_the_next_ones_alone(browser: Browser, url: str, mesh: LocalMesh) -> None:
+    page = browser.new_page(locale="en-GB")
+    feeds: list[WebSocketRoute] = []
+
+    def through(feed: WebSocketRoute) -> None:
+        feed.connect_to_server()
+        feeds.append(feed)
+
+    page.route_web_socket("**/v1/feed*", through)
+    page.goto(f"{url}/#/events")
+    page.get_by_text("Live", exact=True).wait_for()
+    feeds[-1].send("no frame of a feed")
+    with mesh["attic"].client() as client:
+        client.missions.create("behind a bad frame")
+    expect(page.locator("tbody tr", has_text="behind a bad frame")).to_be_visible()
     page.context.close()
 
 

@@ -2,7 +2,7 @@
 
 import { html, render, useEffect, useErrorBoundary, useReducer, useRef, useState } from "./vendor/htm-preact.js";
 import { useLive, useNow } from "./lib/live.js";
-import { connect, hasMoved, listen, onSignedOut, pause, post, feed } from "./lib/node.js";
+import { connect, hasMoved, listen, onSignedOut, pause, post, report, feed } from "./lib/node.js";
 import { Problem, say } from "./lib/parts.js";
 import { apply, choose, language, onChoice, prefs, t } from "./lib/reader.js";
 import { Events, Session, Sessions } from "./views/events.js";
@@ -77,7 +77,7 @@ function App() {
 
 // A view with a defect says so, and leaves the others alone.
 function Guarded({ children }) {
-  const [error, again] = useErrorBoundary((why) => setTimeout(() => { throw why; })); // for the browser's console
+  const [error, again] = useErrorBoundary(report);
   return error ? html`<${Problem} error=${error} retry=${again} />` : children;
 }
 

@@ -1,33 +1,46 @@
 // What views show: answers of the node, kept fresh by its events. Bounded, whatever happens for however long.
 
 import { useEffect, useReducer, useRef, useState } from "../vendor/htm-preact.js";
-import { get, hurry, listen } from "./node.js";
+import { get, hurry, listen, newId } from "./node.js";
 
 const ANSWERS_MAX = 40; // answers that no view shows now
 const GAP_MS = 250, GAP_MAX_MS = 2_000; // between two askings of the same: the slower it is to get and to draw, the longer
 const WHOLE_MAX = 10_000, WHOLE_GAP_MAX_MS = 60_000; // of a list that is asked for to its end
+const PAGE_MAX = 1_000; // rows in an answer of the node
+const GROWN_MAX = 1_000; // of a list that grows by pages
 const TOLD_MAX = 1_000; // what the feed tells is shown at once, or together with what follows within a gap, which is
 const TOLD_GAP_MS = 100, TOLD_GAP_MAX_MS = 1_000; // the longer, the longer it takes to draw
 const SETTLED_MS = 200;
 const queries = new Map();
 
 class Query {
-  constructor(path, field) {
-    this.path = path;
-    this.field = field; // of a list that is asked for to its end
+  constructor(path, field, size) {
+    Object.assign(this, { path, field, size }); // field: of a list, size: of its pages where it grows by them
     this.watchers = new Set();
-    this.state = { data: null, error: null, loading: true, at: 0 };
+    this.state = { data: null, error: null, loading: true, busy: false, at: 0 };
     this.asking = this.again = false;
     this.timer = 0;
     this.gap = GAP_MS;
+    this.shrink();
+  }
+  shrink() { // to the first page
+    this.rows = this.size || WHOLE_MAX;
+    this.calls = this.size ? 1 : Infinity;
   }
   watch(watcher) {
     this.watchers.add(watcher);
     if (Date.now() - this.state.at > GAP_MS) this.refresh();
     return () => {
       this.watchers.delete(watcher);
-      if (!this.watchers.size) { clearTimeout(this.timer); this.timer = 0; trim(); }
+      setTimeout(() => this.leave()); // unless the same view watches on, otherwise
     };
+  }
+  leave() {
+    if (this.watchers.size) return;
+    clearTimeout(this.timer);
+    this.timer = 0;
+    this.shrink();
+    trim();
   }
   become(change) {
     this.state = { ...this.state, ...change };
@@ -37,35 +50,51 @@ class Query {
     if (this.timer || !this.watchers.size) return;
     this.timer = setTimeout(() => { this.timer = 0; this.refresh(); }, Math.max(0, this.state.at + this.gap - Date.now()));
   }
+  grow() { // by a page
+    this.become({ busy: true });
+    this.refresh();
+  }
   async refresh() {
     if (this.asking) { this.again = true; return; }
     this.asking = true;
-    const began = Date.now();
+    const began = Date.now(), { data: before, busy } = this.state;
+    let calls = 1;
     try {
-      const data = this.field ? await whole(this.path, this.field) : await get(this.path);
-      this.become({ data, error: null, loading: false, at: Date.now() });
+      let data;
+      if (!this.field) data = await get(this.path);
+      else if (busy && before) {
+        const rows = Math.min(GROWN_MAX, this.rows + this.size);
+        data = await pages(this, before, rows, 1);
+        Object.assign(this, { rows, calls: this.calls + 1 });
+      } else {
+        data = await pages(this, null, this.rows, this.calls);
+        calls = data.calls;
+      }
+      this.become({ data, error: null, loading: false, busy: this.state.busy && !busy, at: Date.now() });
       hurry();
     } catch (error) {
-      this.become({ error, loading: false, at: Date.now() });
+      this.become({ error, loading: false, busy: false, at: Date.now() });
     }
     await new Promise((drawn) => setTimeout(drawn)); // by then it is drawn
     const took = Date.now() - began;
-    this.gap = this.field ? Math.min(WHOLE_GAP_MAX_MS, Math.max(GAP_MS, 20 * took)) : Math.min(GAP_MAX_MS, Math.max(GAP_MS, 4 * took));
+    this.gap = !this.size && this.field || calls > 1 ? Math.min(WHOLE_GAP_MAX_MS, Math.max(GAP_MS, 20 * took)) : Math.min(GAP_MAX_MS, Math.max(GAP_MS, 4 * took));
     this.asking = false;
-    if (this.again) { this.again = false; this.soon(); }
+    if (this.state.busy) this.refresh();
+    else if (this.again) this.soon();
+    this.again = false;
   }
 }
 
-// All pages of a list as one answer, up to WHOLE_MAX rows; `cut`: there are more.
-async function whole(path, field) {
-  const all = await get(path, { page_size: 1_000 });
-  let token = all.next_page_token;
-  while (token && all[field].length < WHOLE_MAX) {
-    const page = await get(path, { page_size: 1_000, page_token: token });
-    for (const [name, rows] of Object.entries(page)) if (Array.isArray(rows)) all[name].push(...rows);
-    token = page.next_page_token;
-  }
-  return { ...all, cut: Boolean(token) };
+// A list as one answer: behind `all` page after page, until it has `rows` or was asked for `calls` times.
+async function pages({ path, field }, all, rows, calls) {
+  let count = 0;
+  do {
+    const page = await get(path, { page_size: Math.min(PAGE_MAX, rows - (all?.[field].length ?? 0)), page_token: all?.next_page_token });
+    for (const [name, some] of Object.entries(page)) if (Array.isArray(some) && all) page[name] = [...all[name], ...some];
+    all = page;
+    count += 1;
+  } while (all.next_page_token && all[field].length < rows && count < calls);
+  return { ...all, calls: count };
 }
 
 function trim() {
@@ -94,13 +123,14 @@ setInterval(() => {
 document.addEventListener("visibilitychange", () => { if (!document.hidden) each(() => true); });
 
 // The answer to GET `path` ("": nothing yet), asked again at events whose types begin as `on` says, when one of the feed's
-// `parts` has changed, and `every` so many ms. Of a list, all pages, by the name of its `field`; `cut` says if some are left.
-export function useLive(path, { on = [], parts = [], every = 0, field = "" } = {}) {
-  const [, changed] = useReducer((count) => count + 1, 0);
-  let query = path ? queries.get(path + field) : null;
-  if (path && !query) queries.set(path + field, query = new Query(path, field));
-  useEffect(() => query ? query.watch({ on, parts, every, changed }) : undefined, [path, on.join(), every]);
-  return query ? { ...query.state, reload: () => query.refresh() } : { data: null, error: null, loading: false, at: 0, reload: () => {} };
+// `parts` has changed, and `every` so many ms. Of a list, by the name of its `field`, all pages; where they have a `size`,
+// the first and what `grow` adds: as much is asked for again, so nothing is missed where the list begins anew.
+export function useLive(path, { on = [], parts = [], every = 0, field = "", size = 0 } = {}) {
+  const [, changed] = useReducer((count) => count + 1, 0), key = `${path} ${field} ${size}`;
+  let query = path ? queries.get(key) : null;
+  if (path && !query) queries.set(key, query = new Query(path, field, size));
+  useEffect(() => query ? query.watch({ on, parts, every, changed }) : undefined, [key, on.join(), every]);
+  return query ? { ...query.state, reload: () => query.refresh(), grow: () => query.grow() } : { data: null, error: null, loading: false, busy: false, at: 0, reload: () => {} };
 }
 
 // Calls `listener` with what the feed has told of `kind` ("event", "change", "sync") since the last time, in its order.
@@ -125,26 +155,15 @@ export function useFeed(kind, listener) {
   }, [kind]);
 }
 
-// A list that grows by pages, `limit` rows at most: {rows, error, more, busy, loading, reload}. While the node finds none of
-// the rows that are asked for among those it looked at, it is asked on.
-export function usePages(first, { field, on = [], parts = [], every = 0, limit = 1_000 }) {
-  const live = useLive(first, { on, parts, every });
-  const none = { first, rows: [], token: null, error: null, busy: false };
-  const [extra, setExtra] = useState(none);
-  const mine = extra.first === first ? extra : none;
-  const rows = [...live.data?.[field] ?? [], ...mine.rows], token = mine.token ?? live.data?.next_page_token;
-  const more = token && rows.length < limit ? async () => {
-    setExtra({ ...mine, busy: true });
-    try {
-      const page = await get(first, { page_token: token });
-      setExtra({ ...mine, rows: [...mine.rows, ...page[field]], token: page.next_page_token, error: null, busy: false });
-    } catch (error) {
-      setExtra({ ...mine, error, busy: false });
-    }
-  } : null;
-  const goOn = more && !rows.length && !mine.busy && !mine.error;
+// A list that grows by pages of `size`: {rows, error, more, busy, loading, reload}. While the node finds none of the rows
+// that are asked for among those it looked at, it is asked on.
+export function usePages(path, { field, size = 100, ...when }) {
+  const live = useLive(path, { field, size, ...when });
+  const rows = live.data?.[field] ?? [], token = live.data?.next_page_token;
+  const more = token && rows.length < GROWN_MAX ? live.grow : null;
+  const goOn = more && !rows.length && !live.busy && !live.error;
   useEffect(() => { if (goOn) more(); }, [goOn, token]);
-  return { ...live, rows, error: live.error ?? mine.error, more, busy: mine.busy };
+  return { ...live, rows, more };
 }
 
 const clocks = new Set();
@@ -184,7 +203,8 @@ export function useSettled(typed) {
   return settled;
 }
 
-// Text that is typed and not sent yet: it outlives the view, reconnects and a reload of this tab.
+// Text that is typed and not sent yet: it outlives the view, reconnects and a reload of this tab. So does the request id of
+// what was sent last, [..., requestOf(what)]: as long as an answer may have been lost, the same is not carried out twice.
 export function useDraft(name, initial) {
   const key = `offgrid.draft.${name}`;
   const [value, set] = useState(() => {
@@ -195,5 +215,10 @@ export function useDraft(name, initial) {
     try { sessionStorage.setItem(key, JSON.stringify(after)); } catch { /* no room: it is kept until the tab ends */ }
     return after;
   });
-  return [value, change, () => change(initial)];
+  const requestOf = (what) => {
+    const said = JSON.stringify(what), request = value.request?.said === said ? value.request : { id: newId(), said };
+    change({ request });
+    return request.id;
+  };
+  return [value, change, (part) => change({ ...initial, ...part, request: undefined }), requestOf];
 }

@@ -147,7 +147,11 @@ export function listen(kind, listener) {
   return () => listeners[kind].delete(listener);
 }
 
-const tell = (kind, what) => { for (const listener of [...listeners[kind]]) listener(what); };
+export const report = (error) => setTimeout(() => { throw error; }); // for the browser's console
+
+function tell(kind, what) { // one that fails keeps nothing from the others
+  for (const listener of [...listeners[kind]]) try { listener(what); } catch (error) { report(error); }
+}
 
 function become(name, retryAt = 0) {
   if (feed.name === name && feed.retryAt === retryAt) return;
@@ -163,7 +167,7 @@ export function connect() {
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   if (cursor) url.searchParams.set("after", cursor);
   const mine = socket = new WebSocket(url);
-  mine.onmessage = ({ data }) => { guard(); turn = turn.then(() => socket === mine ? take(JSON.parse(data)) : null); };
+  mine.onmessage = ({ data }) => { guard(); turn = turn.then(() => socket === mine ? take(JSON.parse(data)) : null).catch(report); };
   mine.onclose = () => { if (socket === mine) retry(); };
   guard();
 }

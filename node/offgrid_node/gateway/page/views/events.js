@@ -127,7 +127,7 @@ const ASK_AFTER_MS = 150;
 const pretty = (value) => { try { return JSON.stringify(JSON.parse(value), null, 2); } catch { return value; } };
 
 export function Sessions() {
-  const live = usePages("/v1/sessions?page_size=100", { field: "sessions", on: ["SESSION_"], every: 15_000 });
+  const live = usePages("/v1/sessions", { field: "sessions", on: ["SESSION_"], every: 15_000 });
   return html`<h1 tabindex="-1">${t("nav.sessions")}</h1><${Section} title=${t("sessions.list")} hint=${t("sessions.hint")}><${Loaded} live=${live}>${() => html`
     <${Table} caption=${t("sessions.list")} rows=${live.rows} keyOf=${(session) => session.session_id} more=${live.more} busy=${live.busy} empty=${html`<${Empty} text=${t("sessions.empty")} command="offgrid state sessions" />`} columns=${[
       { head: t("node.name"), cell: (session) => html`<a href=${`#/sessions/${encodeURIComponent(session.session_id)}`}>${session.name}</a>` },
@@ -185,7 +185,7 @@ function AsOf({ us, choose }) {
 
 function Records({ path, session, until }) {
   const [kind, choose] = useState("");
-  const live = usePages(query(`${path}/records`, { page_size: 200, newest_first: true, kinds: kind, until_us: until || undefined }), { field: "records", on: ["SESSION_"], every: session.ended_us ? 0 : 5_000 });
+  const live = usePages(query(`${path}/records`, { newest_first: true, kinds: kind, until_us: until || undefined }), { field: "records", size: 200, on: ["SESSION_"], every: session.ended_us ? 0 : 5_000 });
   const rows = live.rows.map((record) => ({ ...record, text: textOf(record.data) }));
   const chart = seriesOf(rows);
   return html`${chart.names.length > 0 && html`<${Section} title=${t("chart.title")} hint=${t("chart.hint", { n: rows.length })}><${Chart} series=${chart} /><//>`}

@@ -2,7 +2,7 @@
 
 import { html, useRef, useState } from "../vendor/htm-preact.js";
 import { useDraft } from "../lib/live.js";
-import { base64Of, base64OfText, newId, post } from "../lib/node.js";
+import { base64Of, base64OfText, post } from "../lib/node.js";
 import { Field, Problem, say } from "../lib/parts.js";
 import { bytes, t } from "../lib/reader.js";
 
@@ -11,17 +11,18 @@ const EMPTY = { kind: "echo", input: "", command: "", args: "", model: "", requi
 const MODULE_BYTES_MAX = 8_000_000, INPUT_BYTES_MAX = 65_536;
 
 export function JobForm() {
-  const [draft, change, clear] = useDraft("job", EMPTY);
+  const [draft, change, clear, requestOf] = useDraft("job", EMPTY);
   const [state, set] = useState({ busy: false, error: null, made: "" });
-  const module = useRef(null), request = useRef(newId());
+  const module = useRef(null);
   const submit = async (event) => {
     event.preventDefault();
     set({ busy: true, error: null, made: "" });
     try {
-      const job = await specOf(draft, module.current?.files[0]);
+      const file = module.current?.files[0], { request, ...typed } = draft;
+      const request_id = requestOf([typed, file?.name, file?.size, file?.lastModified]);
+      const job = await specOf(draft, file);
       const task_id = await taskFor(draft.kind);
-      const made = await post("/v1/jobs:run", { task_id, jobs: [job], request_id: request.current });
-      request.current = newId();
+      const made = await post("/v1/jobs:run", { task_id, jobs: [job], request_id });
       set({ busy: false, error: null, made: made.job_ids[0] });
       say(t("form.made"));
       clear({ kind: draft.kind });

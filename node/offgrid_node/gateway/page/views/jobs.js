@@ -31,7 +31,7 @@ export function Jobs({ tab }) {
 function List() {
   const [filter, choose] = useState("all");
   const states = FILTERS[filter].map((state) => `JOB_STATE_${state}`);
-  const live = usePages(query("/v1/jobs", { page_size: 100, newest_first: true, states }), { field: "jobs", on: ["JOB_"], every: 20_000 });
+  const live = usePages(query("/v1/jobs", { newest_first: true, states }), { field: "jobs", on: ["JOB_"], every: 20_000 });
   const news = useNews();
   const name = useNames();
   const rows = merged(live.rows, news, FILTERS[filter]);
@@ -99,7 +99,7 @@ function Book() {
 }
 
 function Schedules() {
-  const live = usePages("/v1/schedules?page_size=100", { field: "schedules", on: ["JOB_CREATED"], every: 15_000 });
+  const live = usePages("/v1/schedules", { field: "schedules", on: ["JOB_CREATED"], every: 15_000 });
   const turn = ({ schedule_id, paused }) => async () => { await call("PATCH", `/v1/schedules/${seg(schedule_id)}`, { paused: !paused }); live.reload(); };
   return html`<${Section} title=${t("schedules.title")} hint=${t("schedules.hint")}><${Loaded} live=${live}>${() => html`
     <${Table} caption=${t("schedules.title")} rows=${live.rows} keyOf=${(one) => one.schedule_id} more=${live.more} busy=${live.busy} empty=${html`<${Empty} text=${t("schedules.empty")} command="offgrid schedule add '0 3 * * *' FILE --builtin echo" />`} columns=${[

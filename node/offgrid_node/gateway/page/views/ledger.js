@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { useDraft, useLive, usePages } from "../lib/live.js";
-import { bytesOf, newId, post, seg } from "../lib/node.js";
+import { bytesOf, post, seg } from "../lib/node.js";
 import { Act, Badge, Bar, Confirm, Empty, Facts, Field, Id, Loaded, Problem, Said, say, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
 import { credits, microOf, moment, num, plain, short, stamp, t, weight } from "../lib/reader.js";
 
@@ -61,11 +61,10 @@ function Accounts({ status }) {
 }
 
 function Transfer({ status }) {
-  const [draft, change, clear] = useDraft("transfer", { to: "", account: "", amount: "", reason: "" });
+  const [draft, change, clear, requestOf] = useDraft("transfer", { to: "", account: "", amount: "", reason: "" });
   const peers = useLive("/v1/peers?page_size=1000", { on: ["MEMBER_", "PEER_"], every: 60_000 });
   const members = (peers.data?.peers ?? []).filter((peer) => !peer.self && !peer.member.removed).map((peer) => peer.member.name).sort(), dst = draft.to === OTHER ? draft.account.trim() : draft.to;
   const [state, set] = useState({ error: null, tx: "" }), [asked, ask] = useState(null);
-  const request = useRef(newId());
   const micro = microOf(draft.amount), wrong = draft.amount && !(micro > 0) ? t("transfer.amount_wrong", { example: 12.5 }) : "";
   const submit = (event) => {
     event.preventDefault();
@@ -75,8 +74,7 @@ function Transfer({ status }) {
     set({ error: null, tx: "" });
     try {
       const meta = asked.reason ? { reason: asked.reason } : {};
-      const { transaction } = await post("/v1/transfers", { dst: asked.dst, amount_micro: asked.micro, meta, request_id: request.current });
-      request.current = newId();
+      const { transaction } = await post("/v1/transfers", { dst: asked.dst, amount_micro: asked.micro, meta, request_id: requestOf(asked) });
       set({ error: null, tx: transaction.tx_id });
       say(t("transfer.signed"));
       clear();
@@ -128,8 +126,8 @@ function TxTable({ caption, rows, more, busy, reload }) {
 }
 
 function Transactions() {
-  const live = usePages("/v1/transactions?page_size=100", { field: "transactions", on: TX_EVENTS, every: 15_000 });
-  const booked = usePages("/v1/bookings?page_size=50", { field: "bookings", on: ["JOB_COMPLETED", "SETTLED"], every: 30_000 });
+  const live = usePages("/v1/transactions", { field: "transactions", on: TX_EVENTS, every: 15_000 });
+  const booked = usePages("/v1/bookings", { field: "bookings", size: 50, on: ["JOB_COMPLETED", "SETTLED"], every: 30_000 });
   return html`<${Section} title=${t("ledger.transactions")}><${Loaded} live=${live}>${() => html`<${TxTable} caption=${t("ledger.transactions")} rows=${live.rows} more=${live.more} busy=${live.busy} reload=${live.reload} />`}<//><//>
     <${Section} title=${t("ledger.bookings")} hint=${t("ledger.bookings_hint")} actions=${html`<${Act} verb=${t("ledger.settle")} work=${async () => { await post("/v1/ledger:settle"); booked.reload(); }} />`}>
     <${Loaded} live=${booked}>${() => html`<${Table} caption=${t("ledger.bookings")} rows=${booked.rows} more=${booked.more} busy=${booked.busy} keyOf=${(one) => `${one.job_id}/${one.attempt}`} empty=${html`<${Empty} text=${t("ledger.no_bookings")} />`} columns=${[
@@ -142,7 +140,7 @@ function Transactions() {
 }
 
 function Epochs({ status }) {
-  const live = usePages("/v1/ledger/epochs?page_size=50", { field: "epochs", every: 30_000 });
+  const live = usePages("/v1/ledger/epochs", { field: "epochs", size: 50, every: 30_000 });
   return html`<${Section} title=${t("ledger.epoch_now", { epoch: status.epoch })}><${Facts} rows=${[
       [t("epoch.since"), moment(status.entered_us)],
       [t("epoch.fees"), credits(status.fees_micro)],

@@ -9,7 +9,7 @@ import { bytes, moment, num, plain, t } from "../lib/reader.js";
 const MAIL_TONES = { WAITING: "warn", HELD: "busy", TAKEN: "good", ANSWERED: "good", REFUSED: "bad", EXPIRED: "bad" };
 
 export function Mail() {
-  const sent = usePages("/v1/mail?page_size=100&newest_first=true", { field: "mail", on: ["MAIL_"], every: 30_000 });
+  const sent = usePages("/v1/mail?newest_first=true", { field: "mail", on: ["MAIL_"], every: 30_000 });
   const box = useLive("/v1/mailbox?page_size=1", { on: ["MAIL_"], every: 60_000 });
   const name = useNames();
   return html`<h1 tabindex="-1">${t("nav.mail")}</h1><${Received} name=${name} />
@@ -28,7 +28,7 @@ export function Mail() {
 }
 
 function Received({ name }) {
-  const live = usePages("/v1/messages?page_size=100", { field: "messages", on: ["MAIL_"], every: 30_000 });
+  const live = usePages("/v1/messages", { field: "messages", on: ["MAIL_"], every: 30_000 });
   const [open, set] = useState({ id: "", text: "" });
   const read = (id) => async () => { set({ id, text: textOf((await post(`/v1/messages/${seg(id)}:read`)).data) }); live.reload(); };
   return html`<${Section} title=${t("mail.received")}><${Loaded} live=${live}>${() => html`

@@ -43,7 +43,7 @@ function Objects({ riskFirst }) {
   const [typed, type] = useState(""), word = useSettled(typed.trim());
   const [cut, found] = useState(false);
   const live = useLive(query("/v1/objects", { name_prefix: cut ? word : "" }), { field: "objects", on: ["OBJECT_", "QUORUM_ACKED", "PEER_"], every: 60_000 });
-  useEffect(() => { if (live.data?.cut) found(true); }, [live.data]);
+  useEffect(() => { if (live.data?.next_page_token) found(true); }, [live.data]);
   const rows = useMemo(() => (live.data?.objects ?? []).filter((object) => (object.name || object.object_id).toLowerCase().includes(word.toLowerCase())), [live.data, word]);
   return html`<${Upload} reload=${live.reload} /><${Section} title=${t("storage.objects")} hint=${t(cut ? "storage.objects_cut" : "storage.objects_hint")} actions=${html`
     <label class="inline">${t("events.find")} <input type="search" value=${typed} onInput=${(event) => type(event.target.value)} /></label>`}>
@@ -125,7 +125,7 @@ function ObjectDetail({ id }) {
 
 function Outbox() {
   const [all, show] = useState(false);
-  const live = usePages(`/v1/outbox?page_size=100${all ? "" : "&open_only=true"}`, { field: "entries", on: ["OBJECT_", "QUORUM_ACKED", "PEER_"], every: 15_000 });
+  const live = usePages(`/v1/outbox${all ? "" : "?open_only=true"}`, { field: "entries", on: ["OBJECT_", "QUORUM_ACKED", "PEER_"], every: 15_000 });
   return html`<${Section} title=${t("storage.outbox")} hint=${t("storage.outbox_hint")} actions=${html`<label class="inline"><input type="checkbox" checked=${all} onChange=${(event) => show(event.target.checked)} /> ${t("storage.outbox_all")}</label>`}>
     <${Loaded} live=${live}>${() => html`<${Table} caption=${t("storage.outbox")} rows=${live.rows} keyOf=${(entry) => entry.id} more=${live.more} busy=${live.busy}
       empty=${html`<${Empty} text=${t("storage.outbox_empty")} command="offgrid outbox" />`} columns=${[
@@ -140,7 +140,7 @@ function Outbox() {
 }
 
 function Quorums() {
-  const live = usePages("/v1/quorums?page_size=100", { field: "quorums", on: ["QUORUM_"], every: 30_000 });
+  const live = usePages("/v1/quorums", { field: "quorums", on: ["QUORUM_"], every: 30_000 });
   const name = useNames();
   return html`<${Section} title=${t("storage.quorums")} hint=${t("storage.quorums_hint")}><${Loaded} live=${live}>${() => html`
     <${Table} caption=${t("storage.quorums")} rows=${live.rows} keyOf=${(quorum) => `${quorum.owner}/${quorum.quorum_id}`} more=${live.more} busy=${live.busy}
