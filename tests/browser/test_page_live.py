@@ -275,6 +275,9 @@ def test_a_message_comes_and_is_read(show: Show, mesh: LocalMesh) -> None:
     row.get_by_role("button", name="Read").click()
     expect(row.locator("pre")).to_have_text("bring two <batteries>")
     expect(row).not_to_contain_text("new")
+    with mesh["cellar"].client() as client:
+        client.mail.send("attic", b"...", name="the newest")
+    expect(page.locator("tbody tr", has_text="cellar").first).to_contain_text("the newest")
 
 
 def test_on_a_phone_where_one_is_and_whether_it_is_live_stay_in_sight(show: Show, page: Page) -> None:

@@ -103,6 +103,25 @@ def test_those_who_are_both_up_need_no_box(town: MailTown) -> None:
     assert town.texts() == [b"bring the battery"]
 
 
+@pytest.mark.parametrize("size", [1, 2, 4, 5])
+def test_messages_are_listed_as_they_came_or_the_newest_first_in_pages(town: MailTown, size: int) -> None:
+    town.only("alice", "carol")
+    for text in ("one", "two", "three", "four"):
+        town.write(text)
+
+    def listed(newest_first: bool) -> list[str]:
+        ids, asked = [], mail_pb2.ListMessagesRequest(page_size=size, newest_first=newest_first)
+        while True:
+            page = town.mail("carol", "ListMessages", asked, mail_pb2.ListMessagesResponse)
+            ids += [each.message_id for each in page.messages]
+            if not page.next_page_token:
+                return ids
+            asked.page_token = page.next_page_token
+
+    assert len(set(listed(False))) == 4
+    assert listed(True) == listed(False)[::-1]
+
+
 def test_the_box_learns_who_writes_to_whom_and_not_what(town: MailTown) -> None:
     town.write("bring the battery")
     store = town["box"].store

@@ -59,11 +59,11 @@ class Mail:
 
         return pages(fetch, limit)
 
-    def messages(self, *, limit: int | None = None) -> Iterator[mail_pb2.Message]:
-        """What others have sent here, in the order in which it came."""
+    def messages(self, *, newest_first: bool = False, limit: int | None = None) -> Iterator[mail_pb2.Message]:
+        """What others have sent here, in the order in which it came unless `newest_first`."""
 
         def fetch(size: int, token: str) -> tuple[list[mail_pb2.Message], str]:
-            request = mail_pb2.ListMessagesRequest(page_size=size, page_token=token)
+            request = mail_pb2.ListMessagesRequest(page_size=size, page_token=token, newest_first=newest_first)
             page = self._calls.unary("MailService/ListMessages", request, mail_pb2.ListMessagesResponse)
             return [*page.messages], page.next_page_token
 

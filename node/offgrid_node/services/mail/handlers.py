@@ -104,10 +104,15 @@ class MailHandlers:
         return mail_pb2.ListMailResponse(mail=mail, next_page_token=token)
 
     def list_messages(self, caller: Caller, request: mail_pb2.ListMessagesRequest) -> Message:
+        """In the order in which they came."""
         found = [mail_pb2.MessageRow.FromString(value) for _, value in self._runtime.store.scan(MESSAGES)]
         position = decode_token(request.page_token)
-        rows = ((number_key(row.order), row.message) for row in sorted(found, key=lambda row: row.order))
-        messages, token = take_page((row for row in rows if row[0] >= position), request.page_size)
+        rows = [(number_key(row.order), row.message) for row in sorted(found, key=lambda row: row.order)]
+        if request.newest_first:
+            rows = [row for row in reversed(rows) if not position or row[0] <= position]
+        else:
+            rows = [row for row in rows if row[0] >= position]
+        messages, token = take_page(rows, request.page_size)
         return mail_pb2.ListMessagesResponse(messages=messages, next_page_token=token)
 
     def read_message(self, caller: Caller, request: mail_pb2.ReadMessageRequest) -> Ticket:
