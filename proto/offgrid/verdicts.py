@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from offgrid.v1.ledger_pb2 import GetLedgerStatusResponse
     from offgrid.v1.mesh_pb2 import Alert, Peer
 
+SMOKE_NAME = "smoke"  # of what `offgrid smoke` has to leave behind, once for all runs: mission, task, quorum, session
+
 
 def in_reach(peer: Peer) -> bool:
     """This node itself, and whoever answers."""
@@ -58,3 +60,18 @@ def ledger_cut_off(told: GetLedgerStatusResponse) -> str:
 def _figure(value: float) -> str:
     """To three places, never in powers of ten."""
     return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def hosts_to_spare(shards: Iterable[int], needed: int) -> int | None:
+    """How many of the hosts that hold so many `shards` each may go, whichever they are, while `needed` shards give the
+    object back; None where it cannot be had even with all of them."""
+    held = sorted(shards, reverse=True)
+    left, spare = sum(held), 0
+    if left < needed:
+        return None
+    for each in held:
+        left -= each
+        if left < needed:
+            break
+        spare += 1
+    return spare

@@ -7,7 +7,7 @@ import pytest
 from offgrid.v1.common_pb2 import LIVENESS_ALIVE, LIVENESS_DEAD, ROLE_BROKER, ROLE_HOST
 from offgrid.v1.ledger_pb2 import GetLedgerStatusResponse, Witness
 from offgrid.v1.mesh_pb2 import ALERT_STATE_CRITICAL, ALERT_STATE_OK, ALERT_STATE_WARN, Alert, Member, Peer
-from offgrid.verdicts import alert_sentence, away, in_reach, ledger_cut_off, ledger_mute, playing
+from offgrid.verdicts import alert_sentence, away, hosts_to_spare, in_reach, ledger_cut_off, ledger_mute, playing
 
 HERE = Peer(self=True, roles_in_force=[ROLE_BROKER])
 THERE = Peer(liveness=LIVENESS_ALIVE, roles_in_force=[ROLE_HOST])
@@ -52,3 +52,11 @@ def test_what_keeps_payments_from_being_final() -> None:
         "witnesses in reach weigh 1 of the 2.5 that it takes: no payment becomes final. Away: barn, aaaaaaaaaaaa"
     )
     assert ledger_mute(GetLedgerStatusResponse(muted_why="restored")).endswith("signs nothing in the ledger: restored")
+
+
+@pytest.mark.parametrize(
+    ("shards", "needed", "spare"),
+    [((1, 1, 1), 1, 2), ((2, 2, 2), 4, 1), ((2, 2), 4, 0), ((4, 1, 1, 1), 4, 0), ((1, 1), 3, None), ((), 1, None)],
+)
+def test_how_many_hosts_may_go(shards: tuple[int, ...], needed: int, spare: int | None) -> None:
+    assert hosts_to_spare(shards, needed) == spare

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from offgrid.v1.common_pb2 import ROLE_BROKER, ROLE_CORE
 from offgrid.v1.mesh_pb2 import Peer
 from offgrid.v1.objects_pb2 import OUTBOX_STATUS_PENDING
-from offgrid.verdicts import alert_sentence, in_reach, ledger_cut_off, ledger_mute, playing
+from offgrid.verdicts import SMOKE_NAME, alert_sentence, hosts_to_spare, in_reach, ledger_cut_off, ledger_mute, playing
 from offgrid_node import __version__
 from offgrid_node.config import CONFIG_NAME
 from offgrid_node.doctor.clock import shown
@@ -19,14 +19,14 @@ from offgrid_node.folder import DOTENV_NAME, MESH_PLAN
 NAMES_SHOWN = 4
 WAITING_US = 5_000_000  # a job that has found no host for so long, an object no hosts
 ASKED_MAX = 3  # jobs whose story is asked for
+OBJECTS_MAX = 1_000  # that are looked at
 LATE_BACKUPS = 3  # intervals
 WRITTEN_US = 2_000_000  # a start takes as long, and writes
 
 
 def names_of(peers: list[Peer]) -> str:
     """The first few."""
-    shown = ", ".join(peer.member.name for peer in peers[:NAMES_SHOWN])
-    return shown + (f" and {len(peers) - NAMES_SHOWN} more" if len(peers) > NAMES_SHOWN else "")
+    return _some([peer.member.name for peer in peers])
 
 
 def _others(subject: Subject) -> list[Peer]:
@@ -144,6 +144,32 @@ def _outbox(subject: Subject) -> Iterator[Said]:
         )
 
 
+def _objects(subject: Subject) -> Iterator[Said]:
+    """Only those of which hosts are away: who asked for a single copy knows that there is one."""
+    lost, bare, away = list[str](), list[str](), set[str]()
+    for made in subject.asked.objects.list(limit=OBJECTS_MAX):
+        gone = [ack.node_id for ack in made.acks if ack.away]
+        if made.local or not gone:
+            continue
+        spare = hosts_to_spare((len(ack.shards) or 1 for ack in made.acks if not ack.away), made.shards_needed or 1)
+        if not spare:
+            (lost if spare is None else bare).append(made.name or made.object_id[:12])
+            away.update(gone)
+    missing = [peer for peer in _others(subject) if peer.member.node_id in away]
+    if not missing:
+        return
+    back, hosts = starting(subject, missing[0]), f"their hosts that are away: {names_of(missing)}"
+    if lost:
+        yield fault(f"objects that cannot be read now: {_some(lost)}; {hosts}", back)
+    if bare:
+        yield warning(f"objects that are lost with one more host: {_some(bare)}; {hosts}", back)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
+
+
 def _ledger(subject: Subject) -> Iterator[Said]:
     told = subject.asked.ledger.status()
     if not told.enabled or not told.open:
@@ -183,7 +209,7 @@ def _recovery_key(subject: Subject) -> Iterator[Said]:
     if subject.config.state.recovery_key or not subject.config.state.backup_interval:
         yield not_applicable("there is one" if subject.config.state.recovery_key else "this node makes no backups")
         return
-    if next(iter(subject.asked.sessions.list(limit=1)), None) is None:
+    if all(session.name == SMOKE_NAME for session in subject.asked.sessions.list(limit=2)):
         yield not_applicable("there are no sessions, which it is for")
         return
     yield warning(
@@ -218,6 +244,7 @@ CHECKS = (
     Check("broker", "a broker is in reach", _broker, Needs.RUNNING),
     Check("jobs", "some host can do each job that waits", _jobs, Needs.RUNNING),
     Check("outbox", "objects find their hosts", _outbox, Needs.RUNNING),
+    Check("objects", "what is kept survives the loss of one more host", _objects, Needs.RUNNING),
     Check("ledger", "a quorum of witnesses is in reach", _ledger, Needs.RUNNING),
     Check("backups", "backups are made", _backups, Needs.RUNNING),
     Check("recovery-key", "backups of sessions can be read without this disk", _recovery_key, Needs.RUNNING),

@@ -15,6 +15,7 @@ from offgrid.v1.common_pb2 import LIVENESS_ALIVE, LIVENESS_DEAD, ROLE_BROKER, RO
 from offgrid.v1.ledger_pb2 import GetLedgerStatusResponse, Witness
 from offgrid.v1.links_pb2 import AirLeft, CheckPeersResponse, Link, LinkFigure, ListLinksResponse, PeerCheck
 from offgrid.v1.mesh_pb2 import ALERT_STATE_WARN, Alert, GetStatusResponse, Member, Peer
+from offgrid.v1.objects_pb2 import Object, ReplicaAck
 from offgrid.v1.state_pb2 import Backup, Event, ListBackupsResponse, Session
 from offgrid_node import __version__
 from offgrid_node.config import load, template
@@ -59,6 +60,7 @@ class Node:
     backups: list[Backup] = field(default_factory=lambda: [Backup(path="/b.zip", made_us=NOW_US - HOUR_US)])
     events: list[Event] = field(default_factory=list)
     sessions: list[Session] = field(default_factory=list)
+    objects: list[Object] = field(default_factory=list)
     settings: dict[str, object] = field(default_factory=dict)
 
     def _events(self, since_us: int = 0, types: Iterable[str] = (), **_: object) -> Iterator[Event]:
@@ -79,7 +81,7 @@ class Node:
                     check_peers=lambda timeout_s: CheckPeersResponse(peers=self.checks),
                 ),
                 jobs=SimpleNamespace(list=lambda **_: iter(())),
-                objects=SimpleNamespace(outbox=lambda **_: iter(())),
+                objects=SimpleNamespace(outbox=lambda **_: iter(()), list=lambda **_: iter(self.objects)),
                 ledger=SimpleNamespace(status=lambda: self.ledger),
                 backups=SimpleNamespace(list=lambda: ListBackupsResponse(backups=self.backups)),
                 events=SimpleNamespace(list=self._events),
@@ -109,6 +111,25 @@ def only_broker_away(node: Node) -> None:
     node.peers[2].liveness = LIVENESS_DEAD
 
 
+def kept(name: str, needed: int, *held: tuple[str, int], local: bool = False) -> Object:
+    """By the hosts of these names, each with so many shards; "barn" is away."""
+    acks = [
+        ReplicaAck(node_id=host.ljust(32, "a"), shards=range(shards) if needed else (), away=host == "barn")
+        for host, shards in held
+    ]
+    return Object(name=name, shards_needed=needed, acks=acks, local=local)
+
+
+def keeping(*objects: Object) -> Callable[[Node], None]:
+    def change(node: Node) -> None:
+        away(node)
+        node.objects = list(objects)
+
+    return change
+
+
+BARN_AWAY = ("members", State.WARNING, "barn is out of reach", "ping")
+COPY, CODED = (("barn", 1), ("there", 1)), (("barn", 2), ("there", 2), ("loft", 2))
 LORA = "lora:/dev/ttyUSB0?region=EU868"
 WITNESSES = [Witness(name="barn", weight_milli=1000, away_ms=60_000), Witness(name="here", weight_milli=1000)]
 CUT_OFF = GetLedgerStatusResponse(enabled=True, open=True, quorum_milli=2000, reach_milli=1000, witnesses=WITNESSES)
@@ -127,6 +148,21 @@ CASES: dict[str, tuple[Callable[[Node], None], Iterable[tuple[str, State, str, s
     "all members are away": (
         make(peers=[peer("here", self=True, roles_in_force=[ROLE_BROKER]), peer("barn", liveness=LIVENESS_DEAD)]),
         [("members", State.FAULT, "barn is out of reach", "ping -c 3 10.0.0.2")],
+    ),
+    "a copy is all that is left": (
+        keeping(kept("notes", 0, *COPY)),
+        [BARN_AWAY, ("objects", State.WARNING, "lost with one more host: notes; their hosts that are away: barn", "")],
+    ),
+    "just enough shards are left": (
+        keeping(kept("film", 4, *CODED), kept("song", 2, *CODED)),
+        [BARN_AWAY, ("objects", State.WARNING, "lost with one more host: film;", "offgrid-node run")],
+    ),
+    "too few shards are left": (
+        keeping(kept("film", 5, *CODED)),
+        [BARN_AWAY, ("objects", State.FAULT, "cannot be read now: film; their hosts that are away: barn", "run")],
+    ),
+    "one copy was wanted, or this node has it too": (
+        keeping(kept("notes", 0, ("there", 1)), kept("film", 5, *CODED, local=True)), [BARN_AWAY]
     ),
     "no broker is known": (
         make(peers=[peer("here", self=True, roles_in_force=[ROLE_CORE]), peer("there", roles_in_force=[ROLE_HOST])]),
@@ -159,6 +195,7 @@ CASES: dict[str, tuple[Callable[[Node], None], Iterable[tuple[str, State, str, s
         make(events=[Event(type="NODE_STARTED", timestamp_us=NOW_US - 21 * HOUR_US)]),
         [("clock", State.WARNING, "was set back by 3 h since the node was started", "timedatectl")],
     ),
+    "only smoke has a session": (make(sessions=[Session(session_id="s-1", name="smoke")]), ()),
     "nobody could read what sessions said": (
         make(sessions=[Session(session_id="s-1")]),
         [("recovery-key", State.WARNING, "nobody can read it once this disk is lost", "state recovery-key")],

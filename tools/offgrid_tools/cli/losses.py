@@ -7,6 +7,8 @@ from itertools import combinations
 from math import comb
 from typing import TYPE_CHECKING
 
+from offgrid.verdicts import hosts_to_spare
+
 if TYPE_CHECKING:
     from offgrid.v1.objects_pb2 import Object
 
@@ -31,9 +33,9 @@ def survives(made: Object, names: Mapping[str, str]) -> str:
 
 def words_of(held: Mapping[str, int], needed: int, names: Mapping[str, str]) -> str:
     """`held`: how many shards each host has; `needed` of all shards give the object back."""
-    if sum(held.values()) < needed:
+    sure = hosts_to_spare(held.values(), needed)
+    if sure is None:
         return f"no loss: its hosts hold {sum(held.values())} shards, and {needed} are needed"
-    sure = _any(held, needed)
     hosts = f"{len(held)} hosts" if len(held) > 1 else "one host"
     if not sure and len(held) == 1:
         return "no loss: one host keeps it"
@@ -47,17 +49,6 @@ def words_of(held: Mapping[str, int], needed: int, names: Mapping[str, str]) -> 
     if len(fatal) == together or len(fatal) > FATAL_SHOWN:
         return said
     return said + "".join(f"; not of {_listed(sorted(names.get(node, node) for node in nodes))}" for nodes in fatal)
-
-
-def _any(held: Mapping[str, int], needed: int) -> int:
-    """So many hosts may go, whichever they are."""
-    left, sure = sum(held.values()), 0
-    for shards in sorted(held.values(), reverse=True):
-        left -= shards
-        if left < needed:
-            break
-        sure += 1
-    return sure
 
 
 def _fatal(held: Mapping[str, int], needed: int, count: int) -> list[tuple[str, ...]]:

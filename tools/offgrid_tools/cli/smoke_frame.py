@@ -23,8 +23,6 @@ OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 WITHIN_S = 15.0  # all of it
 AT_ONCE = 8
 NAMED_MAX = 5
-NAME = "smoke"
-"""Of what it has to leave behind, once for all runs: a mission, its task, a quorum, a session."""
 
 
 class Line(NamedTuple):

@@ -12,8 +12,8 @@ from offgrid.client.errors import OffgridError
 from offgrid.client.jobs import ENDED
 from offgrid.client.payloads import builtin
 from offgrid.v1.common_pb2 import ROLE_BROKER, ROLE_CORE
-from offgrid.verdicts import in_reach, playing
-from offgrid_tools.cli.smoke_frame import FAILED, NAME, OK, SKIPPED, Line, Seen
+from offgrid.verdicts import SMOKE_NAME, in_reach, playing
+from offgrid_tools.cli.smoke_frame import FAILED, OK, SKIPPED, Line, Seen
 
 if TYPE_CHECKING:
     from offgrid.v1.jobs_pb2 import Job
@@ -36,13 +36,13 @@ def jobs(seen: Seen) -> Iterator[Line]:
 
 def _task(seen: Seen) -> str:
     """The task that all runs' jobs are of, in a mission of that name."""
-    mission = seen.client.missions.create(NAME, "what `offgrid smoke` tries", request_id=f"{REQUEST_ID}-mission")
-    return seen.client.tasks.create(mission.mission_id, NAME, request_id=f"{REQUEST_ID}-task").task_id
+    mission = seen.client.missions.create(SMOKE_NAME, "what `offgrid smoke` tries", request_id=f"{REQUEST_ID}-mission")
+    return seen.client.tasks.create(mission.mission_id, SMOKE_NAME, request_id=f"{REQUEST_ID}-task").task_id
 
 
 def _own_queue(seen: Seen, lacking: str) -> Line:
     """What becomes of a job without the mesh, in the mode that is configured."""
-    client, payload, within_s = seen.client, builtin("echo", input=SAID, input_name=NAME), seen.left_s(JOBS_S)
+    client, payload, within_s = seen.client, builtin("echo", input=SAID, input_name=SMOKE_NAME), seen.left_s(JOBS_S)
     ended = False
     try:
         answer = client.jobs.start(_task(seen), [payload], deadline=timedelta(seconds=within_s))
@@ -62,7 +62,7 @@ def _own_queue(seen: Seen, lacking: str) -> Line:
 
 def _echoes(seen: Seen) -> Iterator[Line]:
     """A job for each host; what has not come back in time is cancelled."""
-    client, payload = seen.client, builtin("echo", input=SAID, input_name=NAME)
+    client, payload = seen.client, builtin("echo", input=SAID, input_name=SMOKE_NAME)
     within_s, task_id = seen.left_s(JOBS_S), _task(seen)
     waiting = dict[str, str]()
     for host in seen.hosts:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from offgrid.command_line.terminal import counted
 from offgrid.v1.common_pb2 import ROLE_HOST
-from offgrid.verdicts import away, ledger_cut_off, ledger_mute, playing
-from offgrid_tools.cli.smoke_frame import FAILED, NAME, NAMED_MAX, OK, SKIPPED, Line, Seen
+from offgrid.verdicts import SMOKE_NAME, away, ledger_cut_off, ledger_mute, playing
+from offgrid_tools.cli.smoke_frame import FAILED, NAMED_MAX, OK, SKIPPED, Line, Seen
 
 OBJECT_S, TRANSFER_S = 5.0, 5.0
 OBJECT_BYTES = 1_024
@@ -67,7 +67,7 @@ def events(seen: Seen) -> Iterator[Line]:
 
 def session(seen: Seen) -> Iterator[Line]:
     """An event in the session that all runs record in; it stays open, since a purged one stays listed."""
-    made, frame = seen.client.session(NAME), int.from_bytes(os.urandom(FRAME_BYTES))
+    made, frame = seen.client.session(SMOKE_NAME), int.from_bytes(os.urandom(FRAME_BYTES))
     made.record("health.heartbeat", {"queue_depth": 0}, frame=frame)
     durable = made.flush(seen.left_s(OBJECT_S))
     count = len(list(seen.client.sessions.records(made.session_id, frame=frame, limit=NAMED_MAX)))
