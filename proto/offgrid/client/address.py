@@ -41,6 +41,12 @@ class NoNode(OffgridError):
         super().__init__("UNAVAILABLE", "NoNode", f"no node was found on this machine. Looked at:\n{places}")
         self.tried = tuple(tried)
 
+    @property
+    def folder(self) -> Path | None:
+        """Of a node that is to be in one of these places, and does not answer (yet)."""
+        near = (above for place in self.tried for above in (Path(place).parent, Path(place).parent.parent))
+        return next((folder for folder in near if (folder / CONFIG_NAME).is_file()), None)
+
 
 def is_url(address: str) -> bool:
     return address.startswith(("http://", "https://"))

@@ -111,6 +111,17 @@ class TestExitCodes:
         assert str(tmp_path / "offgrid.sock") in said
         assert "offgrid-node run" in said
 
+    def test_a_node_that_is_there_and_does_not_answer_yet(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "offgrid.toml").write_text('[mesh]\nname = "home"\n')
+        monkeypatch.chdir(tmp_path)
+        assert run(["status"]) == exits.UNAVAILABLE
+        said = capsys.readouterr().err
+        assert f"the node of {tmp_path} is still starting, which takes some seconds, or does not run" in said
+        assert "init" not in said
+
     def test_a_node_that_died_leaves_its_socket(self, og: Run, node: SmallNode) -> None:
         keep = node.folder / "offgrid.sock"
         node.stop()

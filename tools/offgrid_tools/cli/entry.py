@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,13 @@ def _in_credits(error: OffgridError) -> str:
 
 def _hint(error: OffgridError) -> str:
     """What to do next, by the error's reason, else by its code."""
+    from offgrid.client.address import NoNode
+
+    if isinstance(error, NoNode) and (folder := error.folder) is not None:
+        return (
+            f"the node of {folder} is still starting, which takes some seconds, or does not run: "
+            f"offgrid-node run --dir {shlex.quote(str(folder))}"
+        )
     by_reason = {
         "NoNode": "start one (`offgrid-node init --mesh NAME`, then `offgrid-node run`) or say where it is: "
         "--node-dir DIR or --socket PATH",
