@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple
 
+from offgrid.moments import us_since_1970
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest, PermissionDenied
 
 WINDOW_S = 300
@@ -34,7 +35,6 @@ NESTING_MAX = 64
 SIGNED_PATH, SIGNED_NODE = "signed_path", "signed_node"
 SIGNED_BYTES_MAX = 256 * 1024
 MAC_BYTES = 32
-MILLISECONDS_FROM, MICROSECONDS_FROM = 1e11, 1e14  # as seconds these are far off, as what they are they are of 1973
 TIME_RULE = "seconds or milliseconds since 1970, or ISO 8601 such as 2026-11-23T04:15:00Z"
 _SPACED = {",": ", ", ":": ": "}
 _NOT_ASCII = re.compile(r"[^ -~]+")
@@ -245,10 +245,7 @@ def utc_us_of(said: object) -> int | None:
             return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000_000)
         except (ValueError, OverflowError):
             return None
-    if not 0 <= number < MICROSECONDS_FROM * 100:
-        return None
-    unit_us = 1 if number >= MICROSECONDS_FROM else 1_000 if number >= MILLISECONDS_FROM else 1_000_000
-    return round(number * unit_us)
+    return us_since_1970(number)
 
 
 def _check_window(at_us: int, now_us: int) -> None:

@@ -262,6 +262,22 @@ class TestJobs:
         assert not node.calls
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["job", "list", "--limit"], ["events", "--limit"],
+        ["mission", "list", "--limit"],
+        ["state", "records", "s", "--frame"], ["state", "records", "s", "--limit"], ["state", "show", "s", "--after"],
+        ["ledger", "epoch", "--epoch"],
+        *(["job", "run", "f", option] for option in ("--max-tokens", "--replicas", "--quorum", "--size-tokens")),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_number_larger_than_any_is_no_defect_of_the_command(og: Run, argv: list[str]) -> None:
+    _, _, err = og(*argv, "9" * 20)
+    assert "a defect" not in err
+
+
 class TestEvents:
     def test_the_newest_oldest_first(self, og: Run, node: SmallNode) -> None:
         for count in range(4):
@@ -289,7 +305,18 @@ class TestEvents:
         assert since_us("10m", 3_600_000_000) == 3_000_000_000
         assert since_us("1.5h", 7_200_000_000) == 1_800_000_000
         assert since_us("1970-01-01T00:00:01+00:00", 0) == 1_000_000
-        assert since_us("42", 0) == 42
+        assert since_us("20261120", 0) == since_us("2026-11-20", 0)
+
+    @pytest.mark.parametrize("text", ["1763880000", "1763880000.0", "1763880000000", "1763880000000000"])
+    def test_a_number_is_seconds_milliseconds_or_microseconds_by_how_large_it_is(self, text: str) -> None:
+        assert since_us(text, 0) == 1_763_880_000_000_000
+
+    @pytest.mark.parametrize("option", ["--since", "--until"])
+    @pytest.mark.parametrize("text", ["42", "10000000000000000", "9" * 5_000, f"{'9' * 400}d"])
+    def test_a_number_that_is_no_time_is_explained(self, og: Run, option: str, text: str) -> None:
+        code, _, err = og("events", option, text)
+        assert code == exits.USAGE
+        assert "2026-11-20T08:00" in err
 
     def test_followed_as_a_stream_until_interrupted(self, og: Run, node: SmallNode) -> None:
         og("mission", "create", "before")

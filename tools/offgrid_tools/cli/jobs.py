@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from offgrid.v1.jobs_pb2 import Job
 
 STATES = click.Choice(["created", "queued", "awarded", "running", "completed", "failed", "cancelled", "expired"])
+LIMIT_MAX = 10**9
 LIST_LIMIT = 100  # jobs that somebody who looks is shown
 MODES = click.Choice(["auto", "offgrid", "disabled"])
 
@@ -69,7 +70,10 @@ def watch(job_id: str) -> int:
 @click.option("--executions", is_flag=True, help="The executions of redundant jobs as well.")
 @click.option("--oldest-first", is_flag=True, help="In the order in which they were made.")
 @click.option(
-    "--limit", metavar="COUNT", type=click.IntRange(0), help="At most so many; 0: all. [default: 100; with --json all]"
+    "--limit",
+    metavar="COUNT",
+    type=click.IntRange(0, LIMIT_MAX),
+    help="At most so many; 0: all. [default: 100; with --json all]",
 )
 @common
 def list_(task_id: str, states: tuple[str, ...], executions: bool, oldest_first: bool, limit: int | None) -> None:

@@ -58,7 +58,7 @@ def sessions(name: str, open_only: bool, limit: int) -> None:
 @click.command()
 @SESSION
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Of that kind; repeat it for more.")
-@click.option("--after", type=click.IntRange(0), help="Behind that number, without the state.")
+@click.option("--after", type=click.IntRange(0, 2**64 - 1), help="Behind that number, without the state.")
 @click.option("--reducer", metavar="REDUCER", default="", help="That folds the state. [default: session]")
 @common
 def watch(session: str, kinds: tuple[str, ...], after: int | None, reducer: str) -> None:
@@ -90,7 +90,7 @@ def watch(session: str, kinds: tuple[str, ...], after: int | None, reducer: str)
 @SESSION
 @click.option("--reducer", metavar="REDUCER", default="", help="That folds them. [default: session]")
 @click.option("--at", metavar="TIME", help="As it was then: 10m (ago), 2026-11-20T08:00.")
-@click.option("--number", type=click.IntRange(1), help="Of the events up to that number.")
+@click.option("--number", type=click.IntRange(1, 2**64 - 1), help="Of the events up to that number.")
 @common
 def show(session: str, reducer: str, at: str | None, number: int | None) -> None:
     """Show what the events of SESSION come to; its id, or a name: the newest of that name."""
@@ -141,7 +141,7 @@ def show(session: str, reducer: str, at: str | None, number: int | None) -> None
 @click.option("--kind", "kinds", metavar="KIND", multiple=True, help="Of that kind: energy.update; repeat it for more.")
 @click.option("--since", metavar="TIME", help="From then on: 10m, 2h, 2026-11-20T08:00.")
 @click.option("--until", metavar="TIME", help="Up to then.")
-@click.option("--frame", type=click.IntRange(0), help="Of that frame.")
+@click.option("--frame", type=click.IntRange(0, 2**64 - 1), help="Of that frame.")
 @click.option(
     "--limit",
     metavar="COUNT",

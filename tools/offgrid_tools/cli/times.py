@@ -1,4 +1,4 @@
-"""Times on the command line: "10m" before or after now, or a date."""
+"""Times on the command line: "10m" before or after now, a date, or what clocks and this node's answers count."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import time
 
 import click
 
-LENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)\Z")
+from offgrid.moments import us_since_1970
+
+LENGTH = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*(ms|s|m|min|h|d)\Z")
+NUMBER = re.compile(r"\d{9,}(?:\.\d+)?\Z", re.ASCII)  # of fewer digits it may be a date: 20261120
 UNIT_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "min": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 
@@ -18,12 +21,14 @@ def length_us(text: str) -> int | None:
 
 
 def stamp_us(text: str) -> int:
-    """Microseconds since 1970 of "2026-11-20", "2026-11-20T08:00" or plain microseconds.
+    """Microseconds since 1970 of "2026-11-20", "2026-11-20T08:00", or seconds, milliseconds or microseconds since then.
 
     Raises ValueError for anything else. A date without a zone is this machine's local time.
     """
-    if text.isascii() and text.isdigit():
-        return int(text)
+    if NUMBER.match(text):
+        if (at_us := us_since_1970(float(text))) is None:
+            raise ValueError(f"{text} is a time behind the year 2286")
+        return at_us
     from datetime import datetime
 
     return max(0, int(datetime.fromisoformat(text).astimezone().timestamp() * 1e6))
