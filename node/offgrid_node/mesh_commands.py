@@ -136,12 +136,20 @@ def _show(standing: StandingMesh) -> None:
     click.echo()
     _table(("NODE", "ROLES", "PROCESS", "PAGE"), rows)
     first = found[0]
-    place = shlex.quote(os.path.relpath(first.folder))
+    place = shlex.quote(_from_here(first.folder))
     whole = "" if standing.folder == Path("offgrid-mesh").absolute() else f" --dir {shlex.quote(str(standing.folder))}"
     click.echo("\nTalk to it:")
     click.echo(f"  offgrid --node-dir {place} status")
     click.echo(f"  offgrid --node-dir {place} smoke        tries everything once")
     click.echo(f"  offgrid-node down{whole}")
+
+
+def _from_here(folder: Path) -> str:
+    """Relative to where the shell is; as it is where that cannot be said, as on another drive of Windows."""
+    try:
+        return os.path.relpath(folder)
+    except ValueError:
+        return str(folder)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ntpath
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from offgrid_node import mesh_commands
 from offgrid_node.own_processes import ask_to_end, birth_of, kill, wait_gone
 from offgrid_node.protocol.errors import FailedPrecondition, NotFound, Unavailable
 from offgrid_node.standing_mesh import PORTS, StandingMesh, free_port, names_of
@@ -178,3 +180,11 @@ class TestDown:
                 standing.purge()
             assert (tmp_path / "core").is_dir()
             ours.kill()
+
+
+def test_where_to_talk_to_it_is_said_in_full_from_another_drive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os.path, "relpath", lambda path: ntpath.relpath("D:\\mesh", "C:\\"))
+    mesh_commands._show(planned(tmp_path))
+    assert f"offgrid --node-dir {tmp_path / 'core'} status" in capsys.readouterr().out
