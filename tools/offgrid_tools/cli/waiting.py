@@ -51,12 +51,6 @@ def reading_waits(made: Object, timeout_s: float) -> Callable[[str], None]:
     return lambda why: waiting.on_change(_troubled(made, why))
 
 
-def put_waits() -> Callable[[Object], None]:
-    """What `wait_durable` tells of beside a bar: the trouble alone."""
-    hint = "broken off, the same command goes on; `offgrid outbox --open` shows what is missing"
-    return Waiting(_say_nothing, _document if settings().json else _lines(_say), hint).on_change
-
-
 def _troubled(made: Object, why: str) -> Object:
     from offgrid.v1.objects_pb2 import Object
 
