@@ -33,7 +33,7 @@ ROOT, NODE = NodeKey(b"r" * 32), NodeKey(b"n" * 32)
 PROMISED = {"offgrid_jobs_total", "offgrid_job_duration_seconds", "offgrid_broker_errors_total"}
 # Base units, and things that are counted: a name ends with what its number is a number of.
 UNITS = ("seconds", "bytes", "inputs", "peers", "jobs", "slots", "info", "total", "fds", "entries", "objects", "events",
-         "parcels", "messages")  # fmt: skip
+         "parcels", "messages", "requests", "notices", "alerts")  # fmt: skip
 ALERTS = ("offgrid_alert_state", "offgrid_alert_value", "offgrid_alert_threshold")  # each in its figure's own unit
 YES_OR_NO = {f"offgrid_{name}" for name in ("retention_held", "summaries_failing", "sql_mirror_failing")}
 CHECKS = {

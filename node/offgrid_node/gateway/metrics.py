@@ -129,7 +129,9 @@ class _NodeCollector(Collector):
 
 
 def _of_http(http: HttpMeters) -> Iterator[Metric]:
-    held = GaugeMetricFamily("offgrid_http_open", "Requests, streams and WebSockets that are open.", labels=["kind"])
+    held = GaugeMetricFamily(
+        "offgrid_http_open_requests", "Requests, streams and WebSockets that are open.", labels=["kind"]
+    )
     for kind, count in http.open_now():
         held.add_metric([kind], count)
     yield held
@@ -164,7 +166,7 @@ def _of_health(health: HealthFacts) -> Iterator[Metric]:
     )
     for way, outcome, count in health.told:
         told.add_metric([way, outcome], count)
-    alerts = GaugeMetricFamily("offgrid_alerts_active", "Alerts in force, by how bad they are.", labels=["state"])
+    alerts = GaugeMetricFamily("offgrid_active_alerts", "Alerts in force, by how bad they are.", labels=["state"])
     alerts.add_metric(["warn"], active[1])
     alerts.add_metric(["critical"], active[2])
     yield from (state, value, threshold, alerts, told)
