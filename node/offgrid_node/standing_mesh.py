@@ -142,7 +142,7 @@ class StandingMesh:
             assert node.process is not None
             self._begun.append(node)
             kept = {"pid": node.process.pid, "birth": birth_of(node.process.pid)}
-            (node.folder / PID_NAME).write_text(json.dumps(kept) + "\n", encoding="ascii")
+            _put(node.folder / PID_NAME, json.dumps(kept))
         return node
 
     def _make(self, planned: Planned, node: LocalNode, settings: Mapping[str, object]) -> None:
@@ -187,9 +187,7 @@ class StandingMesh:
 
     def _write(self) -> None:
         document = {"mesh": self.mesh, "nodes": [msgspec.structs.asdict(each) for each in self.nodes.values()]}
-        new = self.folder / (MESH_PLAN + ".new")
-        new.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        new.replace(self.folder / MESH_PLAN)
+        _put(self.folder / MESH_PLAN, json.dumps(document, indent=2))
 
     # ---- down
 
@@ -332,3 +330,10 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _put(path: Path, text: str) -> None:
+    """So that whoever reads it has all of it, or what was there before."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(text + "\n", encoding="utf-8")
+    fresh.replace(path)

@@ -254,16 +254,18 @@ def test_a_certificate_of_an_authority_that_is_not_known_is_not_taken_unless_it_
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.05)
 
-        def answer(count: int) -> None:
-            for _ in range(count):
+        def answer() -> None:
+            while len(reasons) < 2:
                 with contextlib.suppress(OSError), context.wrap_socket(listening.accept()[0], server_side=True) as peer:
                     peer.recv(1 << 16)
                     peer.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 
-        answering = threading.Thread(target=answer, args=(2,))
+        reasons = list[str]()
+        answering = threading.Thread(target=answer, daemon=True)
         answering.start()
-        url, reasons = f"https://127.0.0.1:{listening.getsockname()[1]}", []
+        url = f"https://127.0.0.1:{listening.getsockname()[1]}"
         for _ in range(2):
             with connect(url, timeout_s=5) as client, pytest.raises(OffgridError) as caught:
                 client.mesh.status()

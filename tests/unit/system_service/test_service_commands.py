@@ -107,7 +107,7 @@ def test_a_machine_without_a_manager_is_told_the_command(attic: Path, monkeypatc
     assert f"run --dir {attic}" in done.stderr
 
 
-def test_a_folder_whose_name_is_lines_of_a_unit_has_no_service(attic: Path) -> None:
+def test_unit_lines(attic: Path) -> None:
     evil = attic.parent / "n\nExecStartPre=+e"
     attic.rename(evil)
     for words in (("install",), ("install", "--print"), ("uninstall",)):
