@@ -32,7 +32,7 @@ def words(folder: Path, root: bool, enter: bool) -> None:
     click.echo(key.recovery_words())
     if root:
         click.echo(
-            "of the mesh's root key; whoever has them names admins: offgrid-node rotate identity --root-words", err=True
+            "of the mesh's root key; whoever has them names admins: offgrid-node admin add NODE --root-words", err=True
         )
     else:
         click.echo(f"of node {key.node_id}; whoever has them is this node: offgrid-node restore --words", err=True)

@@ -14,18 +14,16 @@ from offgrid_node.protocol.errors import FailedPrecondition
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.founding import issue_member
 from offgrid_node.protocol.mesh.records import MemberRecord
-from offgrid_node.protocol.state.tables import JOURNAL, NOTING_KEY
-from offgrid_node.rotating import check_root, directory_in, rows_of
+from offgrid_node.rotating import check_root, commit_unnoted, directory_in, rows_of
 from offgrid_node.rotating_root import load_root
-from offgrid_node.storage.store import Batch
 
 
 def name_admin(path: Path, node: str, root: NodeKey | None = None) -> tuple[MemberRecord, bool]:
     """The member `node` (its name, its id, or the id's first characters) is an admin then; the record that stands, and
     whether it is new.
 
-    Raises NotFound (NoSuchNode), FailedPrecondition (NotTheRoot, NoRootKey, RootRotating), what
-    `open_store` raises when the node runs, and what the key files raise.
+    Raises NotFound (NoSuchNode), FailedPrecondition (NotTheRoot, NoRootKey, RootRotating), what `open_store` raises
+    when the node runs, and what the key files raise.
     """
     return _changed(path, node, root, _named)
 
@@ -50,9 +48,7 @@ def _changed(
         node_id = directory.resolve(node)
         change(directory, node_id, signer)
         changed = [each.node_id for each in directory.take_changes()]
-        if changed:
-            # What is written while nobody notes it down is in no segment of the journal: a new base begins.
-            store.commit(Batch(writes={**rows_of(directory, changed), (JOURNAL, NOTING_KEY): None}))
+        commit_unnoted(store, rows_of(directory, changed))
     finally:
         store.close()
     return _record(directory, node_id), bool(changed)

@@ -134,8 +134,7 @@ def take_change(path: Path, change: bytes, *, instead: bool = False) -> list[str
         root = [f"the mesh's root (number {directory.root.number})"] if directory.root.bodies != before else []
         changed = [each.node_id for each in directory.take_changes()]
         rows = rows_of(directory, changed)
-        # What is written while nobody notes it down is in no segment of the journal: a new base begins.
-        store.commit(Batch(writes={**rows, (JOURNAL, NOTING_KEY): None} if rows else {}))
+        commit_unnoted(store, rows)
     finally:
         store.close()
     found = (directory.member(node_id) for node_id in changed)
@@ -166,6 +165,12 @@ def rows_of(directory: Directory, changed: Iterable[str]) -> MeshRows:
     """The rows of these members, and that of the root's changes where they have changed."""
     rows = {key: value for node_id in changed for key, value in directory.rows(node_id).items()}
     return {**rows, **directory.take_root_row()}
+
+
+def commit_unnoted(store: Store, rows: MeshRows) -> None:
+    """What is written while nobody notes it down is in no segment of the journal: a new base begins."""
+    if rows:
+        store.commit(Batch(writes={**rows, (JOURNAL, NOTING_KEY): None}))
 
 
 def check_root(directory: Directory, root: NodeKey) -> None:

@@ -26,10 +26,9 @@ from offgrid_node.protocol.errors import FailedPrecondition, NotFound
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.founding import MeshRows
 from offgrid_node.protocol.mesh.root import KEPT_MAX, ROOT_CHANGES_MAX, sign_root_change
-from offgrid_node.protocol.state.tables import JOURNAL, NOTING_KEY
-from offgrid_node.rotating import check_root, directory_in, rows_of
+from offgrid_node.rotating import check_root, commit_unnoted, directory_in, rows_of
 from offgrid_node.storage.disk import write_durably
-from offgrid_node.storage.store import Batch, Store
+from offgrid_node.storage.store import Store
 
 ROOT_NEXT = f"{ROOT_KEY}.next"
 ROOT_CHANGE_FILE = "root_change"  # in a node's folder; it has no secrets
@@ -59,9 +58,7 @@ def rotate_root(path: Path, root: NodeKey | None = None) -> RootRotated:
             signer = root if root is not None else _root_in(folder)
             check_root(directory, signer)
             following = NodeKey.load_or_create(folder.keys_path, ROOT_NEXT)
-            rows = changed_root_rows(directory, signer, following, time.time_ns() // 1_000)
-            # What is written while nobody notes it down is in no segment of the journal: a new base begins.
-            store.commit(Batch(writes={**rows, (JOURNAL, NOTING_KEY): None}))
+            commit_unnoted(store, changed_root_rows(directory, signer, following, time.time_ns() // 1_000))
             _follow(folder, directory)
     finally:
         store.close()
