@@ -85,7 +85,8 @@ def test_an_alert_begins_is_told_everywhere_and_ends(mesh: LocalMesh, told: Path
         assert name not in status()
         assert metric(lone, name, about) == "0.0"
         assert said(told, name) == [(about, "warn"), (about, "ok")]
-        assert journaled(lone, name) == [(about, "ALERT_STATE_WARN"), (about, "ALERT_STATE_OK")]
+        both = [(about, "ALERT_STATE_WARN"), (about, "ALERT_STATE_OK")]
+        eventually(lambda: journaled(lone, name) == both, "the journal has both")
 
         figures, page = flight.figures, offgrid(lone, "metrics").out.splitlines()
         assert f'offgrid_session_events_total{{kind="health.heartbeat"}} {figures.durable:.1f}' in page
@@ -104,5 +105,5 @@ def test_a_store_that_fills_is_told_of_with_its_figures(mesh: LocalMesh, told: P
     assert (alert["node"], alert["node_id"], alert["about"], alert["state"]) == ("lone", lone.node_id, "", "warn")
     assert alert["threshold"] == LIMIT_MB * FULL_PERCENT / 100 < alert["value"] < LIMIT_MB
     assert metric(lone, name, "") == "1.0"
-    assert journaled(lone, name) == [("", "ALERT_STATE_WARN")]
+    eventually(lambda: journaled(lone, name) == [("", "ALERT_STATE_WARN")], "the journal has it")
     assert f"{name} 0." in offgrid(lone, "status").out
