@@ -21,7 +21,7 @@ UNPROVED_BYTES_MAX = SIGNED_BYTES_MAX  # of one whose sender is not known yet
 HELD_BYTES_MAX = 64 * 1024 * 1024  # of all requests at once
 STALL_S, BODY_S = 10.0, 60.0  # between two pieces, and for all of it
 LINGER_S, LINGER_BYTES_MAX = 1.0, 32 * 1024 * 1024
-STREAMED = (("PUT", "/v1/objects/"),)
+STREAMED = (("PUT", "/v1/objects/"), ("PUT", "/v1/uploads/"))
 """Whose handlers take the body piece by piece, however long it is."""
 
 CLOSE = (("Connection", "close"),)

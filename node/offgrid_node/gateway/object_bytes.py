@@ -2,7 +2,8 @@
 
 Neither is ever whole in memory: bytes go on to the node piece by piece, and come back stripe by stripe. A part of an
 object is had by Range (RFC 9110), so a download can go on where it broke off. So can an upload that has a request id;
-any other ends with its request.
+any other ends with its request. `PUT /v1/uploads/{upload_id}?offset=…` brings a part of one that OpenUpload began, of
+any length, and with no body tells how much is here: nothing comes twice.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple, TypeVar, cast
 from urllib.parse import quote
 
 from google.protobuf.message import Message
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -30,7 +31,7 @@ from offgrid_node.gateway.requests import fields_of_query, read_body
 from offgrid_node.gateway.templates import Template
 from offgrid_node.gateway.transcoding import Fields, Row
 from offgrid_node.logs import fields
-from offgrid_node.protocol.errors import Fault
+from offgrid_node.protocol.errors import Fault, InvalidRequest
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.objects.puts import PUT_BYTES_MAX
@@ -54,7 +55,7 @@ class Span(NamedTuple):
 
 
 class ObjectBytes:
-    """The two endpoints, over the same handlers as the RPCs."""
+    """The endpoints, over the same handlers as the RPCs."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
@@ -64,10 +65,13 @@ class ObjectBytes:
         return [
             ("PUT", Template.parse("/v1/objects/{object=**}"), self.put),
             ("GET", Template.parse("/v1/objects/{object=**}:bytes"), self.get),
+            ("PUT", Template.parse("/v1/uploads/{upload_id}"), self.write),
         ]
 
     async def put(self, request: Request, fields: Fields) -> Response:
         """The body becomes an object of that name. How it is kept is said in the query, as OpenUpload has it."""
+        if "content-range" in request.headers:  # RFC 9110, 14.5
+            raise InvalidRequest("parts of an object go to PUT /v1/uploads/{upload_id}?offset=…", reason="PartialPut")
         named = {"name": fields["object"]}
         opened = cast(
             objects_pb2.OpenUploadRequest,
@@ -84,6 +88,21 @@ class ObjectBytes:
                 opened.size_bytes = int(length)
             made = await self._upload(opened, _rejoined(head, more, chunks))
         return answer_of(objects_pb2.GetObjectResponse(object=made), HTTPStatus.CREATED)
+
+    async def write(self, request: Request, fields: Fields) -> Response:
+        """The body is what comes at `offset`; where there is none, the answer alone is asked for."""
+        asked = cast(
+            objects_pb2.WriteUploadRequest,
+            read_request(objects_pb2.WriteUploadRequest, None, fields, fields_of_query(request)),
+        )
+        if asked.data:
+            raise InvalidRequest.field("data", "is the body, as it is")
+        answer = await self._ask("WriteUpload", asked, objects_pb2.WriteUploadResponse)  # or it is refused unread
+        offset = asked.offset
+        async for piece in _pieces(request.stream(), PUT_BYTES_MAX):
+            answer = await self._write(asked.upload_id, offset, piece)
+            offset += len(piece)
+        return answer_of(answer)
 
     async def get(self, request: Request, fields: Fields) -> Response:
         """The whole, or the part that Range asks for."""
@@ -135,14 +154,17 @@ class ObjectBytes:
         async for piece in chunks:
             checksum.update(piece)
             if offset + len(piece) > upload.offset:  # otherwise an earlier request has brought it
-                write = objects_pb2.WriteUploadRequest(upload_id=upload.upload_id, offset=offset)
-                await self._ask("WriteUpload", Piece(write, piece), objects_pb2.WriteUploadResponse)
+                await self._write(upload.upload_id, offset, piece)
             offset += len(piece)
         commit = objects_pb2.CommitUploadRequest(
             upload_id=upload.upload_id, size_bytes=offset, checksum=checksum.value()
         )
         timeout_s = STEP_S + offset / COMMIT_BYTES_PER_S
         return (await self._ask("CommitUpload", commit, objects_pb2.CommitUploadResponse, timeout_s)).object
+
+    async def _write(self, upload_id: str, offset: int, piece: bytes) -> objects_pb2.WriteUploadResponse:
+        write = objects_pb2.WriteUploadRequest(upload_id=upload_id, offset=offset)
+        return await self._ask("WriteUpload", Piece(write, piece), objects_pb2.WriteUploadResponse)
 
     async def _read(self, object_id: str, span: Span) -> AsyncIterator[bytes]:
         offset = span.first
@@ -210,15 +232,20 @@ def span_of(headers: Mapping[str, str], size_bytes: int, etag: str) -> Span | No
 
 
 async def _pieces(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
-    """The same bytes in pieces of that size, and the rest."""
-    held = bytearray()
-    async for chunk in chunks:
-        held += chunk
-        while len(held) >= size:
-            yield bytes(held[:size])
-            del held[:size]
+    """The same bytes in pieces of that size, and the rest; so too where the client goes (ClientDisconnect)."""
+    held, gone = bytearray(), None
+    try:
+        async for chunk in chunks:
+            held += chunk
+            while len(held) >= size:
+                yield bytes(held[:size])
+                del held[:size]
+    except ClientDisconnect as error:
+        gone = error
     if held:
         yield bytes(held)
+    if gone:
+        raise gone
 
 
 async def _rejoined(first: bytes, second: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -87,6 +87,26 @@ OBJECT_BYTES: dict[str, Json] = {
             },
         },
     },
+    "/v1/uploads/{upload_id}": {
+        "put": {
+            "operationId": "ObjectService_WriteUploadBytes",
+            "tags": ["ObjectService"],
+            "summary": "Brings a part of an upload, of any length, as it is",
+            "description": "As `:write`. With no body nothing is brought, and the answer says how much is here.",
+            "parameters": [
+                in_path("upload_id", "As OpenUpload has answered it."),
+                query("offset", {"type": "integer", "minimum": 0}, "Where in the file the part begins."),
+            ],
+            "requestBody": {"required": False, **_BYTES},
+            "responses": {
+                "200": {
+                    "description": "Where the next part begins",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/WriteUploadResponse"}}},
+                },
+                "default": _ERROR,
+            },
+        },
+    },
 }
 
 EXAMPLES: Json = {

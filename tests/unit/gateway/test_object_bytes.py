@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -53,8 +54,11 @@ class Shelf:
     def write(self, asked: objects_pb2.WriteUploadRequest) -> Message:
         if self.opened.name == "full":
             raise Exhausted("the disk is full", reason="DiskFull")
+        if asked.upload_id != "u":
+            raise NotFound(f"there is no upload {asked.upload_id}")
         self.asked.append(f"write {asked.offset}")
-        self.upload[asked.offset :] = asked.data
+        if asked.offset + len(asked.data) > len(self.upload):
+            self.upload[asked.offset :] = asked.data
         return objects_pb2.WriteUploadResponse(offset=len(self.upload))
 
     def abort(self, asked: objects_pb2.AbortUploadRequest) -> Message:
@@ -147,7 +151,7 @@ def test_what_cannot_be_kept_is_refused_in_words() -> None:
     play(scenario)
 
 
-@pytest.mark.parametrize(("query", "last"), [("", "abort u"), ("?request_id=r-1", f"write {PUT_BYTES_MAX}")])
+@pytest.mark.parametrize(("query", "last"), [("", "abort u"), ("?request_id=r-1", f"write {2 * PUT_BYTES_MAX}")])
 def test_what_breaks_off_is_given_up_unless_a_request_id_can_go_on_with_it(query: str, last: str) -> None:
     async def scenario(shelf: Shelf, port: int) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -165,6 +169,40 @@ def test_what_is_refused_in_the_middle_is_given_up() -> None:
     async def scenario(shelf: Shelf, port: int) -> None:
         status, _, _ = await ask(port, put("full", LARGE[: PUT_BYTES_MAX + 1]))
         assert (status, shelf.asked) == (429, ["abort u"])
+
+    play(scenario)
+
+
+def test_an_upload_goes_on_where_it_broke_off_and_tells_how_much_is_here() -> None:
+    async def scenario(shelf: Shelf, port: int) -> None:
+        def part(query: str, data: bytes = b"", upload: str = "u") -> bytes:
+            return request(f"PUT /v1/uploads/{upload}{query} HTTP/1.1", f"Content-Length: {len(data)}", body=data)
+
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(part("?offset=0", LARGE)[: -len(LARGE) // 2])
+        await asked_last(shelf, "write 0")
+        writer.transport.abort()
+        await asked_last(shelf, f"write {PUT_BYTES_MAX}")
+        here = len(shelf.upload)
+        assert PUT_BYTES_MAX < here < len(LARGE)
+        status, _, body = await ask(port, part(""))
+        assert (status, json.loads(body)) == (200, {"offset": here})
+        status, _, body = await ask(port, part(f"?offset={here}", LARGE[here:]))
+        assert (status, json.loads(body)) == (200, {"offset": len(LARGE)})
+        assert bytes(shelf.upload) == LARGE
+
+        assert (await ask(port, part("?offset=0", b"x", "another")))[0] == 404
+        status, _, body = await ask(port, part("?data=eA"))
+        assert (status, b"is the body" in body) == (400, True)
+
+    play(scenario)
+
+
+def test_a_part_of_an_object_is_not_taken_for_all_of_it() -> None:
+    async def scenario(shelf: Shelf, port: int) -> None:
+        fields = ("Content-Range: bytes 0-1/9", "Content-Length: 2")
+        status, _, body = await ask(port, request("PUT /v1/objects/a HTTP/1.1", *fields, body=b"ab"))
+        assert (status, b"/v1/uploads/" in body, shelf.objects) == (400, True, {})
 
     play(scenario)
 
