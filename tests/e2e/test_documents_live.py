@@ -181,7 +181,7 @@ def test_every_document_keeps_to_its_schema(
 
 # Of a mesh of its own, since they change what others count on.
 LATER_LINES = """
-ledger open
+ledger open --yes
 ledger status
 ledger witnesses
 ledger epochs

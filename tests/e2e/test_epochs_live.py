@@ -54,7 +54,7 @@ def test_a_witness_comes_and_another_goes_while_payments_run(make_mesh: MakeMesh
     mesh = make_mesh(NODES)
     attic, barn = mesh["attic"], mesh["barn"]
     chosen = [part for name in ("attic", "barn", "cellar", "den") for part in ("--witness", name)]
-    done = offgrid(attic, "ledger", "open", *chosen)
+    done = offgrid(attic, "ledger", "open", "--yes", *chosen)
     assert done.code == 0, done.said
     for node in mesh.nodes.values():
         with node.client() as client:
@@ -102,7 +102,7 @@ def test_a_store_that_has_forgotten_blocks_is_verified_from_its_checkpoint(make_
     mesh = make_mesh({name: ["core"] for name in ("attic", "barn", "cellar")})
     attic, barn = mesh["attic"], mesh["barn"]
     chosen = [part for name in mesh.nodes for part in ("--witness", name)]
-    done = offgrid(attic, "ledger", "open", *chosen)
+    done = offgrid(attic, "ledger", "open", "--yes", *chosen)
     assert done.code == 0, done.said
     for node in mesh.nodes.values():
         with node.client() as client:

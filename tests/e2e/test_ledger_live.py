@@ -38,7 +38,7 @@ def opened(mesh: LocalMesh) -> None:
     """Opens the ledger unless an earlier test has; every node knows of it afterwards."""
     with mesh["attic"].client() as client:
         if not client.ledger.status().open:
-            done = offgrid(mesh["attic"], "ledger", "open")
+            done = offgrid(mesh["attic"], "ledger", "open", "--yes")
             assert done.code == 0, done.said
     for node in mesh.nodes.values():
         with node.client() as client:

@@ -112,7 +112,7 @@ def test_a_core_without_its_disk_comes_back_by_its_words(mesh: LocalMesh, tmp_pa
     source.write_bytes(os.urandom(100_000))
     assert offgrid(owner, "put", source, "--required", "2.0").code == 0
     assert offgrid(owner, "mission", "create", "harvest").code == 0
-    assert offgrid(mesh["stays"], "ledger", "open").code == 0
+    assert offgrid(mesh["stays"], "ledger", "open", "--yes").code == 0
     with owner.client() as client:
         eventually(lambda: client.ledger.status().open, "the owner knows of the ledger")
         assert client.jobs.run(payloads.wasm(SAY_HI)).state == COMPLETED

@@ -81,9 +81,9 @@ def test_many_runs_leave_one_mission_one_quorum_and_one_session_behind(place: Pa
 
 SEEN = """
 status; peers; peers --roads; link list; link airtime; mesh members; mission list; mission show MISSION; task list
-task show TASK; job list; job show JOB; job why JOB; job logs JOB; schedule list; market; ledger open; ledger status
-balance; balance --all; wallet create-lane --count 2; wallet list; wallet credit; history; bookings; tx list
-ledger dag; ledger witnesses; ledger epochs; ledger verify; ping host-a --count 1; trace host-a
+task show TASK; job list; job show JOB; job why JOB; job logs JOB; schedule list; market; ledger open --yes
+ledger status; balance; balance --all; wallet create-lane --count 2; wallet list; wallet credit; history; bookings
+tx list; ledger dag; ledger witnesses; ledger epochs; ledger verify; ping host-a --count 1; trace host-a
 put NOTES --name a/rather/long/name/of/some/notes.txt --copies 1 --required 1.0; ls; ls -l
 info a/rather/long/name/of/some/notes.txt; audit a/rather/long/name/of/some/notes.txt
 placement explain a/rather/long/name/of/some/notes.txt; placement explain --size 10000000 --code 4/7; outbox

@@ -78,6 +78,7 @@ class SmallNode:
         self.mail: dict[int, mail_pb2.GetMailResponse] = {}
         self.messages = {"msg-a": (mail_pb2.Message(message_id="msg-a", source=OTHER_ID, size_bytes=5), b"hello")}
         self.witnesses = [ledger_pb2.Witness(node_id=NODE_ID, name="attic", weight_milli=1_500)]
+        self.ledger_open = self.ledger_enabled = True
         self.reach_milli, self.accepted_micro = 2_667, 0  # as the ledger's status has them
         self.lanes, self.key = 0, NodeKey(b"k" * 32)  # of the wallet; the key signs what is made by hand
         self.credit_lines: dict[str, ledger_pb2.CreditLine] = {}
@@ -543,7 +544,8 @@ class SmallNode:
 
     def on_GetLedgerStatus(self, request):
         return ledger_pb2.GetLedgerStatusResponse(
-            enabled=True, open=True, quorum_milli=2_667, pending=1, owed_micro=50_000, fees_micro=1_000,
+            enabled=self.ledger_enabled, open=self.ledger_open, quorum_milli=2_667, pending=1, owed_micro=50_000,
+            fees_micro=1_000,
             fee_micro=2_500, supply_micro=2 * 10**12, notices=["this node is mute"],
             heads=[ledger_pb2.Head(author=OTHER_ID, height=7, digest=b"\x0b" * 32)],
             witnesses=self.witnesses, reach_milli=self.reach_milli, pending_out_micro=12_501_000,

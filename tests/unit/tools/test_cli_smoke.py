@@ -94,7 +94,8 @@ def test_a_member_that_does_not_answer_is_named_with_what_shows_its_road() -> No
     ("status", "outcome", "said"),
     [
         (ledger_pb2.GetLedgerStatusResponse(), SKIPPED, "economy.enabled is false here"),
-        (ledger_pb2.GetLedgerStatusResponse(enabled=True), SKIPPED, "it is not open"),
+        (ledger_pb2.GetLedgerStatusResponse(enabled=True), SKIPPED,
+             "it is not open; it is opened once, when all have joined"),
         (ledger_pb2.GetLedgerStatusResponse(enabled=True, open=True, reach_milli=1_000, quorum_milli=3_000), FAILED,
          "witnesses in reach weigh 1 of the 3 that it takes: no payment becomes final"),
         (ledger_pb2.GetLedgerStatusResponse(enabled=True, open=True, muted_why="restored"), FAILED,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -17,13 +17,17 @@ def yes_option(function: F) -> F:
     return click.option("--yes", is_flag=True, help="Do not ask first.")(function)
 
 
-def be_sure(question: str, why: str) -> None:
-    """Asks `question`, which is to end with no mark; where nobody can be asked, UsageError says `why` it should be.
-    Raises Abort for a no."""
+def be_sure(question: str, why: str, facts: Sequence[tuple[str, str]] = ()) -> None:
+    """Asks `question`, which is to end with no mark, below the `facts` that it is about; where nobody can be asked,
+    UsageError says `why` it should be. Raises Abort for a no."""
     import sys
 
     from offgrid.command_line.terminal import clean
 
     if settings().json or sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError(f"{why}; --yes does it without asking")
+        told = "".join(f"\n  {name}: {clean(value)}" for name, value in facts)
+        raise click.UsageError(f"{why}; --yes does it without asking{told}")
+    width = max((len(name) for name, _ in facts), default=0)
+    for name, value in facts:
+        click.echo(f"{name:<{width}}  {clean(value)}", err=True)
     click.confirm(f"{clean(question)}?", prompt_suffix=" ", abort=True, err=True)

@@ -8,15 +8,18 @@ import click
 
 from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.amounts import MICRO_MAX, MICRO_PLACES, MILLI_PLACES, WEIGHT_MILLI_MAX, Amount, numbered, pairs
+from offgrid_tools.cli.asking import be_sure, yes_option
 from offgrid_tools.cli.reach import at_risk, cut_off
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from offgrid.client import Client
     from offgrid.v1.ledger_pb2 import GetLedgerStatusResponse, Witness
 
+BEGIN_WITH = "1000000"  # unless it is said otherwise
+LATER = "`offgrid transfer` pays it, `offgrid ledger witnesses --add` has it vote"
 MEET_S, MEET_AGAIN_S = 3.0, 0.2  # a new ledger's genesis and the answer to it take a moment
 
 
@@ -33,7 +36,7 @@ MEET_S, MEET_AGAIN_S = 3.0, 0.2  # a new ledger's genesis and the answer to it t
     "balances",
     multiple=True,
     metavar="NODE=AMOUNT",
-    help="Who begins with how much; repeat it. [default: 1000000 for every member]",
+    help=f"Who begins with how much; repeat it. [default: {BEGIN_WITH} for every member]",
 )
 @click.option(
     "--fee",
@@ -42,12 +45,19 @@ MEET_S, MEET_AGAIN_S = 3.0, 0.2  # a new ledger's genesis and the answer to it t
     metavar="AMOUNT",
     help="The least that a transaction costs besides; 0 is nothing. [default: 0.001]",
 )
+@yes_option
 @common
-def open_(witnesses: tuple[str, ...], balances: tuple[str, ...], fee_micro: int | None) -> None:
-    """Open the mesh's ledger: who witnesses, who begins with how much. Once and for ever, by an admin's node."""
+def open_(witnesses: tuple[str, ...], balances: tuple[str, ...], fee_micro: int | None, yes: bool) -> None:
+    """Open the mesh's ledger: who witnesses, who begins with how much. Once and for ever, by an admin's node.
+
+    So wait until everybody has joined: who does later begins with 0, and votes once an admin adds it by `offgrid ledger
+    witnesses --add`. It says who would be a witness and begin with what, and asks.
+    """
     weights = numbered("--witness", pairs("--witness", witnesses, bare=True), MILLI_PLACES, WEIGHT_MILLI_MAX)
     amounts = numbered("--balance", pairs("--balance", balances), MICRO_PLACES, MICRO_MAX)
     client = settings().connect()
+    if not yes:
+        _be_sure(client, weights, amounts)
     genesis = client.ledger.open(witnesses=weights, balances=amounts, fee_micro=fee_micro)
     if settings().json:
         from offgrid_tools.cli.emitting import emit
@@ -67,6 +77,28 @@ def open_(witnesses: tuple[str, ...], balances: tuple[str, ...], fee_micro: int 
         ]
     )
     facts([*_missing(_met(client), genesis.quorum_milli)])
+
+
+def _be_sure(client: Client, weights: Mapping[str, int], amounts: Mapping[str, int]) -> None:
+    """Says how the ledger would begin, and asks; nothing where the node is going to refuse it anyway."""
+    from offgrid_tools.cli.amounts import credits_of, weight_of
+
+    ledger, peers = client.ledger.status(), [*client.mesh.peers()]
+    if ledger.open or not ledger.enabled or not any(peer.self and peer.member.admin for peer in peers):
+        return
+    own = {peer.member.name: peer.member.weight_milli for peer in peers}
+    chosen = weights or {name: weight for name, weight in own.items() if weight}
+    voting = [f"{node} ({weight_of(weight or own.get(node, 0))})" for node, weight in chosen.items()]
+    begin = [f"{node} with {credits_of(amount)}" for node, amount in amounts.items()]
+    be_sure(
+        "Open it so, for good",
+        "the ledger is opened once, for good",
+        [
+            ("witnesses", ", ".join(voting)),
+            ("begin", ", ".join(begin) or f"{', '.join(own)} with {BEGIN_WITH} each"),
+            ("later", f"who joins later begins with 0 and is no witness: {LATER}"),
+        ],
+    )
 
 
 @click.command()

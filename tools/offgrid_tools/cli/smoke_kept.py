@@ -88,7 +88,9 @@ def ledger(seen: Seen) -> Iterator[Line]:
     if not told.enabled:
         yield Line("ledger", "", SKIPPED, "economy.enabled is false here")
     elif not told.open:
-        yield Line("ledger", "", SKIPPED, "it is not open", "offgrid ledger open")
+        yield Line(
+            "ledger", "", SKIPPED, "it is not open; it is opened once, when all have joined", "offgrid ledger open"
+        )
     elif said := ledger_cut_off(told) or ledger_mute(told):
         yield Line("ledger", "", FAILED, said, "offgrid ledger status")
     else:
