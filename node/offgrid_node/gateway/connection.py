@@ -169,7 +169,7 @@ class SocketConnection(_Watched, WebSocketsSansIOProtocol):
     _second, _frames = 0, 0
 
     def handle_connect(self, event: Request) -> None:
-        judge = ServerProtocol()
+        judge = ServerProtocol(logger=self.logger)
         answer = judge.accept(event)
         if answer.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             super().handle_connect(event)

@@ -132,15 +132,27 @@ class Table(Generic[T]):
 
     def nearest(self, path: str) -> str:
         """Another path, that was most likely meant, or ""."""
-        path, known = path[:NEAREST_CHARS_MAX], dict[str, str]()
-        words = path.split("/")
-        for _, template, _ in self.rows:
-            segments = template.plain.split("/")
-            named = [_filled(each, mine) for mine, each in zip(words, segments, strict=False)]
-            known["/".join([*named, *segments[len(words) :]])] = template.plain
-        known.pop(path, None)
-        close = get_close_matches(path, known, n=1, cutoff=0.75)
-        return known[close[0]] if close else ""
+        return _nearest(path, (template for _, template, _ in self.rows))
+
+    def nearest_verb(self, path: str, method: str) -> str:
+        """The same, of a path that only has a colon more than one that fits: "/v1/jobs/j-1:dispath" may be an id's, or
+        meant as a verb that HTTP's `method` goes with."""
+        _, colon, verb = path.rpartition(":")
+        if not colon or "/" in verb or any(template.verb == verb for _, template, _ in self.rows):
+            return ""
+        return _nearest(path, (template for bound, template, _ in self.rows if bound == method and template.verb))
+
+
+def _nearest(path: str, templates: Iterable[Template]) -> str:
+    path, known = path[:NEAREST_CHARS_MAX], dict[str, str]()
+    words = path.split("/")
+    for template in templates:
+        segments = template.plain.split("/")
+        named = [_filled(each, mine) for mine, each in zip(words, segments, strict=False)]
+        known["/".join([*named, *segments[len(words) :]])] = template.plain
+    known.pop(path, None)
+    close = get_close_matches(path, known, n=1, cutoff=0.75)
+    return known[close[0]] if close else ""
 
 
 def _room(path: str) -> str:

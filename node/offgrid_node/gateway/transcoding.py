@@ -34,6 +34,8 @@ from offgrid_node.services.router import METHODS, SERVICES, Method, Router
 from offgrid_node.services.stream import Stream
 
 PREFIX = "/v1/"
+LISTED = "/openapi.json lists what there is"
+SHOWN_CHARS_MAX = 500  # of a path that is not there
 
 _VERBS = ("get", "put", "post", "delete", "patch")
 
@@ -93,24 +95,25 @@ class Paths(BaseRoute):
         except BadPath as error:
             raise InvalidRequest(str(error), reason="MalformedPath") from error
         if not found:
-            return self._refusal(HTTPStatus.NOT_FOUND, f"there is nothing at {path}", path).response
+            return self._unknown(path)
         verbs = sorted({*found, "OPTIONS", *(["HEAD"] if "GET" in found else [])})
         if request.method == "OPTIONS":
             return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": ", ".join(verbs)})
         bound = found.get("GET" if request.method == "HEAD" else request.method)
         if bound is None:
-            text = f"{request.method} is not for {path}; use {', '.join(sorted(found))}"
-            headers = (("Allow", ", ".join(verbs)),)
-            return self._refusal(HTTPStatus.METHOD_NOT_ALLOWED, text, path, headers).response
+            near = self._table.nearest_verb(path, request.method)
+            mend = f"did you mean {near}? {LISTED}" if near else f"use {' or '.join(sorted(found))}"
+            text = f"{request.method} is not for {path[:SHOWN_CHARS_MAX]}; {mend}"
+            allow = (("Allow", ", ".join(verbs)),)
+            return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", text, allow).response
         (template, endpoint), fields = bound
         request.scope[TEMPLATE] = template
         return await endpoint(request, fields)
 
-    def _refusal(self, status: HTTPStatus, text: str, path: str, headers: tuple[tuple[str, str], ...] = ()) -> Refusal:
+    def _unknown(self, path: str) -> Response:
         near = self._table.nearest(path)
-        meant = f"; did you mean {near}" if near else ""
-        reason = "UnknownPath" if status is HTTPStatus.NOT_FOUND else "MethodNotAllowed"
-        return Refusal(status, reason, f"{text[:500]}{meant}. /openapi.json lists what there is", headers)
+        text = f"there is nothing at {path[:SHOWN_CHARS_MAX]}; {f'did you mean {near}? ' if near else ''}{LISTED}"
+        return Refusal(HTTPStatus.NOT_FOUND, "UnknownPath", text).response
 
 
 async def _call(

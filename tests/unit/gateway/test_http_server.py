@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -75,6 +76,7 @@ ROUTES = [
     Route("/wait", wait),
 ]
 POST = "POST /read HTTP/1.1"
+UPGRADE = ("Upgrade: websocket", "Connection: Upgrade")
 
 
 def talking(talk: Callable[[int], Awaitable[None]], hosts: tuple[str, ...] = ()) -> None:
@@ -319,6 +321,18 @@ def test_some_requests_reach_no_route(raw: bytes, status: int, reason: str) -> N
         assert reason.encode() in body
 
     talking(talk)
+
+
+def test_who_opens_no_websocket_leaves_no_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def talk(port: int) -> None:
+        for method in ("POST", "GET"):
+            status, _, body = await ask(port, request(f"{method} /wait HTTP/1.1", *UPGRADE))
+            assert (400 <= status < 500, b"opens no WebSocket" in body) == (True, True)
+
+    talking(talk)
+    assert not [each for each in caplog.records if each.exc_info or each.name.startswith("websockets")]
 
 
 def test_the_answer_to_a_refused_request_arrives_though_more_is_sent() -> None:

@@ -108,14 +108,35 @@ def test_a_post_is_json_whatever_its_content_type() -> None:
     play(scenario)
 
 
+LISTED, DISPATCH = "/openapi.json lists what there is", "/v1/jobs/{job_id}:dispatch"
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("PUT /v1/missions/m-1", "PUT is not for /v1/missions/m-1; use GET or PATCH"),
+        ("GET /v1/jobs/j-1:dispatch", "GET is not for /v1/jobs/j-1:dispatch; use POST"),
+        ("DELETE /v1/jobs/mission:a", "DELETE is not for /v1/jobs/mission:a; use GET"),
+        ("POST /v1/jobs/j-1:dispath", f"POST is not for /v1/jobs/j-1:dispath; did you mean {DISPATCH}? {LISTED}"),
+    ],
+)
+def test_a_verb_that_a_path_has_not_is_told_those_that_it_has(line: str, text: str) -> None:
+    """Another path only where this one may be a misspelt one: a colon may be an id's."""
+
+    async def scenario(node: Node) -> None:
+        assert await node.error(line) == (405, "UNIMPLEMENTED MethodNotAllowed", text)
+
+    play(scenario)
+
+
 def test_what_no_path_and_no_verb_fits_is_told_what_does() -> None:
     async def scenario(node: Node) -> None:
         status, reason, text = await node.error("GET /v1/job/j-1")
         assert (status, reason) == (404, "NOT_FOUND UnknownPath")
-        assert "did you mean /v1/jobs/{job_id}." in text
+        assert text == f"there is nothing at /v1/job/j-1; did you mean /v1/jobs/{{job_id}}? {LISTED}"
+        assert (await node.error("GET /v1/quite/else"))[2] == f"there is nothing at /v1/quite/else; {LISTED}"
         status, fields, _ = await node.ask("PUT /v1/missions/m-1")
         assert (status, fields["allow"]) == (405, "GET, HEAD, OPTIONS, PATCH")
-        assert "did you mean /v1/jobs/{job_id}:dispatch" in (await node.error("POST /v1/jobs/j-1:dispath"))[2]
         status, fields, body = await node.ask("OPTIONS /v1/missions/m-1")
         assert (status, fields["allow"], body) == (204, "GET, HEAD, OPTIONS, PATCH", b"")
         status, fields, body = await node.ask("HEAD /v1/status")
