@@ -97,6 +97,7 @@ def test_a_job_and_its_attempt_at_another_node_are_one_trace(tmp_path: Path, col
         assert all(log_of(node) for node in mesh.nodes.values())
 
 
+@pytest.mark.soak
 def test_a_collector_that_is_away_costs_nothing_but_the_spans(tmp_path: Path, collector: Collector) -> None:
     """Spans that find no room are dropped; the log has few lines of it, and a node stops as soon as ever."""
     with mesh_with(tmp_path / "m", "http://127.0.0.1:9") as mesh:
