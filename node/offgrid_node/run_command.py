@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from offgrid.starting import Starting
 from offgrid_node.options import FOLDER
 
 
@@ -34,11 +35,11 @@ def run_here(folder: Path) -> None:
     from offgrid_node.config.apart import ConfigReading
     from offgrid_node.heap import growing
 
-    with ConfigReading(folder / CONFIG_NAME) as reading:  # while this process imports all that a node is made of
-        with growing():
+    with Starting(folder) as starting, ConfigReading(folder / CONFIG_NAME) as reading:
+        with growing():  # the config is read while this process imports all that a node is made of
             from offgrid_node.serving import serve
 
-        serve(folder, reading)
+        serve(folder, reading, starting.over)
 
 
 def run_anew(folder: Path) -> None:

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("offgrid")
 
 
-def serve(path: Path, reading: ConfigReading) -> None:
-    """Runs the node of this folder, by its config that is being read, until SIGINT or SIGTERM. Raises ConfigError or a
-    Fault when it cannot start."""
+def serve(path: Path, reading: ConfigReading, on_start: Callable[[], None]) -> None:
+    """Runs the node of this folder, by its config that is being read, until SIGINT or SIGTERM; `on_start` is called
+    once it answers. Raises ConfigError or a Fault when it cannot start."""
     folder = Folder(path)
     folder.check_private()
     config, unused = reading.result()
@@ -41,10 +41,10 @@ def serve(path: Path, reading: ConfigReading) -> None:
     arena.share_one()
     sys.setswitchinterval(0.0005)  # the default lets a computing thread hold up the loop for 5 ms at a time
     with last_words(config):
-        asyncio.run(_serve(folder, config, unused))
+        asyncio.run(_serve(folder, config, unused, on_start))
 
 
-async def _serve(folder: Folder, config: Config, unused: Sequence[str]) -> None:
+async def _serve(folder: Folder, config: Config, unused: Sequence[str], on_start: Callable[[], None]) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     _on_signals(loop, stopping)
@@ -52,6 +52,7 @@ async def _serve(folder: Folder, config: Config, unused: Sequence[str]) -> None:
     daemon = Daemon(folder, config, unused)
     try:
         await daemon.start()
+        on_start()
         print(daemon.banner, flush=True)  # noqa: T201 - what the person at the terminal asked for
         supervisor.ready(daemon.banner.partition("\n")[0])
         await _first(stopping, daemon.outdated)

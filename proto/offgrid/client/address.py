@@ -44,8 +44,12 @@ class NoNode(OffgridError):
     @property
     def folder(self) -> Path | None:
         """Of a node that is to be in one of these places, and does not answer (yet)."""
-        near = (above for place in self.tried for above in (Path(place).parent, Path(place).parent.parent))
-        return next((folder for folder in near if (folder / CONFIG_NAME).is_file()), None)
+        return next(filter(None, map(folder_near, self.tried)), None)
+
+
+def folder_near(place: str) -> Path | None:
+    """The node's folder that a socket or a config file of this path belongs to, if there is one."""
+    return next((folder for folder in list(Path(place).parents)[:2] if (folder / CONFIG_NAME).is_file()), None)
 
 
 def is_url(address: str) -> bool:

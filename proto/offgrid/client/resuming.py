@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from offgrid.client.targets import MODE_BITS, NEW_MODE, NEW_PART, OPENED, Target, naming, replaced, status
+from offgrid.file_lock import lock
 
 BLOCK_BYTES = 1 << 20
 DIGEST_BYTES = 16
@@ -30,7 +31,7 @@ class Partial:
         self._key = key
         self._part, self._sums = _opened(part, mode), _opened(sums, 0o600)
         try:
-            _lock(self._part)
+            lock(self._part.fileno())
             if not os.path.samestat(os.fstat(self._part.fileno()), part.stat()):
                 raise BlockingIOError(f"{part} was another's, who has done with it")
             self.blocks = self._verified()
@@ -136,18 +137,3 @@ def _opened(path: Path, mode: int) -> BinaryIO:
         with suppress(FileExistsError):
             os.close(os.open(path, NEW_PART, mode))
     raise PermissionError(f"{path} is not ours")
-
-
-def _lock(file: BinaryIO) -> None:
-    """Until it is closed. Raises BlockingIOError where another process has it."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            raise BlockingIOError(str(error)) from error
-    else:
-        import fcntl
-
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -111,7 +111,7 @@ class TestExitCodes:
         assert str(tmp_path / "offgrid.sock") in said
         assert "offgrid-node run" in said
 
-    def test_a_node_that_is_there_and_does_not_answer_yet(
+    def test_a_node_that_does_not_run(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "data").mkdir()
@@ -119,7 +119,7 @@ class TestExitCodes:
         monkeypatch.chdir(tmp_path)
         assert run(["status"]) == exits.UNAVAILABLE
         said = capsys.readouterr().err
-        assert f"the node of {tmp_path} is still starting, which takes some seconds, or does not run" in said
+        assert f"the node of {tmp_path} does not run: offgrid-node run --dir {tmp_path}" in said
         assert "init" not in said
 
     def test_a_node_that_died_leaves_its_socket(self, og: Run, node: SmallNode) -> None:

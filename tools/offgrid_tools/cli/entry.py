@@ -64,10 +64,7 @@ def _hint(error: OffgridError) -> str:
     from offgrid.client.address import NoNode
 
     if isinstance(error, NoNode) and (folder := error.folder) is not None:
-        return (
-            f"the node of {folder} is still starting, which takes some seconds, or does not run: "
-            f"offgrid-node run --dir {shlex.quote(str(folder))}"
-        )
+        return f"the node of {folder} does not run: offgrid-node run --dir {shlex.quote(str(folder))}"
     by_reason = {
         "NoNode": "start one (`offgrid-node init --mesh NAME`, then `offgrid-node run`) or say where it is: "
         "--node-dir DIR or --socket PATH",

@@ -29,8 +29,10 @@ class Settings(Run):
     def connect(self, timeout_s: float = 0.0) -> Client:
         """The client of the node that was meant; closed when the command ends. Raises OffgridError."""
         from offgrid.client import DEFAULT_TIMEOUT_S, connect
+        from offgrid_tools.cli.node_start import await_start
 
         address, token = self.where()
+        await_start(address)
         seconds = timeout_s or DEFAULT_TIMEOUT_S
         client = connect(address, timeout_s=seconds, on_silence=self._say_silence, token=token)
         click.get_current_context().call_on_close(client.close)
