@@ -44,7 +44,7 @@ class EventType(IntEnum):
     TASK_CREATED = 12, "task", "a task was created"
     TASK_UPDATED = 13, "task", "a task changed (no node writes it yet)"
     JOB_CREATED = 14, "job", "a job was taken by its core"
-    JOB_DISPATCHED = 15, "job", "it was sent to brokers, or to the local queue"
+    JOB_DISPATCHED = 15, "job", "it was sent to brokers, or to the local queue, or is to be again: `waiting` says why"
     JOB_QUEUED = 16, "attempt", "a broker has its order"
     JOB_AWARDED = 17, "job attempt", "a broker gave an attempt to a host, its core knows, or the host has taken it"
     JOB_EXECUTED = 18, "attempt", "a host is done with an attempt"

@@ -144,6 +144,17 @@ class TestTheDeathOfAHost:
         mesh.wait_offers(3)
 
 
+def test_that_no_host_offers_it_is_said_while_it_waits(mesh: LocalMesh) -> None:
+    with mesh["core"].client() as core:
+        task = core.tasks.create(core.missions.create("soon").mission_id, "soon", "compute")
+        job = core.jobs.create(task.task_id, payloads.command("nobody-has-it"))
+        core.jobs.dispatch(job.job_id)
+        told = next(seen for seen in core.jobs.watch(job.job_id) if seen.waiting)
+        core.jobs.cancel([job.job_id])
+    assert told.waiting.startswith("up to 14 s for a host: no live host offers 'process:nobody-has-it'"), told.waiting
+    assert '[host.process] commands = { nobody-has-it = "/usr/bin/nobody-has-it" }' in told.waiting
+
+
 def test_no_host_for_it_is_said_after_three_retries(mesh: LocalMesh, hopeless: Hopeless) -> None:
     done = offgrid(mesh["core"], "job", "watch", hopeless.job_id, timeout_s=2 * RETRIES_S)
     assert done.code == 1, done.said

@@ -63,7 +63,7 @@ def job_document(job: jobs_pb2.Job, url_of: UrlOf) -> Document:
         "type": job.kind,
         "status": status_of(job),
         "route": ROUTES.get(job.route),
-        "reason": job.route_reason or None,
+        "reason": job.waiting or job.route_reason or None,
         "size": job.size_tokens / 1_000_000,
         "needs": job.needs,
         "timeout_ms": job.timeout_ms,

@@ -133,7 +133,7 @@ class OldWork:
         sent = await self._ask("DispatchJob", message, jobs_pb2.DispatchJobResponse)
         job = await job_within(self._view.router, sent.job.job_id, wait_s)
         document = await self._job(job)
-        return document | {"reason": sent.reason} if sent.reason else document
+        return document if job.waiting or not sent.reason else document | {"reason": sent.reason}
 
     # ---- inside
 

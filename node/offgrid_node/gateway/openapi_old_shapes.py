@@ -56,7 +56,7 @@ OLD_SCHEMAS: Json = {
                 "enum": ["created", "queued", "awarded", "running", "completed", "failed", "cancelled", "expired"]
             },
             "route": {"enum": ["offgrid", "file_queue", None]},
-            "reason": told(_MAYBE, "Why it went that way."),
+            "reason": told(_MAYBE, "Why it went that way; of one that waits for a host, why it has none yet."),
             "size": told(NUMBER, "In millions of tokens."),
             "needs": TEXT,
             "timeout_ms": COUNT,

@@ -96,7 +96,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "tx verify-receipt": ("offgrid tx verify-receipt rent.receipt --tx rent.json --genesis papers.json",),
     "ledger open": (
         "offgrid ledger open",
-        "offgrid ledger open --witness attic --witness barn=2 --balance attic=500 --yes",
+        "offgrid ledger open --witness attic --witness barn=2 --yes",
     ),
     "ledger status": ("offgrid ledger status",),
     "ledger dag": ("offgrid ledger dag --blocks 50", "offgrid ledger dag --svg blocks.svg"),

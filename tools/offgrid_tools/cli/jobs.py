@@ -138,6 +138,8 @@ def change_of(job: Job) -> str:
         else ""
     )
     why = f": {clean(job.error)} {clean(job.error_detail)}".rstrip() if job.error else ""
+    if job.waiting:
+        why = f", waiting {clean(job.waiting)}"
     return f"{job.job_id} {state_of(job)}{where}{why}"
 
 

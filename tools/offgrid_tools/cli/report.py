@@ -37,6 +37,7 @@ def _about(job: Job, names: dict[str, str]) -> Iterator[tuple[str, object]]:
     yield "mission", job.mission_id
     yield "state", state_of(job)
     yield "error", f"{job.error} {job.error_detail}".strip()
+    yield "waiting", job.waiting
     yield "route", word(Route, job.route)
     yield from _terms(job, names)
     yield "needs", job.needs

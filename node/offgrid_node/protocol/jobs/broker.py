@@ -28,6 +28,7 @@ from offgrid_node.protocol.jobs.clearing import Group, Won, clear
 from offgrid_node.protocol.jobs.closing import SERVED, Over
 from offgrid_node.protocol.jobs.commands import CloseLeases, PostOffers, SubmitJobs
 from offgrid_node.protocol.jobs.judging import JobKey, Judging
+from offgrid_node.protocol.jobs.needs import how_offered
 from offgrid_node.protocol.jobs.orders import ClaimKey, JobOrder, key_of_row, row_key
 from offgrid_node.protocol.jobs.peers import Peers
 from offgrid_node.protocol.jobs.post import Post, Tag
@@ -279,6 +280,8 @@ class Broker:
             asked = f"where {order.requirements}" if order.requirements else "to this core, of those that it may have"
             detail += f" {asked}" + (f", at {reserve / 1e6:g} per million tokens or less" if reserve else "")
             detail += "".join(f"; {said}" for said in against(seats, order, self.group_of(order)))
+        else:
+            detail += how_offered(order.needs)
         return _clearing(order, jobs_pb2.CLEARING_KIND_NO_HOST, detail=detail)
 
     def _enqueue(self, order: JobOrder, now: Now) -> jobs_pb2.Clearing:

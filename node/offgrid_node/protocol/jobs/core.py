@@ -133,6 +133,7 @@ class Core:
     def to_local_queue(self, entry: Open, now: Now) -> None:
         """From here on this node works on it, by itself, until a broker comes back."""
         entry.job.route_reason = REASON_LOCAL
+        entry.job.ClearField("waiting")
         self._to_local_queue(entry)
         self._jobs.keep(entry.job, now, EventType.JOB_DISPATCHED)
 

@@ -14,6 +14,7 @@ from offgrid_node.protocol.clock import Now
 from offgrid_node.protocol.jobs.commands import Start
 from offgrid_node.protocol.jobs.drops import Drops
 from offgrid_node.protocol.jobs.host import Host
+from offgrid_node.protocol.jobs.needs import how_offered
 from offgrid_node.protocol.jobs.open_job import Open
 from offgrid_node.protocol.jobs.open_jobs import OpenJobs
 from offgrid_node.protocol.jobs.prices import price_of
@@ -97,7 +98,7 @@ class LocalQueue:
         """Why this node cannot run the job; empty when it can."""
         if job.needs not in self._settings.executors:
             offered = ", ".join(self._settings.executors) or "nothing"
-            return f"the job needs {job.needs!r}; this node's own executors offer {offered}"
+            return f"the job needs {job.needs!r}; this node's own executors offer {offered}" + how_offered(job.needs)
         why = self._host.unmet(job.requirements)
         return f"this node is not what the job requires: {why}" if why else ""
 

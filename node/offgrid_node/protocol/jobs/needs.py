@@ -92,6 +92,19 @@ def needs_of(payload: jobs_pb2.JobPayload) -> str:
     raise InvalidRequest.field("payload.executor", NONE_SET)
 
 
+def how_offered(needs: str) -> str:
+    """The end of a sentence: what a host's owner writes to have it offer this; "" where there is nothing to write."""
+    kind, _, what = needs.partition(":")
+    line = {
+        "wasm": "enabled = true",
+        "process": f'commands = {{ {what} = "/usr/bin/{what}" }}' if "." not in what else "",
+        "python": "enabled = true",
+        "llm": 'endpoint = "http://127.0.0.1:11434/v1"',
+        "dask": 'scheduler = "tcp://127.0.0.1:8786"',
+    }.get(kind, "")
+    return f"; a host, started anew, offers it with [host.{kind}] {line} in its offgrid.toml" if line else ""
+
+
 def has_references(payload: jobs_pb2.JobPayload) -> bool:
     """Whether the host that won has something to fetch first."""
     return payload.HasField("input_object") or bool(payload.files)

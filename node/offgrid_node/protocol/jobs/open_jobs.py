@@ -231,6 +231,7 @@ class OpenJobs:
         entry.avoided = frozenset()
         self.leave_broker(job)
         move(job, event)
+        job.ClearField("waiting")
         job.broker, job.host, job.price_micro = broker, host, price_micro
         job.attempts.add(number=job.attempt, host=host, started_us=now.utc_us)
         if broker:
@@ -260,6 +261,12 @@ class OpenJobs:
         entry.trouble = trouble
         entry.job.attempts[-1].outcome = f"waits: {trouble}"[:OUTCOME_CHARS_MAX]
         self.keep(entry.job, now)
+
+    def tell_wait(self, entry: Open, why: str, now: Now) -> None:
+        """It is queued, and `why` it has no host yet is for all who look at it; "" once that is over."""
+        if entry.job.waiting != why:
+            entry.job.waiting = why
+            self.keep(entry.job, now, EventType.JOB_DISPATCHED)
 
     def lose(self, entry: Open, outcome: str, now: Now, end: LeaseEnd = EXCUSED) -> None:
         """Ends the present attempt; the next number is durable with this very batch."""
@@ -380,6 +387,7 @@ class OpenJobs:
         if job.deadline_us:
             self.deadlines.discard(job_id)
         self.leave_broker(job)
+        job.ClearField("waiting")
         self.pacing.ended(broker)
         self._unsaid.pop(job_id, None)
         if job.parent_id or job.replicas > 1:

@@ -80,6 +80,8 @@ class Submitting:
         if entry.tries < len(RETRY_DELAYS_MS):
             self._jobs.timers.set(entry.job_id, now.mono_ms + RETRY_DELAYS_MS[entry.tries])
             entry.tries += 1
+            if error == "NoHostsAvailable":
+                self._tell_wait(entry, now)
         elif error == "BrokerUnavailable" and entry.job.mode == jobs_pb2.DISPATCH_MODE_AUTO:
             if entry.doubtful:
                 self._doubts.give_up(entry, now)
@@ -104,6 +106,7 @@ class Submitting:
         self._turning.on_answer(entry, now, awarded=False)
         entry.doubtful, entry.tries, entry.unfound, entry.avoided = False, 0, "", frozenset()
         job, waiting = entry.job, self._jobs.waiting
+        self._jobs.tell_wait(entry, "", now)
         if fresh and waiting.holds(job.broker, entry.job_id):
             waiting.hurry(job.broker, now.mono_ms)
         waiting.add(job.broker, entry.job_id, now.mono_ms)
@@ -129,6 +132,12 @@ class Submitting:
                 self._send_order(patient, now)
 
     # ---- inside
+
+    def _tell_wait(self, entry: Open, now: Now) -> None:
+        """The first time, and where it is for another reason than the last time."""
+        if not entry.job.waiting.endswith(entry.unfound):
+            left_ms = sum(RETRY_DELAYS_MS[entry.tries - 1 :])
+            self._jobs.tell_wait(entry, f"up to {left_ms / 1e3:g} s for a host: {entry.unfound}", now)
 
     def _keep_in(self, entry: Open, why: str, now: Now, *, kept_later: bool) -> None:
         """Its payload is barred."""

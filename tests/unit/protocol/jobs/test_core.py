@@ -289,6 +289,42 @@ class TestWordsOfOthers:
         job = bench.job(job_id)
         assert (job.state, job.error, job.error_detail) == (FAILED, "NoHostsAvailable", LONG[:DETAIL_CHARS_MAX])
 
+    def test_why_there_is_no_host_is_told_at_once_while_it_waits(self) -> None:
+        bench = CoreBench()
+        job_id = bench.submitted()
+        no_host = jobs_pb2.Clearing(
+            job_id=job_id, attempt=1, kind=jobs_pb2.CLEARING_KIND_NO_HOST, detail="nobody offers it"
+        )
+        bench.clears(no_host)
+        assert bench.row(job_id).waiting == "up to 14 s for a host: nobody offers it"
+        assert bench.job_events()[-1].waiting == bench.row(job_id).waiting, "who watches it hears"
+        said = len(bench.job_events())
+        bench.wait(RETRY_DELAYS_MS[0])
+        bench.clears(no_host)
+        assert len(bench.job_events()) == said, "the same again says nothing new"
+        bench.wait(RETRY_DELAYS_MS[1])
+        no_host.detail = "the only one is paused"
+        bench.clears(no_host)
+        assert bench.row(job_id).waiting == "up to 8 s for a host: the only one is paused"
+
+    @pytest.mark.parametrize("end", ["queued", "awarded", "failed"])
+    def test_and_not_any_more_once_it_does_not_wait_for_one(self, end: str) -> None:
+        bench = CoreBench()
+        job_id = bench.submitted()
+        no_host = jobs_pb2.Clearing(job_id=job_id, attempt=1, kind=jobs_pb2.CLEARING_KIND_NO_HOST, detail="none")
+        bench.clears(no_host)
+        for delay_ms in RETRY_DELAYS_MS[: 3 if end == "failed" else 1]:
+            bench.wait(delay_ms)
+            if end == "failed":
+                bench.clears(no_host)
+        if end == "queued":
+            bench.clears(jobs_pb2.Clearing(job_id=job_id, attempt=1, kind=jobs_pb2.CLEARING_KIND_QUEUED))
+        elif end == "awarded":
+            bench.clears(award(job_id))
+            bench.wait(SAID_MS)
+        assert bench.row(job_id).waiting == ""
+        assert bench.job_events()[-1].waiting == ""
+
     @pytest.mark.parametrize("error", ["ExecutionFailed", "Whatever", LONG])
     def test_a_report_s_error_is_cut(self, error: str) -> None:
         bench = CoreBench()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from offgrid.v1 import jobs_pb2
+from offgrid_node.config import load
 from offgrid_node.protocol.errors import InvalidRequest
 from offgrid_node.protocol.jobs.needs import (
     ARG_BYTES_MAX,
@@ -13,6 +16,7 @@ from offgrid_node.protocol.jobs.needs import (
     MODULE_BYTES_MAX,
     check_payload,
     estimate_tokens,
+    how_offered,
     needs_of,
 )
 
@@ -39,6 +43,28 @@ def process(command: str, args: list[str] | None = None) -> jobs_pb2.JobPayload:
 )
 def test_right_payloads_pass_up_to_each_bound(payload: jobs_pb2.JobPayload) -> None:
     check_payload(payload)
+
+
+@pytest.mark.parametrize(
+    ("needs", "line"),
+    [
+        ("process:wc", '[host.process] commands = { wc = "/usr/bin/wc" }'),
+        ("wasm", "[host.wasm] enabled = true"),
+        ("python:3.11", "[host.python] enabled = true"),
+        ("llm:qwen", '[host.llm] endpoint = "http://127.0.0.1:11434/v1"'),
+        ("dask:3.11", '[host.dask] scheduler = "tcp://127.0.0.1:8786"'),
+    ],
+)
+def test_what_has_a_host_offer_it_can_be_written_into_its_config(needs: str, line: str, tmp_path: Path) -> None:
+    assert how_offered(needs) == f"; a host, started anew, offers it with {line} in its offgrid.toml"
+    file = tmp_path / "offgrid.toml"
+    file.write_text('[mesh]\nname = "home"\n' + line.replace("] ", "]\n") + "\n")
+    load(file, {})
+
+
+@pytest.mark.parametrize("needs", ["builtin:echo", "process:python3.11", "of a newer node:x"])
+def test_of_what_nobody_can_write_nothing_is_said(needs: str) -> None:
+    assert how_offered(needs) == ""
 
 
 @pytest.mark.parametrize(
