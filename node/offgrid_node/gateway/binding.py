@@ -13,6 +13,7 @@ from offgrid_node.protocol.errors import FailedPrecondition
 
 BACKLOG = 128
 LOOPBACK = "127.0.0.1"
+UNSENT_BYTES = 131_072  # that the kernel takes of an answer: what waits longer is seen to become less, or not to
 
 Sockets = tuple[socket.socket, ...]
 
@@ -70,6 +71,8 @@ def _listening(family: int, kind: int, place: tuple[object, ...]) -> socket.sock
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if sys.platform == "linux":
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         made.setblocking(False)
         made.bind(place)
         made.listen(BACKLOG)

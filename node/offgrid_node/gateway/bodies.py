@@ -1,8 +1,7 @@
 """How much of a request's body is read, and how fast it has to come.
 
 A body that is too large is refused at its Content-Length, before it is read; one that turns out to be, or that comes
-too slowly, is refused in the middle. After that the rest is thrown away for a moment, since closing with unread bytes
-would take the answer back (RFC 9112, 9.6).
+too slowly, is refused in the middle. The rest is thrown away by the connection.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 
-from starlette.types import Message, Receive, Send
+from starlette.types import Message, Receive
 
 from offgrid_node.gateway.access import Asked, Proof
 from offgrid_node.gateway.faults import Refusal
@@ -20,7 +19,6 @@ from offgrid_node.gateway.signed_requests import SIGNED_BYTES_MAX
 UNPROVED_BYTES_MAX = SIGNED_BYTES_MAX  # of one whose sender is not known yet
 HELD_BYTES_MAX = 64 * 1024 * 1024  # of all requests at once
 STALL_S, BODY_S = 10.0, 60.0  # between two pieces, and for all of it
-LINGER_S, LINGER_BYTES_MAX = 1.0, 32 * 1024 * 1024
 STREAMED = (("PUT", "/v1/objects/"), ("PUT", "/v1/uploads/"))
 """Whose handlers take the body piece by piece, however long it is."""
 
@@ -101,21 +99,6 @@ class Body:
         """The request is over."""
         self._held.size_bytes -= self._size
         self._size = 0
-
-    async def linger(self, send: Send, answer: Message) -> None:
-        """Says `answer`, the body of a refusal, and ends it when what still comes has been thrown away."""
-        await send({**answer, "more_body": True})
-        left = 0 if self._whole else LINGER_BYTES_MAX
-        try:
-            async with asyncio.timeout(LINGER_S):
-                while left > 0:
-                    message = await self._receive()
-                    if not message.get("more_body", False):
-                        break
-                    left -= len(message.get("body", b""))
-        except TimeoutError:
-            pass
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _patience_s(self) -> float:
         if self._most is None:

@@ -2,7 +2,8 @@
 
 A request's head has to come within HEAD_S of its first byte (of the connection, for the first), who reads nothing for
 STALL_S is cut off, who goes on sending what has been answered, or does not let go of a connection that we have closed,
-for CLOSING_S, too. What h11 refuses is answered with its own status and a sentence.
+for CLOSING_S, too. What h11 refuses is answered with its own status and a sentence. Before a connection is closed of
+which not all has been read, its other side may read the answer: unread bytes would take it back (RFC 9112, 9.6).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -27,7 +29,7 @@ from offgrid_node.gateway.socket_owner import SocketOwner
 HEAD_BYTES_MAX = 16_384  # of the request line and all header fields
 HEAD_S = 5.0
 STALL_S = 20.0
-CLOSING_S, LINGER_S = 5.0, 1.0
+CLOSING_S = 5.0
 CONNECTIONS_MAX = 128  # of all; as many more only from this machine, that its owner is never locked out
 CONNECTIONS_EACH_MAX = 48  # of one address that is not this machine's
 FRAMES_MAX = 64  # of a WebSocket's client in a second: a feed's readers have nothing to say
@@ -51,12 +53,14 @@ NO_SOCKET = Refusal(HTTPStatus.NOT_FOUND, "UnknownPath", "there is no WebSocket 
 SLOW_HEAD = Refusal(HTTPStatus.REQUEST_TIMEOUT, "SlowRequest", f"no whole head of a request came within {HEAD_S:g} s")
 
 
-class _Watched:
+class _Watched(asyncio.Protocol):
     """One deadline at a time, of a transport that is aborted when it is over unless `then` does better."""
 
     transport: asyncio.Transport
     loop: asyncio.AbstractEventLoop
     _due: asyncio.TimerHandle | None = None
+    _lingers = False
+    _full = False  # of what its reader has not taken
 
     def _by(self, seconds: float, then: Callable[[], None]) -> None:
         self._free()
@@ -67,12 +71,47 @@ class _Watched:
             self._due.cancel()
             self._due = None
 
+    def _linger(self) -> None:
+        """All has been said: what still comes is thrown away, until the other side closes."""
+        self._lingers = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.transport.resume_reading()
+        self._on_written()
+
+    def _on_written(self) -> None:
+        """What was said has left, but for a little."""
+        if self._lingers and not self._full:
+            self._by(CLOSING_S, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._full = True
+        self._by(STALL_S, partial(self._look, self.transport.get_write_buffer_size()))
+
+    def _look(self, before: int) -> None:
+        """Whether something of it has been read."""
+        left = self.transport.get_write_buffer_size()
+        if left < before:
+            self._by(STALL_S, partial(self._look, left))
+        else:
+            self.transport.abort()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._full = False
+        self._free()
+        self._on_written()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._free()
+        super().connection_lost(exc)
+
 
 class HttpConnection(_Watched, H11Protocol):
     """Made by `server.py` for each connection, which sets `on_refused`."""
 
     on_refused: Callable[[str], None]
-    _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -93,28 +132,43 @@ class HttpConnection(_Watched, H11Protocol):
             return 0
         return sum((getattr(other, "client", None) or ("",))[0] == host for other in self.connections)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._free()
-        super().connection_lost(exc)
-
     def data_received(self, data: bytes) -> None:
-        if self._refused or self.transport.is_closing():
+        if self._lingers or self.transport.is_closing():
             return
         super().data_received(data)
-        if self._refused:
-            return
-        if self.transport.is_closing():
-            self._by(CLOSING_S, self.transport.abort)
-        elif self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY:
-            return  # what nobody wants any more has its deadline
-        elif self.conn.their_state is not h11.IDLE:
+        if self._lingers or self._answered_early or self._full:
+            return  # that has its deadline
+        if self.conn.their_state is not h11.IDLE:
             self._free()
         elif self._due is None:
             self._by(HEAD_S, self._on_slow_head)
 
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.cycle is not None:
+            self.cycle.transport = _Answers(self)
+
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.transport.is_closing() or self.conn.their_state is h11.SEND_BODY:
+        if not self._lingers:
+            super().on_response_complete()
+        self._on_written()
+
+    def finish(self) -> None:
+        """All has been answered: closes, when nothing more can come of what was asked."""
+        if self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]:
+            self._linger()
+        else:
+            self.transport.close()
+            self._on_written()
+
+    @property
+    def _answered_early(self) -> bool:
+        """Whether a request is answered of which not all has come."""
+        return self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
+
+    def _on_written(self) -> None:
+        over = self._lingers or self._answered_early or self.transport.is_closing()
+        if over and not self._full:
             self._by(CLOSING_S, self.transport.abort)
 
     def send_400_response(self, msg: str) -> None:
@@ -123,30 +177,18 @@ class HttpConnection(_Watched, H11Protocol):
         code = HTTPStatus(hint)
         self._refuse(Refusal(code, "BadRequest", _SENTENCES.get(code, _SENTENCES[HTTPStatus.BAD_REQUEST])))
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._by(STALL_S, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._free()
-
     def _on_slow_head(self) -> None:
         self._refuse(SLOW_HEAD)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answers, if nothing has been answered yet, and closes: not at once, since what still comes and is not read
-        would take the answer back (RFC 9112, 9.6)."""
-        self._refused = True
+        """Answers, if nothing has been answered yet, and closes."""
         self.on_refused(refusal.reason)
         self._unset_keepalive_if_required()
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return
         self.transport.write(b"".join(self.conn.send(event) or b"" for event in self._answer(refusal)))
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self._by(LINGER_S, self.transport.abort)
+        self._linger()
 
     def _answer(self, refusal: Refusal) -> Sequence[h11.Event]:
         headers = [
@@ -159,6 +201,22 @@ class HttpConnection(_Watched, H11Protocol):
         phrase = HTTPStatus(refusal.code).phrase.encode()
         start = h11.Response(status_code=refusal.code, headers=headers, reason=phrase)
         return start, h11.Data(data=refusal.body), h11.EndOfMessage()
+
+
+class _Answers(asyncio.Transport):
+    """Where uvicorn writes a request's answer to, and closes."""
+
+    def __init__(self, connection: HttpConnection) -> None:
+        self._connection = connection
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._connection.transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._connection.transport.is_closing()
+
+    def close(self) -> None:
+        self._connection.finish()
 
 
 class SocketConnection(_Watched, WebSocketsSansIOProtocol):
@@ -197,13 +255,15 @@ class SocketConnection(_Watched, WebSocketsSansIOProtocol):
         headers.update(refusal.headers)
         self.handshake_complete = self.close_sent = True
         self.transport.write(Response(refusal.code, HTTPStatus(refusal.code).phrase, headers, refusal.body).serialize())
-        self.transport.close()
+        self._linger()
 
     def data_received(self, data: bytes) -> None:
         for at in range(0, len(data), SLICE_BYTES):
-            if self.transport.is_closing():
+            if self._lingers or self.transport.is_closing():
                 return
             super().data_received(data[at : at + SLICE_BYTES])
+        if self._lingers:
+            return
         if not self.handshake_initiated:  # the whole head was there, and the library says nothing of what it is not
             self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "BadHandshake", f"{_NO_HANDSHAKE}: {self.conn.handshake_exc}"))
         elif not self.writable.is_set():
@@ -218,17 +278,11 @@ class SocketConnection(_Watched, WebSocketsSansIOProtocol):
         else:
             super().handle_events()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._free()
-        super().connection_lost(exc)
-
     def pause_writing(self) -> None:
         super().pause_writing()
         self.transport.pause_reading()
-        self._by(STALL_S, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._free()
         if not self.read_paused:
             self.transport.resume_reading()

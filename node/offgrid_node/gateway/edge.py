@@ -170,11 +170,7 @@ async def _refuse(refusal: Refusal, scope: Scope, body: Body, send: Send) -> Non
     scope[REFUSED] = refusal.reason
     response = refusal.response
     response.headers["cache-control"] = "no-store"
-    if scope["type"] == "websocket":
-        await response(scope, body.receive, send)
-        return
-    await send({"type": "http.response.start", "status": refusal.code, "headers": response.raw_headers})
-    await body.linger(send, {"type": "http.response.body", "body": refusal.body})
+    await response(scope, body.receive, send)
 
 
 def _malformed(scope: Scope) -> Refusal | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -24,13 +26,14 @@ from offgrid_node.gateway.binding import address_of, bind, bind_first
 from offgrid_node.gateway.connection import HEAD_BYTES_MAX
 from offgrid_node.gateway.server import HttpServer
 from offgrid_node.meters.http import HttpMeters
-from offgrid_node.protocol.errors import FailedPrecondition
+from offgrid_node.protocol.errors import Exhausted, FailedPrecondition
 
 BODY = b"a page\n"
 GET = "GET /metrics HTTP/1.1"
 
 
-POURED: asyncio.Queue[bool] = asyncio.Queue()
+MUCH = 8_000_000
+POURED: list[str] = []
 
 
 async def read_it(asked: Request) -> Response:
@@ -46,7 +49,7 @@ async def pour(asked: Request) -> Response:
                 yield bytes(65_536)
                 await asyncio.sleep(0)
         finally:
-            POURED.put_nowait(True)
+            POURED.append("ended")
 
     return StreamingResponse(parts())
 
@@ -68,7 +71,19 @@ async def page(asked: Request) -> Response:
     return PlainTextResponse(BODY)
 
 
+async def much(asked: Request) -> Response:
+    return Response(bytes(MUCH))
+
+
+async def refuse(asked: Request) -> Response:
+    """After the first piece of its body."""
+    await anext(aiter(asked.stream()))
+    raise Exhausted("the disk is full", reason="DiskFull")
+
+
 ROUTES = [
+    Route("/much", much),
+    Route("/v1/objects/full", refuse, methods=["PUT"]),
     Route("/metrics", page, methods=["GET"]),
     Route("/read", read_it, methods=["POST"]),
     Route("/v1/objects/{name}", read_it, methods=["PUT"]),
@@ -162,7 +177,6 @@ def test_who_never_finishes_the_request_is_sent_away(monkeypatch: pytest.MonkeyP
 
 
 def test_a_body_that_comes_too_slowly_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "LINGER_S", 0.05)
 
     async def trickled(port: int) -> int:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -235,13 +249,41 @@ def test_what_all_send_at_once_is_bounded_and_files_go_through(monkeypatch: pyte
     talking(talk)
 
 
-def test_who_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("more", [b"", b"GET /"])
+def test_who_reads_nothing_is_cut_off(more: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "STALL_S", 0.1)
+    POURED.clear()
 
     async def talk(port: int) -> None:
         with socket.create_connection(("127.0.0.1", port)) as stalled:
-            stalled.sendall(request("GET /pour HTTP/1.1"))
-            await asyncio.wait_for(POURED.get(), 10)
+            stalled.sendall(b"GET /pour HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            await asyncio.sleep(0.05)
+            stalled.sendall(more)  # is no sign that anything was read
+            while not POURED:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.01)
+
+    talking(talk)
+
+
+@pytest.mark.parametrize("field", ["Connection: close", "Connection: keep-alive"])
+def test_who_reads_slowly_has_all_of_it(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow link more than STALL_S and CLOSING_S lie between the node's last word and its arrival."""
+    monkeypatch.setattr(connection, "STALL_S", 0.2)
+    monkeypatch.setattr(connection, "CLOSING_S", 0.2)
+
+    def read(port: int) -> int:
+        size = 0
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            slow.connect(("127.0.0.1", port))
+            slow.sendall(f"GET /much HTTP/1.1\r\nHost: 127.0.0.1\r\n{field}\r\n\r\n".encode())
+            while size < MUCH and (part := slow.recv(65_536)):
+                size += len(part)
+                time.sleep(0.01)
+        return size
+
+    async def talk(port: int) -> None:
+        assert await asyncio.to_thread(read, port) >= MUCH
 
     talking(talk)
 
@@ -270,7 +312,6 @@ def test_a_stream_ends_whole_and_soon_when_the_node_stops() -> None:
 @pytest.mark.parametrize("raw", [request("GET /work HTTP/1.1"), request(POST, "Content-Length: 9", body=b"half")])
 def test_what_is_not_answered_when_the_node_stops_is_told_so(raw: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "STOP_S", 0.05)
-    monkeypatch.setattr(bodies, "LINGER_S", 0.05)
 
     async def whole() -> None:
         stopping, begun = asyncio.Event(), asyncio.Event()
@@ -363,6 +404,49 @@ def test_a_crowd_is_told_to_come_back_and_room_returns(monkeypatch: pytest.Monke
             writer.close()
         while (await ask(port, request(GET)))[0] != 200:
             pass
+
+    talking(talk)
+
+
+@pytest.mark.parametrize("field", ["Connection: close", "Connection: keep-alive"])
+@pytest.mark.parametrize(("path", "status"), [("/v1/objects/full", 429), ("/read", 413), ("/v1/objects/x", 403)])
+def test_who_sends_all_before_he_reads_is_told_why_he_is_refused(path: str, status: int, field: str) -> None:
+    """Closing at once would take the answer back, unread (RFC 9112, 9.6)."""
+    host, size = "evil.example" if status == 403 else "127.0.0.1", 20_000_000
+
+    async def talk(port: int) -> None:
+        head = f"PUT {path} HTTP/1.1\r\nHost: {host}\r\n{field}\r\nContent-Length: {size}\r\n\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.transport.set_write_buffer_limits(0)
+        writer.write(head.encode())
+        for _ in range(20):
+            writer.write(bytes(size // 20))
+            await writer.drain()
+            await asyncio.sleep(0.005)
+        assert (await reader.readuntil(b"\r\n")).split()[1] == str(status).encode()
+        writer.close()
+
+    talking(talk)
+
+
+def test_curl_is_told_why_its_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(bytes(20_000_000))
+
+    async def talk(port: int) -> None:
+        asked = [
+            "-sS",
+            "-H",
+            "Connection: close",
+            "-H",
+            "Expect:",
+            "-T",
+            file,
+            f"http://127.0.0.1:{port}/v1/objects/full",
+        ]
+        curl = await asyncio.create_subprocess_exec("curl", *asked, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        said, _ = await curl.communicate()
+        assert (curl.returncode, b"the disk is full" in said) == (0, True), said
 
     talking(talk)
 
