@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import statistics
@@ -41,17 +40,24 @@ KILLED_SEEN_WITHIN_S = 2.0
 EVENT_TO_SCREEN_MS = 200
 EVENTS_OF_A_PAGE = 250  # more than the journal shows at first
 A_PYTHON_S = 0.05  # starting one, on a machine for which promises of time are made
+SLOWNESS_MAX = 3.0
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("browser")]
 Show = Callable[[str], Page]
 
 
-def slowness() -> float:
-    """How much longer this machine takes just now than one for which times are promised; 1 at least."""
+def hold_to(promised: float, took: float) -> None:
+    """What is promised for a machine with time to spare, and longer where this one is slower just now: up to
+    SLOWNESS_MAX times, beyond which nothing is promised."""
     began = time.monotonic()
     for _ in range(3):
         subprocess.run([sys.executable, "-I", "-S", "-c", ""], check=True)
-    return max(1.0, (time.monotonic() - began) / 3 / A_PYTHON_S)
+    slowness = (time.monotonic() - began) / 3 / A_PYTHON_S
+    if slowness > SLOWNESS_MAX and took > promised * SLOWNESS_MAX:
+        pytest.skip(
+            f"{took:.2f} where {promised} is promised, by a machine {slowness:.1f} times too slow to be held to it"
+        )
+    assert took <= promised * min(SLOWNESS_MAX, max(1.0, slowness)), took
 
 
 def echo(mesh: LocalMesh) -> None:
@@ -181,7 +187,7 @@ def test_an_event_is_on_the_screen_soon(show: Show, mesh: LocalMesh) -> None:
     took_ms = [at - made[title] for title in titles for row, at in seen.items() if title in row]
     assert len(took_ms) == len(titles)
     print(f"event to screen: {statistics.median(took_ms):.0f} ms in the middle, {max(took_ms):.0f} at worst")  # noqa: T201 - seen with -s
-    assert statistics.median(took_ms) <= EVENT_TO_SCREEN_MS * slowness(), sorted(took_ms)
+    hold_to(EVENT_TO_SCREEN_MS, statistics.median(took_ms))
 
 
 def test_a_killed_host_turns_red_and_comes_back(show: Show, mesh: LocalMesh) -> None:
@@ -193,12 +199,12 @@ def test_a_killed_host_turns_red_and_comes_back(show: Show, mesh: LocalMesh) -> 
     page.wait_for_selector("[data-node=shed][data-life=DEAD]", state="attached")
     took_s = time.monotonic() - began
     print(f"killed to red: {took_s:.2f} s")  # noqa: T201 - seen with -s
-    assert took_s <= KILLED_SEEN_WITHIN_S * slowness(), took_s
     assert "bad" in (spot.get_attribute("class") or "")
     expect(show("overview").locator(".health")).to_contain_text("shed")
     mesh["shed"].run("run")
     mesh["shed"].wait_ready()
     expect(show("mesh").locator("[data-node=shed][data-life=ALIVE]")).to_be_attached()
+    hold_to(KILLED_SEEN_WITHIN_S, took_s)
 
 
 def test_names_from_the_mesh_are_text_and_nothing_else(show: Show) -> None:
@@ -280,14 +286,15 @@ def test_a_message_comes_and_is_read(show: Show, mesh: LocalMesh) -> None:
     expect(page.locator("tbody tr", has_text="cellar").first).to_contain_text("the newest")
 
 
-def test_on_a_phone_where_one_is_and_whether_it_is_live_stay_in_sight(show: Show, page: Page) -> None:
+def test_on_a_phone_all_views_and_whether_it_is_live_stay_in_sight(show: Show, page: Page) -> None:
     size = page.viewport_size
     page.set_viewport_size({"width": 390, "height": 844})
     try:
         show("events")
         page.evaluate("() => scrollTo(0, document.body.scrollHeight)")
         expect(page.locator(".connection")).to_be_in_viewport()
-        expect(page.locator(".main-nav [aria-current]")).to_be_in_viewport(ratio=1)
+        for link in page.locator(".main-nav a").all():
+            expect(link).to_be_in_viewport(ratio=1)
     finally:
         assert size is not None
         page.set_viewport_size(size)
@@ -308,20 +315,6 @@ def test_an_invite_is_a_command_and_a_picture_of_it(show: Show) -> None:
     expect(page.locator(".invite code")).to_contain_text("offgrid-node join og1:")
     page.wait_for_function("() => document.querySelector('.invite img')?.naturalWidth > 0")
     assert page.evaluate("() => document.activeElement.closest('.invite') !== null")
-
-
-def test_a_file_is_put_and_had_again(show: Show, tmp_path: Path) -> None:
-    page, file = show("storage"), tmp_path / "map.txt"
-    file.write_bytes(os.urandom(10_000))
-    page.locator("#upload-file").set_input_files(file)
-    page.get_by_role("button", name="Put").click()
-    row = page.locator("tbody tr", has_text="map.txt")
-    expect(row).to_contain_text("durable")
-    expect(row).to_contain_text(re.compile("any (one|2) of [23] hosts"))
-    row.get_by_role("link").click()
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download").click()
-    assert download.value.path().read_bytes() == file.read_bytes()
 
 
 def test_all_is_not_well_while_an_object_cannot_become_durable(show: Show, mesh: LocalMesh) -> None:
@@ -405,6 +398,15 @@ def test_a_node_that_asks_for_a_token_gets_it_once(browser: Browser, mesh: Local
     expect(page).not_to_have_url(re.compile("code"))
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
     url = url_of(mesh, "barn")
+    page.goto(f"{url}/#/settings")
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    assert mesh["barn"].stop() == 0
+    mesh["barn"].run("run")
+    mesh["barn"].wait_ready()
+    expect(page.get_by_label("Token")).to_be_visible()  # it has forgotten who was signed in, and no view asks just now
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
     assert page.request.post(f"{url}/v1/logout", headers={"Origin": url}).ok  # as another tab of this browser does
     expect(page.get_by_label("Token")).to_be_visible()
     page.close()
@@ -608,6 +610,28 @@ def test_who_is_let_in_by_no_token_is_told_why_and_asked_for_none(browser: Brows
     page.unroute_all(behavior="ignoreErrors")
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    page.context.close()
+
+
+def test_nothing_is_asked_of_a_ledger_that_is_not_open_and_nobody_signs_out_who_never_signed_in(
+    browser: Browser, url: str
+) -> None:
+    page = browser.new_page(locale="en-GB")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(urlsplit(request.url).path))
+
+    def closed(route: Route) -> None:
+        said = route.fetch()
+        route.fulfill(response=said, json={**said.json(), "open": False})
+
+    page.route("**/v1/ledger", closed)
+    page.goto(url)
+    expect(page.locator(".card", has_text="Balance")).to_contain_text("no ledger yet")
+    page.goto(f"{url}/#/settings")
+    expect(page.get_by_text("This reader")).to_be_visible()
+    expect(page.get_by_role("button", name="Sign out")).to_have_count(0)
+    assert "/v1/wallet" not in asked
+    page.unroute_all(behavior="ignoreErrors")
     page.context.close()
 
 

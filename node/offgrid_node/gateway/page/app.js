@@ -2,7 +2,7 @@
 
 import { html, render, useEffect, useErrorBoundary, useReducer, useRef, useState } from "./vendor/htm-preact.js";
 import { useLive, useNow } from "./lib/live.js";
-import { connect, hasMoved, listen, onSignedOut, pause, post, report, feed } from "./lib/node.js";
+import { connect, hasMoved, listen, onSignedOut, pause, report, feed, signIn } from "./lib/node.js";
 import { Problem, say } from "./lib/parts.js";
 import { apply, choose, language, onChoice, prefs, t } from "./lib/reader.js";
 import { Events, Session, Sessions } from "./views/events.js";
@@ -11,6 +11,7 @@ import { Ledger } from "./views/ledger.js";
 import { Mail } from "./views/mail.js";
 import { Mesh } from "./views/mesh.js";
 import { Overview } from "./views/overview.js";
+import { UploadMark } from "./views/put_form.js";
 import { Settings, SignIn } from "./views/settings.js";
 import { StorageView } from "./views/storage.js";
 
@@ -52,8 +53,6 @@ function App() {
   useEffect(() => onChoice(again), []);
   useEffect(() => onSignedOut((why) => { pause(); setSignedOut(why); }), []);
   useEffect(() => { // a reader of another view begins at its top
-    const here = document.querySelector(".main-nav [aria-current]");
-    here.closest("nav").scrollLeft = here.offsetLeft - here.offsetWidth; // on a phone the list is wider than the window
     if (!moved.current) return;
     scrollTo(0, 0);
     document.querySelector("main h1")?.focus({ preventScroll: true });
@@ -69,7 +68,7 @@ function App() {
       <${Connection} />
       <${ThemeSwitch} />
     </header>
-    <nav class="main-nav" aria-label=${t("nav.label")}><ul>${Object.keys(VIEWS).map((name) => html`<li><a href=${`#/${name}`} aria-current=${name === place.view ? "page" : undefined}>${t(`nav.${name}`)}</a></li>`)}</ul></nav>
+    <nav class="main-nav" aria-label=${t("nav.label")}><ul>${Object.keys(VIEWS).map((name) => html`<li><a href=${`#/${name}`} aria-current=${name === place.view ? "page" : undefined}>${t(`nav.${name}`)}${name === "storage" && html`<${UploadMark} />`}</a></li>`)}</ul></nav>
     <main id="main" tabindex="-1">${other && status.data && html`<p class="notice" role="alert">${t("feed.moved", { node })}</p>`}${signedOut ? html`<${SignIn} why=${signedOut} done=${() => { setSignedOut(null); connect(); }} />`
       : html`<${Guarded} key=${`${place.view}/${place.tab ? "" : place.part}`}><${View} part=${place.part} tab=${place.tab} /><//>`}</main>
     <div id="said" class="sr" role="status" aria-live="polite"></div>`;
@@ -116,7 +115,7 @@ function ThemeSwitch() {
 const code = codeOf(location.hash);
 if (code) {
   history.replaceState(null, "", "#/overview");
-  await post("/v1/login", { code }).catch(() => {}); // used up, or too old: the token is asked for
+  await signIn({ code }).catch(() => {}); // used up, or too old: the token is asked for
 }
 apply();
 document.getElementById("app").textContent = "";

@@ -40,10 +40,14 @@ async function ask(method, path, { body, headers = {}, signal } = {}) {
     throw new Refused(0, "UNAVAILABLE", error.name === "TimeoutError" ? "timeout" : "away", []);
   }
   if (answer.ok) return answer;
-  const text = await answer.text();
+  throw refusedOf(answer.status, await answer.text(), answer.statusText);
+}
+
+// What an answer with such a status and body refuses.
+export function refusedOf(code, text, otherwise = "") {
   let told = {};
   try { told = JSON.parse(text).error ?? {}; } catch { /* not from the node itself */ }
-  throw refused(answer.status, told, text.slice(0, 500) || answer.statusText);
+  return refused(code, told, text.slice(0, 500) || otherwise);
 }
 
 function refused(code, told, otherwise = "") {
@@ -62,7 +66,7 @@ export async function call(method, path, message) {
 export const get = (path, fields) => call("GET", query(path, fields));
 export const post = (path, message = {}) => call("POST", path, message);
 
-// Bytes as they are: a file to the node, an object or a drawing from it.
+// Bytes, to the node or from it, that fit into memory.
 export const send = (method, path, body, type) => ask(method, path, { body, headers: { "Content-Type": type }, signal: AbortSignal.timeout(3_600_000) });
 
 // Each message of a stream of lines, until it ends or `signal` says so.
@@ -102,9 +106,38 @@ export const textOf = (base64) => new TextDecoder().decode(bytesOf(base64));
 // Lets the browser save bytes as a file.
 export function save(blob, name) {
   const url = URL.createObjectURL(blob);
-  const link = Object.assign(document.createElement("a"), { href: url, download: name });
-  link.click();
+  handOver(url, name);
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+// Lets the browser bring an object to the disk, under the name that the node gives it: it streams, and shows how far it is.
+// Whether it can be had is asked first.
+export async function bringObject(id) {
+  const path = `/v1/objects/${seg(id)}:bytes`;
+  try { await (await ask("GET", path, { headers: { Range: "bytes=0-0" } })).arrayBuffer(); } catch (error) { if (error.code !== 416) throw error; } // an empty one
+  handOver(path, "");
+}
+
+function handOver(href, download) {
+  Object.assign(document.createElement("a"), { href, download }).click();
+}
+
+// ---- signing in, which the browser keeps in a cookie that no script can read
+
+const SIGNED_IN = "offgrid.signed-in";
+
+export async function signIn(said) {
+  await post("/v1/login", said);
+  try { localStorage.setItem(SIGNED_IN, ""); } catch { /* then it is not offered to end it */ }
+}
+
+export async function signOut() {
+  await post("/v1/logout");
+  localStorage.removeItem(SIGNED_IN);
+}
+
+export function isSignedIn() {
+  try { return localStorage.getItem(SIGNED_IN) !== null; } catch { return false; }
 }
 
 // ---- whose page this is: nothing of one node is shown as another's, or sent to it
@@ -182,7 +215,7 @@ function retry() {
   socket = null;
   const wait = Math.min(MOST_WAIT_MS, FIRST_WAIT_MS * 2 ** tries++) * (0.75 + Math.random() / 2);
   become("away", Date.now() + wait);
-  timer = setTimeout(connect, wait);
+  timer = setTimeout(() => { connect(); moved().catch(() => {}); }, wait); // a browser does not tell that a feed was refused with 401
 }
 
 async function take(message) {

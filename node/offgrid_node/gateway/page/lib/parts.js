@@ -77,14 +77,14 @@ export function Empty({ text, command }) {
 }
 
 // What went wrong, in the node's own words.
-export function Problem({ error, retry }) {
+export function Problem({ error, retry, again = t("problem.again") }) {
   if (!error) return null;
   const said = error.status === "UNAVAILABLE" && ["away", "timeout"].includes(error.message) ? t(`problem.${error.message}`) : error.message;
   const fields = error.details?.flatMap((detail) => detail.field_violations ?? detail.fieldViolations ?? []) ?? [];
   return html`<div class="problem" role="alert">
     <p>${said === error.message && error.code ? html`<${Said} text=${said} />` : said}</p>
     ${fields.length > 0 && html`<ul>${fields.map((one) => html`<li><code>${one.field}</code> <${Said} text=${one.description} /></li>`)}</ul>`}
-    ${retry && html`<button type="button" class="plain" onClick=${retry}>${t("problem.again")}</button>`}
+    ${retry && html`<button type="button" class="plain" onClick=${retry}>${again}</button>`}
   </div>`;
 }
 

@@ -5,7 +5,7 @@ import { caseOf } from "./events.js";
 import { Host } from "./host.js";
 import { JobForm } from "./job_form.js";
 import { useFeed, useLive, usePages } from "../lib/live.js";
-import { bytesOf, call, lines, post, query, save, seg, send, textOf } from "../lib/node.js";
+import { bringObject, bytesOf, call, lines, post, query, save, seg, textOf } from "../lib/node.js";
 import { Act, Badge, Confirm, Empty, Facts, Id, Loaded, Problem, Said, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
 import { bytes, credits, moment, num, percent, plain, span, t } from "../lib/reader.js";
 
@@ -198,16 +198,12 @@ function Progress({ path }) {
 }
 
 function Result({ job }) {
-  const { result } = job, [error, setError] = useState(null);
+  const { result } = job;
   const text = result.output ? textOf(result.output) : "";
-  const download = (object, name) => async () => {
-    try { save(await (await send("GET", `/v1/objects/${seg(object)}:bytes`, undefined, "*/*")).blob(), name); } catch (why) { setError(why); }
-  };
   return html`<${Section} title=${t("job.output")} actions=${html`
-      ${result.output && html`<button type="button" class="plain" onClick=${() => save(new Blob([bytesOf(result.output)]), `${job.job_id}.out`)}>${t("download")}</button>`}
-      ${result.output_object && html`<button type="button" class="plain" onClick=${download(result.output_object, `${job.job_id}.out`)}>${t("download")} (${bytes(result.output_bytes)})</button>`}
-      ${result.files_object && html`<button type="button" class="plain" onClick=${download(result.files_object, `${job.job_id}.tar`)}>${t("job.files", { n: result.files.length })}</button>`}`}>
-    <${Problem} error=${error} />
+      ${result.output && html`<button type="button" class="plain" onClick=${() => save(new Blob([bytesOf(result.output)]), `${job.job_id}.output`)}>${t("download")}</button>`}
+      ${result.output_object && html`<${Act} verb=${`${t("download")} (${bytes(result.output_bytes)})`} work=${() => bringObject(result.output_object)} />`}
+      ${result.files_object && html`<${Act} verb=${t("job.files", { n: result.files.length })} work=${() => bringObject(result.files_object)} />`}`}>
     ${text ? html`<pre tabindex="0" data-test="output">${text.slice(0, LOG_CHARS_MAX)}</pre>` : html`<p class="hint">${t(result.output_object ? "job.output_large" : "job.output_empty")}</p>`}
     ${result.log && html`<h3>${t("job.log")}</h3><pre tabindex="0">${textOf(result.log).slice(-LOG_CHARS_MAX)}</pre>`}
     ${result.exit_code !== 0 && html`<p>${t("job.exit", { code: result.exit_code })}</p>`}

@@ -2,7 +2,7 @@
 
 import { html, useState } from "../vendor/htm-preact.js";
 import { useLive, usePages } from "../lib/live.js";
-import { post, seg, textOf } from "../lib/node.js";
+import { bytesOf, post, save, seg } from "../lib/node.js";
 import { Act, Badge, Empty, Facts, Loaded, Section, Table, useNames, When } from "../lib/parts.js";
 import { bytes, moment, num, plain, t } from "../lib/reader.js";
 
@@ -29,13 +29,14 @@ export function Mail() {
 
 function Received({ name }) {
   const live = usePages("/v1/messages?newest_first=true", { field: "messages", on: ["MAIL_"], every: 30_000 });
-  const [open, set] = useState({ id: "", text: "" });
-  const read = (id) => async () => { set({ id, text: textOf((await post(`/v1/messages/${seg(id)}:read`)).data) }); live.reload(); };
+  const [open, set] = useState({ id: "" });
+  const read = (id) => async () => { set({ id, bytes: bytesOf((await post(`/v1/messages/${seg(id)}:read`)).data) }); live.reload(); };
   return html`<${Section} title=${t("mail.received")}><${Loaded} live=${live}>${() => html`
     <${Table} caption=${t("mail.received")} rows=${live.rows} more=${live.more} busy=${live.busy} keyOf=${(message) => message.message_id} empty=${html`<${Empty} text=${t("mail.none")} />`} columns=${[
       { head: t("tx.from"), cell: (message) => html`<strong>${name(message.source)}</strong> ${!message.read && html`<${Badge} tone="busy">${t("mail.new")}<//>`}` },
-      { head: t("mail.subject"), bare: true, cell: (message) => message.message_id === open.id ? html`<pre tabindex="0">${open.text}</pre>` : message.name || bytes(message.size_bytes) },
+      { head: t("mail.subject"), bare: true, cell: (message) => message.message_id === open.id ? html`<pre tabindex="0">${new TextDecoder().decode(open.bytes)}</pre>` : message.name || bytes(message.size_bytes) },
       { head: t("tx.when"), cell: (message) => html`<${When} us=${message.received_us} />` },
-      { head: t("mesh.actions"), bare: true, cell: (message) => message.message_id === open.id ? "" : html`<${Act} verb=${t("mail.read")} work=${read(message.message_id)} />` },
+      { head: t("mesh.actions"), bare: true, cell: (message) => message.message_id === open.id ? html`<button type="button" class="plain" onClick=${() => save(new Blob([open.bytes]), message.name || message.message_id)}>${t("download")}</button>`
+        : html`<${Act} verb=${t("mail.read")} work=${read(message.message_id)} />` },
     ]} />`}<//><//>`;
 }

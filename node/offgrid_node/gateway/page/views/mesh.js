@@ -120,7 +120,7 @@ function places(count, stretch) {
   const rings = Math.max(1, Math.ceil(count / RING_MAX)), each = Math.ceil(count / rings);
   return Array.from({ length: count }, (_, at) => {
     const ring = Math.floor(at / each), here = Math.min(each, count - ring * each);
-    const angle = (2 * Math.PI * ((at % each) + 0.5)) / here - Math.PI / 2 + ring * 0.2; // none straight below the middle's name
+    const angle = (2 * Math.PI * ((at % each) + (here % 2 ? 0 : 0.5))) / here - (here > 1 ? Math.PI / 2 : 0) + ring * 0.2; // none straight below the middle's name
     const radius = RADIUS + ring * RING;
     return { x: Math.cos(angle) * radius * stretch, y: Math.sin(angle) * radius };
   });

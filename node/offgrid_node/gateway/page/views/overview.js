@@ -12,7 +12,7 @@ export function Overview() {
   const peers = useLive("/v1/peers?page_size=1000", { on: ["MEMBER_", "PEER_"], parts: ["peers"], every: 60_000 });
   const ledger = useLive("/v1/ledger", { on: ["TX_", "SETTLED", "PEER_"], every: 30_000 });
   const outbox = useLive("/v1/outbox?page_size=1000&open_only=true", { on: ["OBJECT_", "QUORUM_ACKED"], every: 30_000 });
-  const balance = useLive("/v1/wallet", { on: ["TX_", "SETTLED"], every: 60_000 });
+  const balance = useLive(ledger.data?.open ? "/v1/wallet" : "", { on: ["TX_", "SETTLED"], every: 60_000 });
   const retention = useLive("/v1/retention", { every: 60_000 });
   const objects = useLive("/v1/objects?page_size=1000", { on: ["PEER_"], every: 60_000 });
   const events = useLive("/v1/events?page_size=8&newest_first=true", { on: [""] });

@@ -2,7 +2,7 @@
 
 import { html, useRef, useState } from "../vendor/htm-preact.js";
 import { useLive } from "../lib/live.js";
-import { post } from "../lib/node.js";
+import { isSignedIn, signIn, signOut } from "../lib/node.js";
 import { Act, Empty, Facts, Field, Problem, Section } from "../lib/parts.js";
 import { choose, LANGUAGES, prefs, t } from "../lib/reader.js";
 
@@ -24,7 +24,7 @@ export function Settings() {
       [t("settings.metrics"), html`<a href="/metrics">/metrics</a>`],
       [t("settings.uses"), "Preact, htm (Apache-2.0, MIT), uPlot (MIT)"],
     ]} />
-      <div class="row"><${Act} verb=${t("settings.sign_out")} work=${async () => { await post("/v1/logout"); location.reload(); }} /></div>
+      ${isSignedIn() && html`<div class="row"><${Act} verb=${t("settings.sign_out")} work=${async () => { await signOut(); location.reload(); }} /></div>`}
     <//>`;
 }
 
@@ -34,7 +34,7 @@ export function SignIn({ why, done }) {
   const [error, setError] = useState(null);
   const submit = async (event) => {
     event.preventDefault();
-    try { await post("/v1/login", { token: input.current.value.trim() }); done(); } catch (why) { setError(why); }
+    try { await signIn({ token: input.current.value.trim() }); done(); } catch (why) { setError(why); }
   };
   if (why.details.some((detail) => ["OtherUser", "UnknownUser"].includes(detail.reason))) return html`<h1 tabindex="-1">${t("signin.title")}</h1><${Problem} error=${why} retry=${done} />`; // no token helps
   return html`<h1 tabindex="-1">${t("signin.title")}</h1>

@@ -1,8 +1,9 @@
 // Objects with what may be lost of them, what is on its way to hosts, quorums, and what may be kept.
 
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/htm-preact.js";
+import { PutForm } from "./put_form.js";
 import { useLive, usePages, useSettled } from "../lib/live.js";
-import { call, post, query, save, seg, send } from "../lib/node.js";
+import { bringObject, call, post, query, seg } from "../lib/node.js";
 import { Act, Badge, Bar, Confirm, Empty, Facts, Id, Loaded, Problem, Said, say, Section, Table, Tabs, useNames, When } from "../lib/parts.js";
 import { bytes, moment, num, percent, plain, t, weight } from "../lib/reader.js";
 
@@ -45,7 +46,7 @@ function Objects({ riskFirst }) {
   const live = useLive(query("/v1/objects", { name_prefix: cut ? word : "" }), { field: "objects", on: ["OBJECT_", "QUORUM_ACKED", "PEER_"], every: 60_000 });
   useEffect(() => { if (live.data?.next_page_token) found(true); }, [live.data]);
   const rows = useMemo(() => (live.data?.objects ?? []).filter((object) => (object.name || object.object_id).toLowerCase().includes(word.toLowerCase())), [live.data, word]);
-  return html`<${Upload} reload=${live.reload} /><${Section} title=${t("storage.objects")} hint=${t(cut ? "storage.objects_cut" : "storage.objects_hint")} actions=${html`
+  return html`<${PutForm} reload=${live.reload} /><${Section} title=${t("storage.objects")} hint=${t(cut ? "storage.objects_cut" : "storage.objects_hint")} actions=${html`
     <label class="inline">${t("events.find")} <input type="search" value=${typed} onInput=${(event) => type(event.target.value)} /></label>`}>
     <${Loaded} live=${live}>${() => html`
       ${live.data.damaged.length > 0 && html`<p class="problem">${t("storage.damaged", { n: live.data.damaged.length })}</p>`}
@@ -61,27 +62,6 @@ function Objects({ riskFirst }) {
   <//>`;
 }
 
-function Upload({ reload }) {
-  const file = useRef(null), [state, set] = useState({ busy: false, error: null, done: "" });
-  const submit = async (event) => {
-    event.preventDefault();
-    const chosen = file.current.files[0];
-    if (!chosen) return;
-    set({ busy: true, error: null, done: "" });
-    try {
-      await send("PUT", `/v1/objects/${seg(chosen.name)}`, chosen, "application/octet-stream");
-      set({ busy: false, error: null, done: chosen.name });
-      say(t("upload.done", { name: chosen.name }));
-      file.current.value = "";
-      reload();
-    } catch (error) { set({ busy: false, error, done: "" }); }
-  };
-  return html`<form class="panel row" onSubmit=${submit} aria-label=${t("upload.title")}>
-    <label for="upload-file">${t("upload.file")}</label><input id="upload-file" type="file" ref=${file} required />
-    <button type="submit" disabled=${state.busy}>${t(state.busy ? "upload.busy" : "upload.go")}</button>
-    ${state.done && html`<span>${t("upload.done", { name: state.done })}</span>`}<${Problem} error=${state.error} /></form>`;
-}
-
 function ObjectDetail({ id }) {
   const live = useLive(`/v1/objects/${seg(id)}`, { on: ["OBJECT_", "QUORUM_ACKED", "PEER_"], every: 15_000 });
   const placed = useLive(`/v1/placement?object=${seg(id)}`, { on: ["PEER_", "QUORUM_ACKED"], every: 30_000 });
@@ -90,7 +70,7 @@ function ObjectDetail({ id }) {
   if (gone) return html`<p>${t("storage.deleted")} <a href="#/storage">${t("storage.objects")}</a></p>`;
   return html`<p class="crumb"><a href="#/storage">${t("storage.objects")}</a></p><${Loaded} live=${live}>${() => html`
     <${Section} title=${object.name || object.object_id.slice(0, 16)} actions=${html`
-        <${Act} verb=${t("download")} work=${async () => save(await (await send("GET", `/v1/objects/${seg(object.object_id)}:bytes`, undefined, "*/*")).blob(), object.name.split("/").pop() || object.object_id)} />
+        <${Act} verb=${t("download")} work=${() => bringObject(object.object_id)} />
         <${Act} verb=${t("storage.audit")} work=${async () => { await post(`/v1/objects/${seg(object.object_id)}:audit`); live.reload(); say(t("storage.audited")); }} />
         <button type="button" class="danger" onClick=${() => ask(true)}>${t("storage.delete")}</button>`}>
       <${Facts} rows=${[

@@ -1,0 +1,195 @@
+"""Files of the page: up by parts that go on where they broke off, down by the browser itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from offgrid.client.payloads import builtin
+from offgrid_node.local_mesh import LocalMesh
+
+SIZE = 12_000_000
+READ_BYTES = 65_536
+NEVER = 2**63
+WAIT_S = 30.0
+IN_FLIGHT_BYTES = 2_400_000  # in the buffers of both ends when a connection breaks off: they come twice
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("browser")]
+
+
+class Link:
+    """A way to the gateway, which counts the bytes that go there. At each of `cuts` all connections end; from
+    `stops_at` on nothing moves until `go_on`."""
+
+    def __init__(self, to: tuple[str, int]) -> None:
+        self.to, self.sent = to, 0
+        self.cuts: list[int] = []
+        self.stops_at = NEVER
+        self._moves, self.stopped = threading.Event(), threading.Event()
+        self._moves.set()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        ends, self._ends = self._ends, []
+        for end in ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def go_on(self) -> None:
+        """By new connections."""
+        self.stops_at = NEVER
+        self.cut()
+        self.stopped.clear()
+        self._moves.set()
+
+    def close(self) -> None:
+        with self._server, suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self.go_on()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                far = socket.create_connection(self.to)
+                self._ends += [near, far]
+                threading.Thread(target=self._carry, args=(near, far, 1), daemon=True).start()
+                threading.Thread(target=self._carry, args=(far, near, 0), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, counts: int) -> None:
+        with source, suppress(OSError):
+            while data := source.recv(READ_BYTES):
+                self._moves.wait()
+                target.sendall(data)
+                self.sent += counts * len(data)
+                if self.cuts and self.sent > self.cuts[0]:
+                    del self.cuts[0]
+                    self.cut()
+                if self.sent > self.stops_at:
+                    self._moves.clear()
+                    self.stopped.set()
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def link(url: str) -> Iterator[Link]:
+    place = urlsplit(url)
+    link = Link((str(place.hostname), place.port or 0))
+    yield link
+    link.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_context(locale="en-GB").new_page()
+    page.on("dialog", lambda dialog: dialog.accept())
+    yield page
+    page.context.close()
+
+
+def choose(page: Page, file: Path) -> None:
+    page.locator("#upload-file").set_input_files(file)
+    page.get_by_role("button", name="Put").click()
+
+
+def test_a_file_is_put_and_had_again(page: Page, url: str, tmp_path: Path) -> None:
+    file = tmp_path / "map.txt"
+    file.write_bytes(os.urandom(10_000))
+    page.goto(f"{url}/#/storage")
+    choose(page, file)
+    row = page.locator("tbody tr", has_text="map.txt")
+    expect(row).to_contain_text("durable")
+    expect(row).to_contain_text(re.compile("any (one|2) of [23] hosts"))
+    page.get_by_role("link", name="map.txt is here").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    assert download.value.suggested_filename == "map.txt"
+    assert download.value.path().read_bytes() == file.read_bytes()
+
+
+def test_what_breaks_off_goes_on_where_it_was(page: Page, link: Link, mesh: LocalMesh, tmp_path: Path) -> None:
+    file = tmp_path / "survey.bin"
+    file.write_bytes(os.urandom(SIZE))
+    page.goto(f"{link.url}/#/storage")
+    page.get_by_text("Live", exact=True).wait_for()
+    before = link.sent
+    link.cuts = [before + SIZE // 2, before + SIZE * 3 // 4]
+    choose(page, file)
+    expect(page.get_by_role("link", name="survey.bin is here")).to_be_visible()
+    assert link.cuts == []
+    assert link.sent - before < SIZE + 2 * IN_FLIGHT_BYTES
+    with mesh["attic"].client() as client, client.objects.open("survey.bin") as stream:
+        assert stream.read() == file.read_bytes()
+
+
+def half_way(page: Page, link: Link, file: Path) -> None:
+    """The link has stopped in the middle of it."""
+    file.write_bytes(os.urandom(SIZE))
+    page.goto(f"{link.url}/#/storage")
+    page.get_by_text("Live", exact=True).wait_for()
+    link.stops_at = link.sent + SIZE // 2
+    choose(page, file)
+    assert link.stopped.wait(WAIT_S)
+    expect(page.get_by_role("progressbar", name=file.name)).to_be_visible()
+
+
+def test_it_goes_on_after_a_reload_when_the_same_file_is_chosen(page: Page, link: Link, tmp_path: Path) -> None:
+    file = tmp_path / "film.bin"
+    half_way(page, link, file)
+    page.goto("about:blank")
+    link.go_on()
+    before = link.sent
+    page.goto(f"{link.url}/#/storage")
+    expect(page.locator("main")).to_contain_text("film.bin broke off.")
+    choose(page, file)
+    expect(page.get_by_role("link", name="film.bin is here")).to_be_visible()
+    assert link.sent - before < SIZE // 2 + IN_FLIGHT_BYTES
+
+
+def test_what_is_cancelled_is_given_up_at_the_node_too(page: Page, link: Link, tmp_path: Path) -> None:
+    half_way(page, link, tmp_path / "wrong one.bin")
+    page.get_by_role("link", name="Jobs").click()
+    expect(page.get_by_role("link", name="Storage")).to_contain_text("%")
+    page.get_by_role("link", name="Storage").click()
+    with page.expect_response(lambda one: one.request.method == "DELETE" and "/v1/uploads/" in one.url) as given_up:
+        page.get_by_role("button", name="Cancel").click()
+        link.go_on()
+    assert given_up.value.ok
+    expect(page.get_by_role("progressbar")).to_have_count(0)
+    expect(page.get_by_role("button", name="Put")).to_be_enabled()
+
+
+def test_what_cannot_be_had_is_said_in_words_and_saved_as_no_file(page: Page, url: str, mesh: LocalMesh) -> None:
+    with mesh["attic"].client() as client:
+        page.goto(f"{url}/#/storage/{client.objects.put(b'soon gone', name='gone').object_id}")
+        button = page.get_by_role("button", name="Download")
+        button.wait_for()
+        error = {"code": 500, "status": "DATA_LOSS", "message": "no shard of it is whole", "details": []}
+        page.route("**/v1/objects/*:bytes", lambda route: route.fulfill(status=500, json={"error": error}))
+        button.click()
+        expect(page.get_by_role("alert")).to_contain_text("No shard of it is whole")
+
+
+def test_a_large_result_is_saved_under_the_name_of_its_job(page: Page, url: str, mesh: LocalMesh) -> None:
+    told = os.urandom(300_000)
+    with mesh["attic"].client() as client:
+        job = client.submit(builtin("echo", input=told))
+        job.result(WAIT_S)
+        page.goto(f"{url}/#/jobs/{job.job_id}")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download").click()
+    assert download.value.suggested_filename == f"{job.job_id}.output"
+    assert download.value.path().read_bytes() == told
