@@ -24,10 +24,11 @@ MakeMesh = Callable[..., LocalMesh]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those of the shared mesh follow one another where there is one worker, too, and are the first: there are many."""
     here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.e2e)
-    items.sort(key=lambda item: _group(item) != SHARED)
+    mine = [item for item in items if item.path.parent == here]
+    for item in mine:
+        item.add_marker(pytest.mark.e2e)
+    shared = {item for item in mine if _group(item) == SHARED}
+    items.sort(key=lambda item: item not in shared)
 
 
 @pytest.hookimpl(trylast=True)
