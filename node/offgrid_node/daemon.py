@@ -216,7 +216,7 @@ class Daemon:
     async def _listen(self, tls: NodeTls, road: GrpcRoad, framed: FramedRoad) -> Listeners:
         """Has every address but the owner's."""
         config, node, meters = self._config, self.node, self._meters
-        self._finding = Finding(config, node, lambda: road.closed_to_us)
+        self._finding = Finding(config, node, tls, lambda: road.closed_to_us)
         listeners = Listeners(config, node, tls, road, framed, meters.on_refused if meters else None)
         self._cleanup.append(listeners.close)
         self._cleanup.append(self._finding.close)

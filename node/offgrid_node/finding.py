@@ -18,7 +18,7 @@ from offgrid_node.discovery.addresses import advertised, ip_addresses, join_addr
 from offgrid_node.discovery.gateways import About, Gateways
 from offgrid_node.discovery.hints import Hint
 from offgrid_node.discovery.hosts_file import HostsFile
-from offgrid_node.keys import fingerprint_in_leaf
+from offgrid_node.keys import NodeTls, fingerprint_in_leaf, is_twin
 from offgrid_node.logs import fields
 from offgrid_node.node import Node
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, Unavailable
@@ -66,10 +66,11 @@ def make_mdns(announcement: Callable[[], Hint], on_found: Callable[[Hint], None]
 class Finding:
     """Runs beside the node. Belongs to the loop's thread."""
 
-    def __init__(self, config: Config, node: Node, closed_to_us: Callable[[], int]) -> None:
+    def __init__(self, config: Config, node: Node, tls: NodeTls, closed_to_us: Callable[[], int]) -> None:
         """`closed_to_us` says how many members hung up on this node when it last tried them."""
-        self._config, self._node = config, node
+        self._config, self._node, self._tls = config, node, tls
         self._closed_to_us = closed_to_us
+        self._twins: Sequence[str] = ()
         self._mesh_port = 0
         self._door_port: int | None = None
         self._hosts_file = HostsFile(config.mesh.hosts_file)
@@ -85,14 +86,21 @@ class Finding:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What an operator should know: a bad hosts file, or that nobody was found yet."""
+        """What an operator should know: a copy of this node, a bad hosts file, or that nobody was found yet."""
         others = [n for n in self._node.directory.live() if n != self._node.node_id]
         alone = not any(self._node.mesh.liveness(node_id) == 1 for node_id in others)
         looking = ("no other member is in reach; still looking",) if alone and not self._node.mesh.removed else ()
         removed = ("no member accepts this node: was it removed?",) if alone and self._closed_to_us() else ()
         asked = [each for each in (self._gateways, self._broker, self._listed_gateways) if each is not None]
         silent = dict.fromkeys(notice for each in asked for notice in each.notices)
-        return (*((self._fault,) if self._fault else ()), *silent, *self._no_broker(), *looking, *removed)
+        return (
+            *map(_of_twin, self._twins),
+            *((self._fault,) if self._fault else ()),
+            *silent,
+            *self._no_broker(),
+            *looking,
+            *removed,
+        )
 
     def _no_broker(self) -> Sequence[str]:
         """Of whom jobs.broker_url names, where that is none of this mesh."""
@@ -162,8 +170,10 @@ class Finding:
     async def _look(self) -> None:
         while True:
             self._advertise()
-            addresses = [a for a in dict.fromkeys(self._listed()) if a not in self._addresses][:PEEKS_MAX]
-            await asyncio.gather(*map(self._peek, addresses), self._ask_gateways())
+            as_us = self._mdns.as_us if self._mdns is not None else ()
+            addresses = [a for a in dict.fromkeys([*as_us, *self._listed()]) if a not in self._addresses][:PEEKS_MAX]
+            twins, _ = await asyncio.gather(asyncio.gather(*map(self._peek, addresses)), self._ask_gateways())
+            self._note_twins([address for address, is_one in zip(addresses, twins, strict=True) if is_one])
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _ask_gateways(self) -> None:
@@ -197,8 +207,15 @@ class Finding:
             self._listed_urls, self._listed_gateways = urls, Gateways(urls) if urls else None
         return [*self._config.mesh.peers, *hosts]
 
-    async def _peek(self, address: str) -> None:
-        """Asks the TLS port at the address whose leaf it shows; that name is a hint like any other."""
+    def _note_twins(self, twins: Sequence[str]) -> None:
+        for address in twins:
+            if address not in self._twins:
+                _log.error("another process is this very node", extra=fields("twin_found", address=address))
+        self._twins = twins
+
+    async def _peek(self, address: str) -> bool:
+        """Asks the TLS port at the address whose leaf it shows; that name is a hint like any other. True where it is
+        ours, and another process shows it."""
         host, port = split_address(address)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -209,14 +226,24 @@ class Finding:
                 leaf = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
                 writer.close()
         except (OSError, TimeoutError):
-            return
+            return False
         fingerprint = fingerprint_in_leaf(ssl.DER_cert_to_PEM_cert(leaf).encode()) if leaf else None
         try:
             node_id = self._node.directory.node_of_fingerprint(fingerprint) if fingerprint else None
         except Unavailable:  # it loads its machines anew; there is a next look
-            return
-        if node_id is not None and node_id != self._node.node_id:
+            return False
+        if node_id == self._node.node_id:
+            return leaf is not None and is_twin(leaf, self._tls)
+        if node_id is not None:
             self._node.runtime.deliver("mesh", AddressSeen(node_id, address))
+        return False
+
+
+def _of_twin(address: str) -> str:
+    return (
+        f"another process is this very node, at {address}: was its folder copied? Stop one of them before both "
+        "end, and give that machine a node of its own: offgrid-node join TOKEN --dir ANOTHER-FOLDER"
+    )
 
 
 def _with_port(address: str, port: int | None) -> str:

@@ -18,6 +18,7 @@ import msgspec
 
 from offgrid.backup.recovery import public_from
 from offgrid_node.config import CONFIG_NAME, load, template
+from offgrid_node.config.problems import DRAFT_SUFFIX
 from offgrid_node.keys import make_private_folder, refuse_writable, write_private
 from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition
@@ -80,17 +81,18 @@ class Folder(msgspec.Struct, frozen=True):
         text = template(mesh, name, roles, values=values)
         make_private_folder(self.path)
         self.check_private()
-        write_private(self._draft_path, text)
-        return load(self._draft_path, {})
+        write_private(self.draft_path, text)
+        return load(self.draft_path, {})
 
     def keep(self) -> None:
         """The draft becomes the config."""
         self.check_empty()
-        self._draft_path.replace(self.config_path)
+        self.draft_path.replace(self.config_path)
 
     @property
-    def _draft_path(self) -> Path:
-        return self.path / f"{CONFIG_NAME}.draft"
+    def draft_path(self) -> Path:
+        """Of the config of an `init` or a `join` that is not done, or was broken off."""
+        return self.path / f"{CONFIG_NAME}{DRAFT_SUFFIX}"
 
 
 class Made(msgspec.Struct, frozen=True):

@@ -26,6 +26,7 @@ def found(path: Path, mesh: str, name: str | None, roles: Sequence[str], values:
     config = folder.draft(mesh, name_or_default(name), roles, values)
     store = open_store(config, create=True)
     try:
+        folder.check_empty()  # another command may have had the store until now
         held = held_directory(store, verify=verify, check_certificate=check_identity_certificate)
         if held is not None:
             _check_own(held, folder, mesh)
@@ -42,9 +43,9 @@ def found(path: Path, mesh: str, name: str | None, roles: Sequence[str], values:
             check_certificate=check_identity_certificate,
         )
         store.commit(Batch(writes=rows))
+        folder.keep()
     finally:
         store.close()
-    folder.keep()
     return Made(folder, key.node_id, config.node.name, mesh)
 
 

@@ -26,6 +26,8 @@ from offgrid_node.joining_checks import (
     clock_remarks,
     explained,
     free_ports,
+    plainly,
+    sentence,
 )
 from offgrid_node.keys import (
     NodeKey,
@@ -79,6 +81,7 @@ def join(
     values = {**values, **free_ports(config, values, say)}
     store, multicast = open_store(config, create=True), Multicast(config)
     try:
+        folder.check_empty()  # another join may have had the store until now
         held = held_directory(store, verify=verify, check_certificate=check_identity_certificate)
         if held is not None:
             _check_own(held, folder, token)
@@ -93,16 +96,16 @@ def join(
             grant, token.mesh_tag, key.node_id, verify=verify, check_certificate=check_identity_certificate
         )
         store.commit(Batch(writes=rows))
+        mesh = open_genesis(grant.genesis, verify).mesh_name
+        folder.draft(mesh, chosen, roles, values)
+        folder.keep()
     except Unavailable as fault:
         trouble = multicast.trouble() if fault.reason == "NoDoor" else ""
-        raise (Unavailable(f"{fault.message}; {trouble}", reason=fault.reason) if trouble else fault) from None
+        raise (Unavailable(f"{fault.message} {sentence(trouble)}", reason=fault.reason) if trouble else fault) from None
     finally:
         store.close()
     if trouble := multicast.trouble():
         say(f"{trouble}. Members that move to other addresses are found late")
-    mesh = open_genesis(grant.genesis, verify).mesh_name
-    folder.draft(mesh, chosen, roles, values)
-    folder.keep()
     return Made(folder, key.node_id, chosen, mesh)
 
 
@@ -202,12 +205,12 @@ async def _ask_until(token: InviteToken, key: NodeKey, name: str, timeout_s: flo
             except Fault as fault:
                 if not is_worth_asking_again(fault):
                     raise
-                tried[address] = fault.message
+                tried[address] = plainly(fault.message)
         addresses = [*token.addresses, *await _look_around(token, deadline)]
         if time.monotonic() >= deadline:
-            detail = "; ".join(f"{address}: {why}" for address, why in tried.items()) or "mDNS showed none either"
+            detail = ", ".join(f"{address}: {why}" for address, why in tried.items()) or "mDNS showed none either"
             raise Unavailable(
-                f"no door of the inviting mesh answered within {timeout_s:g} s ({detail}); is the inviter running, "
+                f"no door of the inviting mesh answered within {timeout_s:g} s ({detail}). Is the inviter running, "
                 "and in the same network?",
                 reason="NoDoor",
             )

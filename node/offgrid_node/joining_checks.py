@@ -7,6 +7,9 @@ clocks off the grid lie, and nothing here depends on them.
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -26,8 +29,9 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 PEEKS_MAX = 8
+_NOBODY, _CAUSE = "failed to connect to all addresses", re.compile(r" \(\d+\)$")
 LISTEN_S = 0.6
-ASK_AGAIN = "Ask for another: offgrid mesh invite, at a machine that is a member"
+ASK_AGAIN = "`offgrid mesh invite`, at a machine that is a member, makes another"
 REMEDIES: Mapping[str, str] = {
     "InviteRefused": "It was made by another node, is too old, or was typed wrong. " + ASK_AGAIN,
     "InviteUsed": ASK_AGAIN,
@@ -85,10 +89,21 @@ class Multicast:
         except OSError as error:
             self._trouble = f"mDNS does not work here: {error.strerror or error}"
             return
-        if heard.refused:
+        if heard.refused == os.strerror(errno.ENETUNREACH):
+            self._trouble = "this machine is in no network: ip address"
+        elif heard.refused:
             self._trouble = f"mDNS cannot be sent here ({heard.refused}): {FIREWALL}"
         elif not heard.own:
             self._trouble = f"mDNS is not let in here (UDP port 5353): {FIREWALL}"
+
+
+def plainly(message: str) -> str:
+    """gRPC's words of a connection that failed, cut down to the system's."""
+    return _CAUSE.sub("", message.rpartition(": ")[2]).lower() if message.startswith(_NOBODY) else message
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def explained(fault: Fault) -> Fault:

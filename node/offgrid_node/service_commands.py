@@ -61,8 +61,8 @@ def status(folder: Path, user: bool, name: str) -> int:
     """Show what the service manager says of it; `offgrid status` asks the node itself."""
     from offgrid_node.system_service.acting import status as ask
 
-    _, plan = _plan(folder, name, user=user)
-    return ask(plan)
+    order, plan = _plan(folder, name, user=user)
+    return ask(plan, order)
 
 
 def _plan(folder: Path, name: str, *, user: bool) -> tuple[Order, Plan]:

@@ -119,6 +119,8 @@ def test_a_copy_of_a_nodes_folder_that_runs_elsewhere(town: LocalMesh, tmp_path:
         found = eventually(lambda: wrong(copy).get("identity"), "it is known where the other one is")
         assert "another process is this very node" in found.sentence
         assert found.command == "offgrid-node join TOKEN --dir ANOTHER-FOLDER"
+        with copy.client() as client:
+            assert f"another process is this very node, at {address}" in "\n".join(client.mesh.status().notices)
     finally:
         copy.stop()
 

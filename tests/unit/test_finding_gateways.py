@@ -54,7 +54,7 @@ def look(folder: Path, monkeypatch: pytest.MonkeyPatch, tables: Mapping[str, Any
     )
 
     async def once() -> tuple[str, ...]:
-        found = Finding(config, cast(Any, node), lambda: 0)
+        found = Finding(config, cast(Any, node), cast(Any, None), lambda: 0)
         found._listed()
         await found._ask_gateways()
         return found.notices

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from offgrid_node import joining
+from offgrid_node.config import Config
 from offgrid_node.folder import ROOT_KEY, Folder, Made, open_store
 from offgrid_node.founding import found
 from offgrid_node.joining import join
@@ -19,6 +21,7 @@ from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.founding import issue_member
 from offgrid_node.protocol.mesh.records import ROLES_ALL, MemberRecord
 from offgrid_node.protocol.mesh.token import InviteToken
+from offgrid_node.storage.logged import LoggedStore
 from offgrid_node.storage.store import Batch
 
 posix = pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
@@ -121,6 +124,21 @@ class TestOneMesh:
         with pytest.raises(FailedPrecondition if keys_lost else Unavailable) as caught:
             join(tmp_path, token, "late", HOST, {}, 0.1)
         assert caught.value.reason == ("StoreNotEmpty" if keys_lost else "NoDoor")
+
+    def test_what_another_command_has_made_meanwhile_is_left_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two at once in one folder: the second has its draft and waits for the store while the first one ends."""
+        token = token_of(directory_of(make(tmp_path / "a").folder.path))
+
+        def first(config: Config, *, create: bool) -> LoggedStore:
+            (tmp_path / "b" / "offgrid.toml").write_text("of the first")
+            return open_store(config, create=create)
+
+        monkeypatch.setattr(joining, "open_store", first)
+        with pytest.raises(AlreadyExists):
+            join(tmp_path / "b", token, "late", HOST, {"mesh.mdns": False}, 0.1)
+        assert (tmp_path / "b" / "offgrid.toml").read_text() == "of the first"
 
     def test_a_node_lives_here_already(self, tmp_path: Path) -> None:
         make(tmp_path)

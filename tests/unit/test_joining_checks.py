@@ -14,7 +14,7 @@ from offgrid_node.config import Config, load, template
 from offgrid_node.doctor.findings import fault, warning
 from offgrid_node.doctor.meeting import Met
 from offgrid_node.doctor.ports import why_not
-from offgrid_node.joining_checks import check_alone, check_room, clock_remarks, explained, free_ports
+from offgrid_node.joining_checks import check_alone, check_room, clock_remarks, explained, free_ports, plainly
 from offgrid_node.keys import NodeKey
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition, NotFound, PermissionDenied, Unavailable
 
@@ -123,3 +123,21 @@ def test_a_copied_folder_is_found_out_where_the_other_one_runs(monkeypatch: pyte
     check_alone(key, ["10.0.0.1:7440", "10.0.0.9:7440"])
     with pytest.raises(FailedPrecondition, match=r"runs at 10\.0\.0\.2:7440: was its folder copied"):
         check_alone(key, shows)
+
+
+BY_GRPC = "failed to connect to all addresses; last error: "
+
+
+@pytest.mark.parametrize(
+    ("said", "plain"),
+    [
+        (
+            f"{BY_GRPC}UNKNOWN: ipv4:10.0.0.1:1: Failed to connect: connect: Connection refused (111)",
+            "connection refused",
+        ),
+        (f"{BY_GRPC}UNKNOWN: addr: ipv4:10.0.0.1:1 error: Network is unreachable", "network is unreachable"),
+        ("the door is closed: come back later", "the door is closed: come back later"),
+    ],
+)
+def test_a_connection_that_failed_is_told_of_in_the_systems_words(said: str, plain: str) -> None:
+    assert plainly(said) == plain

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 
 from .env import DOTENV_BYTES_MAX, ENVIRONMENT, Override, from_dotenv, from_environ, overrides
 from .explain import dotted, explain
-from .problems import ConfigError, Problem
+from .problems import DRAFT_SUFFIX, ConfigError, Problem
 from .toml_document import Document
 from .toml_scan import Path as KeyPath
 from .toml_scan import TomlFault
@@ -95,7 +95,7 @@ class _Loading:
                     raise IsADirectoryError(0, "is not a regular file")
                 data = stream.read(bytes_max + 1)
         except FileNotFoundError:
-            self._add(Problem(file, 1, 1, "", "there is no such file; `offgrid-node init` writes one"))
+            self._add(Problem(file, 1, 1, "", _no_file(path)))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self._add(Problem(file, 1, 1, "", f"the file cannot be read: {reason}"))
@@ -173,6 +173,14 @@ class _Loading:
                 return Problem(variable.file, *variable.value_at, variable.name, message, rule, suggestion)
         line, column = self._document.position(path, of_key=of_key)
         return Problem(self._file, line, column, dotted(path), message, rule, suggestion)
+
+
+def _no_file(path: Path) -> str:
+    if path.with_name(path.name + DRAFT_SUFFIX).exists():
+        return (
+            "there is no such file: a join (or an init) was broken off here; type it again, `offgrid-node join TOKEN`"
+        )
+    return "there is no such file; `offgrid-node init` writes one"
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

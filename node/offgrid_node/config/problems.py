@@ -9,6 +9,7 @@ import msgspec
 
 from offgrid_node.protocol.errors import FieldViolation, InvalidRequest
 
+DRAFT_SUFFIX = ".draft"  # of a config that an `init` or a `join` has begun
 SHOWN_CHARS_MAX = 60
 """Characters of a wrong value that a message repeats."""
 

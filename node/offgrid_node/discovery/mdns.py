@@ -58,6 +58,7 @@ class Mdns:
         self._poke = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failing = False
+        self._as_us: tuple[str, ...] = ()
         self.announced = asyncio.Event()
         """Set once others can have heard of us."""
 
@@ -65,6 +66,11 @@ class Mdns:
     def hints(self) -> tuple[Hint, ...]:
         """Everyone who is remembered, at most HINTS_MAX."""
         return self._book.hints
+
+    @property
+    def as_us(self) -> tuple[str, ...]:
+        """ "host:port" where the latest announcement of this very node says that it is: our own, or a copy's."""
+        return self._as_us
 
     async def start(self) -> None:
         """Begins, and returns at once; whether multicast works shows only later."""
@@ -121,6 +127,9 @@ class Mdns:
             await listener.close()
 
     def _heard(self, label: str, hint: Hint) -> None:
+        own = self._hint()
+        if (hint.node_id, hint.mesh_tag) == (own.node_id, own.mesh_tag) and hint.mesh_addresses != own.mesh_addresses:
+            self._as_us = hint.mesh_addresses
         if self._book.take(int(time.monotonic() * 1000), label, hint):
             self._on_found(hint)
 

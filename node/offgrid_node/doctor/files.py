@@ -22,6 +22,7 @@ from offgrid_node.keys import NodeKey, check_identity_certificate, verify
 from offgrid_node.keys.store import key_path
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, NotFound
 from offgrid_node.protocol.mesh.founding import held_directory
+from offgrid_node.protocol.state.tables import JOURNAL, NEWER_KEY
 from offgrid_node.services.admin_socket import unix_socket
 from offgrid_node.store_trial import LAST_WORDS
 
@@ -40,6 +41,9 @@ def _config(subject: Subject) -> Iterator[Said]:
 def _no_config(subject: Subject, path: Path) -> Said:
     """A name that was changed, a folder too high up, or no node."""
     lacking = f"no node lives in {subject.path}: there is no {path.name}"
+    if subject.folder.draft_path.is_file():
+        sentence = f"{lacking}; a join (or an init) was broken off, which may be typed again"
+        return fault(sentence, subject.node("join", "TOKEN"))
     if subject.folder.keys_path.is_dir():
         others = [each for each in sorted(subject.path.glob("*toml*")) if each != path]
         sentence = f"{lacking}, though a node's keys are there: was the file renamed?"
@@ -132,12 +136,25 @@ def _store(subject: Subject) -> Iterator[Said]:
     try:
         with StoredRows.open(path) as rows:
             directory = held_directory(rows, verify=verify, check_certificate=check_identity_certificate)
+            outdated = rows.get(JOURNAL, NEWER_KEY) is not None
     except Corrupt as error:
         yield fault(f"the node's store is damaged: {error.message}", restored(subject))
         return
     if directory is None:
-        yield fault(f"{path} belongs to no mesh yet: a join was interrupted", subject.node("join", "TOKEN"))
+        yield fault(
+            f"{path} belongs to no mesh: a join was interrupted, and this config was made by hand",
+            f"{command('mv', subject.folder.config_path, f'{subject.folder.config_path}.old')} && "
+            + subject.node("join", "TOKEN"),
+        )
         return
+    if outdated:
+        yield fault(
+            f"{path} is not this node's newest store, or not its only one: a host has shown something newer. Where its "
+            "folder was copied, let one machine alone be this node; where it was put back from an old backup, this "
+            "brings the newest. To go on with what is here, and lose what came after: "
+            + subject.node("run", "--accept-stale"),
+            restored(subject),
+        )
     known = directory.member(key.node_id)
     if known is None:
         others = ", ".join(record.name for node in directory.live()[:3] if (record := directory.member(node)))

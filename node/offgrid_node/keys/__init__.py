@@ -6,7 +6,7 @@ one canonical form, `leaf.py` what TLS shows of it, `sealing.py` what the join d
 """
 
 from offgrid_node.keys.certificates import check_identity_certificate, identity_certificate, tls_name_of
-from offgrid_node.keys.leaf import NodeTls, fingerprint_in_leaf, fingerprint_of, issue_leaf, pem_of
+from offgrid_node.keys.leaf import NodeTls, fingerprint_in_leaf, fingerprint_of, is_twin, issue_leaf, pem_of
 from offgrid_node.keys.private import make_private_folder, refuse_writable, write_private
 from offgrid_node.keys.sealing import open_sealed, seal
 from offgrid_node.keys.store import NodeKey
@@ -20,6 +20,7 @@ __all__ = [
     "fingerprint_in_leaf",
     "fingerprint_of",
     "identity_certificate",
+    "is_twin",
     "issue_leaf",
     "make_private_folder",
     "open_sealed",

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -118,6 +119,22 @@ def _chain_of(secure: ssl.SSLSocket) -> list[bytes]:
 def pem_of(certificate_der: bytes) -> bytes:
     """A DER certificate as PEM (RFC 7468)."""
     return ssl.DER_cert_to_PEM_cert(certificate_der).encode("ascii")
+
+
+def own_leaf(tls: NodeTls) -> bytes:
+    """The leaf that this process shows, as DER."""
+    return x509.load_pem_x509_certificate(tls.chain_pem).public_bytes(serialization.Encoding.DER)
+
+
+def is_twin(leaf_der: bytes, own: NodeTls) -> bool:
+    """Whether another process than this one has our identity: it shows a leaf that our key has signed, and not ours."""
+    try:
+        x509.load_der_x509_certificate(leaf_der).verify_directly_issued_by(
+            x509.load_der_x509_certificate(own.identity_der)
+        )
+    except (ValueError, TypeError, InvalidSignature, *_PARSE_ERRORS):
+        return False
+    return leaf_der != own_leaf(own)
 
 
 def fingerprint_in_leaf(leaf_pem: bytes) -> str | None:

@@ -92,6 +92,7 @@ def install(plan: Plan, order: Order, say: Say) -> None:
             f"{plan.title} is the service of {_node_in(owner)}; choose another name: --name NAME",
             reason="ServiceExists",
         )
+    _check_runs(plan, order)
     try:
         plan.path.parent.mkdir(parents=True, exist_ok=True)
         plan.path.write_bytes(plan.content)
@@ -129,12 +130,22 @@ def uninstall(plan: Plan, order: Order, say: Say) -> bool:
     return True
 
 
-def status(plan: Plan) -> int:
-    """What the manager says of it, on the terminal; its exit code."""
+def status(plan: Plan, order: Order) -> int:
+    """What the manager says of it, on the terminal; its exit code. Raises Unavailable where it does not run."""
+    _check_runs(plan, order)
     try:
         return subprocess.run(plan.ask, timeout=COMMAND_TIMEOUT_S, check=False).returncode
     except OSError as error:
         raise _missing(plan.ask, error) from error
+
+
+def _check_runs(plan: Plan, order: Order) -> None:
+    if plan.runs_where is not None and not plan.runs_where.exists():
+        raise Unavailable(
+            f"systemd does not run this machine (there is no {plan.runs_where}: a container, WSL 1, another init); "
+            f"have what starts its services run: {subprocess.list2cmdline(order.command)}",
+            reason="NoServiceManager",
+        )
 
 
 def _owner_of(plan: Plan) -> str | None:

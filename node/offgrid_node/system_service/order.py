@@ -37,7 +37,8 @@ class Plan:
 
     `title` is what people know the service by. `show` prints the file as the manager has it; with none, `path` is that.
     `folder_of` reads in such a file whose service it is, "" where it does not say. Of `start` each must succeed; of
-    `stop` none must. `hints` are for the person who installs it.
+    `stop` none must. `hints` are for the person who installs it. `runs_where` is there while the manager runs the
+    machine, None where it always does.
     """
 
     title: str
@@ -50,3 +51,4 @@ class Plan:
     ask: Sequence[str]
     hints: Sequence[str] = ()
     show: Sequence[str] = ()
+    runs_where: Path | None = None

@@ -13,6 +13,7 @@ from pathlib import Path
 from offgrid_node.system_service.order import NEVER_AGAIN, RESTART_S, Order, Plan
 
 SYSTEM_UNITS = Path("/etc/systemd/system")
+BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 START_MAX_S, STOP_MAX_S = 600, 60  # a large store is read before the node is ready
 WATCHDOG_S = 120
 FOLDER = "WorkingDirectory="
@@ -37,6 +38,7 @@ def plan(order: Order) -> Plan:
         after_removal=((*control, "daemon-reload"),),
         ask=(*control, "--no-pager", "--lines=0", "status", unit),
         hints=(f"its log: {log}", *linger),
+        runs_where=BOOTED,
     )
 
 
@@ -62,7 +64,7 @@ def _running(order: Order) -> Sequence[str]:
     return (
         "Type=notify",
         "NotifyAccess=main",
-        f"ExecStart={' '.join(_word(word) for word in order.command)}",
+        f"ExecStart={' '.join(_word(word).replace('$', '$$') for word in order.command)}",
         f"{FOLDER}{_text(str(order.folder))}",
         *(() if order.user else (f"User={order.account}",)),
         "Restart=on-failure",
@@ -106,6 +108,7 @@ def _text(text: str) -> str:
 
 
 def _word(word: str) -> str:
-    """One word of a command line or of a list of paths, as systemd.syntax(7) and systemd.service(5) quote it."""
-    safe = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    """One word of a command line or of a list of paths, as systemd.syntax(7) quotes it; "$" is a sign of the former
+    alone."""
+    safe = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{safe}"' if any(sign in word for sign in " \t\"'\\;") or not word else safe

@@ -125,6 +125,22 @@ def test_without_multicast_it_says_so_once_and_goes_on_looking(
     assert len([record for record in caplog.records if "mDNS does not work here" in record.message]) == 1
 
 
+def test_a_copy_of_this_very_node_is_heard_and_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mdns, "POLL_S", 0.1)
+
+    async def scenario() -> None:
+        tag, found = fresh_tag(), Found()
+        ours = node("a", tag)
+        copy = replace(ours, mesh_port=7_999)
+        ear = Mdns(lambda: ours, found, interfaces=LOOPBACK)
+        async with running(ear, Mdns(lambda: copy, Found(), interfaces=LOOPBACK)), asyncio.timeout(PATIENCE_S):
+            while ear.as_us != copy.mesh_addresses:  # noqa: ASYNC110 - nobody is told of it
+                await asyncio.sleep(0.05)
+        assert found.hints == []
+
+    asyncio.run(scenario())
+
+
 def test_a_new_address_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mdns, "POLL_S", 0.05)
 

@@ -30,6 +30,7 @@ from offgrid_node.doctor.subject import Subject
 from offgrid_node.founding import found
 from offgrid_node.keys import NodeKey, check_identity_certificate, verify
 from offgrid_node.protocol.mesh.founding import all_rows, held_directory, issue_member
+from offgrid_node.protocol.state.tables import JOURNAL, NEWER_KEY, Newer
 from offgrid_node.storage.logged import LoggedStore
 from offgrid_node.storage.store import Batch
 
@@ -151,6 +152,18 @@ def other_nodes_store(ward: Ward) -> None:
     shutil.copytree(other / "data" / "memory.db", ward.store)
 
 
+def without_mesh(ward: Ward) -> None:
+    shutil.rmtree(ward.store)
+    LoggedStore.open(ward.store, limit_bytes=16 * MIB).close()
+
+
+def outdated(ward: Ward) -> None:
+    """As the last start left it, which a host had shown something newer."""
+    store = LoggedStore.open(ward.store, limit_bytes=16 * MIB)
+    store.commit(Batch(writes={(JOURNAL, NEWER_KEY): Newer(3, 7).encode()}))
+    store.close()
+
+
 def removed(ward: Ward) -> None:
     """As the mesh's root says."""
     root, node = NodeKey.load(ward.keys, "mesh_root"), NodeKey.load(ward.keys)
@@ -213,6 +226,16 @@ FAULTS = {
         ),
         "config", "Below it are attic", "offgrid-node doctor --dir",
     ),
+    "join broken off": Injected(
+        lambda w: w.config_path.rename(w.folder / "offgrid.toml.draft"),
+        "config",
+        "was broken off",
+        "offgrid-node join TOKEN",
+    ),
+    "config made by hand after a join that was broken off": Injected(
+        without_mesh, "store", "belongs to no mesh", "offgrid.toml.old && offgrid-node join TOKEN"
+    ),
+    "store of before": Injected(outdated, "store", "not this node's newest store", "offgrid-node restore"),
     "config renamed": Injected(
         lambda w: w.config_path.rename(w.folder / "offgrid.toml.bak"), "config", "was the file renamed?", "mv "
     ),

@@ -22,6 +22,7 @@ SYSTEMCTL = '#!/bin/sh\necho "$@" >> "{log}"\ncase "$*" in *{refused}*) echo "no
 def attic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A node's folder, and a systemctl that writes down what it is asked."""
     monkeypatch.setattr(systemd, "SYSTEM_UNITS", tmp_path / "units")
+    monkeypatch.setattr(systemd, "BOOTED", tmp_path)
     (tmp_path / "bin").mkdir()
     play(tmp_path, refused="nothing-at-all")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
@@ -122,3 +123,15 @@ def test_names_are_checked_and_what_is_not_there_is_not_removed(attic: Path) -> 
     done = service("uninstall", "--dir", attic)
     assert (done.exit_code, "there is no service offgrid-node" in done.output) == (3, True)
     assert not (attic.parent / "asked").exists(), "a service of that name, which somebody else wrote, goes on"
+
+
+@pytest.mark.parametrize("verb", ["install", "status"])
+def test_where_systemd_does_not_run_the_machine_nothing_is_written(
+    attic: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr(systemd, "BOOTED", attic / "missing")
+    done = service(verb, "--dir", attic)
+    assert done.exit_code == 5
+    assert "systemd does not run this machine" in done.output
+    assert f"run --dir {attic}" in done.output
+    assert not (attic.parent / "units").exists()

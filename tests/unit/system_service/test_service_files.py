@@ -76,6 +76,12 @@ def test_odd_paths_stay_one_word() -> None:
     assert 'WorkingDirectory=/srv/50%% of "it"' in lines
 
 
+def test_a_dollar_is_a_sign_of_command_lines_alone() -> None:
+    lines = lines_of(replace(ATTIC, folder=Path("/srv/$a"), command=("offgrid-node", "/srv/$a")))
+    assert "ExecStart=offgrid-node /srv/$$a" in lines
+    assert any(line.startswith("ReadWritePaths=/srv/$a") for line in lines)
+
+
 @pytest.mark.skipif(not ANALYZE, reason="there is no systemd here to judge its units")
 @pytest.mark.parametrize("user", [False, True])
 @pytest.mark.parametrize("order", [ATTIC, ODD], ids=["plain", "odd"])

@@ -97,7 +97,7 @@ class InviteBook:
         if invite is None:
             raise refused()
         if invite.used_by not in ("", node_id):
-            raise FailedPrecondition("this invite was used already; ask for another", reason="InviteUsed")
+            raise FailedPrecondition("this invite was used already", reason="InviteUsed")
         return invite
 
     def use(self, invite: Invite, node_id: str, now_us: int) -> list[Effect]:
