@@ -63,6 +63,7 @@ from offgrid_node.services.framed_road import FramedRoad
 from offgrid_node.services.grpc_road import GrpcRoad
 from offgrid_node.services.ledger.reads import ledger_summary
 from offgrid_node.services.mesh import NodeFacts
+from offgrid_node.services.objects.status import object_risks
 from offgrid_node.services.packet_links import PacketLinks
 from offgrid_node.services.retention import Budget
 from offgrid_node.services.roads.link_chart import LinkChart
@@ -401,6 +402,7 @@ class Daemon:
             page_link=self._web.page_link,
             gateway_told=self._web.told(self._finding.addresses),
             health=self._health.facts,
+            objects=object_risks(risks, store) if (risks := self.node.risks) is not None else None,
             kept=lambda: self._state.kept_facts(self.node),
         )
 

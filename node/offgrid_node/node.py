@@ -37,6 +37,7 @@ from offgrid_node.protocol.objects.errands import (
     Ship,
 )
 from offgrid_node.protocol.objects.machine import ObjectsMachine
+from offgrid_node.protocol.objects.risks import Told
 from offgrid_node.protocol.state.machine import StateMachine
 from offgrid_node.protocol.state.summaries.tables import summarised_upto
 from offgrid_node.protocol.state.tables import Newer
@@ -241,6 +242,11 @@ class Node:
     @property
     def object_notices(self) -> tuple[str, ...]:
         return object_notices(self.runtime.machine("objects", ObjectsMachine), self.runtime.clock.now().utc_us)
+
+    @property
+    def risks(self) -> Told | None:
+        """How many of its objects are gone or nearly so; None where that is not known yet."""
+        return self.runtime.machine("objects", ObjectsMachine).risks(self.runtime.clock.now())
 
     @property
     def journal_newer(self) -> Newer | None:

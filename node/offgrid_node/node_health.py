@@ -12,7 +12,15 @@ from offgrid_node.own_memory import resident_bytes
 from offgrid_node.services.flow import Later
 from offgrid_node.services.health.facts import HealthFacts
 from offgrid_node.services.health.heartbeats import MEMORY_MB, QUEUE_DEPTH
-from offgrid_node.services.health.watching import DATABASE_MB, WRITE_LATENCY_MS, Health, Thresholds
+from offgrid_node.services.health.watching import (
+    DATABASE_MB,
+    OBJECTS_AT_RISK,
+    OBJECTS_DEGRADED,
+    OBJECTS_GONE,
+    WRITE_LATENCY_MS,
+    Health,
+    Thresholds,
+)
 
 if TYPE_CHECKING:
     from offgrid_node.config import Config
@@ -41,6 +49,9 @@ class NodeHealth:
             wanted.memory_mb,
             limit_mb * wanted.database_warn_percent / 100,
             limit_mb * wanted.database_critical_percent / 100,
+            wanted.objects_gone,
+            wanted.objects_at_risk,
+            wanted.objects_degraded,
         )
         self._hooks = AlertHooks(wanted.command, wanted.webhook, config.node.name, node.node_id)
         heartbeats, tell = node.sessions.heartbeats, self._hooks.tell
@@ -70,4 +81,7 @@ class NodeHealth:
             DATABASE_MB: self._store.used_bytes() / MIB,
             MEMORY_MB: memory / MIB if (memory := resident_bytes()) is not None else None,
         }
+        risks = self._node.risks
+        if risks is not None:
+            known |= {OBJECTS_GONE: risks.gone, OBJECTS_AT_RISK: risks.at_risk, OBJECTS_DEGRADED: risks.degraded}
         return {name: value for name, value in known.items() if value is not None}

@@ -3,7 +3,7 @@ log alike. Pure; each sentence is empty where nothing is wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from offgrid.v1.common_pb2 import LIVENESS_ALIVE
@@ -12,8 +12,9 @@ from offgrid.v1.mesh_pb2 import ALERT_STATE_OK, AlertState
 if TYPE_CHECKING:
     from offgrid.v1.common_pb2 import Role
     from offgrid.v1.ledger_pb2 import GetLedgerStatusResponse
-    from offgrid.v1.mesh_pb2 import Alert, Peer
+    from offgrid.v1.mesh_pb2 import Alert, ObjectRisks, Peer
 
+OF_OBJECTS = frozenset({"objects_gone", "objects_at_risk"})  # alerts of what `objects_gone`, `objects_at_risk` say
 SMOKE_NAME = "smoke"  # of what `offgrid smoke` has to leave behind, once for all runs: mission, task, quorum, session
 
 
@@ -55,6 +56,37 @@ def ledger_cut_off(told: GetLedgerStatusResponse) -> str:
     gone = ", ".join(witness.name or witness.node_id[:12] for witness in told.witnesses if witness.away_ms)
     weights = f"{told.reach_milli / 1000:g} of the {told.quorum_milli / 1000:g} that it takes"
     return f"witnesses in reach weigh {weights}: no payment becomes final" + (f". Away: {gone}" if gone else "")
+
+
+def objects_gone(told: ObjectRisks) -> str:
+    """Which objects their owner cannot have."""
+    if not told.gone:
+        return ""
+    return f"{_objects(told.gone)} cannot be read now: {_first(told.gone_names, told.gone)}"
+
+
+def objects_at_risk(told: ObjectRisks) -> str:
+    """Which objects are next."""
+    if not told.at_risk:
+        return ""
+    are = "is" if told.at_risk == 1 else "are"
+    return f"{_objects(told.at_risk)} {are} lost with one more host: {_first(told.at_risk_names, told.at_risk)}"
+
+
+def objects_degraded(told: ObjectRisks) -> str:
+    """How many objects have less at hosts than they should, though no single loss ends one."""
+    if not told.degraded:
+        return ""
+    return f"hosts in reach keep less than is wanted of {_objects(told.degraded)}"
+
+
+def _objects(count: int) -> str:
+    return "1 object" if count == 1 else f"{count} objects"
+
+
+def _first(names: Sequence[str], total: int) -> str:
+    more = f" and {total - len(names)} more" if total > len(names) else ""
+    return ", ".join(names) + more
 
 
 def _figure(value: float) -> str:

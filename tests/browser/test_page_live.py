@@ -442,16 +442,20 @@ def test_what_one_more_lost_host_takes_is_said_first_and_listed_first(browser: B
 
     def alarmed(route: Route) -> None:
         alert = {"name": "write_latency_ms", "about": "", "value": 22.7, "threshold": 50, "since_us": 1}
+        same = {"name": "objects_gone", "about": "", "value": 1, "threshold": 0, "since_us": 1}
+        alerts = [{**each, "state": "ALERT_STATE_WARN"} for each in (alert, same)]
+        risks = {"gone": 1, "gone_names": ["gone"], "at_risk": 5, "at_risk_names": ["bare", "bare too"]}
         said = route.fetch()
-        route.fulfill(response=said, json={**said.json(), "alerts": [{**alert, "state": "ALERT_STATE_WARN"}]})
+        route.fulfill(response=said, json={**said.json(), "alerts": alerts, "objects": risks})
 
     page.route("**/v1/objects?*", answer)
     page.route("**/v1/status", alarmed)
     page.goto(url)
     health = page.locator(".health li")
     expect(health.filter(has_text="Writing to disk, in ms: 22.7 now; it passed 50 at 1 Jan 1970")).to_be_visible()
-    expect(health.filter(has_text="One object cannot be had now.")).to_contain_text("Now")
-    health.get_by_text("2 objects are gone if one more host is.").click()
+    expect(health.filter(has_text="One object cannot be had now: gone")).to_contain_text("Now")
+    expect(health.filter(has_text="objects_gone")).to_have_count(0)
+    health.get_by_text("5 objects are gone if one more host is: bare, bare too, …").click()
     expect(page.locator("tbody th")).to_have_text(["gone", "bare", "bare too", "safe"])
     page.unroute_all(behavior="ignoreErrors")
     page.context.close()
@@ -464,7 +468,7 @@ def test_all_is_not_called_well_before_all_was_asked(browser: Browser, url: str)
     def hold(route: Route) -> None:
         held.append(route)
 
-    page.route("**/v1/objects?*", hold)
+    page.route("**/v1/retention", hold)
     page.goto(url)
     health = page.locator(".health")
     expect(health).to_contain_text(re.compile("Loading|attention"))  # a busy machine's disk may be slow

@@ -6,8 +6,19 @@ import pytest
 
 from offgrid.v1.common_pb2 import LIVENESS_ALIVE, LIVENESS_DEAD, ROLE_BROKER, ROLE_HOST
 from offgrid.v1.ledger_pb2 import GetLedgerStatusResponse, Witness
-from offgrid.v1.mesh_pb2 import ALERT_STATE_CRITICAL, ALERT_STATE_OK, ALERT_STATE_WARN, Alert, Member, Peer
-from offgrid.verdicts import alert_sentence, away, hosts_to_spare, in_reach, ledger_cut_off, ledger_mute, playing
+from offgrid.v1.mesh_pb2 import ALERT_STATE_CRITICAL, ALERT_STATE_OK, ALERT_STATE_WARN, Alert, Member, ObjectRisks, Peer
+from offgrid.verdicts import (
+    alert_sentence,
+    away,
+    hosts_to_spare,
+    in_reach,
+    ledger_cut_off,
+    ledger_mute,
+    objects_at_risk,
+    objects_degraded,
+    objects_gone,
+    playing,
+)
 
 HERE = Peer(self=True, roles_in_force=[ROLE_BROKER])
 THERE = Peer(liveness=LIVENESS_ALIVE, roles_in_force=[ROLE_HOST])
@@ -52,6 +63,18 @@ def test_what_keeps_payments_from_being_final() -> None:
         "witnesses in reach weigh 1 of the 2.5 that it takes: no payment becomes final. Away: barn, aaaaaaaaaaaa"
     )
     assert ledger_mute(GetLedgerStatusResponse(muted_why="restored")).endswith("signs nothing in the ledger: restored")
+
+
+def test_what_may_be_lost_in_words() -> None:
+    one = ObjectRisks(gone=1, gone_names=["film"], at_risk=1, at_risk_names=["notes"], degraded=1)
+    assert objects_gone(one) == "1 object cannot be read now: film"
+    assert objects_at_risk(one) == "1 object is lost with one more host: notes"
+    assert objects_degraded(one) == "hosts in reach keep less than is wanted of 1 object"
+    many = ObjectRisks(gone=3, gone_names=["a", "b"], at_risk=2, at_risk_names=["c", "d"], degraded=7)
+    assert objects_gone(many) == "3 objects cannot be read now: a, b and 1 more"
+    assert objects_at_risk(many) == "2 objects are lost with one more host: c, d"
+    assert objects_degraded(many) == "hosts in reach keep less than is wanted of 7 objects"
+    assert {judge(ObjectRisks()) for judge in (objects_gone, objects_at_risk, objects_degraded)} == {""}
 
 
 @pytest.mark.parametrize(

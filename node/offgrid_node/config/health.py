@@ -43,6 +43,24 @@ class Health(Section):
     )
     database_warn_percent: int = Field(default=80, ge=0, le=100, description="warn above: of storage.limit_mb")
     database_critical_percent: int = Field(default=95, ge=0, le=100, description="critical above: of storage.limit_mb")
+    objects_gone: int = Field(
+        default=1,
+        ge=0,
+        le=_FIGURE_MAX,
+        description="critical from so many on: objects of this node's that hosts in reach cannot give back",
+    )
+    objects_at_risk: int = Field(
+        default=1,
+        ge=0,
+        le=_FIGURE_MAX,
+        description="warn from so many on: objects that one more host lost may end, though they were to survive that",
+    )
+    objects_degraded: int = Field(
+        default=0,
+        ge=0,
+        le=_FIGURE_MAX,
+        description="warn from so many on: objects of which hosts in reach keep less than is wanted",
+    )
     command: f.Argv = Field(
         default=(),
         description="is run where an alert's state changes, without a shell, with the alert as JSON on standard input: "

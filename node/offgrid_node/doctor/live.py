@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from offgrid.v1.common_pb2 import ROLE_BROKER, ROLE_CORE
 from offgrid.v1.mesh_pb2 import Peer
 from offgrid.v1.objects_pb2 import OUTBOX_STATUS_PENDING
-from offgrid.verdicts import SMOKE_NAME, alert_sentence, hosts_to_spare, in_reach, ledger_cut_off, ledger_mute, playing
+from offgrid.verdicts import (
+    OF_OBJECTS,
+    SMOKE_NAME,
+    alert_sentence,
+    in_reach,
+    ledger_cut_off,
+    ledger_mute,
+    objects_at_risk,
+    objects_gone,
+    playing,
+)
 from offgrid_node import __version__
 from offgrid_node.config import CONFIG_NAME
 from offgrid_node.doctor.clock import shown
@@ -19,7 +29,6 @@ from offgrid_node.folder import DOTENV_NAME, MESH_PLAN
 NAMES_SHOWN = 4
 WAITING_US = 5_000_000  # a job that has found no host for so long, an object no hosts
 ASKED_MAX = 3  # jobs whose story is asked for
-OBJECTS_MAX = 1_000  # that are looked at
 LATE_BACKUPS = 3  # intervals
 WRITTEN_US = 2_000_000  # a start takes as long, and writes
 
@@ -145,24 +154,19 @@ def _outbox(subject: Subject) -> Iterator[Said]:
 
 
 def _objects(subject: Subject) -> Iterator[Said]:
-    """Only those of which hosts are away: who asked for a single copy knows that there is one."""
-    lost, bare, away = list[str](), list[str](), set[str]()
-    for made in subject.asked.objects.list(limit=OBJECTS_MAX):
-        gone = [ack.node_id for ack in made.acks if ack.away]
-        if made.local or not gone:
-            continue
-        spare = hosts_to_spare((len(ack.shards) or 1 for ack in made.acks if not ack.away), made.shards_needed or 1)
-        if not spare:
-            (lost if spare is None else bare).append(made.name or made.object_id[:12])
-            away.update(gone)
-    missing = [peer for peer in _others(subject) if peer.member.node_id in away]
-    if not missing:
+    """By the node's own rule: who asked for a single copy knows that there is one."""
+    assert subject.status is not None
+    if not subject.status.HasField("objects"):
+        yield not_applicable("the node was started a moment ago, and finds its hosts")
         return
-    back, hosts = starting(subject, missing[0]), f"their hosts that are away: {names_of(missing)}"
-    if lost:
-        yield fault(f"objects that cannot be read now: {_some(lost)}; {hosts}", back)
-    if bare:
-        yield warning(f"objects that are lost with one more host: {_some(bare)}; {hosts}", back)
+    told = subject.status.objects
+    missing = [peer for peer in _others(subject) if peer.member.node_id in told.away]
+    hosts = f"; their hosts that are away: {names_of(missing)}" if missing else ""
+    back = starting(subject, missing[0]) if missing else subject.operator("ls", "--long")
+    if lost := objects_gone(told):
+        yield fault(lost + hosts, back)
+    if bare := objects_at_risk(told):
+        yield warning(bare + hosts, back)
 
 
 def _some(names: list[str]) -> str:
@@ -222,7 +226,7 @@ def _recovery_key(subject: Subject) -> Iterator[Said]:
 def _alerts(subject: Subject) -> Iterator[Said]:
     assert subject.status is not None
     for alert in subject.status.alerts:
-        if said := alert_sentence(alert):
+        if alert.name not in OF_OBJECTS and (said := alert_sentence(alert)):
             yield warning(said, subject.operator("status"))
 
 

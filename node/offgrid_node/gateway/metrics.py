@@ -111,6 +111,8 @@ class _NodeCollector(Collector):
         )
         yield from _of_checks(facts)
         yield from _of_health(facts.health)
+        if facts.objects is not None:
+            yield _of_risks(facts.objects)
         yield from of_kept(facts.kept(), self._runtime.store.journal_seq, self._runtime.store.journal_floor)
 
     def _of_outbox(self) -> Iterator[Metric]:
@@ -175,6 +177,19 @@ def _of_health(health: HealthFacts) -> Iterator[Metric]:
     )
     if health.memory_bytes:
         yield GaugeMetricFamily("offgrid_memory_bytes", "Memory of the node's process.", health.memory_bytes)
+
+
+def _of_risks(told: mesh_pb2.ObjectRisks) -> Metric:
+    family = GaugeMetricFamily(
+        "offgrid_endangered_objects",
+        "This node's durable objects that hosts in reach cannot give back (gone), that one more host lost may end "
+        "(at_risk), of which less is kept than is wanted (degraded), and that were not judged (unjudged).",
+        labels=["risk"],
+    )
+    counts = {"gone": told.gone, "at_risk": told.at_risk, "degraded": told.degraded, "unjudged": told.unjudged}
+    for risk, count in counts.items():
+        family.add_metric([risk], count)
+    return family
 
 
 def _of_checks(facts: NodeFacts) -> Iterator[Metric]:

@@ -58,6 +58,15 @@ class Draft:
         """What the disk says, from `start` on: without what this batch wrote."""
         return self._rows.scan(table, start, prefix=prefix) if self._rows is not None else iter(())
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether all that was written is committed."""
+        return not self._written
+
+    def changed(self, table: str) -> set[bytes]:
+        """Keys of rows that this step wrote or deleted."""
+        return {each.key for each in self._effects if isinstance(each, Put | Delete) and each.table == table}
+
     def put(self, table: str, key: bytes, row: Message) -> None:
         self.put_bytes(table, key, row.SerializeToString())
 

@@ -63,6 +63,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     gateway: str = ""  # to this machine's commands
     gateway_told: str = ""  # to members
     health: HealthFacts = msgspec.field(default_factory=HealthFacts)
+    objects: mesh_pb2.ObjectRisks | None = None  # to its owner alone
     page_link: Callable[[], mesh_pb2.CreatePageLinkResponse] = no_page_link
     kept: Callable[[], KeptFacts] = KeptFacts  # asked for metrics alone
 
@@ -123,6 +124,7 @@ class MeshHandlers:
             audit_read_bytes=facts.audit_read_bytes,
             retention=facts.retention,
             gateway=facts.gateway if caller.kind is Kind.ADMIN else facts.gateway_told,
+            objects=facts.objects if caller.kind is Kind.ADMIN else None,
             alerts=[each for each in facts.health.alerts if not each.about or each.state != mesh_pb2.ALERT_STATE_OK],
         )
 

@@ -14,8 +14,7 @@ from offgrid.client import OffgridError
 from offgrid.v1.common_pb2 import LIVENESS_ALIVE, LIVENESS_DEAD, ROLE_BROKER, ROLE_CORE, ROLE_HOST
 from offgrid.v1.ledger_pb2 import GetLedgerStatusResponse, Witness
 from offgrid.v1.links_pb2 import AirLeft, CheckPeersResponse, Link, LinkFigure, ListLinksResponse, PeerCheck
-from offgrid.v1.mesh_pb2 import ALERT_STATE_WARN, Alert, GetStatusResponse, Member, Peer
-from offgrid.v1.objects_pb2 import Object, ReplicaAck
+from offgrid.v1.mesh_pb2 import ALERT_STATE_WARN, Alert, GetStatusResponse, Member, ObjectRisks, Peer
 from offgrid.v1.state_pb2 import Backup, Event, ListBackupsResponse, Session
 from offgrid_node import __version__
 from offgrid_node.config import load, template
@@ -47,7 +46,9 @@ class Node:
     """A healthy core with a healthy neighbour; tests make one thing of it wrong."""
 
     status: GetStatusResponse = field(
-        default_factory=lambda: GetStatusResponse(version=__version__, roles=[ROLE_CORE], uptime_ms=86_400_000)
+        default_factory=lambda: GetStatusResponse(
+            version=__version__, roles=[ROLE_CORE], uptime_ms=86_400_000, objects=ObjectRisks()
+        )
     )
     peers: list[Peer] = field(
         default_factory=lambda: [peer("here", self=True, roles_in_force=[ROLE_CORE]), peer("there")]
@@ -60,7 +61,6 @@ class Node:
     backups: list[Backup] = field(default_factory=lambda: [Backup(path="/b.zip", made_us=NOW_US - HOUR_US)])
     events: list[Event] = field(default_factory=list)
     sessions: list[Session] = field(default_factory=list)
-    objects: list[Object] = field(default_factory=list)
     settings: dict[str, object] = field(default_factory=dict)
 
     def _events(self, since_us: int = 0, types: Iterable[str] = (), **_: object) -> Iterator[Event]:
@@ -81,7 +81,7 @@ class Node:
                     check_peers=lambda timeout_s: CheckPeersResponse(peers=self.checks),
                 ),
                 jobs=SimpleNamespace(list=lambda **_: iter(())),
-                objects=SimpleNamespace(outbox=lambda **_: iter(()), list=lambda **_: iter(self.objects)),
+                objects=SimpleNamespace(outbox=lambda **_: iter(())),
                 ledger=SimpleNamespace(status=lambda: self.ledger),
                 backups=SimpleNamespace(list=lambda: ListBackupsResponse(backups=self.backups)),
                 events=SimpleNamespace(list=self._events),
@@ -111,25 +111,17 @@ def only_broker_away(node: Node) -> None:
     node.peers[2].liveness = LIVENESS_DEAD
 
 
-def kept(name: str, needed: int, *held: tuple[str, int], local: bool = False) -> Object:
-    """By the hosts of these names, each with so many shards; "barn" is away."""
-    acks = [
-        ReplicaAck(node_id=host.ljust(32, "a"), shards=range(shards) if needed else (), away=host == "barn")
-        for host, shards in held
-    ]
-    return Object(name=name, shards_needed=needed, acks=acks, local=local)
+def losing(**risks: object) -> Callable[[Node], None]:
+    """What the node says of its objects, with barn away."""
 
-
-def keeping(*objects: Object) -> Callable[[Node], None]:
     def change(node: Node) -> None:
         away(node)
-        node.objects = list(objects)
+        node.status.objects.MergeFrom(ObjectRisks(away=["barn".ljust(32, "a")], **risks))  # type: ignore[arg-type]
 
     return change
 
 
 BARN_AWAY = ("members", State.WARNING, "barn is out of reach", "ping")
-COPY, CODED = (("barn", 1), ("there", 1)), (("barn", 2), ("there", 2), ("loft", 2))
 LORA = "lora:/dev/ttyUSB0?region=EU868"
 WITNESSES = [Witness(name="barn", weight_milli=1000, away_ms=60_000), Witness(name="here", weight_milli=1000)]
 CUT_OFF = GetLedgerStatusResponse(enabled=True, open=True, quorum_milli=2000, reach_milli=1000, witnesses=WITNESSES)
@@ -149,20 +141,35 @@ CASES: dict[str, tuple[Callable[[Node], None], Iterable[tuple[str, State, str, s
         make(peers=[peer("here", self=True, roles_in_force=[ROLE_BROKER]), peer("barn", liveness=LIVENESS_DEAD)]),
         [("members", State.FAULT, "barn is out of reach", "ping -c 3 10.0.0.2")],
     ),
-    "a copy is all that is left": (
-        keeping(kept("notes", 0, *COPY)),
-        [BARN_AWAY, ("objects", State.WARNING, "lost with one more host: notes; their hosts that are away: barn", "")],
+    "objects are one host from their end": (
+        losing(at_risk=6, at_risk_names=["film", "notes"]),
+        [
+            BARN_AWAY,
+            (
+                "objects",
+                State.WARNING,
+                "6 objects are lost with one more host: film, notes and 4 more; their hosts that are away: barn",
+                "offgrid-node run",
+            ),
+        ],
     ),
-    "just enough shards are left": (
-        keeping(kept("film", 4, *CODED), kept("song", 2, *CODED)),
-        [BARN_AWAY, ("objects", State.WARNING, "lost with one more host: film;", "offgrid-node run")],
+    "an object cannot be read": (
+        losing(gone=1, gone_names=["film"]),
+        [BARN_AWAY, ("objects", State.FAULT, "1 object cannot be read now: film; their hosts that are away", "run")],
     ),
-    "too few shards are left": (
-        keeping(kept("film", 5, *CODED)),
-        [BARN_AWAY, ("objects", State.FAULT, "cannot be read now: film; their hosts that are away: barn", "run")],
+    "a host that had it is no member any more": (
+        lambda node: node.status.objects.MergeFrom(ObjectRisks(at_risk=1, at_risk_names=["film"], away=["x"])),
+        [("objects", State.WARNING, "1 object is lost with one more host: film", "ls --long")],
     ),
-    "one copy was wanted, or this node has it too": (
-        keeping(kept("notes", 0, ("there", 1)), kept("film", 5, *CODED, local=True)), [BARN_AWAY]
+    "what is being repaired is no finding": (losing(degraded=9), [BARN_AWAY]),
+    "their alerts are said once": (
+        lambda node: node.status.MergeFrom(
+            GetStatusResponse(
+                objects=ObjectRisks(at_risk=1, at_risk_names=["film"]),
+                alerts=[Alert(name="objects_at_risk", state=ALERT_STATE_WARN, value=1)],
+            )
+        ),
+        [("objects", State.WARNING, "1 object is lost with one more host: film", "ls --long")],
     ),
     "no broker is known": (
         make(peers=[peer("here", self=True, roles_in_force=[ROLE_CORE]), peer("there", roles_in_force=[ROLE_HOST])]),

@@ -77,7 +77,12 @@ def test_an_alert_is_on_the_page_as_a_number() -> None:
 
 def test_both_states_of_an_alert_have_a_rule() -> None:
     severities = {rule["expr"]: rule["labels"]["severity"] for rule in RULES if "offgrid_alert_state" in rule["expr"]}
-    assert severities == {"offgrid_alert_state == 2": "critical", "offgrid_alert_state == 1": "warning"}
+    assert severities == {
+        'offgrid_alert_state{name!="objects_gone"} == 2': "critical",
+        'offgrid_alert_state{name="objects_gone"} == 2': "critical",
+        'offgrid_alert_state{name!="objects_at_risk"} == 1': "warning",
+        'offgrid_alert_state{name="objects_at_risk"} == 1': "warning",
+    }
 
 
 PROMTOOL = shutil.which("promtool")

@@ -22,7 +22,7 @@ from offgrid_node.services.health.heartbeats import SESSIONS_MAX, Heartbeats
 from offgrid_node.services.health.watching import Health, Thresholds
 
 LOOK_MS = 5_000
-THRESHOLDS = Thresholds(500, 50, 16.67, 4_096, 80.0, 95.0)
+THRESHOLDS = Thresholds(500, 50, 16.67, 4_096, 80.0, 95.0, 1, 3, 0)
 
 
 class Mesh:
@@ -93,6 +93,8 @@ def said(alert: Alert) -> tuple[str, str, State, float]:
         ("memory_mb", 4_096, 4_097, State.WARN),
         ("database_size_mb", 80, 80.5, State.WARN),
         ("database_size_mb", 80, 95.5, State.CRITICAL),
+        ("objects_gone", 0, 1, State.CRITICAL),
+        ("objects_at_risk", 2, 3, State.WARN),
     ],
 )
 def test_the_nodes_own_figures_have_their_thresholds(
@@ -107,10 +109,22 @@ def test_the_nodes_own_figures_have_their_thresholds(
     assert [(alert.name, alert.value) for alert in desk.journaled()] == [(name, bad)]
 
 
+def test_an_alert_of_one_object_ends_with_none(desk: Watched) -> None:
+    desk.own = {"objects_gone": 1}
+    desk.look(RISE)
+    desk.own = {"objects_gone": 0}
+    desk.look(FALL)
+    assert [said(alert) for alert in desk.told] == [
+        ("objects_gone", "", State.CRITICAL, 1),
+        ("objects_gone", "", State.OK, 0),
+    ]
+
+
 def test_a_threshold_of_nothing_is_none() -> None:
-    desk = Watched(Thresholds(0, 0, 0.0, 0, 0.0, 0.0))
+    desk = Watched(Thresholds(0, 0, 0.0, 0, 0.0, 0.0, 0, 0, 0))
     session = desk.session()
-    desk.own = dict.fromkeys(("queue_depth", "write_latency_ms", "memory_mb", "database_size_mb"), 1e9)
+    names = ("queue_depth", "write_latency_ms", "memory_mb", "database_size_mb", "objects_gone", "objects_at_risk")
+    desk.own = dict.fromkeys((*names, "objects_degraded"), 1e9)
     desk.beat(session, 10, frame_ms=1e9, queue_depth=10**9, memory_mb=1e9)
     assert (desk.told, desk.health.alerts) == ([], ())
 

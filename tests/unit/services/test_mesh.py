@@ -154,6 +154,14 @@ def test_status_tells_of_alerts_of_this_node_and_of_others_that_are_beyond(house
     assert [(alert.about, alert.state) for alert in status.alerts] == [("", ok), ("", warn), ("s-2", warn)]
 
 
+def test_status_names_what_may_be_lost_to_its_owner_alone(house: House) -> None:
+    risks = mesh_pb2.ObjectRisks(gone=1, gone_names=["my will"])
+    facts = NodeFacts("0.1.0", 1, "/data", 1.0, "inline", objects=risks)
+    handlers = MeshHandlers(house.runtime, NODE.node_id, lambda: facts)
+    assert handlers.get_status(ADMIN, mesh_pb2.GetStatusRequest()).objects == risks
+    assert not handlers.get_status(MEMBER, mesh_pb2.GetStatusRequest()).HasField("objects")
+
+
 def test_an_alert_is_an_event_of_the_journal(house: House) -> None:
     alert = mesh_pb2.Alert(name="memory_mb", state=mesh_pb2.ALERT_STATE_WARN, value=5_000)
     house.runtime.ask("mesh", "health", TellOfAlert(alert))

@@ -61,6 +61,7 @@ def status() -> None:
             ("data", answer.data_dir),
             ("page", answer.gateway),
             ("dropped", answer.retention),
+            *(("objects", said) for said in _objects(answer)),
             *(("alert", said) for said in alerts_of(answer)),
             ("removed", "this node's membership was revoked" if answer.removed else ""),
             *(("notice", notice) for notice in answer.notices),
@@ -95,6 +96,19 @@ def alerts_of(answer: GetStatusResponse) -> Iterator[str]:
     for alert in answer.alerts:
         if said := alert_sentence(alert):
             yield f"{said}, since {when(alert.since_us)}"
+
+
+def _objects(answer: GetStatusResponse) -> Iterator[str]:
+    """What may be lost of them, the worst first, and what to type next."""
+    from offgrid.verdicts import objects_at_risk, objects_degraded, objects_gone
+
+    for judge, following in (
+        (objects_gone, "offgrid doctor"),
+        (objects_at_risk, "offgrid doctor"),
+        (objects_degraded, "offgrid ls --long"),
+    ):
+        if said := judge(answer.objects):
+            yield f"{said} → {following}"
 
 
 def _scrub(answer: GetStatusResponse) -> str:

@@ -67,7 +67,9 @@ def _line(metric: Served) -> str:
 def _facts() -> NodeFacts:
     health = HealthFacts((_TRANSIENT,), (("command", "done", 1),), (), 1, 1)
     kept = KeptFacts(shares=(("events", 1, 1),), backups=Backups(1, 0, 1, 1), mirror_seq=0)
-    return NodeFacts("", 0, "", 0.0, "inline", audit_oldest_us=1, health=health, kept=lambda: kept)
+    return NodeFacts(
+        "", 0, "", 0.0, "inline", audit_oldest_us=1, health=health, objects=mesh_pb2.ObjectRisks(), kept=lambda: kept
+    )
 
 
 def _runtime() -> SimpleNamespace:

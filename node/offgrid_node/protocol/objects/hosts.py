@@ -127,6 +127,10 @@ class Hosts:
         host = self._hosts.get(node_id)
         return host is not None and host.alive
 
+    def was_heard(self, node_id: str) -> bool:
+        """Since this node was started."""
+        return node_id in self._hosts
+
     def is_drained(self, node_id: str) -> bool:
         """As it last said."""
         return self.get(node_id, 0).facts.drained

@@ -66,6 +66,7 @@ from offgrid_node.protocol.objects.regaining import Regaining
 from offgrid_node.protocol.objects.replicas import Replicas, ReportTag
 from offgrid_node.protocol.objects.resealing import Resealing
 from offgrid_node.protocol.objects.rewrapping import Rewrapping
+from offgrid_node.protocol.objects.risks import Risks, Told
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.sharing import Sharing
 from offgrid_node.protocol.objects.standing import Standing
@@ -119,6 +120,7 @@ class ObjectsMachine:
         )
         self._audits = Audits(self._draft, self._outbox, self._hosts, on_lost, settings.audit_days)
         self._measuring = Measuring(self._hosts, self._draft, self._comparing.on_reported)
+        self._risks = Risks(self._draft, self._hosts)
         clock = self._clock = TrustedClock(self._draft)
         self._gone = Gone(self._draft, clock, dropping.on_gone)
         self._expiries = (
@@ -144,6 +146,7 @@ class ObjectsMachine:
             self._rewrapping,
             self._resealing,
             self._standing.leaving,
+            self._risks,
             *self._expiries,
         )
         self._stepped_ms = 0
@@ -189,6 +192,7 @@ class ObjectsMachine:
         self._audits.load(rows, now)
         for expiry in self._expiries:
             expiry.load(rows, now)
+        self._risks.load(now)
         self._stepped_ms = now.mono_ms
 
     # ---- questions
@@ -205,6 +209,10 @@ class ObjectsMachine:
     def parcel(self, object_id: str) -> Parcel:
         """An object as delivery sees it; nobody changes it. Raises Corrupt where there is none."""
         return self._delivery.parcel(object_id)
+
+    def risks(self, now: Now) -> Told | None:
+        """How many objects are gone or nearly so; None: that is not known yet."""
+        return self._risks.told(now)
 
     @property
     def outbox_depth(self) -> int:
@@ -249,6 +257,7 @@ class ObjectsMachine:
 
     def step(self, inputs: Sequence[object], now: Now, rng: Rng) -> list[Effect]:
         self._draft.begin(now)
+        self._risks.open_step(now)
         self._stepped_ms = now.mono_ms
         for event in inputs:
             match event:
@@ -278,9 +287,11 @@ class ObjectsMachine:
         self._resealing.close_step(now)
         self._notices.close_step(now)
         self._measuring.close_step(now, rng)
+        self._risks.close_step()
 
     def _on_up(self, event: PeerUp, now: Now, rng: Rng) -> None:
         self._gone.on_member(event.node_id)
+        self._risks.on_hosts_changed()
         self._notices.on_up(event.node_id, now)
         self._rewrapping.on_label(event.node_id, event.wrap_label, now)
         if self._hosts.on_up(event, now):
@@ -342,6 +353,7 @@ class ObjectsMachine:
 
     def _on_down(self, event: PeerDown, now: Now) -> None:
         node_id = event.node_id
+        self._risks.on_hosts_changed()
         self._notices.on_down(node_id)
         self._comparing.on_down(node_id)
         if event.removed:

@@ -32,10 +32,10 @@ class State(IntEnum):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Thresholds of a figure; 0: none."""
+    """Thresholds of a figure. One of 0 is left where the figure is 0."""
 
-    warn: float = 0.0
-    critical: float = 0.0
+    warn: float | None = None
+    critical: float | None = None
 
 
 class Alert(msgspec.Struct, frozen=True):
@@ -59,10 +59,13 @@ class _Trigger:
         self.threshold, self.on, self._looks = threshold, False, 0
 
     def look(self, value: float) -> None:
-        turns = value < CLEAR * self.threshold if self.on else value > self.threshold
+        turns = self._is_clear(value) if self.on else value > self.threshold
         self._looks = self._looks + 1 if turns else 0
         if self._looks == (FALL if self.on else RISE):
             self.on, self._looks = not self.on, 0
+
+    def _is_clear(self, value: float) -> bool:
+        return value < CLEAR * self.threshold if self.threshold else not value
 
 
 class _Figure:
@@ -70,7 +73,7 @@ class _Figure:
 
     def __init__(self, limits: Limits, now_us: int) -> None:
         wanted = ((State.WARN, limits.warn), (State.CRITICAL, limits.critical))
-        self._triggers = {state: _Trigger(threshold) for state, threshold in wanted if threshold}
+        self._triggers = {state: _Trigger(threshold) for state, threshold in wanted if threshold is not None}
         self.value = 0.0
         self.state = self.told = State.OK
         self.since_us = now_us
@@ -109,7 +112,7 @@ class Alerts:
 
     def __init__(self, limits: Mapping[str, Limits]) -> None:
         """By a figure's name; one without a threshold is not judged."""
-        self._limits = {name: each for name, each in limits.items() if each.warn or each.critical}
+        self._limits = {name: each for name, each in limits.items() if each != Limits()}
         self._figures: dict[Key, _Figure] = {}
         self._credit, self._looks = TOLD_MAX, 0
 

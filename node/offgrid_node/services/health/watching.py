@@ -24,6 +24,7 @@ from offgrid_node.services.health.alerts import Alert, Alerts, Limits, State
 from offgrid_node.services.health.heartbeats import FRAME_MS, MEMORY_MB, QUEUE_DEPTH, Heartbeats
 
 WRITE_LATENCY_MS, DATABASE_MB = "write_latency_ms", "database_size_mb"
+OBJECTS_GONE, OBJECTS_AT_RISK, OBJECTS_DEGRADED = "objects_gone", "objects_at_risk", "objects_degraded"
 CALLER = "health"
 
 _STATES: Mapping[State, mesh_pb2.AlertState.ValueType] = {
@@ -35,7 +36,7 @@ _log = logging.getLogger("offgrid.health")
 
 
 class Thresholds(msgspec.Struct, frozen=True):
-    """As the owner set them; 0: none."""
+    """As the owner set them; 0: none. Of objects so many are an alert, of all else what is above."""
 
     queue_depth: int
     write_latency_ms: int
@@ -43,15 +44,26 @@ class Thresholds(msgspec.Struct, frozen=True):
     memory_mb: int
     database_warn_mb: float
     database_critical_mb: float
+    objects_gone: int
+    objects_at_risk: int
+    objects_degraded: int
 
     def by_name(self) -> Mapping[str, Limits]:
         return {
-            QUEUE_DEPTH: Limits(warn=self.queue_depth),
-            WRITE_LATENCY_MS: Limits(warn=self.write_latency_ms),
-            FRAME_MS: Limits(critical=self.frame_ms),
-            MEMORY_MB: Limits(warn=self.memory_mb),
-            DATABASE_MB: Limits(warn=self.database_warn_mb, critical=self.database_critical_mb),
+            QUEUE_DEPTH: Limits(warn=self.queue_depth or None),
+            WRITE_LATENCY_MS: Limits(warn=self.write_latency_ms or None),
+            FRAME_MS: Limits(critical=self.frame_ms or None),
+            MEMORY_MB: Limits(warn=self.memory_mb or None),
+            DATABASE_MB: Limits(warn=self.database_warn_mb or None, critical=self.database_critical_mb or None),
+            OBJECTS_GONE: Limits(critical=_above(self.objects_gone)),
+            OBJECTS_AT_RISK: Limits(warn=_above(self.objects_at_risk)),
+            OBJECTS_DEGRADED: Limits(warn=_above(self.objects_degraded)),
         }
+
+
+def _above(count: int) -> float | None:
+    """What so many are above."""
+    return count - 1 if count else None
 
 
 class Health:

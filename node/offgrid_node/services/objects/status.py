@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from offgrid_node.protocol.objects.machine import ObjectsMachine
+from collections.abc import Iterable
 
+from offgrid.v1 import mesh_pb2, objects_pb2
+from offgrid_node.protocol.effects import Rows
+from offgrid_node.protocol.errors import Corrupt
+from offgrid_node.protocol.objects.machine import ObjectsMachine
+from offgrid_node.protocol.objects.risks import Told
+from offgrid_node.protocol.objects.tables import OBJECTS
+
+ID_CHARS = 12  # of an object without a name
 BACK_TOLD_US = 30 * 86_400_000_000  # so long it tells what came back from hosts
 
 
@@ -26,6 +34,30 @@ def object_notices(objects: ObjectsMachine, now_us: int) -> tuple[str, ...]:
         what = "an object is" if count == 1 else f"{count} objects are"
         notices.append(f"{what} still to be sealed anew; `offgrid keys show` says how far that is")
     return tuple(notices)
+
+
+def object_risks(told: Told, rows: Rows) -> mesh_pb2.ObjectRisks:
+    """With names, as `rows` have them."""
+    return mesh_pb2.ObjectRisks(
+        gone=told.gone,
+        at_risk=told.at_risk,
+        degraded=told.degraded,
+        gone_names=_names(told.gone_ids, rows),
+        at_risk_names=_names(told.at_risk_ids, rows),
+        away=told.away,
+        unjudged=told.unjudged,
+    )
+
+
+def _names(ids: Iterable[str], rows: Rows) -> list[str]:
+    return [_name(object_id, rows) or object_id[:ID_CHARS] for object_id in ids]
+
+
+def _name(object_id: str, rows: Rows) -> str:
+    try:
+        return objects_pb2.ObjectRow.FromString(rows.get(OBJECTS, object_id.encode()) or b"").object.name
+    except Corrupt:
+        return ""
 
 
 def _objects(count: int) -> str:

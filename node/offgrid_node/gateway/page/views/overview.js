@@ -2,7 +2,6 @@
 
 import { html, useEffect, useRef } from "../vendor/htm-preact.js";
 import { describe } from "./events.js";
-import { survival } from "./storage.js";
 import { useLive } from "../lib/live.js";
 import { Badge, Bar, Copy, Facts, Id, Loaded, Problem, Said, say, Section, useNames, When } from "../lib/parts.js";
 import { bytes, credits, num, plain, span, stamp, t } from "../lib/reader.js";
@@ -14,13 +13,12 @@ export function Overview() {
   const outbox = useLive("/v1/outbox?page_size=1000&open_only=true", { on: ["OBJECT_", "QUORUM_ACKED"], every: 30_000 });
   const balance = useLive(ledger.data?.open ? "/v1/wallet" : "", { on: ["TX_", "SETTLED"], every: 60_000 });
   const retention = useLive("/v1/retention", { every: 60_000 });
-  const objects = useLive("/v1/objects?page_size=1000", { on: ["PEER_"], every: 60_000 });
   const events = useLive("/v1/events?page_size=8&newest_first=true", { on: [""] });
   const name = useNames();
   return html`<h1 tabindex="-1">${t("nav.overview")}</h1>
     <${Loaded} live=${status}>${() => {
-      const matters = needs(status.data, peers.data, ledger.data, retention.data, outbox.data, objects.data);
-      return html`<${Health} matters=${matters} asked=${[peers, ledger, outbox, retention, objects]} />
+      const matters = needs(status.data, peers.data, ledger.data, retention.data, outbox.data);
+      return html`<${Health} matters=${matters} asked=${[peers, ledger, outbox, retention]} />
         <${Figures} status=${status.data} ledger=${ledger.data} wallet=${balance.data} outbox=${outbox.data} />
         <div class="columns">
           <${Section} title=${t("overview.lately")} actions=${html`<a href="#/events">${t("overview.all_events")}</a>`}>
@@ -33,12 +31,11 @@ export function Overview() {
 }
 
 // What an owner should look at, the worst first: [tone, text, address, what the node says of it].
-function needs(status, peers, ledger, retention, outbox, objects) {
-  const kept = (objects?.objects ?? []).filter((object) => object.acks.length).map((object) => survival(object.acks, object.shards_needed));
-  const lost = kept.filter((found) => !found.now).length, bare = kept.filter((found) => found.now && !found.any).length;
+function needs(status, peers, ledger, retention, outbox) {
+  const risks = status.objects;
   const dead = (peers?.peers ?? []).filter((peer) => peer.liveness === "LIVENESS_DEAD" && !peer.member.removed);
   const stuck = (outbox?.entries ?? []).filter((entry) => entry.trouble);
-  const alerts = status.alerts.filter((alert) => alert.state !== "ALERT_STATE_OK");
+  const alerts = status.alerts.filter((alert) => alert.state !== "ALERT_STATE_OK" && !["objects_gone", "objects_at_risk"].includes(alert.name));
   return [
     status.removed && ["bad", t("needs.removed"), "#/mesh"],
     ...alerts.map((alert) => [
@@ -50,12 +47,14 @@ function needs(status, peers, ledger, retention, outbox, objects) {
     dead.length > 0 && ["warn", t("needs.dead", { n: dead.length, names: dead.slice(0, 5).map((peer) => peer.member.name).join(", ") }), "#/mesh"],
     ledger?.enabled && ledger.open && ledger.reach_milli < ledger.quorum_milli && ["bad", t("needs.cut_off"), "#/ledger"],
     ledger?.muted_why && ["warn", "", "#/ledger", ledger.muted_why],
-    lost > 0 && ["bad", t("needs.lost", { n: lost }), "#/storage/risk"],
-    bare > 0 && ["warn", t("needs.bare", { n: bare }), "#/storage/risk"],
+    risks?.gone > 0 && ["bad", t("needs.lost", { n: risks.gone, names: some(risks.gone_names, risks.gone) }), "#/storage/risk"],
+    risks?.at_risk > 0 && ["warn", t("needs.bare", { n: risks.at_risk, names: some(risks.at_risk_names, risks.at_risk) }), "#/storage/risk"],
     stuck.length > 0 && ["warn", t("needs.stuck", { n: stuck.length }), "#/storage/outbox", stuck[0].trouble],
     retention?.held && ["warn", t("needs.held"), "#/storage/retention", retention.held],
   ].filter(Boolean).sort((a, b) => (a[0] === "bad" ? 0 : 1) - (b[0] === "bad" ? 0 : 1));
 }
+
+const some = (names, total) => names.join(", ") + (total > names.length ? ", …" : "");
 
 // Nothing is called well before all that could be wrong has been asked for, and was told.
 function Health({ matters, asked }) {
