@@ -13,8 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from offgrid.v1 import mesh_pb2
-from offgrid_node.banner import ANY_HOST
-from offgrid_node.config.addresses import split_address
+from offgrid_node.config.addresses import ANY_HOST, split_address
 from offgrid_node.config.http_ports import AUTO, OFF, SECRET_CHARS_MIN, auto_ports
 from offgrid_node.discovery.addresses import join_address
 from offgrid_node.gateway.binding import Sockets, address_of, bind, bind_first

@@ -1,11 +1,12 @@
 """A client that is not ours (`buf curl`) finds and calls every service, over both ways in.
 
-The lines for `grpcurl` that a node prints are taken from its log as they stand there; only the flags are renamed.
+The lines for `grpcurl` are those of docs/api.md; only the flags are renamed, and what the shell would fill in is.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from live import BIN, Done, grpcurl_as_buf, log_of, run
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.local_mesh import LocalMesh, LocalNode
+
+API = Path(__file__).parents[2] / "docs" / "api.md"
 
 pytestmark = pytest.mark.xdist_group("mesh")
 
@@ -58,29 +61,35 @@ MEMBER_CALLS = ADMIN_CALLS | {
 }
 
 
-def printed(node: LocalNode, kind: str) -> list[str]:
-    """The printed line for "unix" or "cacert", as a buf command without its method."""
-    line = [line for line in log_of(node).splitlines() if "grpcurl" in line and f"-{kind}" in line][-1]
+def written(node: LocalNode, kind: str) -> list[str]:
+    """The written line for "unix" or "cacert", as a buf command without its method."""
+    text = API.read_text(encoding="utf-8")
+    (tls,) = re.findall(r'^tls="(.*)"$', text, re.MULTILINE)
+    lines = [line.replace("$tls", tls) for line in text.splitlines() if line.startswith("grpcurl ")]
+    line = next(line for line in lines if f"-{kind}" in line)
+    port = re.search(r"mesh +port ([0-9]+)", log_of(node))
+    assert port
+    line = line.replace("$me", node.node_id).replace("$port", port[1]).replace(" data/", f" {node.folder}/data/")
     words = grpcurl_as_buf(line)
     assert words[-1].endswith("offgrid.v1.MeshService/GetStatus")
     return [*words[:-1], words[-1].removesuffix("/offgrid.v1.MeshService/GetStatus")]
 
 
 def call(node: LocalNode, kind: str, method: str, request: str = "{}") -> Done:
-    *flags, base = printed(node, kind)
+    *flags, base = written(node, kind)
     return run([*flags, "-d", request, f"{base}/{method}"])
 
 
 @pytest.mark.parametrize("kind", ["unix", "cacert"])
 class TestBothWaysIn:
-    def test_the_printed_line_works_as_it_stands(self, mesh: LocalMesh, kind: str) -> None:
-        *flags, base = printed(mesh["core"], kind)
+    def test_the_written_line_works_as_it_stands(self, mesh: LocalMesh, kind: str) -> None:
+        *flags, base = written(mesh["core"], kind)
         done = run([*flags, f"{base}/offgrid.v1.MeshService/GetStatus"])
         assert done.code == 0, done.said
         assert json.loads(done.out)["nodeId"] == mesh["core"].node_id
 
     def test_reflection_lists_every_service(self, mesh: LocalMesh, kind: str) -> None:
-        done = run([*printed(mesh["core"], kind), "--list-services"])
+        done = run([*written(mesh["core"], kind), "--list-services"])
         assert set(done.out.split()) == SERVICES, done.said
 
     def test_every_service_is_called(self, mesh: LocalMesh, kind: str) -> None:
@@ -121,7 +130,7 @@ def schema_in(folder: Path) -> Path:
 
 
 def test_the_mesh_port_lets_nobody_in_without_a_certificate(mesh: LocalMesh, tmp_path: Path) -> None:
-    *_, base = printed(mesh["core"], "cacert")
+    *_, base = written(mesh["core"], "cacert")
     name = f"{mesh['core'].node_id}.node"
     identity = mesh["core"].folder / "data" / "tls" / "identity.pem"
     buf: list[str | Path] = [
@@ -144,7 +153,7 @@ def test_the_mesh_port_lets_nobody_in_without_a_certificate(mesh: LocalMesh, tmp
 
 def test_a_member_calls_another_with_its_own_certificate(mesh: LocalMesh) -> None:
     """host-a's PEM files at the broker's port, whose identity it must name."""
-    *_, base = printed(mesh["broker"], "cacert")
+    *_, base = written(mesh["broker"], "cacert")
     own, theirs = (mesh[name].folder / "data" / "tls" for name in ("host-a", "broker"))
     files: list[str | Path] = [
         "--cacert",

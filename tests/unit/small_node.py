@@ -491,7 +491,8 @@ class SmallNode:
         return mail_pb2.ListMailResponse(mail=mail, next_page_token=token)
 
     def on_ListMessages(self, request):
-        messages, token = _page([message for message, _ in self.messages.values()], request)
+        found = [message for message, _ in self.messages.values()]
+        messages, token = _page(found[::-1] if request.newest_first else found, request)
         return mail_pb2.ListMessagesResponse(messages=messages, next_page_token=token)
 
     def on_ReadMessage(self, request):

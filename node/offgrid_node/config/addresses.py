@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from .tree import Config
 
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - by what this machine reaches itself there
 HOST_CHARS_MAX = 253
 URL_CHARS_MAX = 2048
 PORT_MAX = 65535

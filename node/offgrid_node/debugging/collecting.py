@@ -24,8 +24,8 @@ from offgrid.client import OffgridError
 from offgrid.json_form import json_of
 from offgrid_node import __version__
 from offgrid_node.access_files import METRICS_NAME, TOKEN_NAME
-from offgrid_node.banner import ANY_HOST
 from offgrid_node.config import place_of, split_address
+from offgrid_node.config.addresses import ANY_HOST
 from offgrid_node.config.sections import Section
 from offgrid_node.debugging.redaction import Redaction
 from offgrid_node.debugging.shapes import HIDDEN

@@ -92,6 +92,7 @@ def test_lists_go_on_to_their_end(og, node: SmallNode) -> None:  # type: ignore[
 
 def test_what_came_is_listed_read_and_deleted(og, node: SmallNode, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert json.loads(og("--json", "mail", "inbox")[1])["messages"][0]["source"] == OTHER_ID
+    assert node.calls["ListMessages"][-1].newest_first, "of many --limit shows the newest"
     assert "msg-a" in og("mail", "inbox")[1]
     assert "hello" in og("mail", "read", "msg-a")[1]
     assert og("mail", "read", "msg-a", "--output", "-")[1] == "hello"

@@ -135,9 +135,9 @@ def show(number: int, output: str | None) -> int:
 @click.option("--limit", metavar="COUNT", type=click.IntRange(0), default=0, help="At most so many. [default: all]")
 @common
 def inbox(limit: int) -> None:
-    """List messages that others have sent to this node."""
+    """List messages that others have sent to this node, the newest first."""
     client = settings().connect()
-    found = client.mail.messages(limit=limit or None)
+    found = client.mail.messages(newest_first=True, limit=limit or None)
     if settings().json:
         from offgrid.json_form import json_of
         from offgrid_tools.cli.emitting import emit

@@ -12,7 +12,7 @@ from offgrid_tools.cli.settings import common, settings
 if TYPE_CHECKING:
     from offgrid.v1.jobs_pb2 import BookEntry
 
-COLUMNS = ("host", "name", "state", "free", "executors", "kinds", "price", "for", "standing", "late", "has")
+COLUMNS = ("host", "name", "state", "free", "executors", "kinds", "price", "for", "standing", "longer by", "has")
 
 
 @click.command()
@@ -21,7 +21,8 @@ def market() -> None:
     """Show the standing offers in this node's book (brokers have one).
 
     A line per offer: what it is for, how many slots are free, its price per million tokens, and what this broker thinks
-    of the host: its standing from 0 to 1 (0.5: nobody knows it), and by how much its jobs are later than others'.
+    of the host: its standing from 0 to 1 (0.5: nobody knows it), and by how much its jobs take longer than those
+    of others (less than 0: they are quicker).
     """
     answer = settings().connect().market.offers()
     if settings().json:

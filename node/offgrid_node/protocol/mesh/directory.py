@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 from offgrid.v1 import common_pb2, mesh_pb2
 from offgrid_node.protocol.effects import Rows, Verifier
@@ -22,6 +23,7 @@ from offgrid_node.protocol.mesh.wrapping import WrappingKey
 from offgrid_node.protocol.signing import digest_of
 
 PREFIX_CHARS_MIN = 4
+NAMES_TRIED_MAX = 256  # for one that is almost what was typed
 
 FRAME_BYTES = 8  # at most, around a record in a message
 
@@ -86,7 +88,14 @@ class Directory(RootedRoll):
                 return found[0]
         if any(node_id.startswith(text) for node_id in self.live()):
             raise InvalidRequest.field("node", f"{text!r} is too short: at least {PREFIX_CHARS_MIN} characters")
-        raise NotFound(f"no member is called {text!r}", reason="NoSuchNode", metadata={"node": text[:64]})
+        meant = self._meant(text)
+        said = f"no member is called {text[:64]!r}" + (f"; did you mean {meant!r}?" if meant else "")
+        raise NotFound(said, reason="NoSuchNode", metadata={"node": text[:64]})
+
+    def _meant(self, text: str) -> str:
+        """The name of a live member that is almost this; "" if none is."""
+        names = {self._members[node_id].record.name for node_id in self.live()[:NAMES_TRIED_MAX]}
+        return next(iter(get_close_matches(text[:64].lower(), sorted(names), 1)), "")
 
     def node_of_fingerprint(self, fingerprint: str) -> str | None:
         """The live member whose current key has this fingerprint (`ids.node_id_of`)."""

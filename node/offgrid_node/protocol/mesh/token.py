@@ -67,23 +67,27 @@ class InviteToken:
     def parse(cls, text: str) -> InviteToken:
         """Reads a token as people type it; raises InvalidRequest (field `token`) saying what is wrong and where."""
         if len(text) > TOKEN_CHARS_MAX:
-            raise _refusal(f"{len(text)} characters, at most {TOKEN_CHARS_MAX} allowed")
+            raise _damaged(f"{len(text)} characters, at most {TOKEN_CHARS_MAX} allowed")
         compact = "".join(text.split()).lower()
         if not compact.startswith(PREFIX):
-            raise _refusal(f"must begin with '{PREFIX}'")
+            raise _damaged(f"must begin with '{PREFIX}'")
         code, at, tail = compact.removeprefix(PREFIX).partition("@")
         data = _decode(code.replace("-", ""))
         known, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
         if _checksum(tail, known) != checksum:
-            raise _refusal("the checksum does not fit. Mistyped?")
+            raise _damaged("the checksum does not fit: a character is wrong, or the end is missing")
         if at and not tail:
-            raise _refusal("no address follows the '@'")
+            raise _damaged("no address follows the '@'")
         addresses = tuple(tail.split(",")) if tail else ()
         return cls(known[:MESH_TAG_BYTES], known[MESH_TAG_BYTES:], addresses)
 
 
 def _refusal(reason: str) -> InvalidRequest:
     return InvalidRequest.field("token", reason)
+
+
+def _damaged(reason: str) -> InvalidRequest:
+    return _refusal(f"{reason}. Copy all of it, or have another made by `offgrid mesh invite` at a member")
 
 
 def _checksum(addresses: str, known: bytes) -> bytes:
@@ -94,13 +98,13 @@ def _decode(code: str) -> bytes:
     for position, char in enumerate(code, start=1):
         if not ("a" <= char <= "z" or "2" <= char <= "7"):
             hint = f"; is it {_LOOKALIKES[char]}?" if char in _LOOKALIKES else ""
-            raise _refusal(f"{char!r} at position {position} after '{PREFIX}': only a-z and 2-7 occur there{hint}")
+            raise _damaged(f"{char!r} at position {position} after '{PREFIX}': only a-z and 2-7 occur there{hint}")
     if len(code) != _CODE_CHARS:
-        raise _refusal(f"{len(code)} characters after '{PREFIX}', there must be {_CODE_CHARS}")
+        raise _damaged(f"{len(code)} characters after '{PREFIX}', there must be {_CODE_CHARS}")
     try:
         return unbase32(code)
     except ValueError as error:
-        raise _refusal(f"{code[-1]!r} cannot be the last character. Mistyped?") from error
+        raise _damaged(f"{code[-1]!r} cannot be the last character") from error
 
 
 def _checked_address(address: str) -> str:
