@@ -258,7 +258,7 @@ class Daemon:
             self.node.own_roles,
             self.node.request,
             self.node.asks_quickly,
-            self._web.url,
+            lambda: self._web.told(self._finding.addresses),
             self._folder.path,
         )
 
@@ -399,7 +399,7 @@ class Daemon:
             audit_read_bytes=auditing.read_bytes,
             retention=self.node.retention.summary,
             gateway=self._web.url,
-            page_link=self._web.page_link,
+            page_link=lambda: self._web.page_link(self._finding.addresses),
             gateway_told=self._web.told(self._finding.addresses),
             health=self._health.facts,
             objects=object_risks(risks, store) if (risks := self.node.risks) is not None else None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -78,17 +79,17 @@ class Web:
         if self._gateway or self._monitoring:
             self._starting = asyncio.create_task(self._serve(view), name="gateway")
 
-    def page_link(self) -> mesh_pb2.CreatePageLinkResponse:
-        """With a code in its fragment, which no server sees, where a token is asked for. Raises FailedPrecondition
-        where there is no gateway, Unavailable while it is not up."""
+    def page_link(self, addresses: Sequence[str] = ()) -> mesh_pb2.CreatePageLinkResponse:
+        """By the URL that `told` has of these; with a code in its fragment, which no server sees, where a token is
+        asked for. Raises FailedPrecondition where there is no gateway, Unavailable while it is not up."""
         if not self.url:
             return no_page_link()
         if self._view is None:
             raise Unavailable("the gateway is not up yet", reason="GatewayStarting", retry_ms=500)
         if self._sign_ins is None:
-            return mesh_pb2.CreatePageLinkResponse(url=f"{self.url}/")
+            return mesh_pb2.CreatePageLinkResponse(url=f"{self.told(addresses)}/")
         code, valid_s = self._sign_ins.make_code(self._view.runtime.clock.now().mono_ms)
-        return mesh_pb2.CreatePageLinkResponse(url=f"{self.url}/#code={code}", valid_s=valid_s)
+        return mesh_pb2.CreatePageLinkResponse(url=f"{self.told(addresses)}/#code={code}", valid_s=valid_s)
 
     async def close(self) -> None:
         if self._starting is not None:
@@ -119,10 +120,13 @@ class Web:
         from offgrid_node.gateway.app import monitoring_routes_of, routes_of
         from offgrid_node.gateway.sign_ins import SignIns
         from offgrid_node.gateway.socket_owner import trusted_uids
+        from offgrid_node.gateway.tries import log_last_try
 
         self._view, gateway = view, self._config.gateway
         token, signed = gateway.token.get_secret_value(), bool(gateway.auth_key.get_secret_value())
-        signs = self._sign_ins = SignIns(token, f"offgrid-{view.node_id[:8]}") if token else None
+        signs = self._sign_ins = (
+            SignIns(token, f"offgrid-{view.node_id[:8]}", partial(log_last_try, "token")) if token else None
+        )
         policy = policy_of(gateway.hosts, signs, signed=signed, uids=trusted_uids())
         await self._open(self._gateway, routes_of(view, signs), policy, view)
         monitoring = policy_of(self._config.metrics.hosts)

@@ -159,10 +159,13 @@ class TestTheMarket:
         assert (ran["result"]["output"], ran["offgrid_receipt"]["node_id"]) == ("4\n", host.node_id)
         again = curl(mesh, host.name, "/run", signed(work)).json
         assert again["offgrid_receipt"] == ran["offgrid_receipt"]  # one result, whoever sends it twice
+        assert ran["reason"] == "it was sent to this host"
+        other = curl(mesh, host.name, "/run", signed(work | {"size": 1}))
+        assert refused(other, 409, "JobIdReused", "job_id 'old-1' came with other work")
 
     def test_work_that_no_host_can_do_is_refused_with_what_they_lack(self, mesh: LocalMesh) -> None:
         answer = curl(mesh, "broker", "/auction", signed({"job_id": "x", "type": "llm_call", "model": "nosuch"}))
-        assert refused(answer, 503, "NoHostsAvailable", "llm:nosuch")
+        assert refused(answer, 503, "NoHostsAvailable", "host-a: does not offer llm:nosuch")
         assert "retry-after:" in answer.headers
 
     @pytest.mark.parametrize(
@@ -347,7 +350,8 @@ def test_nothing_that_is_sent_is_a_defect_of_the_node(mesh: LocalMesh) -> None:
         ("/api/jobs?status=done", None, 400, "completed"),
         ("/memory/query?limit=0", None, 400, "limit"),
         ("/memory/query?since_ts=soon", None, 400, "ISO 8601"),
-        ("/memory/query?etype=NOSUCH", None, 400, "NOSUCH"),
+        ("/memory/query?etype=JOB_CREATE", None, 400, "did you mean JOB_CREATED? /docs/reference/events lists them"),
+        ("/memory/query?order=foo", None, 400, "oldest, newest"),
         ("/memory/query?session=nosuch", None, 404, "nosuch"),
         ("/api/missions -X DELETE", None, 405, "POST"),
     ],

@@ -62,6 +62,16 @@ def test_there_is_no_link_to_a_page_that_is_not_there(tmp_path: Path) -> None:
     asyncio.run(made.close())
 
 
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [("0.0.0.0:0", "http://192.0.2.7:"), ("127.0.0.1:0", "http://127.0.0.1:")],
+)
+def test_who_listens_everywhere_is_named_by_what_others_reach(tmp_path: Path, listen: str, url: str) -> None:
+    made = web(tmp_path, f'listen = "{listen}"\n{TOKEN}')
+    assert made.told(["192.0.2.7:7440"]).rstrip("0123456789") == url
+    asyncio.run(made.close())
+
+
 def test_a_gateway_that_cannot_be_served_is_said_and_keeps_nobody_waiting(tmp_path: Path) -> None:
     def broken() -> NodeView:
         raise RuntimeError("nothing to view")

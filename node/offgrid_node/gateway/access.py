@@ -113,8 +113,9 @@ def check_host(asked: Asked, policy: Policy) -> Refusal | None:
     found = _HOST.match(said[0])
     if found and _is_ours(found["name"], policy.hosts):
         return None
-    shown = said[0][:100]
-    text = f"this node is not called {shown!r}; use its address, localhost, or name it in gateway.hosts (metrics.hosts)"
+    name = (found["name"] if found else said[0])[:100]
+    mend = f' or set gateway.hosts = ["{name}"] (of metrics.listen: metrics.hosts)' if found else ""
+    text = f"over HTTP this node is not asked by the name {name!r}: use its address or localhost,{mend}"
     return Refusal(HTTPStatus.FORBIDDEN, "UnknownHost", text)
 
 

@@ -34,12 +34,12 @@ class GatewayUrls:
     def __init__(
         self,
         self_id: str,
-        own: str,
+        own: Callable[[], str],
         directory: Callable[[], Directory],
         request: Request,
         asks_quickly: Callable[[str], bool],
     ) -> None:
-        """`own` is the URL of this node's gateway; `asks_quickly` says of which member a question costs next to
+        """`own` says the URL of this node's gateway; `asks_quickly` says of which member a question costs next to
         nothing: no radio is kept busy by this."""
         self._self_id, self._own, self._asks_quickly = self_id, own, asks_quickly
         self._directory, self._request = directory, request
@@ -55,7 +55,7 @@ class GatewayUrls:
     def url_of(self, node_id: str) -> str:
         """Empty for a node that this one knows no address of."""
         if node_id == self._self_id:
-            return self._own
+            return self._own()
         said, _ = self._known.get(node_id, ("", 0.0))
         if said and (not is_loopback(urlsplit(said).hostname or "") or self._is_here(node_id)):
             return said

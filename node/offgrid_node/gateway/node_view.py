@@ -27,7 +27,7 @@ class NodeView(msgspec.Struct, frozen=True):
 
     `unbound` has the same handlers for whatever roles this node has; `request` asks another member (node, method,
     request, timeout in milliseconds, and what is told the end), `asks_quickly` says of whom that costs next to nothing;
-    `url` is the gateway's own, empty where there is none; `folder` is the node's.
+    `url` is the gateway's own as others reach it, empty where there is none; `folder` is the node's.
     """
 
     config: Config
@@ -41,6 +41,6 @@ class NodeView(msgspec.Struct, frozen=True):
     own_roles: Callable[[], Set[int]]
     request: Callable[[str, str, Message, int, Callable[[Message | Fault], None]], None]
     asks_quickly: Callable[[str], bool]
-    url: str
+    url: Callable[[], str]
     folder: Path
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)

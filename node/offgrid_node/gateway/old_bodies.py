@@ -22,7 +22,8 @@ from offgrid_node.protocol.errors import InvalidRequest
 
 INTEGER_DIGITS_MAX = 20
 WAIT_S_MAX = 300.0
-NEWEST_FIRST = ("newest", "desc")
+ORDERS = {"": False, "oldest": False, "asc": False, "newest": True, "desc": True}
+"""Whether the newest come first."""
 
 
 class Bodies:
@@ -113,7 +114,10 @@ class Query:
 
     @property
     def newest_first(self) -> bool:
-        return self.text("order").lower() in NEWEST_FIRST
+        order = self.text("order")
+        if order.lower() not in ORDERS:
+            raise InvalidRequest.field("order", f"{order[:64]!r}; allowed: oldest, newest")
+        return ORDERS[order.lower()]
 
     @property
     def page_token(self) -> str:

@@ -7,7 +7,9 @@ import json
 
 from starlette.requests import Request
 
+from offgrid.event_types import EventType
 from offgrid.v1 import common_pb2, jobs_pb2, mesh_pb2, state_pb2
+from offgrid_node.config.problems import nearest
 from offgrid_node.gateway.calling import call
 from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.gateway.old_bodies import Query
@@ -35,7 +37,7 @@ class OldLooks:
         try:
             etypes = etypes_of(query.words("etype", "type"))
         except ValueError as error:
-            raise InvalidRequest.field("etype", f"{str(error)[:64]!r} is no type of events; docs/events.md") from None
+            raise InvalidRequest.field("etype", _no_type(str(error))) from None
         message = state_pb2.ListEventsRequest(
             etypes=etypes,
             since_us=query.time_us("since_ts"),
@@ -105,13 +107,14 @@ class OldLooks:
     async def announce(self, request: Request) -> Document:
         about = self._view.about()
         roles = self._view.own_roles()
+        url = self._view.url()
         document: Document = {
             "node_id": about.node_id,
             "name": about.name,
             "version": about.version,
             "roles": [name for role, name in sorted(ROLE_NAMES.items()) if role in roles],
-            "url": self._view.url,
-            "host": self._view.url,
+            "url": url,
+            "host": url,
             "grpc": next(iter(about.addresses), None),
             "addresses": list(about.addresses),
         }
@@ -121,3 +124,9 @@ class OldLooks:
         request = jobs_pb2.GetHostRequest()
         answer = await call(self._view.router, "offgrid.v1.HostService/GetHost", request, jobs_pb2.GetHostResponse)
         return answer.host
+
+
+def _no_type(word: str) -> str:
+    guess = nearest(word[:64].upper(), EventType.__members__)
+    meant = f"did you mean {guess}? " if guess else ""
+    return f"{word[:64]!r} is no type of events; {meant}/docs/reference/events lists them"

@@ -20,7 +20,7 @@ from offgrid_node.gateway.offered_models import offered_models
 from offgrid_node.gateway.old_bodies import Bodies, Query
 from offgrid_node.gateway.old_payloads import COMPUTE, LLM_CALL, Said, flag_in, payload_of, spec_of, text_in, tokens_of
 from offgrid_node.gateway.old_shapes import Document, job_document, quote_document
-from offgrid_node.protocol.errors import InvalidRequest, Unavailable
+from offgrid_node.protocol.errors import AlreadyExists, InvalidRequest, Unavailable
 from offgrid_node.protocol.events import BROKER, HOST
 from offgrid_node.protocol.jobs.bounds import check_order
 from offgrid_node.protocol.jobs.catalogue import KINDS
@@ -32,6 +32,7 @@ from offgrid_node.services.access import check_role
 
 QUOTES_MAX = 64
 RUN_MISSION, RUN_ID = "jobs that came to /run", "old-paths:run"
+RUN_REASON = "it was sent to this host"
 QUEUE_WAIT_S = 30.0  # for a free slot, beyond a job's own time
 TOGGLES = ("on", "off", "drain")
 
@@ -51,9 +52,11 @@ class OldMarket:
         found = broker.explain(order)
         able = [verdict for verdict in found.verdicts if verdict.able][:QUOTES_MAX]
         if not able or not able[0].wins:
-            why = "; ".join(f"{each.host}: {each.reason}" for each in found.verdicts[:3]) or "no host offers anything"
+            names = {entry.profile.host: entry.profile.name for entry in broker.entries()}
+            why = "; ".join(f"{names.get(each.host) or each.host}: {each.reason}" for each in found.verdicts[:3])
             raise Unavailable(
-                f"no host takes a job of kind {order.kind} that needs {order.needs} now: {why}",
+                f"no host takes a job of kind {order.kind} that needs {order.needs} now: "
+                f"{why or 'no host offers anything'} (all offers: offgrid market, GET /v1/market)",
                 reason="NoHostsAvailable",
                 retry_ms=2_000,
             )
@@ -112,17 +115,17 @@ class OldMarket:
             raise Unavailable(text, reason="HostOff")
         kind, job_id = _kind_of(said), text_in(said, "job_id", "id")
         spec = spec_of(kind, said, offered_models(self._view))
-        sent = await call(
-            self._view.unbound,
-            "offgrid.v1.JobService/RunJobs",
-            jobs_pb2.RunJobsRequest(
-                task_id=await self._task(kind),
-                jobs=[spec],
-                mode=jobs_pb2.DISPATCH_MODE_DISABLED,
-                request_id=_request_id(job_id),
-            ),
-            jobs_pb2.RunJobsResponse,
+        message = jobs_pb2.RunJobsRequest(
+            task_id=await self._task(kind),
+            jobs=[spec],
+            mode=jobs_pb2.DISPATCH_MODE_DISABLED,
+            request_id=_request_id(job_id),
         )
+        try:
+            sent = await call(self._view.unbound, "offgrid.v1.JobService/RunJobs", message, jobs_pb2.RunJobsResponse)
+        except AlreadyExists as fault:
+            text = f"job_id {job_id[:64]!r} came with other work before; take another one"
+            raise AlreadyExists(text, reason="JobIdReused", metadata=fault.metadata) from fault
         timeout_ms = spec.timeout_ms or self._view.config.jobs.timeout_ms
         wait_s = Query(request).wait_s(timeout_ms / 1_000 + QUEUE_WAIT_S)
         job = await job_within(self._view.router, sent.job_ids[0], wait_s)
@@ -130,8 +133,9 @@ class OldMarket:
         result = document["result"] or {}
         return document | {
             "job_id": job_id or job.job_id,
+            "reason": job.waiting or RUN_REASON,
             "ok": bool(result.get("ok")),
-            "host": self._view.url,
+            "host": self._view.url(),
             "offgrid_receipt": result.get("offgrid_receipt"),
         }
 

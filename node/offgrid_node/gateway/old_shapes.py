@@ -78,6 +78,12 @@ def job_document(job: jobs_pb2.Job, url_of: UrlOf) -> Document:
     }
 
 
+def without_output(document: Document) -> Document:
+    """A job's as lists have it: what is not told is no empty text."""
+    result = document["result"]
+    return document if result is None else document | {"result": result | {"output": None}}
+
+
 def status_of(job: jobs_pb2.Job) -> str:
     """JOB_STATE_COMPLETED is "completed"."""
     return jobs_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()

@@ -15,7 +15,7 @@ from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.gateway.offered_models import offered_models
 from offgrid_node.gateway.old_bodies import WAIT_S_MAX, Bodies, Query
 from offgrid_node.gateway.old_payloads import number_in, spec_of, text_in
-from offgrid_node.gateway.old_shapes import Document, job_document, mission_document, task_document
+from offgrid_node.gateway.old_shapes import Document, job_document, mission_document, task_document, without_output
 from offgrid_node.protocol.errors import InvalidRequest
 
 WAIT_S = 1.0  # for a job's end, so that the answer to its dispatch has the result of a short one
@@ -116,9 +116,8 @@ class OldWork:
         )
         found = await self._ask("ListJobs", message, jobs_pb2.ListJobsResponse)
         await self._urls.learn(job.host for job in found.jobs)
-        return page_document(
-            "jobs", (job_document(job, self._urls.url_of) for job in found.jobs), found.next_page_token
-        )
+        jobs = (without_output(job_document(job, self._urls.url_of)) for job in found.jobs)
+        return page_document("jobs", jobs, found.next_page_token)
 
     async def dispatch_job(self, request: Request) -> Document:
         """Which way it went, and why; the result too, if the job has ended within `wait` seconds."""

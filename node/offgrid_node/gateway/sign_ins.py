@@ -49,13 +49,13 @@ class Session:
 class SignIns:
     """Of one gateway."""
 
-    def __init__(self, token: str, cookie: str) -> None:
+    def __init__(self, token: str, cookie: str, on_last_try: Callable[[str], None] = lambda site: None) -> None:
         """`cookie` is the cookie's name: browsers share cookies between all ports of an address."""
         self.cookie = cookie
         self._token = _digest(token)
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()  # by the digest of the cookie's value
         self._codes: OrderedDict[bytes, int] = OrderedDict()  # digest → until when
-        self._tries = Tries()
+        self._tries = Tries(on_last_try)
 
     # ---- programs
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from starlette.types import Scope
 
 from offgrid_node.gateway.edge import PROVED
 from offgrid_node.gateway.signed_requests import MAC_BYTES, SEEN_MAX, Seen, SignedRequests
-from offgrid_node.gateway.tries import Tries, site_of
+from offgrid_node.gateway.tries import Tries, log_last_try, site_of
 from offgrid_node.protocol.clock import Clock
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest, PermissionDenied, Unavailable
 
@@ -31,7 +32,7 @@ class SignatureGuard:
 
     def __init__(self, key: str, node_id: str, folder: Path, clock: Clock) -> None:
         self._node_id, self._clock = node_id, clock
-        self._tries = Tries()
+        self._tries = Tries(partial(log_last_try, "signature"))
         self._file = SeenFile(folder / FILE_NAME)
         self._key = key.encode()
         self._signed: SignedRequests | None = None

@@ -7,13 +7,16 @@ to such a place. Handlers are reached in process, as this machine's owner; who m
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import TypeAlias
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
@@ -26,7 +29,7 @@ from offgrid_node.gateway.metered import TEMPLATE
 from offgrid_node.gateway.requests import fields_of_query, number_of, raw_path, read_aside, read_body, timeout_s_of
 from offgrid_node.gateway.streams import EVENTS, NDJSON, RESUMED, StreamResponse, begun
 from offgrid_node.gateway.templates import BadPath, Table, Template
-from offgrid_node.protocol.errors import Exhausted, InvalidRequest
+from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, InvalidRequest
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.caller import ADMIN
 from offgrid_node.services.grpc_options import MESSAGE_BYTES_MAX
@@ -37,6 +40,7 @@ PREFIX = "/v1/"
 LISTED = "/openapi.json lists what there is"
 SHOWN_CHARS_MAX = 500  # of a path that is not there
 
+_NEVER = re.compile(r"(?:^|;)\s*q\s*=\s*0(?:\.0*)?\s*(?:;|\Z)", re.ASCII | re.IGNORECASE)
 _VERBS = ("get", "put", "post", "delete", "patch")
 
 Fields: TypeAlias = Mapping[str, str]
@@ -133,13 +137,31 @@ async def _call(
         raise Exhausted(text, reason="RequestTooLarge")
     as_events = method.streaming and _wants_events(request)
     if as_events and method.name in RESUMED and (last := request.headers.get("last-event-id")):
-        setattr(message, RESUMED[method.name][0], number_of(last, "Last-Event-ID", 2**63 - 1))
+        resumed = type(message)()
+        resumed.CopyFrom(message)
+        setattr(resumed, RESUMED[method.name][0], number_of(last, "Last-Event-ID", 2**63 - 1))
+        with suppress(FailedPrecondition):  # it is of another journal: after an error a browser would never come back
+            return await _streamed(router, stopping, method, resumed, as_events=True)
+    if method.streaming:
+        return await _streamed(router, stopping, method, message, as_events=as_events)
     outcome = router.dispatch(ADMIN, method.name, message)
-    if isinstance(outcome, Stream):
-        await begun(outcome)
-        return StreamResponse(method.name, outcome, stopping, as_events=as_events)
+    assert not isinstance(outcome, Stream)
     return answer_of(await settled(outcome, timeout_s, request.receive) if isinstance(outcome, Ticket) else outcome)
 
 
+async def _streamed(
+    router: Router, stopping: asyncio.Event, method: Method, message: Message, *, as_events: bool
+) -> Response:
+    """Raises the fault of one that cannot begin."""
+    outcome = router.dispatch(ADMIN, method.name, message)
+    assert isinstance(outcome, Stream)
+    await begun(outcome)
+    return StreamResponse(method.name, outcome, stopping, as_events=as_events)
+
+
 def _wants_events(request: Request) -> bool:
-    return EVENTS in request.headers.get("accept", "")
+    """Whether Accept (RFC 9110, 12.5.1) names them, and not with a weight of 0."""
+    return any(
+        kind.strip().lower() == EVENTS and not _NEVER.search(rest)
+        for kind, _, rest in (each.partition(";") for each in request.headers.get("accept", "").split(","))
+    )

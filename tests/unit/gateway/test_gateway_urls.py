@@ -34,7 +34,7 @@ class World:
         self.asked: list[str] = []
         self.quick = set(ADDRESSES)
         self._said = said
-        self.urls = GatewayUrls(SELF, OWN, lambda: cast(Any, Members()), self._request, self.quick.__contains__)
+        self.urls = GatewayUrls(SELF, lambda: OWN, lambda: cast(Any, Members()), self._request, self.quick.__contains__)
 
     def _request(
         self, node: str, method: str, request: Message, timeout_ms: int, done: Callable[[Message | Fault], None]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from log_lines import lines
 from serving_app import app_of, ask, request, serving
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -93,11 +94,15 @@ def test_without_a_secret_nothing_is_asked_and_nothing_kept(tmp_path: Path) -> N
 class TestWhoCannotSign:
     HERE, THERE = {"client": ("192.0.2.1", 4_000)}, {"client": ("192.0.2.2", 4_000)}
 
-    def test_is_made_to_wait_even_with_the_right_one_and_others_are_not(self, tmp_path: Path) -> None:
+    def test_is_made_to_wait_even_with_the_right_one_and_others_are_not(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         clock = At(NOW_S)
         which = SignatureGuard(KEY, NODE, tmp_path, clock)
         wrong = [reason(which, self.HERE, signed("another"), machines=True) for _ in range(TRIES_MAX + 2)]
         assert wrong == ["SignatureInvalid"] * TRIES_MAX + ["TooManyTries"] * 2
+        said = "too many wrong tries came from one address: it has to wait event=tries_used_up of=signature"
+        assert lines(caplog) == [f"{said} address=192.0.2.1"]
         assert reason(which, self.HERE, signed(n=1), machines=True) == "TooManyTries"
         assert reason(which, self.THERE, signed(n=1), machines=True) == ""
         clock.now_s += TRY_BACK_MS / 1_000

@@ -20,9 +20,10 @@ from offgrid_node.gateway.access import Policy, policy_of
 from offgrid_node.gateway.app import application
 from offgrid_node.gateway.requests import BODY_BYTES_MAX
 from offgrid_node.gateway.sign_ins import SignIns
+from offgrid_node.gateway.streams import EVENTS, NDJSON
 from offgrid_node.gateway.transcoding import transcoded_routes
 from offgrid_node.meters.http import HttpMeters
-from offgrid_node.protocol.errors import Exhausted, NotFound, Unavailable
+from offgrid_node.protocol.errors import Exhausted, FailedPrecondition, NotFound, Unavailable
 from offgrid_node.runtime import Ticket
 from offgrid_node.services.stream import STREAM_BACKLOG_MAX, Stream
 
@@ -277,6 +278,46 @@ def test_who_accepts_server_sent_events_gets_them_and_goes_on_where_he_was(monke
         assert b"\nevent: error\ndata: {" in b"\n" + await reader.read()
         writer.close()
         assert (await node.error("GET /v1/events:watch", fields[0], "Last-Event-ID: x"))[0] == 400
+
+    play(scenario)
+
+
+def test_who_was_at_an_event_of_another_journal_begins_anew() -> None:
+    """An EventSource that is answered with an error never comes back."""
+
+    async def scenario(node: Node) -> None:
+        stream = Stream()
+
+        def watch(asked: Message) -> Stream:
+            assert isinstance(asked, state_pb2.WatchEventsRequest)
+            if asked.after_seq == 99:
+                raise FailedPrecondition("it has not happened yet", reason="JournalBehind")
+            return stream
+
+        node.answers["StateService/WatchEvents"] = watch
+        assert (await node.error("GET /v1/events:watch?after_seq=99"))[1] == "FAILED_PRECONDITION JournalBehind"
+        fields = ("Accept: text/event-stream", "Last-Event-ID: 99")
+        reader, writer = await opened(node, "GET /v1/events:watch", *fields)
+        stream.push(event(1))
+        assert await reader.readline() == b"id: 1\n"
+        writer.close()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/event-stream", EVENTS),
+        ("application/json;q=0.5, TEXT/event-stream ;q=0.1", EVENTS),
+        ("text/event-stream;q=0, */*", NDJSON),
+        ("text/event-stream; q=0.00", NDJSON),
+        ("text/event-streams, */*", NDJSON),
+    ],
+)
+def test_server_sent_events_are_for_who_accepts_them(accept: str, kind: str) -> None:
+    async def scenario(node: Node) -> None:
+        assert (await node.ask("HEAD /v1/events:watch", f"Accept: {accept}"))[1]["content-type"].startswith(kind)
 
     play(scenario)
 
