@@ -326,9 +326,12 @@ class Sessions:
         request = state_pb2.PinSessionRequest(session=session, pinned=pinned)
         return self._calls.unary("SessionService/PinSession", request, state_pb2.PinSessionResponse).session
 
-    def purge(self, sessions: Iterable[str] = (), *, everything: bool = False) -> state_pb2.PurgeSessionsResponse:
-        """Shreds what these sessions say, or all: nobody can read it any more, in any copy."""
-        request = state_pb2.PurgeSessionsRequest(sessions=sessions, all=everything)
+    def purge(
+        self, sessions: Iterable[str] = (), *, everything: bool = False, forget: bool = False
+    ) -> state_pb2.PurgeSessionsResponse:
+        """Shreds what these sessions say, or all: nobody can read it any more, in any copy. `forget`: nor are they
+        listed any more."""
+        request = state_pb2.PurgeSessionsRequest(sessions=sessions, all=everything, forget=forget)
         return self._calls.unary("SessionService/PurgeSessions", request, state_pb2.PurgeSessionsResponse)
 
 

@@ -163,6 +163,24 @@ def test_what_is_damaged_goes_as_well_and_keeps_nothing_else_from_it(desk: Desk)
     assert len(desk.records(desk.session("keep"))) == 10
 
 
+@pytest.mark.parametrize("many", [1, 600], ids=["few rows", "more than go in a step"])
+def test_one_that_is_forgotten_is_listed_no_more(desk: Desk, many: int) -> None:
+    go = desk.session("passing")
+    for sent in range(many):
+        desk.record(go, event(), sent=sent)
+    purging = desk.handlers.purge_sessions(ADMIN, state_pb2.PurgeSessionsRequest(sessions=[go], forget=True))
+    desk.runtime.turn()
+    while purging.outcome is None:
+        desk.wait(1)
+    assert isinstance(purging.outcome, state_pb2.PurgeSessionsResponse)
+    assert purging.outcome.events == many
+    assert "passing" not in [
+        session.name for session in desk.handlers.list_sessions(ADMIN, state_pb2.ListSessionsRequest()).sessions
+    ]
+    assert rows(desk, go) == 0
+    assert desk.session("passing") != go
+
+
 def test_nothing_comes_to_it_any_more(desk: Desk) -> None:
     """A snapshot that was on its way would stay for ever."""
     go = desk.session("go")

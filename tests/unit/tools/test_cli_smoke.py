@@ -112,7 +112,9 @@ def test_of_the_ledger_it_says_whether_anything_can_become_final(
     assert (line.outcome, line.detail) == (outcome, said)
 
 
-MISSIONS = SimpleNamespace(create=lambda *_, request_id, **__: jobs_pb2.Mission(mission_id=f"m-{request_id}"))
+MISSIONS = SimpleNamespace(
+    create=lambda *_, request_id, **__: jobs_pb2.Mission(mission_id=f"m-{request_id}"), update=lambda *_, **__: None
+)
 TASKS = SimpleNamespace(create=lambda mission_id, *_, **__: jobs_pb2.Task(task_id="t-1", mission_id=mission_id))
 
 

@@ -185,9 +185,10 @@ def snapshot(session: str, reducer: str) -> None:
 @click.command()
 @click.option("--session", "named", multiple=True, metavar="SESSION", help="That session; repeat it for more.")
 @click.option("--all", "everything", is_flag=True, help="All sessions.")
+@click.option("--forget", is_flag=True, help="List them no more, either.")
 @yes_option
 @common
-def purge(named: tuple[str, ...], everything: bool, yes: bool) -> None:
+def purge(named: tuple[str, ...], everything: bool, forget: bool, yes: bool) -> None:
     """Shred what sessions say, for good: nobody can read it any more, here, in a backup or at a host."""
     if everything == bool(named):
         raise click.UsageError("name sessions by --session, or give --all")
@@ -199,7 +200,8 @@ def purge(named: tuple[str, ...], everything: bool, yes: bool) -> None:
             f"Shred {counted(events, 'event')} of {counted(len(told), 'session')}, for good",
             "what is shredded is gone for good",
         )
-    answer = client.sessions.purge([] if everything else [each.session_id for each in told], everything=everything)
+    ids = [] if everything else [each.session_id for each in told]
+    answer = client.sessions.purge(ids, everything=everything, forget=forget)
     if settings().json:
         from offgrid_tools.cli.emitting import emit
 

@@ -66,13 +66,17 @@ def events(seen: Seen) -> Iterator[Line]:
 
 
 def session(seen: Seen) -> Iterator[Line]:
-    """An event in the session that all runs record in; it stays open, since a purged one stays listed."""
+    """An event in a session, of which nothing is left then; what a run left that was broken off goes with it."""
     made, frame = seen.client.session(SMOKE_NAME), int.from_bytes(os.urandom(FRAME_BYTES))
-    made.record("health.heartbeat", {"queue_depth": 0}, frame=frame)
-    durable = made.flush(seen.left_s(OBJECT_S))
-    count = len(list(seen.client.sessions.records(made.session_id, frame=frame, limit=NAMED_MAX)))
+    try:
+        made.record("health.heartbeat", {"queue_depth": 0}, frame=frame)
+        durable = made.flush(seen.left_s(OBJECT_S))
+        count = len(list(seen.client.sessions.records(made.session_id, frame=frame, limit=NAMED_MAX)))
+    finally:
+        made.close()
+        seen.client.sessions.purge([made.session_id], forget=True)
     if durable and count == 1:
-        yield Line("session", "", OK, "recorded, read back")
+        yield Line("session", "", OK, "recorded, read back, shredded")
     else:
         yield Line(
             "session",

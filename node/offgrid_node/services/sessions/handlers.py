@@ -312,7 +312,7 @@ class SessionHandlers:
             named = [key.decode() for key, _ in self._runtime.store.scan(SESSIONS)]
         else:
             named = [self._lookup.session(text).session_id for text in request.sessions]
-        return self.shredding.purge([*dict.fromkeys(named)], str(caller))
+        return self.shredding.purge([*dict.fromkeys(named)], str(caller), forget=request.forget)
 
     # ---- for what else reads sessions
 

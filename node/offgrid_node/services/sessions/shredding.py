@@ -18,7 +18,7 @@ from offgrid.v1 import state_pb2
 from offgrid_node.logs import fields
 from offgrid_node.protocol.errors import Fault
 from offgrid_node.protocol.sound import keys, sound
-from offgrid_node.protocol.state.sessions.commands import BeginPurge, EndPurge
+from offgrid_node.protocol.state.sessions.commands import BeginPurge, EndPurge, ForgetSessions
 from offgrid_node.protocol.state.sessions.tables import KEY_GONE, PURGING, SESSIONS, time_of
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.bulk import Bulk
@@ -29,6 +29,7 @@ CALLER = "shredding"
 LANE = "session keys"  # one at a time
 ORPHAN_MS = 86_400_000
 AGAIN_MS = 60_000
+STEPS_MAX = 16  # that are waited for until nothing is left of what was purged
 
 _log = logging.getLogger("offgrid.sessions")
 
@@ -64,20 +65,30 @@ class Shredding:
         rows = (state_pb2.SessionRow.FromString(row).session for _, row in sound(self._runtime.store.scan, SESSIONS))
         return sum(not each.purged_us and not self._vault.has(each.session_id) for each in rows)
 
-    def purge(self, session_ids: Sequence[str], caller: str) -> Ticket:
-        """Answers once nobody can read it any more. What cannot be ended now is tried again later, whoever asks."""
-        return ticket_of(self._purge(session_ids, caller))
+    def purge(self, session_ids: Sequence[str], caller: str, *, forget: bool = False) -> Ticket:
+        """Answers once nobody can read it any more. What cannot be ended now is tried again later, whoever asks.
+        `forget`: nor does anything say that they were, once their rows are gone."""
+        return ticket_of(self._purge(session_ids, caller, forget=forget))
 
     # ---- inside
 
-    def _purge(self, session_ids: Sequence[str], caller: str) -> Flow[Message]:
+    def _purge(self, session_ids: Sequence[str], caller: str, *, forget: bool) -> Flow[Message]:
         try:
             noted: Message = yield asked(self._runtime.ask("sessions", caller, BeginPurge(tuple(session_ids))))
             yield from self._end(session_ids)
         except Fault:  # it may be noted all the same
             self._try_later()
             raise
+        if forget:
+            yield from self._leave_nothing(session_ids)
         return noted
+
+    def _leave_nothing(self, session_ids: Sequence[str]) -> Flow[None]:
+        """With each step some of their rows go. What takes longer is forgotten as old ones are (retention.py)."""
+        for _ in range(STEPS_MAX):
+            yield asked(self._runtime.ask("sessions", CALLER, ForgetSessions(tuple(session_ids))))
+            if not any(self._runtime.store.get(SESSIONS, each.encode()) for each in session_ids):
+                return
 
     def _tidy_up(self) -> Flow[None]:
         yield from self._end_begun()
