@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -26,10 +25,9 @@ from offgrid_node.local_mesh import READY_TIMEOUT_S, STOP_TIMEOUT_S, LocalNode
 from offgrid_node.own_processes import ask_to_end, birth_of, kill, uninterrupted, wait_gone
 from offgrid_node.protocol.errors import FailedPrecondition, NotFound, Unavailable
 from offgrid_node.protocol.ids import NAME
+from offgrid_node.standing_ports import HOST, free_port, is_free, moved, tell
 
 LOCK_NAME, PID_NAME = "mesh.lock", "node.pid"
-HOST = "127.0.0.1"
-PORTS = range(7601, 8000)  # below what systems give to connections: a node that is down finds its own free
 NODES_UNLESS_SAID = 5
 PEEK_S, POLL_S = 1.0, 0.05
 
@@ -135,6 +133,7 @@ class StandingMesh:
             return None
         if (node.folder / CONFIG_NAME).exists():
             self._say(f"starting {planned.name}")
+            self._move(planned, node.folder / CONFIG_NAME)
         else:
             self._make(self._placed(planned), node, settings)
         with uninterrupted():  # a process that nobody has noted would run on
@@ -172,10 +171,24 @@ class StandingMesh:
 
     def _placed(self, planned: Planned) -> Planned:
         """On ports of its own choice again, where somebody has taken one of them since: nothing is made of it yet."""
-        if not all(map(_is_free, (planned.port, planned.door_port, planned.page_port))):
+        if not all(map(is_free, (planned.port, planned.door_port, planned.page_port))):
             planned = self.nodes[planned.name] = Planned(planned.name, planned.roles, *self._free_ports(planned.name))
             self._write()
         return planned
+
+    def _move(self, planned: Planned, config: Path) -> None:
+        """To other ports, in place of those that another program has taken while the node was down."""
+        ports = {key: getattr(planned, key) for key in ("port", "door_port", "page_port")}
+        every = {port for each in self.nodes.values() for port in (each.port, each.door_port, each.page_port)}
+        if not (found := moved(config, ports.values(), every)):
+            return
+        for old, new in found.items():
+            self._say(f"another program has port {old}: {planned.name} takes {new}")
+        others = {key: found.get(port, port) for key, port in ports.items()}
+        self.nodes[planned.name] = msgspec.structs.replace(planned, **others)
+        self._write()
+        made = {name: self.folder / name for name in self.nodes if (self.folder / name / CONFIG_NAME).exists()}
+        tell(made.values(), {name: self.nodes[name].port for name in made})
 
     def _free_ports(self, name: str) -> tuple[int, int, int]:
         """Of mesh, door and page, which no other node here has."""
@@ -313,23 +326,6 @@ class StandingMesh:
 
 def _holds_a_mesh(folder: Path) -> bool:
     return (folder / MESH_PLAN).is_file() and (folder / LOCK_NAME).exists()
-
-
-def free_port(taken: set[int], ports: Sequence[int] = PORTS) -> int:
-    """The first of these ports of the loopback that nobody has, and that is not among `taken`. Raises Unavailable."""
-    for port in ports:
-        if port not in taken and _is_free(port):
-            return port
-    raise Unavailable(f"no port from {ports[0]} to {ports[-1]} is free on {HOST}", reason="NoPort")
-
-
-def _is_free(port: int) -> bool:
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as trial:
-        try:
-            trial.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def _put(path: Path, text: str) -> None:

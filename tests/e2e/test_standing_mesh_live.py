@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -39,6 +40,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def pid_of(folder: Path, name: str) -> int:
     return int(json.loads((folder / name / "node.pid").read_text())["pid"])
+
+
+def port_of(folder: Path, name: str) -> int:
+    nodes = json.loads((folder / "mesh.json").read_text())["nodes"]
+    return int(next(node["port"] for node in nodes if node["name"] == name))
 
 
 def smoke(folder: Path, node: str, *arguments: str) -> tuple[int, dict[str, dict[str, object]]]:
@@ -159,8 +165,14 @@ def test_a_node_that_was_killed_is_missed_and_all_are_what_they_were_after_a_res
         return code == exits.FAILED and lines["peers"]["detail"] == "none of 1 is alive"
 
     eventually(missed, "the core sees that the host is dead")
-    again = offgrid_node("restart", "--dir", place)  # all at once: each finds the others where they were
+    lost = port_of(place, "host-a")
+    with socket.socket() as other:  # another program takes its port
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", lost))
+        other.listen()
+        again = offgrid_node("restart", "--dir", place)  # all at once: each finds the others where they were
     assert again.code == 0, again.said
+    assert f"another program has port {lost}: host-a takes {port_of(place, 'host-a')}" in again.out
     assert not set(before.values()) & {pid_of(place, name) for name in NAMES}
     assert members_of(place) == members
     eventually(lambda: smoke(place, "core")[0] == 0, "all is well again")

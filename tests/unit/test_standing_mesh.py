@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from offgrid_node import mesh_commands
+from offgrid_node.discovery.hosts_file import HostsFile
 from offgrid_node.own_processes import ask_to_end, birth_of, kill, wait_gone
 from offgrid_node.protocol.errors import FailedPrecondition, NotFound, Unavailable
-from offgrid_node.standing_mesh import PORTS, StandingMesh, free_port, names_of
+from offgrid_node.standing_mesh import StandingMesh, names_of
+from offgrid_node.standing_ports import PORTS, free_port, moved, tell
 
 PLAN: dict[str, Any] = {"mesh": "lab", "nodes": [{"name": "core", "roles": ["core"], "port": 7601, "door_port": 7602}]}
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
@@ -88,6 +90,50 @@ class TestPlans:
             placed = mesh._placed(mesh.nodes["core"])
         assert taken not in (placed.port, placed.door_port, placed.page_port)
         assert StandingMesh(tmp_path).nodes == mesh.nodes == {"core": placed}
+
+    def test_a_node_that_is_down_moves_from_ports_that_another_program_has(self, tmp_path: Path) -> None:
+        config = tmp_path / "offgrid.toml"
+        with socket.socket() as other, socket.socket() as idle:
+            for each in (other, idle):
+                each.bind(("127.0.0.1", 0))
+            other.listen()
+            taken, free = other.getsockname()[1], idle.getsockname()[1]
+            idle.close()
+            text = f'[mesh]\nlisten = "127.0.0.1:{taken}"\ndoor = "127.0.0.1:{free}"\n'
+            config.write_text(text)
+            found = moved(config, (taken, free, 0), {PORTS[0]})
+        assert list(found) == [taken]
+        assert found[taken] not in (taken, PORTS[0])
+        assert config.read_text() == text.replace(str(taken), str(found[taken]))
+        assert moved(config, (taken, free), set()) == {}, "what its owner has written is the owner's"
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="nothing lingers there")
+    def test_what_lingers_of_the_node_itself_does_not_move_it(self, tmp_path: Path) -> None:
+        with socket.socket() as door:
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a node has it
+            door.bind(("127.0.0.1", 0))
+            door.listen()
+            port = door.getsockname()[1]
+            with socket.create_connection(("127.0.0.1", port)) as caller:
+                door.accept()[0].close()  # first, so that this side waits
+                assert caller.recv(1) == b""
+        (tmp_path / "offgrid.toml").write_text(f'listen = "127.0.0.1:{port}"\n')
+        assert moved(tmp_path / "offgrid.toml", (port,), set()) == {}
+
+    def test_all_that_have_moved_find_each_other_in_their_hosts_files(self, tmp_path: Path) -> None:
+        for name in ("core", "barn"):
+            (tmp_path / name).mkdir()
+        hosts = tmp_path / "barn" / "discovery" / "mesh_hosts.json"
+        folders = [tmp_path / "core", tmp_path / "barn"]
+        for port in (1, 2):
+            tell(folders, {"core": port, "barn": 3})
+            entries = HostsFile(hosts).entries()
+            assert [(each.name, each.address) for each in entries] == [
+                ("core", f"127.0.0.1:{port}"), ("barn", "127.0.0.1:3"),
+            ]  # fmt: skip
+        hosts.write_text('["192.0.2.7:7440"]')
+        tell(folders, {"core": 4, "barn": 3})
+        assert hosts.read_text() == '["192.0.2.7:7440"]', "somebody keeps it"
 
     def test_a_plan_of_before_pages_had_ports_is_read(self, tmp_path: Path) -> None:
         assert planned(tmp_path).planned("core").page_port == 0
