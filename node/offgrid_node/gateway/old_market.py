@@ -56,7 +56,7 @@ class OldMarket:
             why = "; ".join(f"{names.get(each.host) or each.host}: {each.reason}" for each in found.verdicts[:3])
             raise Unavailable(
                 f"no host takes a job of kind {order.kind} that needs {order.needs} now: "
-                f"{why or 'no host offers anything'} (all offers: offgrid market, GET /v1/market)",
+                f"{why or 'no host offers anything'} (all offers: offgrid market, GET /v1/offers)",
                 reason="NoHostsAvailable",
                 retry_ms=2_000,
             )

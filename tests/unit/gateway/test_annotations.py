@@ -7,8 +7,6 @@ from google.api import annotations_pb2
 from offgrid_node.services.access import ACCESS
 from offgrid_node.services.router import SERVICES
 
-LOOKS = ("Ask", "Check", "Explain", "Export", "Get", "List", "ReadObject", "Show", "Watch")
-
 RULES = {
     f"{service.full_name}/{method.name}": method.GetOptions().Extensions[annotations_pb2.http]
     for service in SERVICES
@@ -32,10 +30,3 @@ def test_a_path_begins_with_the_version_and_what_changes_something_takes_its_fie
         if verb is not None:
             assert getattr(rule, verb).startswith("/v1/"), name
             assert rule.body == ("*" if verb in ("post", "put", "patch") else ""), name
-
-
-def test_get_changes_nothing() -> None:
-    """RFC 9110, 9.2.1: what is fetched ahead, or again, leaves no trace; ReadMessage marks it as read."""
-    for name, rule in RULES.items():
-        if rule.get:
-            assert name.rpartition("/")[2].startswith(LOOKS), name
