@@ -4,6 +4,7 @@ name that is long to send between processes."""
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Generator
 
 import pytest
@@ -35,6 +36,16 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line: why tests were skipped, and how many for each reason."""
+    reasons = Counter(
+        str(skipped.longrepr[2]).removeprefix("Skipped: ") for skipped in terminalreporter.getreports("skipped")
+    )
+    if reasons:
+        said = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+        terminalreporter.write_line(f"skipped: {said}")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -507,12 +507,8 @@ def test_what_fills_the_disk_is_stopped(folder: Path, monkeypatch: pytest.Monkey
     in_world(folder, story)
 
 
+@pytest.mark.parametrize("how", ["bwrap"], indirect=True)
 class TestBehindBubblewrap:
-    @pytest.fixture(autouse=True)
-    def sandboxed(self, how: str) -> None:
-        if how != "bwrap":
-            pytest.skip("of bubblewrap only")
-
     def test_it_sees_python_and_its_folder_and_no_network(self, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("x")
         secret = str(tmp_path / "secret")

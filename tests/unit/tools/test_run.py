@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from offgrid_tools.checkout import commands, environment
-from offgrid_tools.checkout.checks import TEST_WORKERS, Check, pytest_command, run_checks
+from offgrid_tools.checkout.checks import LARGE, TEST_WORKERS, Check, compile_tests, pytest_command, run_checks
 from offgrid_tools.checkout.environment import ROOT, Environment
 from offgrid_tools.checkout.installer import DROPPED, InstallFailed, install_env
 from offgrid_tools.checkout.locks import FOREIGN
@@ -359,6 +359,19 @@ class TestCheck:
         assert pytest_command(env, ["-k", "x"])[3:] == [*spread, "-k", "x"]
         assert pytest_command(env, ["-n0"])[3:] == ["-n0"]
         assert pytest_command(env, ["--pdb"])[3:] == ["--pdb"]
+
+    def test_in_a_fresh_checkout_the_tests_are_compiled_once_before_the_workers_start(self, tmp_path: Path) -> None:
+        for folder in LARGE:
+            (tmp_path / folder).mkdir(parents=True)
+        large, small = tmp_path / LARGE[0] / "test_large.py", tmp_path / "tests" / "test_small.py"
+        for file in (large, small):
+            file.write_text("def test_it() -> None:\n    assert False\n")
+        (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
+        compile_tests(env := Environment(tmp_path))
+        assert all(list(file.parent.glob(f"__pycache__/{file.stem}.*pytest*.pyc")) for file in (large, small))
+        small.with_name("test_later.py").write_text("")
+        compile_tests(env)
+        assert not list(tmp_path.rglob("test_later.*.pyc")), "it is for a fresh checkout alone"
 
     def test_a_groups_tests_share_a_process(self, tmp_path: Path) -> None:
         (tmp_path / "test_them.py").write_text(GROUPED)

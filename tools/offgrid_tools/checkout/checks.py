@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from offgrid_tools.checkout.environment import Environment
+from offgrid_tools.checkout.environment import Environment, compiling
+from offgrid_tools.checkout.progress import Progress
 
 WORKERS = 2
 TEST_WORKERS = 4  # on two cores: one that has started nodes waits for them more than it works
+LARGE = ("tests/unit/protocol", "tests/unit/services")  # half of the tests' text
+HALVES = (LARGE, ("tests", *(f"--ignore={folder}" for folder in LARGE)))
 SOURCES = ("proto", "node", "transports", "tools")
 
 
@@ -67,6 +70,20 @@ def pytest_command(env: Environment, arguments: Sequence[str]) -> list[str]:
     if any(a.startswith(("-n", "--numprocesses", "--pdb")) for a in arguments):
         spread = []
     return [str(env.python), "-m", "pytest", *spread, *arguments]
+
+
+def compile_tests(env: Environment) -> None:
+    """In a fresh checkout: what each worker would make of the tests for itself is made once, a half on each core, and
+    kept. What goes wrong here goes wrong again, and is told, where they run."""
+    if next((env.root / LARGE[0]).rglob("*.pyc"), None):
+        return
+
+    def collect(half: Sequence[str]) -> None:
+        command = [str(env.python), "-m", "pytest", "--collect-only", "-qq", *half]
+        subprocess.run(command, cwd=env.root, capture_output=True, env=compiling(), check=False)
+
+    with Progress(1).step("compiling the tests"), ThreadPoolExecutor(len(HALVES)) as pool:
+        list(pool.map(collect, HALVES))
 
 
 def run_checks(env: Environment, checks: Sequence[Check] = CHECKS) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from offgrid_tools.checkout.environment import Environment
+from offgrid_tools.checkout.environment import Environment, compiling
 from offgrid_tools.checkout.installer import InstallFailed
 
 INTERRUPTED = 130
@@ -42,10 +42,11 @@ def become(argv: Sequence[str]) -> int:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     if sys.platform != "win32":
-        os.execve(argv[0], [*argv], variables)  # noqa: S606 - a shell is what must not be here
-    with subprocess.Popen([*argv], env=variables) as child:  # Windows has no exec: wait, and leave Ctrl-C to the child
+        os.execve(argv[0], [*argv], compiling())  # noqa: S606 - a shell is what must not be here
+    with subprocess.Popen(
+        [*argv], env=compiling()
+    ) as child:  # Windows has no exec: wait, and leave Ctrl-C to the child
         while True:
             try:
                 return child.wait()
@@ -72,8 +73,10 @@ def module(name: str) -> Action:
 
 
 def test(env: Environment, rest: Sequence[str]) -> int:
-    from offgrid_tools.checkout.checks import pytest_command
+    from offgrid_tools.checkout.checks import compile_tests, pytest_command
 
+    if not rest:
+        compile_tests(env)
     return become(pytest_command(env, rest))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -27,6 +28,11 @@ EXTRAS_LOCK = "locks/extras.txt"
 PIP_LOCK = "locks/pip.txt"
 LOCK_NAME = ".offgrid-lock"
 GENERATED_PER_PROTO = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi")
+
+
+def compiling() -> dict[str, str]:
+    """This process's variables without the one by which nothing that was compiled is kept."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 class Environment:

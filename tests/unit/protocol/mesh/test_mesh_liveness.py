@@ -254,13 +254,14 @@ def test_hearsay_of_a_life_far_ahead_changes_nothing_and_is_not_taken_over() -> 
 
 @pytest.mark.parametrize("seed", seeds(1, 20))
 def test_losing_a_third_of_all_messages_buries_hardly_anybody(seed: int) -> None:
-    """One that is called dead by mistake is so at two or three nodes, until it hears of it."""
+    """Two of eight in a minute at most; one that is called dead by mistake is so at two or three nodes, until it hears
+    of it."""
     world = World(seed, 8)
     world.run_until(lambda: all_alive(world), within_ms=5_000)
     world.loss = 0.3
     world.run(60_000)
     buried = {event.node_id for node in world.running() for event in node.heard if isinstance(event, PeerDown)}
-    assert len(buried) <= 1
+    assert len(buried) <= 2
 
 
 def test_who_is_a_member_again_is_told_of_though_it_is_down_and_so_is_its_next_removal() -> None:
