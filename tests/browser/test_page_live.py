@@ -436,8 +436,12 @@ def test_what_one_more_lost_host_takes_is_said_first_and_listed_first(browser: B
 
     def answer(route: Route) -> None:
         of = {"state": "OBJECT_STATE_DURABLE", "size_bytes": 9, "shards_needed": 0, "shards_total": 0, "created_us": 1}
-        kept = {"safe": safe, "bare": bare, "gone": gone, "bare too": bare}
-        rows = [{**of, "object_id": f"o-{name}", "name": name, "acks": acks} for name, acks in kept.items()]
+        kept = {"safe": (safe, "UNSPECIFIED"), "one copy": (bare, "UNSPECIFIED"), "bare": (bare, "AT_RISK")}
+        kept |= {"gone": (gone, "GONE"), "bare too": (bare, "AT_RISK")}
+        rows = [
+            {**of, "object_id": f"o-{name}", "name": name, "acks": acks, "risk": f"OBJECT_RISK_{risk}"}
+            for name, (acks, risk) in kept.items()
+        ]
         route.fulfill(json={"objects": rows, "next_page_token": "", "damaged": []})
 
     def alarmed(route: Route) -> None:
@@ -456,7 +460,7 @@ def test_what_one_more_lost_host_takes_is_said_first_and_listed_first(browser: B
     expect(health.filter(has_text="One object cannot be had now: gone")).to_contain_text("Now")
     expect(health.filter(has_text="objects_gone")).to_have_count(0)
     health.get_by_text("5 objects are gone if one more host is: bare, bare too, …").click()
-    expect(page.locator("tbody th")).to_have_text(["gone", "bare", "bare too", "safe"])
+    expect(page.locator("tbody th")).to_have_text(["gone", "bare", "bare too", "one copy", "safe"])
     page.unroute_all(behavior="ignoreErrors")
     page.context.close()
 

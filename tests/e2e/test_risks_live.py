@@ -83,6 +83,7 @@ def test_what_one_more_loss_ends_is_said_and_over_when_hosts_are_back(mesh: Loca
         eventually(lambda: ("objects_at_risk", "warn") in alerts(told), "the hook is told")
         sentence = f"1 object is lost with one more host: film; their hosts that are away: {others[0]}"
         assert found(owner) == {"warning": sentence}
+        assert [made.name for made in client.objects.list(endangered_only=True)] == ["film"]
         figures = offgrid(owner, "metrics").out
         assert 'offgrid_endangered_objects{risk="at_risk"} 1.0' in figures
 

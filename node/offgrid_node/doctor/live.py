@@ -162,7 +162,7 @@ def _objects(subject: Subject) -> Iterator[Said]:
     told = subject.status.objects
     missing = [peer for peer in _others(subject) if peer.member.node_id in told.away]
     hosts = f"; their hosts that are away: {names_of(missing)}" if missing else ""
-    back = starting(subject, missing[0]) if missing else subject.operator("ls", "--long")
+    back = starting(subject, missing[0]) if missing else subject.operator("ls", "--at-risk")
     if lost := objects_gone(told):
         yield fault(lost + hosts, back)
     if bare := objects_at_risk(told):

@@ -187,8 +187,11 @@ class Objects:
         request = objects_pb2.GetObjectRequest(object=wanted)
         return self._calls.unary("ObjectService/GetObject", request, objects_pb2.GetObjectResponse).object
 
-    def list(self, prefix: str = "", *, shared: bool = False, limit: int | None = None) -> Iterator[objects_pb2.Object]:
-        """Every object of this node's own whose name begins with `prefix`; with `shared` what others let it read.
+    def list(
+        self, prefix: str = "", *, shared: bool = False, endangered_only: bool = False, limit: int | None = None
+    ) -> Iterator[objects_pb2.Object]:
+        """Every object of this node's own whose name begins with `prefix`; with `shared` what others let it read, with
+        `endangered_only` those alone that are gone, or may be with one more host.
 
         Where rows of the node's store are damaged it gives all others and then raises OffgridError (RowsDamaged), which
         names those: whatever they were called."""
@@ -196,7 +199,11 @@ class Objects:
 
         def fetch(size: int, token: str) -> tuple[list[objects_pb2.Object], str]:
             request = objects_pb2.ListObjectsRequest(
-                page_size=size, page_token=token, name_prefix=prefix, shared=shared
+                page_size=size,
+                page_token=token,
+                name_prefix=prefix,
+                shared=shared,
+                endangered_only=endangered_only,
             )
             page = self._calls.unary("ObjectService/ListObjects", request, objects_pb2.ListObjectsResponse)
             damaged.extend(page.damaged)

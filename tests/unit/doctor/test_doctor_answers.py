@@ -159,7 +159,7 @@ CASES: dict[str, tuple[Callable[[Node], None], Iterable[tuple[str, State, str, s
     ),
     "a host that had it is no member any more": (
         lambda node: node.status.objects.MergeFrom(ObjectRisks(at_risk=1, at_risk_names=["film"], away=["x"])),
-        [("objects", State.WARNING, "1 object is lost with one more host: film", "ls --long")],
+        [("objects", State.WARNING, "1 object is lost with one more host: film", "ls --at-risk")],
     ),
     "what is being repaired is no finding": (losing(degraded=9), [BARN_AWAY]),
     "their alerts are said once": (
@@ -169,7 +169,7 @@ CASES: dict[str, tuple[Callable[[Node], None], Iterable[tuple[str, State, str, s
                 alerts=[Alert(name="objects_at_risk", state=ALERT_STATE_WARN, value=1)],
             )
         ),
-        [("objects", State.WARNING, "1 object is lost with one more host: film", "ls --long")],
+        [("objects", State.WARNING, "1 object is lost with one more host: film", "ls --at-risk")],
     ),
     "no broker is known": (
         make(peers=[peer("here", self=True, roles_in_force=[ROLE_CORE]), peer("there", roles_in_force=[ROLE_HOST])]),

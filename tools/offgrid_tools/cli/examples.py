@@ -122,7 +122,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "offgrid get o-4f7k -o - | tar t",
         "offgrid get film.mkv --range 0-999999 -o head.mkv",
     ),
-    "ls": ("offgrid ls photos/", "offgrid ls --deleted"),
+    "ls": ("offgrid ls photos/", "offgrid ls --at-risk", "offgrid ls --deleted"),
     "share": ("offgrid share notes.txt attic",),
     "unshare": ("offgrid unshare notes.txt attic",),
     "rm": ("offgrid rm notes.txt", "offgrid rm -r photos/"),

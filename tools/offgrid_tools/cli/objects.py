@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 @click.option("--deleted", is_flag=True, help="What was deleted, and which hosts have yet to hear of it.")
 @click.option("--regained", is_flag=True, help="What this node forgot with its disk: what is back, and what not yet.")
 @click.option("--shared", is_flag=True, help="What other nodes let this one read, in place of its own.")
+@click.option("--at-risk", is_flag=True, help="Those alone that are gone, or may be with one more host.")
 @click.option("-l", "--long", is_flag=True, help="Also what may be lost before each of them is.")
 @common
-def ls(prefix: str, limit: int, deleted: bool, regained: bool, shared: bool, long: bool) -> None:
+def ls(prefix: str, limit: int, deleted: bool, regained: bool, shared: bool, at_risk: bool, long: bool) -> None:
     """List this node's own objects, or those whose names begin with PREFIX."""
     client = settings().connect()
     if deleted:
@@ -38,13 +39,15 @@ def ls(prefix: str, limit: int, deleted: bool, regained: bool, shared: bool, lon
 
         show_regained(client, limit or None)
         return
-    found, damaged = sound(client.objects.list(prefix, shared=shared, limit=limit or None))
+    told = client.objects.list(prefix, shared=shared, endangered_only=at_risk, limit=limit or None)
+    found, damaged = sound(told)
     if shared and not settings().json:
         from offgrid_tools.cli.sharing import show_shared
 
         show_shared(client, found)
     else:
-        show_list(found, empty=f"there are no objects{' whose names begin so' if prefix else ''}", long=long)
+        which = f"{' at risk' if at_risk else ''}{' whose names begin so' if prefix else ''}"
+        show_list(found, empty=f"there are no objects{which}", long=long or at_risk)
     if damaged is not None:
         raise damaged
 

@@ -66,7 +66,7 @@ from offgrid_node.protocol.objects.regaining import Regaining
 from offgrid_node.protocol.objects.replicas import Replicas, ReportTag
 from offgrid_node.protocol.objects.resealing import Resealing
 from offgrid_node.protocol.objects.rewrapping import Rewrapping
-from offgrid_node.protocol.objects.risks import Risks, Told
+from offgrid_node.protocol.objects.risks import Risk, Risks, Told
 from offgrid_node.protocol.objects.settings import ObjectsSettings
 from offgrid_node.protocol.objects.sharing import Sharing
 from offgrid_node.protocol.objects.standing import Standing
@@ -213,6 +213,10 @@ class ObjectsMachine:
     def risks(self, now: Now) -> Told | None:
         """How many objects are gone or nearly so; None: that is not known yet."""
         return self._risks.told(now)
+
+    def risk(self, row: objects_pb2.ObjectRow, now: Now) -> Risk:
+        """Of one of this node's own objects."""
+        return self._risks.of(row, now)
 
     @property
     def outbox_depth(self) -> int:

@@ -130,6 +130,15 @@ class Risks:
             self._unjudged,
         )
 
+    def of(self, row: objects_pb2.ObjectRow, now: Now) -> Risk:
+        """NONE as well of what is not judged: see `kind_of`, and FINDING_MS."""
+        kind = kind_of(row)
+        if kind is None or (
+            now.mono_ms < self._found_ms and not all(self._hosts.was_heard(n) for n, _ in kind.holders)
+        ):
+            return Risk.NONE
+        return kind.risk(self._hosts.is_alive)
+
     # ---- inputs
 
     def on_hosts_changed(self) -> None:
@@ -197,9 +206,10 @@ class Risks:
 
 
 def kind_of(row: objects_pb2.ObjectRow) -> Kind | None:
-    """None of one that is not durable, is a segment of the journal, or whose epoch cannot be read."""
+    """None of one that is not durable or has not taken its place yet, of a segment of the journal, and where the epoch
+    cannot be read."""
     made = row.object
-    if made.state != _DURABLE or is_segment(made.manifest):
+    if made.state != _DURABLE or row.replaces or is_segment(made.manifest):
         return None
     try:
         epoch = Epoch.decode(row.epoch.body)

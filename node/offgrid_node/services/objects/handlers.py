@@ -15,6 +15,7 @@ from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest
 from offgrid_node.protocol.objects.commands import CancelEntry, ChangeReported, DeleteObject
 from offgrid_node.protocol.objects.manifest import OBJECT_ID, Manifest
+from offgrid_node.protocol.objects.risks import Risk
 from offgrid_node.protocol.objects.segments import is_segment
 from offgrid_node.protocol.objects.tables import (
     DELETED,
@@ -136,11 +137,16 @@ class ObjectHandlers:
             found = self._sharing.sound_rows(decode_token(request.page_token), damaged)
         else:
             found = self._shelf.sound_rows(OBJECTS, objects_pb2.ObjectRow, request.page_token, damaged)
-        wanted = ((key, row if _is_listed(row, request.name_prefix) else None) for key, row in found)
+        wanted = ((key, row if self._is_wanted(row, request) else None) for key, row in found)
         rows, token = take_page(wanted, request.page_size)
         objects = [self._watching.told(self._sharing.opened(row) if request.shared else row) for row in rows]
         names = [key.decode(errors="replace") for key in damaged]
         return objects_pb2.ListObjectsResponse(objects=objects, next_page_token=token, damaged=names)
+
+    def _is_wanted(self, row: objects_pb2.ObjectRow, request: objects_pb2.ListObjectsRequest) -> bool:
+        return _is_listed(row, request.name_prefix) and (
+            not request.endangered_only or self._watching.risk(row) >= Risk.AT_RISK
+        )
 
     def delete_object(self, caller: Caller, request: objects_pb2.DeleteObjectRequest) -> Message | Ticket:
         mark = self._shelf.find(DELETED, objects_pb2.Deletion, self._shelf.place_of(request.object))

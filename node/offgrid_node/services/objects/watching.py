@@ -6,12 +6,13 @@ Nobody polls: whoever waits is told by the commit that writes the object's row, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Corrupt, Fault
 from offgrid_node.protocol.objects.deletion import was_deleted
 from offgrid_node.protocol.objects.machine import ObjectsMachine
+from offgrid_node.protocol.objects.risks import Risk
 from offgrid_node.protocol.objects.tables import OBJECTS, OUTBOX, outbox_key
 from offgrid_node.protocol.timers import Timers
 from offgrid_node.runtime import Runtime
@@ -20,6 +21,12 @@ from offgrid_node.services.stream import Stream
 
 ACCEPTED = objects_pb2.OBJECT_STATE_ACCEPTED
 WITH_TROUBLE = frozenset({ACCEPTED, objects_pb2.OBJECT_STATE_DAMAGED})  # their entries are open
+RISKS: Mapping[Risk, objects_pb2.ObjectRisk.ValueType] = {
+    Risk.NONE: objects_pb2.OBJECT_RISK_UNSPECIFIED,
+    Risk.DEGRADED: objects_pb2.OBJECT_RISK_DEGRADED,
+    Risk.AT_RISK: objects_pb2.OBJECT_RISK_AT_RISK,
+    Risk.GONE: objects_pb2.OBJECT_RISK_GONE,
+}
 WAIT_MS_MAX = 60_000  # of one call; who waits longer watches
 
 
@@ -33,10 +40,14 @@ class Watching:
         self._armed_ms: int | None = None  # when the one timer fires: a wait that ends before leaves nothing behind
         self._numbers = itertools.count()
 
+    def risk(self, row: objects_pb2.ObjectRow) -> Risk:
+        return self._runtime.machine("objects", ObjectsMachine).risk(row, self._runtime.clock.now())
+
     def told(self, row: objects_pb2.ObjectRow) -> objects_pb2.Object:
-        """The object with what its row has beside it, who of its hosts is away, and its outbox entry's trouble, while
-        it has that on its way."""
+        """The object with what its row has beside it, who of its hosts is away, what that means for it, and its outbox
+        entry's trouble, while it has that on its way."""
         made, hosts = row.object, self._runtime.machine("objects", ObjectsMachine).hosts
+        made.risk = RISKS[self.risk(row)]
         made.copies, made.request_id = 0 if made.shards_total else row.copies_wanted, row.request_id
         for ack in made.acks:
             ack.away = not hosts.is_alive(ack.node_id)

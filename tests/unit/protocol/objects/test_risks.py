@@ -81,6 +81,17 @@ class TestCopies:
             home.return_(place)
         assert told(home) == WELL
 
+    def test_each_object_says_its_own_risk(self) -> None:
+        home = world(3)
+        first = home.put(1)
+        home.run(5_000)
+        home.lose(0)
+        home.lose(1)
+        assert home.machine.risk(home.object(first), home.now()) is Risk.AT_RISK
+        home.known.clear()
+        home.restart_owner()
+        assert home.machine.risk(home.object(first), home.now()) is Risk.NONE, "hosts are still being found"
+
     def test_a_wish_for_one_copy_is_no_risk_until_it_is_gone(self) -> None:
         home = world(1, copies=1)
         home.put(1, 1_000)

@@ -33,11 +33,12 @@ export function survival(acks, needed) {
 
 function Survival({ object }) {
   const found = survival(object.acks, object.shards_needed);
-  const tone = found.any > 0 ? "good" : found.now ? "warn" : "bad";
+  const tone = found.any > 0 ? "good" : !found.now ? "bad" : object.risk === "OBJECT_RISK_AT_RISK" ? "warn" : "quiet";
   return html`<${Badge} tone=${tone}>${found.now ? found.any ? t("survival.any", { n: found.any, hosts: found.hosts }) : t("survival.none") : t(object.local ? "survival.local" : "survival.lost")}<//>`;
 }
 
-const safety = (object) => { const { now, any } = survival(object.acks, object.shards_needed); return now ? any : -1; };
+// What the node judges first, as `offgrid status` counts it.
+const safety = (object) => ({ OBJECT_RISK_GONE: -2, OBJECT_RISK_AT_RISK: -1 })[object.risk] ?? survival(object.acks, object.shards_needed).any;
 
 // All of them, to be sorted and searched here; where they are too many, those whose names begin as is typed.
 function Objects({ riskFirst }) {
