@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from offgrid.client.payloads import builtin
 from offgrid_node.local_mesh import LocalMesh
@@ -118,6 +118,25 @@ def test_a_file_is_put_and_had_again(page: Page, url: str, tmp_path: Path) -> No
         page.get_by_role("button", name="Download").click()
     assert download.value.suggested_filename == "map.txt"
     assert download.value.path().read_bytes() == file.read_bytes()
+
+
+def test_where_one_host_alone_can_keep_it_one_copy_is_chosen(page: Page, url: str, tmp_path: Path) -> None:
+    def two_members(route: Route) -> None:
+        answer = route.fetch()
+        peers = answer.json()["peers"]
+        kept = [peer for peer in peers if peer["self"] or peer["member"]["name"] == "barn"]
+        route.fulfill(response=answer, json={**answer.json(), "peers": kept})
+
+    file = tmp_path / "one.txt"
+    file.write_text("one copy of it")
+    page.route("**/v1/peers?*", two_members)
+    page.goto(f"{url}/#/storage")
+    expect(page.locator("main")).to_contain_text("One host alone can keep it")
+    choose(page, file)
+    expect(page.locator("tbody tr", has_text="one.txt")).to_contain_text("durable")
+    page.get_by_role("link", name="one.txt is here").click()
+    expect(page.locator("main dl").first).to_contain_text("/ 1")  # the weight that makes it durable
+    page.unroute_all(behavior="ignoreErrors")
 
 
 def test_what_breaks_off_goes_on_where_it_was(page: Page, link: Link, mesh: LocalMesh, tmp_path: Path) -> None:

@@ -213,6 +213,9 @@ def test_names_from_the_mesh_are_text_and_nothing_else(show: Show) -> None:
         if view == "events":
             page.get_by_label("Find").fill("onerror")  # many have happened since
         expect(page.locator("main")).to_contain_text("<img src=x")
+        if view == "events":
+            page.locator("main summary", has_text="onerror").first.click()
+            expect(page.locator("main tbody pre").first).to_contain_text("onerror=")
         assert page.locator("main img").count() == 0
     assert page.evaluate("() => window.pwned") is None
 
@@ -238,6 +241,7 @@ def test_time_travels(show: Show) -> None:
     expect(page.locator("[data-test=state]")).to_contain_text('"events": 40')
     page.get_by_role("slider").fill("10")
     expect(page.locator("[data-test=state]")).to_contain_text('"events": 10')
+    expect(page.locator("main .scroll tbody tr")).to_have_count(10)
     expect(page.locator(".chart canvas")).to_be_visible()
     page.get_by_label("As of").fill("2001-01-01T00:00:00")
     expect(page.locator("[data-test=state]")).to_contain_text('"events": 0')
@@ -385,7 +389,7 @@ def test_a_node_that_asks_for_a_token_gets_it_once(browser: Browser, mesh: Local
     page.goto(url_of(mesh, "barn"))
     page.get_by_label("Token").fill("a guess")
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_text("That is not the token.")
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
@@ -636,7 +640,7 @@ def test_nothing_is_asked_of_a_ledger_that_is_not_open_and_nobody_signs_out_who_
     page.goto(url)
     expect(page.locator(".card", has_text="Balance")).to_contain_text("no ledger yet")
     page.goto(f"{url}/#/settings")
-    expect(page.get_by_text("This reader")).to_be_visible()
+    expect(page.get_by_text("This browser")).to_be_visible()
     expect(page.get_by_role("button", name="Sign out")).to_have_count(0)
     assert "/v1/wallet" not in asked
     page.unroute_all(behavior="ignoreErrors")
@@ -649,7 +653,7 @@ def test_a_view_with_a_defect_says_so_and_leaves_the_others_alone(browser: Brows
     page.goto(f"{url}/#/storage/backups")
     expect(page.get_by_role("alert")).to_be_visible()
     page.get_by_role("link", name="Settings").click()
-    expect(page.get_by_role("heading", name="This reader")).to_be_visible()
+    expect(page.get_by_role("heading", name="This browser")).to_be_visible()
     page.unroute_all(behavior="ignoreErrors")
     page.context.close()
 

@@ -215,10 +215,11 @@ class Sessions:
         since_us: int = 0,
         until_us: int = 0,
         frame: int | None = None,
+        until_number: int = 0,
         newest_first: bool = False,
         limit: int | None = None,
     ) -> Iterator[state_pb2.Record]:
-        """What was recorded in a session, in order; times are microseconds since 1970, both inclusive."""
+        """What was recorded in a session, in order; times are microseconds since 1970. All bounds are inclusive."""
         wanted = [*kinds]
 
         def fetch(size: int, token: str) -> tuple[list[state_pb2.Record], str]:
@@ -230,6 +231,7 @@ class Sessions:
                 since_us=since_us,
                 until_us=until_us,
                 frame_id=frame,
+                until_number=until_number,
                 newest_first=newest_first,
             )
             page = self._calls.unary("SessionService/ListRecords", request, state_pb2.ListRecordsResponse)

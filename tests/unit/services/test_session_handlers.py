@@ -211,7 +211,7 @@ class TestEvents:
         with pytest.raises(FailedPrecondition, match="has ended"):
             desk.record(session, event(), sent=1)
 
-    def test_are_found_by_kind_time_and_frame_both_ways(self, desk: Desk) -> None:
+    def test_are_found_by_kind_time_number_and_frame_both_ways(self, desk: Desk) -> None:
         session = desk.session()
         for number in range(1, 31):
             kind = "energy.update" if number % 3 == 0 else "health.heartbeat"
@@ -226,6 +226,9 @@ class TestEvents:
             assert found() == [*range(1, 31)]
             assert found(kinds=["energy.update"]) == [*range(3, 31, 3)]
             assert found(since_us=START_US + 10, until_us=START_US + 12) == [10, 11, 12]
+            assert found(until_number=7) == [*range(1, 8)]
+            assert found(until_number=10, kinds=["energy.update"]) == [3, 6, 9]
+            assert found(until_number=99) == [*range(1, 31)]
             assert found(frame_id=2) == [10, 11, 12, 13, 14]
             assert found(frame_id=2, kinds=["energy.update"]) == [12]
             assert found(kinds=["user.prompt"]) == []

@@ -213,12 +213,14 @@ class SessionHandlers:
         position = decode_token(request.page_token)
         if position and position[NUMBER_BYTES:] != _filter_of(request):
             raise InvalidRequest.field("page_token", "it belongs to a list with other filters; begin again without it")
-        backwards = request.newest_first
-        at = number_of(position[:NUMBER_BYTES]) if position else session.recorded + 1 if backwards else 0
+        backwards, last = request.newest_first, min(session.recorded, request.until_number or session.recorded)
+        at = number_of(position[:NUMBER_BYTES]) if position else last + 1 if backwards else 0
         walk = self._reading.before if backwards else self._reading.after
         page, page_bytes, cost_bytes = state_pb2.ListRecordsResponse(), 0, 0
         for looked, part in enumerate(walk(session.session_id, min(at, session.recorded + 1), wanted.may_be_in), 1):
             for number, entry in part.events:
+                if number > last:
+                    return page
                 if wanted.has(entry):
                     page_bytes += len(entry.data)
                     if len(page.records) == limit or (page.records and page_bytes > PAGE_BYTES_MAX):
@@ -387,5 +389,6 @@ def _check_kind(field: str, kind: str) -> None:
 
 def _filter_of(request: state_pb2.ListRecordsRequest) -> bytes:
     frame = request.frame_id if request.HasField("frame_id") else None
-    said = (request.session, sorted(request.kinds), request.since_us, request.until_us, frame, request.newest_first)
+    times = request.since_us, request.until_us, request.until_number
+    said = (request.session, sorted(request.kinds), *times, frame, request.newest_first)
     return hashlib.blake2b(json.dumps(said).encode(), digest_size=4).digest()

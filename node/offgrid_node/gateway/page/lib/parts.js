@@ -36,7 +36,7 @@ export function Table({ caption, columns, rows, keyOf, empty, more, busy, tight 
       : html`<td class=${classes(column)}>${column.cell(row)}</td>`)}</tr>`)}</tbody>
   </table></div>`}
   ${busy ? html`<p class="hint" aria-busy="true">${t("loading")}</p>`
-    : (left > 0 || more) && html`<p class="more"><button type="button" class="plain" onClick=${grow}>${t("table.more")}</button> <span class="hint">${rows.length > 0 && t("table.shown", { shown: drawn.rows.length, n: rows.length })}</span></p>`}`;
+    : (left > 0 || more) && html`<p class="more"><button type="button" class="plain" onClick=${grow}>${t("table.more")}</button> <span class="hint">${rows.length > 0 && t(more ? "table.shown_more" : "table.shown", { shown: drawn.rows.length, n: rows.length })}</span></p>`}`;
 }
 
 const classes = ({ num, wide }) => `${num ? "num" : ""} ${wide ? "wide" : ""}`;
@@ -76,14 +76,16 @@ export function Empty({ text, command }) {
   return html`<div class="empty"><p>${text}</p>${command && html`<p><code>${command}</code> <${Copy} text=${command} /></p>`}</div>`;
 }
 
-// What went wrong, in the node's own words.
-export function Problem({ error, retry, again = t("problem.again") }) {
+// What went wrong, in the node's own words; of fields by their names in the `group` of words, where they have one.
+export function Problem({ error, retry, again = t("problem.again"), group = "" }) {
   if (!error) return null;
   const said = error.status === "UNAVAILABLE" && ["away", "timeout"].includes(error.message) ? t(`problem.${error.message}`) : error.message;
   const fields = error.details?.flatMap((detail) => detail.field_violations ?? detail.fieldViolations ?? []) ?? [];
+  const told = fields.length > 0 && fields.every(({ description }) => said.includes(description)); // the message says no more
+  const called = (field) => { const key = `${group}.${field.split(".").pop()}`, words = t(key); return words === key ? html`<code>${field}</code>` : html`<strong>${words}</strong>`; };
   return html`<div class="problem" role="alert">
-    <p>${said === error.message && error.code ? html`<${Said} text=${said} />` : said}</p>
-    ${fields.length > 0 && html`<ul>${fields.map((one) => html`<li><code>${one.field}</code> <${Said} text=${one.description} /></li>`)}</ul>`}
+    ${!told && html`<p>${said === error.message && error.code ? html`<${Said} text=${said} />` : said}</p>`}
+    ${fields.length > 0 && html`<ul>${fields.map((one) => html`<li>${called(one.field)} <${Said} text=${one.description} /></li>`)}</ul>`}
     ${retry && html`<button type="button" class="plain" onClick=${retry}>${again}</button>`}
   </div>`;
 }

@@ -5,11 +5,11 @@ import { call, listen, newId, post, query, Refused, refusedOf, seg, send } from 
 import { t } from "./reader.js";
 
 const TRIES_MAX = 8, WAIT_MS = 500, WAIT_MAX_MS = 15_000; // of tries that brought nothing; between two
-const COMMIT_MS = 600_000;
+const COMMIT_MS = 600_000, ONE_MILLI = 1_000; // the weight of one host: otherwise one copy is never durable
 const MENDS = [0, 408, 502, 503, 504]; // statuses after which it may go on by itself; 0: no answer
 const BROKEN_OFF = "offgrid.upload"; // where the browser keeps for this tab what it was: {said, name, id, request_id}
 const watchers = new Set();
-// {file, name, size, sent, from: {sent, at} when this part began, phase: "sending", "waiting", "ending", "done" or "failed",
+// {file, copies, name, size, sent, from: {sent, at} when this part began, phase: "sending", "waiting", "ending", "done" or "failed",
 // error, object_id}
 export let upload = null;
 
@@ -34,15 +34,15 @@ function keep(what) {
   try { what ? sessionStorage.setItem(BROKEN_OFF, JSON.stringify(what)) : sessionStorage.removeItem(BROKEN_OFF); } catch { /* for this visit alone */ }
 }
 
-// Until it is an object, was refused, or is given up by `stop`.
-export async function put(file) {
-  const said = `${file.name} ${file.size} ${file.lastModified}`, before = brokenOff();
+// `copies`: so many, or 0: as the node's config says. Until it is an object, was refused, or is given up by `stop`.
+export async function put(file, copies) {
+  const said = `${file.name} ${file.size} ${file.lastModified} ${copies}`, before = brokenOff();
   const ids = before?.said === said ? before : { said, name: file.name, id: "", request_id: newId() };
   const stopped = new AbortController();
   upload = null;
-  advance({ file, name: file.name, size: file.size, sent: 0, phase: "sending", error: null, stopped });
+  advance({ file, copies, name: file.name, size: file.size, sent: 0, phase: "sending", error: null, stopped });
   try {
-    advance({ object_id: await bring(file, ids, stopped.signal), phase: "done" });
+    advance({ object_id: await bring(file, copies, ids, stopped.signal), phase: "done" });
     keep(null);
   } catch (error) {
     if (!stopped.signal.aborted) { advance({ phase: "failed", error }); return; }
@@ -64,12 +64,12 @@ const waitOf = (tries) => Math.min(WAIT_MAX_MS, WAIT_MS * 2 ** tries);
 
 export const stop = () => upload.stopped.abort();
 
-async function bring(file, ids, signal) {
+async function bring(file, copies, ids, signal) {
   let most = 0, tries = 0;
   for (;;) {
     try {
       await file.slice(0, 1).arrayBuffer().catch(() => { throw new Error(t("upload.changed")); });
-      const at = await where(file, ids);
+      const at = await where(file, copies, ids);
       if (at > most) [most, tries] = [at, 0];
       if (!ids.id) return "";
       advance({ sent: at, from: { sent: at, at: Date.now() }, phase: "sending" });
@@ -87,13 +87,13 @@ async function bring(file, ids, signal) {
 
 // How much of it the node has. A node that was started anew has nothing of what was under way; ids.id is "" where it had
 // made an object of it before, and the answer was lost.
-async function where(file, ids) {
+async function where(file, copies, ids) {
   try {
     if (ids.id) return (await call("PUT", `/v1/uploads/${seg(ids.id)}`)).offset;
   } catch (error) { if (error.code !== 404) throw error; }
   const again = ids.id;
   try {
-    const { upload_id, offset } = await post("/v1/uploads", { name: file.name, size_bytes: file.size, request_id: ids.request_id });
+    const { upload_id, offset } = await post("/v1/uploads", { name: file.name, size_bytes: file.size, copies, required_milli: copies === 1 ? ONE_MILLI : 0, request_id: ids.request_id });
     ids.id = again && offset === file.size && offset ? "" : upload_id;
     keep(ids);
     return offset;

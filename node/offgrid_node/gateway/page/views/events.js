@@ -1,7 +1,7 @@
 // What happened: the node's journal as it is written, and what applications recorded, at any time and as a chart.
 
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/htm-preact.js";
-import { useFeed, useLive, usePages } from "../lib/live.js";
+import { useFeed, useLive, usePages, useSettled } from "../lib/live.js";
 import { get, query, seg, textOf } from "../lib/node.js";
 import { Badge, Empty, Facts, Id, Loaded, Problem, Section, Table, useNames, When } from "../lib/parts.js";
 import { bytes, clock, credits, fieldOf, iso, moment, num, plain, prefs, short, stamp, t, tick, usOf } from "../lib/reader.js";
@@ -65,7 +65,7 @@ export function Events() {
         empty=${html`<${Empty} text=${t("events.empty")} command="offgrid events" />`} columns=${[
         { head: t("tx.when"), cell: (event) => html`<time datetime=${iso(event.timestamp_us)} title=${moment(event.timestamp_us)}>${stamp(event.timestamp_us)}</time>` },
         { head: t("events.type"), bare: true, cell: (event) => html`<${Badge} tone=${toneOf(event.type)}>${event.type}<//>` },
-        { head: t("events.about"), bare: true, cell: (event) => describe(event, name) },
+        { head: t("events.about"), bare: true, cell: (event) => html`<details><summary>${describe(event, name)}</summary><pre tabindex="0">${inFull(event)}</pre></details>` },
         { head: t("events.number"), num: true, wide: true, cell: (event) => num(event.seq) },
       ]} />
       <${Problem} error=${journal.error} />
@@ -119,6 +119,8 @@ export function describe(event, name) {
   return what ? CASES[what](event.data ?? event[what], name) : short(event.subject);
 }
 
+const inFull = (event) => { const what = Object.keys(CASES).find((one) => event[one]); return JSON.stringify(event.data ?? event[what] ?? {}, null, 2); };
+
 // ---- sessions of applications
 
 const SERIES_MAX = 6, HEIGHT = 240;
@@ -142,7 +144,7 @@ export function Session({ part }) {
   const path = `/v1/sessions/${seg(part)}`;
   const live = useLive(path, { on: ["SESSION_"], every: 10_000 });
   const session = live.data?.session;
-  const [until, travel] = useState(0);
+  const [until, travel] = useState(0), [number, move] = useState(0); // 0: now, and all of them, also those to come
   return html`<p class="crumb"><a href="#/sessions">${t("nav.sessions")}</a></p><h1 tabindex="-1">${session?.name ?? part}</h1>
     <${Loaded} live=${live}>${() => html`<${Section} title=${t("session.facts")}><${Facts} rows=${[
         [t("session.started"), moment(session.started_us)],
@@ -152,12 +154,11 @@ export function Session({ part }) {
         Object.keys(session.dropped).length > 0 && [t("session.dropped"), Object.entries(session.dropped).map(([kind, count]) => `${kind} ${num(count)}`).join(", ")],
         [t("node.id"), html`<${Id} id=${session.session_id} />`],
       ]} /><//>
-      ${session.purged_us ? html`<${Empty} text=${t("session.purged_text")} />` : session.recorded ? html`<${TimeTravel} path=${path} session=${session} until=${until} travel=${travel} /><${Records} path=${path} session=${session} until=${until} />` : html`<${Empty} text=${t("session.nothing")} />`}`}<//>`;
+      ${session.purged_us ? html`<${Empty} text=${t("session.purged_text")} />` : session.recorded ? html`<${TimeTravel} path=${path} session=${session} until=${until} travel=${travel} number=${number} move=${move} /><${Records} path=${path} session=${session} until=${until} number=${number} />` : html`<${Empty} text=${t("session.nothing")} />`}`}<//>`;
 }
 
-// What the events up to a number, or of a time, came to. `until` (microseconds; 0: now) is the view's.
-function TimeTravel({ path, session, until, travel }) {
-  const [number, move] = useState(0); // 0: all of them, also those to come
+// What the events up to a number, or of a time in microseconds, came to.
+function TimeTravel({ path, session, until, travel, number, move }) {
   const [state, set] = useState({ data: null, error: null });
   const newest = number || session.recorded;
   useEffect(() => {
@@ -183,9 +184,9 @@ function AsOf({ us, choose }) {
   return html`<label class="inline">${t("travel.as_of")} <input type="datetime-local" step="1" value=${us ? fieldOf(us) : ""} max=${fieldOf(Date.now() * 1_000)} onChange=${(event) => choose(usOf(event.target.value))} /></label>`;
 }
 
-function Records({ path, session, until }) {
-  const [kind, choose] = useState("");
-  const live = usePages(query(`${path}/records`, { newest_first: true, kinds: kind, until_us: until || undefined }), { field: "records", size: 200, on: ["SESSION_"], every: session.ended_us ? 0 : 5_000 });
+function Records({ path, session, until, number }) {
+  const [kind, choose] = useState(""), last = useSettled(number);
+  const live = usePages(query(`${path}/records`, { newest_first: true, kinds: kind, until_us: until || undefined, until_number: last || undefined }), { field: "records", size: 200, on: ["SESSION_"], every: session.ended_us ? 0 : 5_000 });
   const rows = live.rows.map((record) => ({ ...record, text: textOf(record.data) }));
   const chart = seriesOf(rows);
   return html`${chart.names.length > 0 && html`<${Section} title=${t("chart.title")} hint=${t("chart.hint", { n: rows.length })}><${Chart} series=${chart} /><//>`}

@@ -31,7 +31,7 @@ export function Host() {
         { head: t("host.owners"), cell: (rule) => rule.owners.join(", ") },
         { head: t("why.verdict"), cell: (rule) => html`<${Badge} tone=${rule.deny ? "bad" : rule.holds ? "good" : "quiet"}>${t(rule.deny ? "host.deny" : rule.holds ? "host.holds" : "host.rests")}<//>` },
         { head: t("offers.ask"), num: true, cell: (rule) => rule.deny ? "–" : credits(rule.price_micro) },
-        { head: t("offers.slots"), num: true, wide: true, cell: (rule) => `${num(rule.slots_busy)} / ${num(rule.slots || host.profile.slots)}` },
+        { head: t("host.slots"), num: true, wide: true, cell: (rule) => `${num(rule.slots_busy)} / ${num(rule.slots || host.profile.slots)}` },
       ]} /><//>
       <${Section} title=${t("host.kept")}><${Table} caption=${t("host.kept")} rows=${host.kept} keyOf=${(kept) => kept.owner} empty=${html`<${Empty} text=${t("host.keeps_nothing")} />`} columns=${[
         { head: t("storage.owner"), cell: (kept) => name(kept.owner) },

@@ -47,7 +47,7 @@ export function JobForm() {
         <${Field} label=${t("form.priority")} hint=${t("form.priority_hint")}>${(field) => html`<input ...${field} ...${text("priority")} type="number" min="-100" max="100" />`}<//>
         <${Field} label=${t("form.timeout")} hint=${t("form.timeout_hint")}>${(field) => html`<input ...${field} ...${text("timeout")} type="number" min="1" max="86400" />`}<//>
       </div></details>
-      <${Problem} error=${state.error} />
+      <${Problem} error=${state.error} group="form" />
       <div class="row"><button type="submit" disabled=${state.busy}>${t("form.submit")}</button>
         ${state.made && html`<span>${t("form.made")} <a href=${`#/jobs/${state.made}`}><code>${state.made}</code></a></span>`}</div>
     </form></details>`;

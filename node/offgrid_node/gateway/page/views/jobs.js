@@ -149,7 +149,7 @@ export function Job({ part }) {
 function JobFacts({ job, name }) {
   return html`<${Facts} rows=${[
     [t("jobs.state"), html`<${JobBadge} state=${job.state} />`],
-    job.error && [t("job.error"), html`<strong>${job.error}</strong> <${Said} text=${job.error_detail} />`],
+    job.error && [t("job.error"), html`<strong>${job.error}</strong>`],
     [t("jobs.what"), html`<code>${job.needs || job.kind}</code> ${job.input_name}`],
     [t("jobs.host"), job.host ? name(job.host) : "–"],
     job.broker && [t("job.broker"), name(job.broker)],
@@ -157,7 +157,7 @@ function JobFacts({ job, name }) {
     [t("jobs.made"), html`<${When} us=${job.created_us} /> <span class="quiet">${moment(job.created_us)}</span>`],
     ended(job) && [t("jobs.took"), span((job.updated_us - job.created_us) / 1e3)],
     [t("job.size"), t("job.tokens", { n: job.size_tokens })],
-    [t("job.price"), t("job.per_million", { price: credits(job.price_micro) })],
+    [t("job.price"), job.price_micro ? credits(job.price_micro) : "–"],
     job.requirements && [t("form.requirements"), html`<code class="wrap">${job.requirements}</code>`],
     job.priority !== 0 && [t("form.priority"), num(job.priority)],
     job.deadline_us > 0 && [t("job.deadline"), moment(job.deadline_us)],
@@ -168,7 +168,7 @@ function JobFacts({ job, name }) {
 function Why({ path, job, name }) {
   const why = useLive(`${path}:explain`, { on: ["JOB_"], every: ended(job) ? 0 : 5_000 });
   return html`<${Section} title=${t("why.title")}>
-    <${Loaded} live=${why}>${() => html`<p><${Said} text=${why.data.story} /></p>${!ended(job) && html`<${Verdicts} explained=${why.data} name=${name} />`}`}<//>
+    <${Loaded} live=${why}>${() => html`<p><${Said} text=${why.data.story} /></p><${Verdicts} explained=${why.data} name=${name} />`}<//>
   <//>`;
 }
 

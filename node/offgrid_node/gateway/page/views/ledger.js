@@ -8,7 +8,7 @@ import { credits, microOf, moment, num, plain, short, stamp, t, weight } from ".
 
 const TX_TONES = { QUEUED: "quiet", SIGNED: "warn", CERTIFIED: "busy", FINAL: "good", VOID: "bad", UNKNOWN: "quiet" };
 const TX_EVENTS = ["TX_", "SETTLED"];
-const DRAWN = 60, STEP = 44, LANE = 46, LEFT = 120;
+const DRAWN = 60, STEP = 44, LANE = 46, LEFT = 24;
 const OTHER = "*"; // no member is called so
 const DIGITS = "abcdefghijklmnopqrstuvwxyz234567";
 
@@ -216,12 +216,13 @@ function Picture({ rows, name }) {
   const width = LEFT + rows.length * STEP, height = authors.length * LANE + 16;
   const box = useRef(null), newest = rows.at(-1)?.digest;
   useEffect(() => { box.current.scrollLeft = width; }, [newest]);
-  return html`<div class="scroll" ref=${box} role="group" tabindex="0" aria-label=${t("dag.picture")}><svg class="dag" width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${t("dag.label", { n: rows.length })}>
-    ${authors.map((author, at) => html`<g key=${author}><line class="lane" x1="0" x2=${width} y1=${28 + at * LANE} y2=${28 + at * LANE} /><text x="4" y=${22 + at * LANE}>${name(author)}</text></g>`)}
+  return html`<div class="authors"><ul aria-hidden="true">${authors.map((author) => html`<li key=${author}>${name(author)}</li>`)}</ul>
+    <div class="scroll" ref=${box} role="group" tabindex="0" aria-label=${t("dag.picture")}><svg class="dag" width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${t("dag.label", { n: rows.length })}>
+    ${authors.map((author, at) => html`<line key=${author} class="lane" x1="0" x2=${width} y1=${28 + at * LANE} y2=${28 + at * LANE} />`)}
     ${rows.flatMap((row) => [row.prev, ...row.parents].filter((one) => spot.has(one)).map((one) => {
       const from = spot.get(row.digest), to = spot.get(one);
       return from && html`<path key=${`${row.digest}${one}`} class=${one === row.prev ? "prev" : "parent"} d=${`M${from.x} ${from.y}C${(from.x + to.x) / 2} ${from.y} ${(from.x + to.x) / 2} ${to.y} ${to.x} ${to.y}`} />`;
     }))}
     ${rows.map((row) => { const at = spot.get(row.digest); return html`<g key=${row.digest} class="block"><title>${name(row.author)} ${row.height}: ${t("dag.holds", { n: row.items })}</title><rect x=${at.x - 13} y=${at.y - 11} width="26" height="22" rx="5" /><text x=${at.x} y=${at.y + 4}>${row.height}</text></g>`; })}
-  </svg></div>`;
+  </svg></div></div>`;
 }

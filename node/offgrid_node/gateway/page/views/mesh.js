@@ -32,7 +32,7 @@ export function Mesh() {
 
 function Members({ rows, roads, reload }) {
   const [leaving, remove] = useState(null);
-  const road = (peer) => inUse(roads.get(peer.member.node_id));
+  const road = (peer) => inUse(roads.get(peer.member.node_id)), figures = (peer) => lifeOf(peer) === "DEAD" ? null : road(peer);
   return html`<${Section} title=${t("mesh.members")}>
     <${Table} caption=${t("mesh.members")} rows=${rows} keyOf=${(peer) => peer.member.node_id}
       empty=${html`<${Empty} text=${t("mesh.empty")} command="offgrid mesh invite" />`} columns=${[
@@ -40,9 +40,9 @@ function Members({ rows, roads, reload }) {
         { head: t("mesh.life"), bare: true, by: lifeOf, cell: (peer) => html`<${Badge} tone=${LIFE_TONES[lifeOf(peer)]}>${t(`life.${lifeOf(peer)}`)}<//>${lifeOf(peer) === "DEAD" && html` <${Since} id=${peer.member.node_id} />`}` },
         { head: t("node.roles"), bare: true, cell: (peer) => peer.roles_in_force.map((role) => t(`role.${plain(role)}`)).join(", ") },
         { head: t("mesh.road"), cell: (peer) => road(peer) ? html`<code>${road(peer).via}</code> ${lifeOf(peer) !== "DEAD" && html`<span class="quiet">${t(`road.${plain(road(peer).state)}`)}</span>`}` : "–" },
-        { head: t("mesh.rtt"), num: true, by: (peer) => road(peer)?.rtt_ms ?? Infinity, cell: (peer) => road(peer)?.rtt_ms != null ? `${num(road(peer).rtt_ms, 1)} ms` : "–" },
-        { head: t("mesh.rate"), num: true, wide: true, cell: (peer) => road(peer)?.bytes_per_s ? rate(road(peer).bytes_per_s) : "–" },
-        { head: t("mesh.loss"), num: true, wide: true, cell: (peer) => road(peer)?.loss_milli != null ? percent(road(peer).loss_milli / 1e3, 1) : "–" },
+        { head: t("mesh.rtt"), num: true, by: (peer) => figures(peer)?.rtt_ms ?? Infinity, cell: (peer) => figures(peer)?.rtt_ms != null ? `${num(road(peer).rtt_ms, 1)} ms` : "–" },
+        { head: t("mesh.rate"), num: true, wide: true, cell: (peer) => figures(peer)?.bytes_per_s ? rate(road(peer).bytes_per_s) : "–" },
+        { head: t("mesh.loss"), num: true, wide: true, cell: (peer) => figures(peer)?.loss_milli != null ? percent(road(peer).loss_milli / 1e3, 1) : "–" },
         { head: t("mesh.weight"), num: true, wide: true, cell: (peer) => weight(peer.member.weight_milli) },
         { head: t("node.id"), wide: true, cell: (peer) => html`<${Id} id=${peer.member.node_id} />` },
         { head: t("mesh.actions"), bare: true, cell: (peer) => peer.self ? "" : html`<span class="row"><${Ping} member=${peer.member} /><button type="button" class="plain small" aria-label=${t("mesh.remove_who", { name: peer.member.name })} onClick=${() => remove(peer.member)}>${t("mesh.remove")}</button></span>` },

@@ -34,7 +34,7 @@ export function SignIn({ why, done }) {
   const [error, setError] = useState(null);
   const submit = async (event) => {
     event.preventDefault();
-    try { await signIn({ token: input.current.value.trim() }); done(); } catch (why) { setError(why); }
+    try { await signIn({ token: input.current.value.trim() }); done(); } catch (why) { setError(why.details?.some((detail) => detail.reason === "TokenWrong") ? new Error(t("signin.wrong")) : why); }
   };
   if (why.details.some((detail) => ["OtherUser", "UnknownUser"].includes(detail.reason))) return html`<h1 tabindex="-1">${t("signin.title")}</h1><${Problem} error=${why} retry=${done} />`; // no token helps
   return html`<h1 tabindex="-1">${t("signin.title")}</h1>

@@ -33,8 +33,9 @@ export function survival(acks, needed) {
 
 function Survival({ object }) {
   const found = survival(object.acks, object.shards_needed);
-  const tone = found.any > 0 ? "good" : !found.now ? "bad" : object.risk === "OBJECT_RISK_AT_RISK" ? "warn" : "quiet";
-  return html`<${Badge} tone=${tone}>${found.now ? found.any ? t("survival.any", { n: found.any, hosts: found.hosts }) : t("survival.none") : t(object.local ? "survival.local" : "survival.lost")}<//>`;
+  if (found.any > 0) return html`<${Badge} tone="good">${t("survival.any", { n: found.any, hosts: found.hosts })}<//>`;
+  const tone = !found.now && !object.local ? "bad" : object.risk === "OBJECT_RISK_AT_RISK" ? "warn" : "quiet";
+  return html`<${Badge} tone=${tone}>${t(`survival.${object.local ? "local" : found.now ? "none" : "lost"}`)}<//>`;
 }
 
 // What the node judges first, as `offgrid status` counts it.

@@ -49,6 +49,7 @@ export default {
     empty: "Nichts vorhanden.",
     sort: "Sortiert nach",
     shown: "{shown} von {n}",
+    shown_more: "{shown} von mehr als {n}",
     more: "Mehr zeigen",
   },
   problem: {
@@ -61,6 +62,7 @@ export default {
     text: "Dieser Knoten verlangt sein Token, bevor er etwas zeigt.",
     token: "Token",
     go: "Anmelden",
+    wrong: "Das ist nicht das Token.",
     where: "Es steht unter [gateway] in seiner offgrid.toml. Auf seinem Rechner meldet dieser Befehl an:",
   },
   overview: {
@@ -112,6 +114,8 @@ export default {
     frame_ms: "Zeit für ein Bild, in ms",
     memory_mb: "Arbeitsspeicher, in MB",
     objects_degraded: "Objekte, von denen weniger verwahrt ist als gewünscht",
+    objects_gone: "Objekte, die nicht zu haben sind",
+    objects_at_risk: "Objekte, die mit noch einem Host fort sein können",
   },
   node: {
     name: "Name",
@@ -235,7 +239,6 @@ export default {
     "tokens.one": "ein Token, geschätzt",
     "tokens.other": "{n} Token, geschätzt",
     price: "Preis",
-    per_million: "{price} je Million Token",
     deadline: "Frist",
     replicas: "Ausführungen",
     agree: "{quorum} von {replicas} müssen übereinstimmen",
@@ -404,7 +407,7 @@ export default {
     none: "kein Host",
     "any.one": "irgendeiner von {hosts} Hosts",
     "any.other": "beliebige {n} von {hosts} Hosts",
-    local: "nur hier vorhanden",
+    local: "liegt auch hier",
     lost: "jetzt nicht zu haben",
   },
   object: {
@@ -438,6 +441,12 @@ export default {
     title: "Datei ablegen",
     file: "Datei",
     go: "Ablegen",
+    copies: "Aufgehoben",
+    "copies_of.one": "einmal",
+    "copies_of.other": "{n}-mal",
+    usual: "wie der Knoten eingestellt ist",
+    few: "Nur ein Host kann es aufheben: eine Kopie ist gewählt.",
+    nobody: "Kein anderer Host kann es aufheben. Es bleibt hier, bis einer beitritt.",
     go_on: "Fortsetzen",
     of: "{sent} von {size} ({share})",
     left: "noch {time}",
@@ -661,7 +670,7 @@ export default {
     UNSPECIFIED: "unbekannt",
   },
   settings: {
-    reader: "Dieser Leser",
+    reader: "Dieser Browser",
     reader_hint: "Nur in diesem Browser gespeichert.",
     language: "Sprache",
     theme: "Aussehen",

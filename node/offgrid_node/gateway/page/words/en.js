@@ -49,6 +49,7 @@ export default {
     empty: "Nothing here.",
     sort: "Sort by",
     shown: "{shown} of {n}",
+    shown_more: "{shown} of more than {n}",
     more: "Show more",
   },
   problem: {
@@ -61,6 +62,7 @@ export default {
     text: "This node asks for its token before it shows anything.",
     token: "Token",
     go: "Sign in",
+    wrong: "That is not the token.",
     where: "It is in [gateway] of the node's offgrid.toml. On the node's own machine this command opens the page signed in:",
   },
   overview: {
@@ -112,6 +114,8 @@ export default {
     frame_ms: "Time for a frame, in ms",
     memory_mb: "Memory, in MB",
     objects_degraded: "Objects of which less is kept than wanted",
+    objects_gone: "Objects that cannot be had",
+    objects_at_risk: "Objects that one more lost host may end",
   },
   node: {
     name: "Name",
@@ -235,7 +239,6 @@ export default {
     "tokens.one": "one token, estimated",
     "tokens.other": "{n} tokens, estimated",
     price: "Price",
-    per_million: "{price} per million tokens",
     deadline: "Deadline",
     replicas: "Executions",
     agree: "{quorum} of {replicas} must agree",
@@ -404,7 +407,7 @@ export default {
     none: "no host",
     "any.one": "any one of {hosts} hosts",
     "any.other": "any {n} of {hosts} hosts",
-    local: "kept here alone",
+    local: "it is here too",
     lost: "cannot be had now",
   },
   object: {
@@ -438,6 +441,12 @@ export default {
     title: "Put a file",
     file: "File",
     go: "Put",
+    copies: "Kept as",
+    "copies_of.one": "one copy",
+    "copies_of.other": "{n} copies",
+    usual: "the node's config says",
+    few: "One host alone can keep it: one copy is chosen.",
+    nobody: "There is no other host that can keep it. It stays here until one joins.",
     go_on: "Go on",
     of: "{sent} of {size} ({share})",
     left: "{time} left",
@@ -661,7 +670,7 @@ export default {
     UNSPECIFIED: "unknown",
   },
   settings: {
-    reader: "This reader",
+    reader: "This browser",
     reader_hint: "Kept by this browser alone.",
     language: "Language",
     theme: "Theme",
