@@ -39,7 +39,7 @@ def explain(error: Exception) -> Ending:
     if isinstance(error, ConfigError):
         return endings.Ending(exits.USAGE, "", lines=[str(problem) for problem in error.problems])
     if isinstance(error, Fault) and not isinstance(error, Internal):
-        return endings.Ending(_code_of(error), error.message, details={"reason": error.reason})
+        return endings.Ending(_code_of(error), error.message, _hint(error), details={"reason": error.reason})
     if isinstance(error, OffgridError):
         return endings.Ending(exits.BY_CODE.get(error.code, exits.INTERNAL), error.message)
     if isinstance(error, OSError) and error.strerror:
@@ -48,6 +48,16 @@ def explain(error: Exception) -> Ending:
 
     traceback.print_exception(error)
     return endings.defect(error)
+
+
+def _hint(fault: Fault) -> str:
+    """What to type next, where the sentence does not say it."""
+    if fault.reason == "AddressInUse" and "address" in fault.metadata:
+        return (
+            "`offgrid-node doctor` says who has it; another port of your choice stands in offgrid.toml "
+            "(mesh.listen, mesh.door, gateway.listen)"
+        )
+    return ""
 
 
 def _code_of(fault: Fault) -> int:

@@ -187,6 +187,7 @@ ledger witnesses
 ledger epochs
 ledger dag
 ledger genesis -o {folder}/papers.json
+ledger genesis
 ledger verify
 balance
 balance --all

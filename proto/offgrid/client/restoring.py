@@ -40,13 +40,13 @@ def restore_sessions(
     dry_run: bool = False,
     on_events: OnEvents = lambda doing, done, total: None,
 ) -> Iterator[Told]:
-    """Of a backup that was checked; `only`: those ids. Each session comes whole or not at all; what was broken off is
-    ended by the next call. Raises BackupDamaged, OffgridError."""
+    """Of a backup that was checked; `only`: those ids or names. Each session comes whole or not at all; what was broken
+    off is ended by the next call. Raises BackupDamaged, OffgridError."""
     kept, known = kept_in(reader), _known(sessions)
     wanted = list[str]()
     for session in kept.sessions.values():
         outcome = _outcome(session, keys, known)
-        if only and session.session_id not in only:
+        if only and session.session_id not in only and session.name not in only:
             continue
         if outcome != RESTORED or dry_run:
             yield Told(session, outcome)

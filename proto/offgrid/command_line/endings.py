@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 STANDARD_OUTPUT = "standard output"
+NUMBERS = {"integer": "whole number", "float": "number"}
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WRITTEN_TO = "where this writes to, or standard output goes"
 
@@ -31,7 +32,16 @@ class Run:
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
+        self.argv: Sequence[str] = ()
         self.interrupted = False  # by Ctrl-C: whatever was raised then, or what became of it on its way
+
+
+class Unasked(click.UsageError):
+    """What is final was neither confirmed nor said to be wanted; `hint` is the command that says so."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class Ending(NamedTuple):
@@ -60,6 +70,7 @@ def run(root: LazyGroup, argv: Sequence[str], of: Run, explain: Explain) -> int:
         root.main([], prog_name=program.name, obj=of)  # a shell asks what could come next; ends the process
     _have_streams()
     args = list(argv)
+    of.argv = argv
     of.json = "--json" in args[: args.index("--") if "--" in args else None]
     try:
         with _noticing_interrupts(of):
@@ -110,7 +121,7 @@ def _carry_out(root: LazyGroup, args: list[str], of: Run, explain: Explain) -> i
         click.echo(error.format_message(), err=True)
         return exits.USAGE
     except click.ClickException as error:
-        return _say(name, of, Ending(exits.USAGE, error.format_message() + _meant(error), _usage_hint(error)))
+        return _say(name, of, Ending(exits.USAGE, _plain(error.format_message()) + _meant(error), _usage_hint(error)))
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the last resort: people get a sentence, not a traceback
@@ -193,6 +204,13 @@ def _meant(error: click.ClickException) -> str:
     return f" {meant[0].upper()}{meant[1:]}" if meant else ""
 
 
+def _plain(message: str) -> str:
+    """Click's words for a number that is none, as people say it."""
+    return re.sub(r" is not a valid (integer|float)( range)?\.", lambda of: f" is no {NUMBERS[of[1]]}.", message)
+
+
 def _usage_hint(error: click.ClickException) -> str:
+    if isinstance(error, Unasked):
+        return error.hint
     context = error.ctx if isinstance(error, click.UsageError) else None
     return f"{context.command_path} --help shows what is possible" if context else ""

@@ -148,6 +148,7 @@ def test_without_its_key_nobody_reads_it(here: DeskCalls, other: Other) -> None:
 def test_a_dry_run_and_a_choice(here: DeskCalls, other: Other) -> None:
     assert outcomes(restored(here, other, dry_run=True))["run"] == "restored"
     assert outcomes(restored(here, other, only=[other.empty])) == {"empty": "empty"}
+    assert outcomes(restored(here, other, only=["empty"])) == {"empty": "empty"}, "its name does as well"
     assert not [*here.sessions().list()]
 
 

@@ -250,7 +250,8 @@ class TestJobs:
         for extra in ([], ["--wasm", text, "--command", "wc"], ["--builtin", "echo", "--command", "wc"]):
             code, _, err = og("job", "run", text, *extra)
             assert code == exits.USAGE
-            assert "--wasm MODULE, --command NAME, --llm MODEL or --builtin NAME" in err
+            said = "give one of them" if extra else "--wasm MODULE, --command NAME, --llm MODEL or --builtin NAME"
+            assert said in err
         assert og("job", "run", text, "--builtin", "echo", "--arg", "a")[0] == exits.USAGE
         assert not node.calls
 

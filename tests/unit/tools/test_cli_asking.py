@@ -38,6 +38,13 @@ def test_where_nobody_can_be_asked_nothing_final_is_done(og: Run, argv: list[str
     code, out, err = og(*argv)
     assert (code, out) == (exits.USAGE, "")
     assert "--yes does it without asking" in err
+    assert err.splitlines()[-1].startswith("  → offgrid ")
+    assert err.endswith(f" {' '.join(argv)} --yes\n"), "what can be typed as it stands"
+
+
+@pytest.mark.usefixtures("node")
+def test_what_can_be_typed_says_yes_before_names_that_begin_with_a_dash(og: Run) -> None:
+    assert og("rm", "--", "-x", "my file")[2].endswith(" rm --yes -- -x 'my file'\n")
 
 
 @pytest.mark.parametrize("argv", FINAL, ids=" ".join)

@@ -51,7 +51,7 @@ class TestTerms:
             (["--file", "a=o-x", "--file", "a=o-y"], "there twice"),
             (["--priority", "101"], "-100<=x<=100"),
             (["--timeout", "0.01"], "0.1<=x<=86400"),
-            (["--llm", "m"], "say what to run"),
+            (["--llm", "m"], "--command and --llm are different things to run"),
             (["--system", "x"], "for --llm"),
             (["--price-max", "0"], "more than"),
             (["--losses-max", "101"], "1<=x<=100"),

@@ -20,13 +20,18 @@ def yes_option(function: F) -> F:
 def be_sure(question: str, why: str, facts: Sequence[tuple[str, str]] = ()) -> None:
     """Asks `question`, which is to end with no mark, below the `facts` that it is about; where nobody can be asked,
     UsageError says `why` it should be. Raises Abort for a no."""
+    import shlex
     import sys
 
+    from offgrid.command_line.endings import Unasked
     from offgrid.command_line.terminal import clean
 
     if settings().json or sys.stdin is None or not sys.stdin.isatty():
         told = "".join(f"\n  {name}: {clean(value)}" for name, value in facts)
-        raise click.UsageError(f"{why}; --yes does it without asking{told}")
+        argv = settings().argv
+        names = argv.index("--") if "--" in argv else len(argv)
+        typed = shlex.join(["offgrid", *argv[:names], "--yes", *argv[names:]])
+        raise Unasked(f"{why}; --yes does it without asking{told}", typed)
     width = max((len(name) for name, _ in facts), default=0)
     for name, value in facts:
         click.echo(f"{name:<{width}}  {clean(value)}", err=True)

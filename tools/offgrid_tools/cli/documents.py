@@ -45,6 +45,9 @@ _TX_FACTS = {
     "tx_id": TEXT, "mesh_id": TEXT, "src": TEXT, "lane": WHOLE, "seq": WHOLE,
     "outputs": [{"account": TEXT, "amount_micro": WHOLE}], "fee_micro": WHOLE, "meta": OBJECT, "signed": BOOLEAN,
 }  # fmt: skip
+_SIGNED = {"body": TEXT, "signature": TEXT}
+_KEY_CHANGE = {**_SIGNED, "next_signature": TEXT}
+_PROVEN = {"name": TEXT, "records": [{**_SIGNED, "key_changes": [_KEY_CHANGE]}]}
 _MESH = {"id": TEXT, "name": TEXT}
 
 DOCUMENTS: Mapping[str, Shape] = {
@@ -155,8 +158,9 @@ DOCUMENTS: Mapping[str, Shape] = {
         "found": WHOLE, "findings": [{"where": TEXT, "what": TEXT}],
     },
     "ledger genesis": {
-        "offgrid_ledger": INTEGER, "mesh": ANYTHING, "genesis": TEXT, "issuer": ANYTHING, "epochs": [ANYTHING],
-        "witnesses": [ANYTHING],
+        "offgrid_ledger": INTEGER, "genesis": _SIGNED, "issuer": _PROVEN, "witnesses": [_PROVEN],
+        "mesh": {"id": TEXT, "genesis": _SIGNED, "root_changes": [{**_KEY_CHANGE, "kept": [TEXT]}]},
+        "epochs": [{"checkpoint": TEXT, "seals": Given(type="object", additionalProperties={"type": "string"})}],
     },
     "metrics": {"address": TEXT, "text": TEXT},
     "put": Either({"object": "Object"}, {"objects": ["Object"]}),

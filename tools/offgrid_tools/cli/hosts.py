@@ -91,10 +91,13 @@ def _share(jobs: int, tokens: int) -> str:
 
 
 @click.command()
-@click.argument("state", type=click.Choice(["on", "off", "drain"]))
+@click.argument("state", metavar="STATE", type=click.Choice(["on", "off", "drain"]))
 @common
 def toggle(state: str) -> None:
-    """Take work (on), take no more while what runs goes on (off), or empty this host (drain). It outlives restarts."""
+    """Take work (on), take no more while what runs goes on (off), or empty this host (drain).
+
+    It outlives restarts.
+    """
     host = settings().connect().host.toggle(state)
     if settings().json:
         _emit(host)

@@ -115,8 +115,12 @@ def _may_be_wasm(code: bytes) -> bool:
 
 def _check_program(args: tuple[str, ...], said: Mapping[str, Any]) -> None:
     model, builtin = said["model"], said["builtin"]
-    if (said["module"], said["command"], model, builtin).count(None) != 3:
+    ways = {"--wasm": said["module"], "--command": said["command"], "--llm": model, "--builtin": builtin}
+    given = [option for option, value in ways.items() if value is not None]
+    if not given:
         raise click.UsageError(WHAT_TO_RUN)
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} are different things to run: give one of them")
     if args and (builtin is not None or model is not None):
         raise click.UsageError(
             f"what is {'built in' if builtin is not None else 'asked of a model'} takes no arguments"

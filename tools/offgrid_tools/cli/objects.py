@@ -117,7 +117,10 @@ def outbox(context: click.Context, open_only: bool, limit: int) -> None:
 @click.argument("entry_id", metavar="ENTRY", type=click.IntRange(1, 2**64 - 1))
 @common
 def cancel(entry_id: int) -> None:
-    """Give up entry ID, which is not completed: its object stays on this node and goes nowhere any more."""
+    """Give up ENTRY, an `id` that `offgrid outbox` shows, which is not completed.
+
+    Its object stays on this node and goes nowhere any more.
+    """
     entry = settings().connect().objects.cancel(entry_id)
     if settings().json:
         from offgrid.json_form import json_of

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -85,7 +84,8 @@ def put(
     client = settings().connect()
     options = _Options(required_milli or 0, code, copies or 0, expires_after_ms or 0, padded)
     putting = _Putting(client, options)
-    with nullcontext("") if request_id else seed_for(files, repr(options)) as seed:
+    begun = nullcontext("") if request_id else seed_for(files, repr(options))
+    with begun as seed, _told_how_it_goes_on(bool(seed or request_id)):
         made = putting.all_of(files, seed) if several else [putting.one(files[0], request_id or _id_of(seed, 0))]
     if wait:
         with waiting() as on_change:
@@ -93,8 +93,7 @@ def put(
     _show(made, several)
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
+class _Options(NamedTuple):
     """How all of them are kept; 0 and None: as the node's config says, and for ever."""
 
     required_milli: int
@@ -102,6 +101,17 @@ class _Options:
     copies: int
     expires_after_ms: int
     padded: bool | None
+
+
+@contextmanager
+def _told_how_it_goes_on(does: bool) -> Iterator[None]:
+    """Who breaks off what can be gone on with hears how."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if does and not settings().json:
+            click.echo("broken off: what has come so far is kept for a day; the same command goes on with it", err=True)
+        raise
 
 
 class _Putting:

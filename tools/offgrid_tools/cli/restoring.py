@@ -66,9 +66,10 @@ def restore(
                 _say(each, dry_run=dry_run)
     except BackupError as error:
         raise click.BadParameter(f"{file}: {error}", param_hint="FILE") from error
-    missing = {*only} - {each.session.session_id for each in told}
+    missing = {*only}.difference(*((each.session.session_id, each.session.name) for each in told))
     if missing:
-        raise click.BadParameter(f"{', '.join(sorted(missing))}: not in {file}", param_hint="--session")
+        text = f"{', '.join(sorted(missing))}: not in {file}; --dry-run without it names those that are"
+        raise click.BadParameter(text, param_hint="--session")
     if not told and not settings().json:
         click.echo("there are no sessions in it")
     return exits.FAILED if any(each.outcome in ("keyless", "refused") for each in told) else exits.OK

@@ -153,7 +153,7 @@ def run(
         simulate(seed, each, witnesses=witnesses, owners=owners, mutant=mutant, trace=_beside(trace, each, levels))
         for each in levels
     ]
-    text = dumps(msgspec.to_builtins(reports), indent=2) if json else "\n\n".join(map(_for_people, reports))
+    text = dumps(msgspec.to_builtins(reports)) if json else "\n\n".join(map(_for_people, reports))
     print(text, file=out or sys.stdout)
     return 1 if any(report.violation for report in reports) else 0
 

@@ -193,7 +193,7 @@ def run(
 ) -> int:
     """Prints what the seed came to, the same bytes every time. Returns 1 on a violation, otherwise 0."""
     report = simulate(seed, mesh=mesh, mutant=mutant, trace=trace)
-    text = dumps(msgspec.to_builtins(report), indent=2) if json else _for_people(report)
+    text = dumps(msgspec.to_builtins(report)) if json else _for_people(report)
     print(text, file=out or sys.stdout)
     return 1 if report.violation else 0
 
