@@ -257,6 +257,12 @@ HTTP = {
     "a WebSocket of a long path": http(f"GET /v1/feed?after={'1' * 9_000} HTTP/1.1", *HANDSHAKE),
     "chunks of long names": http(POST, CHUNKED, body=b"1;" + b"a" * 100_000 + b"\r\n{\r\n0\r\n\r\n"),
     "h2c of what is not there": http("GET /nothing HTTP/1.1", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"),
+    "a WebSocket in HTTP/1.0": http("GET /v1/feed HTTP/1.0", *HANDSHAKE),
+    "chunks in HTTP/1.0": http(
+        "POST /v1/missions HTTP/1.0", CHUNKED, body=b"11\r\n" + MISSION.encode() + b"\r\n0\r\n\r\n"
+    ),
+    "half a surrogate pair as a key": http(POST, "Content-Length: 15", body=b'{"\\ud800": "x"}'),
+    "a number of many digits": http(POST, "Content-Length: 5012", body=b'{"title": ' + b"9" * 5_001 + b"}"),
     "a slash that is encoded": http("GET /v1%2fstatus/x HTTP/1.1"),
 }
 

@@ -37,6 +37,7 @@ DOCUMENTS_BELOW = ("/docs/",)
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?\Z")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_BLANKS = " \t"  # of a field's value (RFC 9110, 5.6.3); Python's are more
 _OWN_SITES = ("same-origin", "none")  # none: typed, a bookmark, another program
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -61,7 +62,7 @@ class Asked(msgspec.Struct, frozen=True):
     uid: int | None = None
 
     def all(self, name: bytes) -> list[str]:
-        return [value.decode("latin-1").strip() for key, value in self.headers if key == name]
+        return [value.decode("latin-1").strip(_BLANKS) for key, value in self.headers if key == name]
 
     def one(self, name: bytes) -> str:
         return ", ".join(self.all(name))
@@ -124,7 +125,7 @@ def _is_ours(name: str, hosts: frozenset[str]) -> bool:
         with suppress(ValueError):
             return bool(ipaddress.IPv6Address(name[1:-1]))
         return False
-    name = name.lower().rstrip(".")
+    name = name.lower().removesuffix(".")
     with suppress(ValueError):
         return bool(ipaddress.IPv4Address(name))
     return name == "localhost" or name in hosts
@@ -180,7 +181,7 @@ def _identify(asked: Asked, policy: Policy, now_ms: int) -> Proof | Refusal:
     if tokens := asked.all(b"authorization"):
         scheme, _, token = tokens[0].partition(" ")
         right = len(tokens) == 1 and scheme.lower() == "bearer"
-        return sign_ins.check_token(token.strip() if right else "", asked.peer, now_ms) or Proof.TOKEN
+        return sign_ins.check_token(token.strip(_BLANKS) if right else "", asked.peer, now_ms) or Proof.TOKEN
     if _is_signed(asked, policy):
         return Proof.LATER
     return sign_ins.missing()
@@ -207,5 +208,5 @@ def is_open(method: str, path: str) -> bool:
 
 
 def _cookies(asked: Asked, name: str) -> list[str]:
-    pairs = (part.strip().partition("=") for said in asked.all(b"cookie") for part in said.split(";"))
+    pairs = (part.strip(_BLANKS).partition("=") for said in asked.all(b"cookie") for part in said.split(";"))
     return [value for key, _, value in pairs if key == name]

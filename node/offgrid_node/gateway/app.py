@@ -30,7 +30,7 @@ from offgrid_node.gateway.old_paths import old_routes
 from offgrid_node.gateway.openapi import openapi_routes
 from offgrid_node.gateway.page import page_routes
 from offgrid_node.gateway.sign_ins import SignIns
-from offgrid_node.gateway.transcoding import transcoded_routes
+from offgrid_node.gateway.transcoding import LISTED, SHOWN_CHARS_MAX, transcoded_routes
 from offgrid_node.meters.http import HttpMeters
 from offgrid_node.protocol.errors import Fault
 
@@ -73,9 +73,9 @@ def application(
 
 
 async def _on_http_error(request: Request, error: HTTPException) -> Response:
-    text, path = error.detail, request.url.path
+    text, path = error.detail, request.url.path[:SHOWN_CHARS_MAX]
     if error.status_code == HTTPStatus.NOT_FOUND:
-        text = f"there is nothing at {path}; /openapi.json lists what there is"
+        text = f"there is nothing at {path}; {LISTED}"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         text = f"{request.method} is not for {path}; use {(error.headers or {}).get('Allow', 'another')}"
     reason = _REASONS.get(HTTPStatus(error.status_code), "BadRequest")

@@ -148,6 +148,10 @@ class HttpConnection(_Watched, H11Protocol):
         if self.cycle is not None:
             self.cycle.transport = _Answers(self)
 
+    def _should_upgrade(self) -> bool:
+        """Never in HTTP/1.0 (RFC 9110, 7.8)."""
+        return self.scope["http_version"] != "1.0" and super()._should_upgrade()
+
     def on_response_complete(self) -> None:
         if not self._lingers:
             super().on_response_complete()

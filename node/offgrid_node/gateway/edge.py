@@ -53,7 +53,10 @@ BAD_TARGET = Refusal(
     CLOSE,
 )
 TWO_LENGTHS = Refusal(
-    HTTPStatus.BAD_REQUEST, "TwoLengths", "a request has a Content-Length or a Transfer-Encoding, never both", CLOSE
+    HTTPStatus.BAD_REQUEST,
+    "TwoLengths",
+    "a request has a Content-Length or, in HTTP/1.1, a Transfer-Encoding, never both",
+    CLOSE,
 )
 STOPPING = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -180,7 +183,7 @@ def _malformed(scope: Scope) -> Refusal | None:
     if len(scope.get("raw_path", b"")) + len(scope["query_string"]) + fields > HEAD_BYTES_MAX:
         return LARGE_HEAD  # h11 looks only at what came in several pieces
     names = [name for name, _ in scope["headers"]]
-    if b"content-length" in names and b"transfer-encoding" in names:
+    if b"transfer-encoding" in names and (b"content-length" in names or scope["http_version"] == "1.0"):
         return TWO_LENGTHS
     path = scope["path"]
     bad = not path.startswith("/") or any(char < " " or char == "\x7f" for char in path)

@@ -142,9 +142,9 @@ def _document(body: bytes, problems: Problems) -> dict[str, Any]:
     except RecursionError as error:
         raise InvalidRequest("the body nests too deep", reason="MalformedJson") from error
     except ValueError as error:
-        where = (
-            f"line {error.lineno}, column {error.colno}: {error.msg}" if isinstance(error, _JsonError) else str(error)
-        )
+        where = "a number has too many digits"  # the only other thing that can be wrong with a text
+        if isinstance(error, _JsonError):
+            where = f"line {error.lineno}, column {error.colno}: {error.msg}"
         hint = ""
         if _FORM.match(text):
             hint = '; this looks like a form: send JSON, for example -d \'{"name": "…"}\''
@@ -295,7 +295,7 @@ def _enum(field: FieldDescriptor, value: Any) -> int:
     assert field.enum_type is not None
     names, numbers = field.enum_type.values_by_name, field.enum_type.values_by_number
     if isinstance(value, str) and not _INTEGER.match(value):
-        if value in names:
+        if value.isascii() and value in names:
             number: int = names[value].number
             return number
         guess = nearest(value.upper(), names)
@@ -329,6 +329,8 @@ def _bytes(value: Any) -> bytes:
 
 
 def _field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
+    if not name.isascii():
+        return None  # what is no Unicode breaks protobuf's maps
     found: FieldDescriptor | None = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
     return found
 

@@ -68,6 +68,8 @@ def test_path_and_query_say_fields_too() -> None:
         (mesh_pb2.GetStatusRequest, {"a": 1}, "a", "allowed: none"),
         (jobs_pb2.CreateMissionRequest, {"title": 5}, "title", "5; a text"),
         (jobs_pb2.CreateMissionRequest, {"title": "\ud800"}, "title", "surrogate"),
+        (jobs_pb2.CreateMissionRequest, {"\ud800": 1}, "\\ud800", "is no field"),
+        (jobs_pb2.DispatchJobRequest, {"mode": "\ud800"}, "mode", "one of"),
         (jobs_pb2.RunJobsRequest, {"jobs": {}}, "jobs", "an object; a list is allowed"),
         (jobs_pb2.RunJobsRequest, {"jobs": [{}, 5]}, "jobs[1]", "5; an object"),
         (jobs_pb2.RunJobsRequest, {"jobs": [{"payload": {"inpt": ""}}]}, "jobs[0].payload.inpt", "did you mean input"),
@@ -87,7 +89,7 @@ def test_path_and_query_say_fields_too() -> None:
         (jobs_pb2.CreateMissionRequest, b'{"title": }', "", "line 1, column 11"),
         (jobs_pb2.CreateMissionRequest, b"\xff{}", "", "no UTF-8: byte 0"),
         (jobs_pb2.CreateMissionRequest, b"[" * 100_000, "", "nests too deep"),
-        (jobs_pb2.CreateMissionRequest, b'{"title": ' + b"9" * 5_000 + b"}", "", "no JSON"),
+        (jobs_pb2.CreateMissionRequest, b'{"title": ' + b"9" * 5_000 + b"}", "", "a number has too many digits"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_its_place_and_what_is_allowed(
