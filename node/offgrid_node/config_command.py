@@ -8,12 +8,16 @@ from pathlib import Path
 import click
 
 from offgrid.command_line import exits
+from offgrid_node.config import CONFIG_NAME
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), default=CONFIG_NAME)
 def check(file: Path) -> int | None:
-    """Say every problem of FILE, with .env and OFFGRID_* applied: file:line:column: key: what is wrong."""
+    """Say every problem of FILE (./offgrid.toml), with .env and OFFGRID_* applied.
+
+    As file:line:column: key: what is wrong.
+    """
     from offgrid_node.config import load, unused_settings
     from offgrid_node.node_links import link_problems
 

@@ -74,8 +74,8 @@ class Finding:
         self._mesh_port = 0
         self._door_port: int | None = None
         self._hosts_file = HostsFile(config.mesh.hosts_file)
-        self._gateways = Gateways(config.storage.hosts) if config.storage.hosts else None
-        self._broker = Gateways([config.jobs.broker_url]) if config.jobs.broker_url else None
+        self._gateways = Gateways("storage.hosts", config.storage.hosts) if config.storage.hosts else None
+        self._broker = Gateways("jobs.broker_url", [config.jobs.broker_url]) if config.jobs.broker_url else None
         self._listed_gateways: Gateways | None = None
         self._listed_urls: list[str] = []
         self._mesh_tag = node.directory.genesis.mesh_tag
@@ -204,7 +204,7 @@ class Finding:
                 _log.warning("the hosts file cannot be read", extra=fields("hosts_file_failing", why=fault.message))
             self._fault, hosts, urls = fault.message, [], []
         if urls != self._listed_urls:
-            self._listed_urls, self._listed_gateways = urls, Gateways(urls) if urls else None
+            self._listed_urls, self._listed_gateways = urls, Gateways("mesh.hosts_file", urls) if urls else None
         return [*self._config.mesh.peers, *hosts]
 
     def _note_twins(self, twins: Sequence[str]) -> None:

@@ -66,8 +66,9 @@ class Folder(msgspec.Struct, frozen=True):
             )
 
     def check_private(self) -> None:
-        """Raises FailedPrecondition (reason FilesExposed) when others may write the folder or its config."""
-        for path in (self.path, self.config_path, self.path / DOTENV_NAME):
+        """Raises FailedPrecondition (reason FilesExposed) when others may write the folder, its config or its
+        keys."""
+        for path in (self.path, self.config_path, self.path / DOTENV_NAME, self.keys_path):
             refuse_writable(path)
 
     def draft(self, mesh: str, name: str, roles: Sequence[str], values: Mapping[str, object]) -> Config:

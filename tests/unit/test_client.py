@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from offgrid.client.calls import REPEATS_MAX, pause_ms
 from offgrid.client.grpc_calls import CLOSING_S, REPLY_BYTES_MAX, GrpcCalls
 from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import Exhausted, NotFound, OutcomeUnknown, PermissionDenied, Unavailable
+
+NOBODY = 65_534
 
 
 @pytest.fixture
@@ -53,6 +57,24 @@ class TestFindingANode:
             find(here=tmp_path, home=tmp_path)
         assert [Path(place.split(" (")[0]).name for place in caught.value.tried] == ["data", "offgrid.toml", "data"]
         assert "not TOML" in caught.value.message
+
+    @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be somebody else")
+    @pytest.mark.parametrize("said", [None, "."])
+    @pytest.mark.parametrize("hidden", ["data", ".", "offgrid.toml"])
+    def test_another_users_node_is_said_to_be_that(self, said: str | None, hidden: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / "attic"
+            (place / "data").mkdir(parents=True)
+            (place / "offgrid.toml").touch(mode=0o644)
+            Path(folder).chmod(0o755)
+            (place / hidden).chmod(0o600 if hidden == "offgrid.toml" else 0o700)
+            os.seteuid(NOBODY)
+            try:
+                with pytest.raises(OffgridError, match="another user's") as caught:
+                    find(said and str(place), here=place, home=Path("/nonexistent"))
+            finally:
+                os.seteuid(0)
+        assert (caught.value.code, caught.value.reason) == ("PERMISSION_DENIED", "SocketDenied")
 
     def test_loopback_with_its_token(self, tmp_path: Path) -> None:
         data = tmp_path / "data"

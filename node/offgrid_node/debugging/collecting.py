@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
-
 from offgrid.client import OffgridError
 from offgrid.json_form import json_of
 from offgrid_node import __version__
 from offgrid_node.access_files import METRICS_NAME, TOKEN_NAME
 from offgrid_node.config import place_of, split_address
 from offgrid_node.config.addresses import ANY_HOST
-from offgrid_node.config.sections import Section
 from offgrid_node.debugging.redaction import Redaction
 from offgrid_node.debugging.shapes import HIDDEN
 from offgrid_node.doctor import diagnose
+from offgrid_node.doctor.rights import secrets_of
 from offgrid_node.doctor.subject import Subject
 from offgrid_node.folder import DOTENV_NAME, Folder
 from offgrid_node.keys import NodeKey
@@ -232,7 +230,7 @@ def _secrets(folder: Path, subject: Subject) -> Iterator[str]:
     of files also where they are not in force, or cannot be parsed."""
     config = subject.config_if_any
     if config is not None:
-        yield from _secrets_of(config)
+        yield from secrets_of(config)
         topic = urlsplit(config.health.webhook).path
         yield from (topic, *(part for part in topic.split("/") if len(part) >= PART_CHARS_MIN))
         for word in config.health.command[1:]:
@@ -251,15 +249,6 @@ def _secrets(folder: Path, subject: Subject) -> Iterator[str]:
         yield from (word for line in _lines(path) for word in line.split() if len(word) >= KEY_CHARS_MIN)
         with suppress(Fault, OSError, ValueError):
             yield NodeKey.read(path).recovery_words()
-
-
-def _secrets_of(section: Section) -> Iterator[str]:
-    for name in type(section).model_fields:
-        value = getattr(section, name)
-        if isinstance(value, SecretStr):
-            yield value.get_secret_value()
-        elif isinstance(value, Section):
-            yield from _secrets_of(value)
 
 
 def _lines(path: Path) -> list[str]:

@@ -69,12 +69,14 @@ def parse_about(text: bytes) -> About:
 class Gateways:
     """Those of one config. What a gateway has said counts until it says something else."""
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, named_in: str, urls: Sequence[str]) -> None:
+        """`named_in`: what of the config names them, for people."""
         from http.client import HTTPException
         from urllib.request import ProxyHandler, build_opener  # two MiB for those who name gateways
 
         self._opener = build_opener(ProxyHandler({}))  # machines of one's own are not behind a proxy
         self._http_fault = HTTPException
+        self._named_in = named_in
         self._urls = tuple(dict.fromkeys(url.rstrip("/") for url in urls))
         self._known: dict[str, About] = {}
         self._faults: dict[str, str] = {}
@@ -82,7 +84,9 @@ class Gateways:
     @property
     def notices(self) -> tuple[str, ...]:
         """A sentence for each that has not told yet who it is."""
-        return tuple(f"{url} does not say which node it is: {why}" for url, why in self._faults.items())
+        return tuple(
+            f"{self._named_in} = {url}: it does not say which node it is: {why}" for url, why in self._faults.items()
+        )
 
     def ask(self) -> list[About]:
         """Whoever is known after asking all of them. Blocks, at most some seconds for every eight."""
@@ -101,7 +105,7 @@ class Gateways:
             with self._opener.open(url + ABOUT_PATH, timeout=TIMEOUT_S) as answer:
                 about = parse_about(answer.read(ABOUT_BYTES_MAX))
         except (OSError, self._http_fault, ValueError, InvalidRequest) as error:
-            why = error.message if isinstance(error, InvalidRequest) else str(error) or type(error).__name__
+            why = _words_of(error)
             if url not in self._known and self._faults.get(url) != why:
                 _log.warning(
                     "a gateway does not say which node it is", extra=fields("gateway_unknown", url=url, why=why)
@@ -110,3 +114,9 @@ class Gateways:
             return
         self._known[url] = about
         self._faults.pop(url, None)
+
+
+def _words_of(error: Exception) -> str:
+    cause = getattr(error, "reason", None) or error  # urllib wraps the system's errors
+    said = getattr(error, "message", "") or getattr(cause, "strerror", None) or str(cause)
+    return said or type(error).__name__

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from offgrid_node.doctor import clock, company, devices, files, gateway_users, lan, live, machine, ports, room, work
+from offgrid_node.doctor import (
+    clock,
+    company,
+    devices,
+    files,
+    gateway_users,
+    lan,
+    live,
+    machine,
+    names,
+    ports,
+    rights,
+    room,
+    work,
+)
 from offgrid_node.doctor.findings import Check
 
 CHECKS: tuple[Check, ...] = (
+    *rights.CHECKS,
     *files.CHECKS,
     *room.CHECKS,
     *machine.CHECKS,
@@ -13,6 +28,7 @@ CHECKS: tuple[Check, ...] = (
     *gateway_users.CHECKS,
     *clock.CHECKS,
     *lan.CHECKS,
+    *names.CHECKS,
     *devices.CHECKS,
     *work.CHECKS,
     *company.CHECKS,

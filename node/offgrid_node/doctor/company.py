@@ -52,7 +52,8 @@ def _why_away(subject: Subject, peer: Peer) -> tuple[str, str]:
                 continue
             host, port = split_address(address)
             remedy = {
-                Met.NO_TLS: command("ping", "-c", "3", "-M", "do", "-s", BIG_PING, host),
+                Met.NO_TLS: f"{command('ping', '-c', '3', '-M', 'do', '-s', BIG_PING, host)}   # if it answers, there: "
+                "offgrid-node doctor",
                 Met.SILENCE: f"{command('ping', '-c', '3', host)}   # if it answers, there: sudo ufw allow {port}/tcp",
             }.get(kind, starting(subject, peer))
             text = found.value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from difflib import get_close_matches
@@ -13,9 +12,10 @@ from pathlib import Path
 from offgrid_node.config import CONFIG_NAME
 from offgrid_node.config.addresses import admin_socket
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
-from offgrid_node.doctor.processes import listens_at_a_path
+from offgrid_node.doctor.processes import is_stopped, listens_at_a_path
 from offgrid_node.doctor.reading import StoredRows
 from offgrid_node.doctor.restarting import restarted, restored, started
+from offgrid_node.doctor.rights import other_owner
 from offgrid_node.doctor.subject import UNAUTHENTICATED, Subject
 from offgrid_node.folder import ROOT_KEY, STORE_FILE
 from offgrid_node.keys import NodeKey, check_identity_certificate, verify
@@ -32,6 +32,9 @@ STORE_VARIABLES = ("OFFGRID_NODE__DATA_DIR", "OFFGRID_STORAGE__MEMORY_DB", "OFFG
 
 def _config(subject: Subject) -> Iterator[Said]:
     path = subject.folder.config_path
+    if other_owner(subject.path):
+        yield not_applicable("it is another user's")
+        return
     if not path.exists():
         yield _no_config(subject, path)
     for problem in subject.problems[:PROBLEMS_SHOWN]:
@@ -70,33 +73,6 @@ def _near(path: Path) -> Path | None:
             meant = wrong.with_name(name) / path.relative_to(wrong)
             if (meant / CONFIG_NAME).is_file():
                 return meant
-    return None
-
-
-def _folder(subject: Subject) -> Iterator[Said]:
-    if not subject.path.is_dir():
-        return
-    try:
-        subject.folder.check_private()
-    except FailedPrecondition as error:
-        sentence, _, remedy = error.message.partition(" Type: ")
-        yield fault(sentence, remedy)
-    places = [subject.path]
-    if subject.config_if_any is not None:
-        places += [subject.config.node.data_dir, subject.config.storage.memory_db]
-    for place in places:
-        if place.is_dir() and (said := _unwritable(place)):
-            yield said
-            return
-
-
-def _unwritable(place: Path) -> Said | None:
-    if sys.platform != "win32" and os.statvfs(place).f_flag & os.ST_RDONLY:
-        mount = next(each for each in (place.absolute(), *place.absolute().parents) if each.is_mount())
-        return fault(f"{place} lies on a disk that is mounted read-only", command("mount", "-o", "remount,rw", mount))
-    if not os.access(place, os.W_OK | os.X_OK):
-        owner = command("sudo", "chown", "-R", str(os.getuid()) if hasattr(os, "getuid") else "USER", place)
-        return fault(f"{place} may not be written by this user", owner)
     return None
 
 
@@ -205,8 +181,10 @@ def _process(subject: Subject) -> Iterator[Said]:
     if subject.pid is not None:
         why = subject.trouble.message if subject.trouble is not None else "nothing listens for its owner"
         sentence = f"process {subject.pid} holds the node's store and does not answer: {why}"
-        if not _socket_is_gone(subject):  # said of that
-            yield fault(sentence, command("ps", "-fp", subject.pid))
+        if is_stopped(subject.pid):
+            yield fault(f"process {subject.pid} is the node, and somebody has stopped it", f"kill -CONT {subject.pid}")
+        elif not _socket_is_gone(subject):  # said of that
+            yield fault(sentence, restarted(subject))
     else:
         died = subject.config.node.data_dir / LAST_WORDS
         crashed = died.is_file() and died.stat().st_size > 0
@@ -266,7 +244,6 @@ def _token(subject: Subject) -> Iterator[Said]:
 
 CHECKS = (
     Check("config", "offgrid.toml, .env and OFFGRID_* names are in order", _config, Needs.NOTHING),
-    Check("folder", "the node's folders are its owner's, and can be written", _folder, Needs.NOTHING),
     Check("keys", "the key files are there, whole, and nobody else's", _keys),
     Check("store", "the store is there, and this node's", _store),
     Check("process", "the node runs and answers", _process),

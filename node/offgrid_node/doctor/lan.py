@@ -20,6 +20,7 @@ from offgrid_node.discovery.addresses import join_address, ranked_ips
 from offgrid_node.discovery.hosts_file import HostsFile
 from offgrid_node.doctor.findings import Check, Said, command, fault, not_applicable, warning
 from offgrid_node.doctor.meeting import meet
+from offgrid_node.doctor.names import by_ip
 from offgrid_node.doctor.subject import Subject
 from offgrid_node.keys import NodeKey
 from offgrid_node.protocol.errors import Fault, InvalidRequest
@@ -157,7 +158,7 @@ def _identity(subject: Subject) -> Iterator[Said]:
     heard = heard_here(subject) or Heard()
     places = [*subject.config.mesh.peers, *heard.nodes.get(key.node_id, ())]
     places += [address for peer in subject.peers if peer.self for address in peer.addresses] if subject.status else []
-    asked = [place for place in dict.fromkeys(places) if place not in own][:PEEKS_MAX]
+    asked = [place for place in dict.fromkeys(by_ip(subject, places)) if place not in own][:PEEKS_MAX]
     with ThreadPoolExecutor(max_workers=PEEKS_MAX) as threads:
         shown = [fingerprint for _, fingerprint in threads.map(meet, asked)]
     mine = node_id_of(key.public_key)

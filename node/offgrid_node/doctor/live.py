@@ -230,7 +230,14 @@ def _alerts(subject: Subject) -> Iterator[Said]:
             yield warning(said, subject.operator("status"))
 
 
-SAID_ELSEWHERE = ("no other member is in reach", "no member accepts this node", "new messages:", "the disk under")
+GATEWAYS_OF = ("jobs.broker_url = ", "storage.hosts = ")
+SAID_ELSEWHERE = (
+    "no other member is in reach",
+    "no member accepts this node",
+    "new messages:",
+    "the disk under",
+    *GATEWAYS_OF,
+)
 
 
 def _notices(subject: Subject) -> Iterator[Said]:

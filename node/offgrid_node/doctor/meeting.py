@@ -17,7 +17,9 @@ class Met(Enum):
 
     NOBODY = "nobody listens there: the machine is up, and the node is not"
     SILENCE = "no answer: the machine is off or gone, or a firewall there drops what comes in"
-    NO_TLS = "it takes connections, and then nothing comes: packets of full size are lost on the way (MTU)"
+    NO_TLS = (
+        "it takes connections, and then nothing comes: the node there hangs, or packets of full size get lost (MTU)"
+    )
     OTHER = "another node than that is there"
     THERE = "it listens, and ends calls from here"
 

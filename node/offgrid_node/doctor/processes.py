@@ -33,6 +33,13 @@ def listens_at_a_path(pid: int) -> bool:
     return False
 
 
+def is_stopped(pid: int) -> bool:
+    """By a signal (SIGSTOP, SIGTSTP), as proc(5) tells."""
+    with suppress(OSError):
+        return (PROC / str(pid) / "stat").read_bytes().rpartition(b") ")[2][:1] == b"T"
+    return False
+
+
 def _listening(table: Path, port: int) -> Iterator[str]:
     with suppress(OSError):
         for line in table.read_text("ascii").splitlines()[1:]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,22 @@ def _programs(subject: Subject) -> Iterator[Said]:
     for name, program in commands.items():
         if not os.access(program, os.X_OK) or not Path(program).is_file():
             yield fault(f"host.process.commands.{name}: {program} is no program here", command("ls", "-l", program))
+
+
+def _hooks(subject: Subject) -> Iterator[Said]:
+    """By which the node tells people that something is wrong."""
+    health = subject.config.health
+    if not health.command and not health.webhook:
+        yield not_applicable("nobody is told of alerts: health.command, health.webhook")
+        return
+    if health.command and shutil.which(health.command[0]) is None:
+        sentence = f"health.command: {health.command[0]} is no program here, so nobody is told of alerts by it"
+        yield fault(sentence, command("ls", "-l", health.command[0]))
+    if health.webhook and (why := _behind(health.webhook)):
+        place = urlsplit(health.webhook).netloc.rpartition("@")[2]
+        yield warning(
+            f"health.webhook: {why}; nobody is told of alerts there", command("curl", "-sS", f"http://{place}")
+        )
 
 
 def _sandbox(subject: Subject) -> Iterator[Said]:
@@ -139,6 +156,7 @@ def unreached(host: str, port: int, connect: Callable[..., socket.socket] = sock
 
 CHECKS = (
     Check("programs", "the programs for jobs are there", _programs),
+    Check("hooks", "people can be told of alerts, as the config says", _hooks),
     Check("sandbox", "jobs can be held in a sandbox", _sandbox),
     Check("llm", "the endpoint of language models answers", _llm),
     Check("dask", "the Dask cluster answers", _dask),

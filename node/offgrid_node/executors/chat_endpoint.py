@@ -22,6 +22,7 @@ CONNECT_TIMEOUT_S = 5.0
 LIST_TIMEOUT_S, LIST_TIMEOUT_MAX_S = 5.0, 15.0  # for some of a list of models, and for all of it
 PIECE_BYTES = 64 * 1024
 BODY_BYTES_MAX = 4 * 1024 * 1024  # of a list of models or an error; an answer has its own bound
+KEY_REFUSED = (http.client.UNAUTHORIZED, http.client.FORBIDDEN)
 FAULTS = (OSError, http.client.HTTPException, ValueError)
 
 
@@ -93,12 +94,14 @@ class Endpoint:
         self.request(connection, "/models")
         response = connection.getresponse()
         body = response.read(BODY_BYTES_MAX + 1)
+        if response.status in KEY_REFUSED:
+            raise LookupError(f"it refuses the key ({response.status}): set OFFGRID_HOST__LLM__API_KEY")
         if response.status != http.client.OK:
-            raise LookupError(f"it answers /models with {response.status}")
+            raise LookupError(f"it answers /models with {response.status}; name them in host.llm.models")
         try:
             return [entry["id"] for entry in json.loads(body)["data"] if isinstance(entry["id"], str)]
         except (KeyError, TypeError, RecursionError, ValueError):
-            raise LookupError("what it answers to /models is no list of models") from None
+            raise LookupError("what it answers to /models is no list of models; name them in host.llm.models") from None
 
 
 def _end(sock: socket.socket, overdue: threading.Event) -> None:

@@ -107,7 +107,7 @@ class LlmExecutor:
                 return
             problems = [f"{self._endpoint.url} cannot be reached: {fault}"]
         except LookupError as fault:
-            models, problems = self._wanted, [] if self._wanted else [f"{fault}; name them in host.llm.models"]
+            models, problems = self._wanted, [] if self._wanted else [f"{self._endpoint.url}: {fault}"]
         told = tuple(f"llm: {problem}" for problem in problems)
         if told != self._problems:
             for problem in told:

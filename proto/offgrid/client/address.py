@@ -71,10 +71,30 @@ def find(address: str | None = None, *, here: Path | None = None, home: Path | N
         return _loopback(address, match, [token for place in usual for token in _look(place, [])])
     else:
         places = _look(here / Path(address).expanduser(), tried)
-    found = next(places, None)
+    try:
+        found = next(places, None)
+        closed = next(filter(None, map(_closed, tried)), None) if found is None else None
+    except PermissionError as error:
+        found, closed = None, error.filename
+    if closed is not None:
+        text = f"{closed} is another user's of this machine, and so is a node there"
+        raise OffgridError("PERMISSION_DENIED", "SocketDenied", text)
     if found is None:
         raise NoNode(tried)
     return found
+
+
+def _closed(place: str) -> Path | None:
+    """What keeps this user from seeing whether a node is there: a folder on the way to it, or its config."""
+    above = list(Path(place).parents)
+    config = next((each / CONFIG_NAME for each in above[:2] if (each / CONFIG_NAME).exists()), None)
+    if config is not None and not _may(config, os.R_OK):
+        return config
+    return next((each for each in reversed(above[:3]) if each.is_dir() and not _may(each, os.X_OK)), None)
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _gateway(url: str) -> Address:

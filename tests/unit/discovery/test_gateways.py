@@ -46,17 +46,19 @@ def gateway(about: About) -> Iterator[str]:
 def test_a_gateway_tells_which_node_it_is_and_its_last_word_counts() -> None:
     attic = About(NODE, ("10.0.0.5:7440",))
     with gateway(attic) as url:
-        gateways = Gateways([f"{url}/", url, f"{url}/elsewhere"])
+        gateways = Gateways("storage.hosts", [f"{url}/", url, f"{url}/elsewhere"])
         assert gateways.ask() == [attic]
         (notice,) = gateways.notices
-        assert notice.startswith(f"{url}/elsewhere does not say which node it is")
+        assert notice.startswith(f"storage.hosts = {url}/elsewhere: it does not say which node it is")
     assert gateways.ask() == gateways.known == [attic]
 
 
 def test_one_that_never_answered_is_named_and_no_node() -> None:
-    gateways = Gateways(["http://127.0.0.1:1"])
+    gateways = Gateways("jobs.broker_url", ["http://127.0.0.1:1"])
     assert gateways.ask() == []
-    assert "http://127.0.0.1:1 does not say" in gateways.notices[0]
+    assert gateways.notices == (
+        "jobs.broker_url = http://127.0.0.1:1: it does not say which node it is: Connection refused",
+    )
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,12 @@ def other_nodes_store(ward: Ward) -> None:
     shutil.copytree(other / "data" / "memory.db", ward.store)
 
 
+def exposed(ward: Ward) -> None:
+    env = ward.folder / ".env"
+    env.write_text("OFFGRID_GATEWAY__TOKEN=a-token-of-more-than-sixteen\n")
+    env.chmod(0o644)
+
+
 def without_mesh(ward: Ward) -> None:
     shutil.rmtree(ward.store)
     LoggedStore.open(ward.store, limit_bytes=16 * MIB).close()
@@ -300,7 +306,24 @@ FAULTS = {
     ),
     "removed while it stood still": Injected(removed, "store", "was removed from its mesh", "offgrid mesh invite"),
     "store held by another process": Injected(
-        held_by_another, "process", f"process {os.getpid()} holds the node's store and does not answer", "ps -fp"
+        held_by_another, "process", f"process {os.getpid()} holds the node's store and does not answer", "kill "
+    ),
+    "keys that others may replace": Injected(
+        lambda w: w.keys.chmod(0o777), "folder", "keys can be written by others", "chmod go-w"
+    ),
+    "secrets that others may read": Injected(exposed, "folder", ".env has secrets in it", "chmod 600", State.WARNING),
+    "name without an address": Injected(
+        lambda w: w.set("mesh.peers", "barn.invalid:7440"), "names", "barn.invalid has no address", "getent hosts"
+    ),
+    "no program to tell of alerts": Injected(
+        lambda w: w.set("health.command", "/opt/missing/tell"), "hooks", "/opt/missing/tell is no program", "ls -l"
+    ),
+    "nobody at the webhook": Injected(
+        lambda w: w.set("health.webhook", "http://127.0.0.1:1/told"),
+        "hooks",
+        "127.0.0.1:1: Connection refused",
+        "curl",
+        State.WARNING,
     ),
     "store nearly full": Injected(
         nearly_full, "store-file", "of the 16 MiB that storage.limit_mb allows", "OFFGRID_STORAGE__LIMIT_MB=32",
