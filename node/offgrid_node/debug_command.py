@@ -30,6 +30,8 @@ def bundle(folder: Path, output: Path | None, with_names: bool, log: TextIO | No
     """
     from offgrid_node.debugging.collecting import write_bundle
 
+    if output is not None and not output.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {output.parent}", param_hint="'-o' / '--output'")
     target = output or Path(time.strftime("offgrid-debug-%Y%m%d-%H%M%S.zip"))
     text = log.read() if log is not None else None
     names = write_bundle(folder, target, with_names=with_names, log=text)

@@ -17,7 +17,7 @@ import os
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 Fields = Mapping[str, str | int | float]
@@ -35,13 +35,23 @@ def fields(event: str, /, **facts: object) -> dict[str, Fields]:
     return {"fields": {"event": event, **{name: fact for name, fact in found.items() if fact != ""}}}
 
 
-def set_up(level: str, form: str, stream: TextIO = sys.stderr, environ: Mapping[str, str] = os.environ) -> None:
-    """The process's log from now on: `form` is "auto" (text, for journald where that reads), "text" or "json"."""
+def set_up(
+    level: str,
+    form: str,
+    stream: TextIO = sys.stderr,
+    environ: Mapping[str, str] = os.environ,
+    beside: Sequence[logging.Handler] = (),
+) -> None:
+    """The process's log from now on: `form` is "auto" (text, for journald where that reads), "text" or "json". What is
+    `beside` gets the same as text, unless journald keeps it."""
     handler = logging.StreamHandler(stream)
     journal = form == "auto" and _is_journal(stream, environ.get("JOURNAL_STREAM", ""))
     handler.setFormatter(JsonLines() if form == "json" else JournalLines() if journal else TextLines())
     handler.addFilter(Repeats(time.monotonic))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+    for other in beside:
+        other.setFormatter(TextLines())
+        other.addFilter(Repeats(time.monotonic))
+    logging.basicConfig(level=level.upper(), handlers=[handler, *(() if journal else beside)])
 
 
 def _is_journal(stream: TextIO, named: str) -> bool:

@@ -18,6 +18,7 @@ from offgrid_node import arena, logs
 from offgrid_node.daemon import Daemon
 from offgrid_node.folder import Folder
 from offgrid_node.logs import fields
+from offgrid_node.recent_log import RecentLog, is_kept
 from offgrid_node.store_trial import last_words
 from offgrid_node.supervisor import Supervisor
 
@@ -34,7 +35,8 @@ def serve(path: Path, reading: ConfigReading, on_start: Callable[[], None]) -> N
     folder = Folder(path)
     folder.check_private()
     config, unused = reading.result()
-    logs.set_up(config.node.log_level, config.node.log_format)
+    beside = [] if is_kept(sys.stderr.fileno(), path) else [RecentLog(config.node.data_dir)]
+    logs.set_up(config.node.log_level, config.node.log_format, beside=beside)
     # It shows a traceback for each interface that is down; what matters of mDNS is said in the node's notices.
     logging.getLogger("zeroconf").setLevel(logging.ERROR)
     logging.getLogger("grpc._cython.cygrpc").addFilter(hide_broken_off)

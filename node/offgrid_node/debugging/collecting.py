@@ -32,9 +32,9 @@ from offgrid_node.doctor.subject import Subject
 from offgrid_node.folder import DOTENV_NAME, Folder
 from offgrid_node.keys import NodeKey
 from offgrid_node.protocol.errors import Fault, Unavailable
+from offgrid_node.recent_log import LOG_NAMES, RECENT_NAME, recent
 
 LOG_BYTES_MAX = 1024 * 1024  # the last of it
-LOG_NAMES = ("node.log", "offgrid-node.log")
 NAMES_MAX = 10_000  # of objects, that are hidden
 LISTED_MAX = 1_000
 FETCH_S = 3.0
@@ -73,9 +73,7 @@ def write_bundle(folder: Path, target: Path, *, with_names: bool, log: str | Non
         values = {name: redaction.of_value(_had(part, subject)) for name, part in _parts(with_names=with_names).items()}
         parts = {name: json.dumps(value, indent=1, ensure_ascii=False) + "\n" for name, value in values.items()}
         parts["metrics.txt"] = redaction.of(_metrics(subject))
-        parts["log.txt"] = redaction.of(
-            _end_of(log.encode(errors="replace")) if log is not None else _log(subject.path)
-        )
+        parts["log.txt"] = redaction.of(_end_of(log.encode(errors="replace")) if log is not None else _log(subject))
     finally:
         subject.close()
     parts["README.txt"] = ABOUT.format(names="" if with_names else " names of objects,")
@@ -193,9 +191,15 @@ def _figures_at(subject: Subject) -> tuple[str, int, str]:
     return ANY_HOST.get(host, host), port, ""
 
 
-def _log(folder: Path) -> str:
-    for name in LOG_NAMES:
-        with suppress(OSError), (folder / name).open("rb") as file:
+def _log(subject: Subject) -> str:
+    """What was written to last: of a node that runs in a terminal the last lines lie in its data folder."""
+    config = subject.config_if_any
+    kept = [config.node.data_dir / RECENT_NAME] if config is not None else []
+    found = [path for path in (*(subject.path / name for name in LOG_NAMES), *kept) if path.is_file()]
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+        if path in kept:
+            return _end_of(recent(path.parent))
+        with suppress(OSError), path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES_MAX - 1))
             return _end_of(file.read())
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
 import zipfile
@@ -15,6 +16,7 @@ from offgrid_node.debugging.collecting import LOG_BYTES_MAX
 from offgrid_node.folder import Folder
 from offgrid_node.founding import found
 from offgrid_node.keys import NodeKey
+from offgrid_node.recent_log import RecentLog
 
 PLANTED = {
     "config": "planted-auth-key-1",
@@ -113,6 +115,23 @@ def test_the_ends_of_long_logs_begin_with_a_whole_line(folder: Path, tmp_path: P
     for number, (words, stdin) in enumerate([((), None), (("--log", "-"), text)]):
         made = bundle(folder, tmp_path / f"{number}.zip", *words, stdin=stdin)
         assert {*made["log.txt"].splitlines()} == {"x [hidden]"}
+
+
+def test_of_a_node_in_a_terminal_it_has_the_last_lines_too(folder: Path, tmp_path: Path) -> None:
+    kept, log = RecentLog(folder / "data"), logging.getLogger("test.bundle")
+    log.addHandler(kept)
+    log.warning("said of late: %s", PLANTED["config"])
+    log.removeHandler(kept)
+    os.utime(folder / "node.log", (1, 1))  # of a time when it was written there
+    made = bundle(folder, tmp_path / "bundle.zip")
+    assert made["log.txt"] == "said of late: [hidden]\n"
+
+
+def test_a_place_that_is_none_is_said_by_its_option(folder: Path, tmp_path: Path) -> None:
+    done = typed("debug", "bundle", "--dir", folder, "-o", tmp_path / "nowhere" / "bundle.zip")
+    assert done.exit_code == 2
+    assert "-o" in done.stderr
+    assert f"there is no folder {tmp_path / 'nowhere'}" in done.stderr
 
 
 def test_no_file_is_written_over(folder: Path, tmp_path: Path) -> None:
