@@ -16,7 +16,6 @@ from itertools import pairwise
 from typing import Any
 
 import msgspec
-from dotenv.parser import parse_stream
 from pydantic.fields import FieldInfo
 
 from .explain import shape
@@ -81,6 +80,8 @@ def from_environ(environ: Mapping[str, str]) -> list[Variable]:
 
 def from_dotenv(text: str, file: str) -> tuple[list[Variable], list[Problem]]:
     """The variables of a `.env` text that are ours, and the lines that cannot be read or set a name twice."""
+    from dotenv.parser import parse_stream  # most have no such file, and each start would take longer
+
     variables: dict[str, Variable] = {}
     problems: list[Problem] = []
     offset = 0

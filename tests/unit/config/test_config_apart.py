@@ -113,3 +113,11 @@ def test_a_node_holds_nothing_that_only_some_need() -> None:
     program = f"import sys, offgrid_node.serving; print([name for name in {heavy} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_who_reads_a_config_reads_little_else() -> None:
+    """Each start of a node waits for it."""
+    heavy = ("google.protobuf", "dotenv", "cryptography", "grpc", "asyncio")
+    program = f"import sys, offgrid_node.config.__main__; print([name for name in {heavy} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "[]"

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TYPE_CHECKING
 
-from offgrid.v1 import jobs_pb2
 from offgrid_node.protocol.errors import FieldViolation
+
+if TYPE_CHECKING:  # who reads a config needs the rules alone, and not protobuf
+    from offgrid.v1 import jobs_pb2
 
 FUNCTION_BYTES_MAX = 1024 * 1024  # a function is code; what it works on is the job's input
 FUNCTION_NAME_CHARS_MAX = 200
