@@ -3,7 +3,7 @@
 import { html, render, useEffect, useErrorBoundary, useReducer, useRef, useState } from "./vendor/htm-preact.js";
 import { useLive, useNow } from "./lib/live.js";
 import { connect, hasMoved, listen, onSignedOut, pause, report, feed, signIn } from "./lib/node.js";
-import { Problem, say } from "./lib/parts.js";
+import { isOfMail, Mark, Problem, say } from "./lib/parts.js";
 import { apply, choose, language, onChoice, prefs, t } from "./lib/reader.js";
 import { Events, Session, Sessions } from "./views/events.js";
 import { Job, Jobs } from "./views/jobs.js";
@@ -57,7 +57,8 @@ function App() {
     scrollTo(0, 0);
     document.querySelector("main h1")?.focus({ preventScroll: true });
   }, [place.view, place.part]);
-  const status = useLive(signedOut ? "" : "/v1/status", { every: 60_000 });
+  const status = useLive(signedOut ? "" : "/v1/status", { on: ["MAIL_"], every: 60_000 });
+  const marks = { storage: html`<${UploadMark} />`, mail: html`<${Mark} text=${unread(status.data)} />` };
   const node = status.data?.name ?? "offgrid";
   document.title = `${t(`nav.${place.view}`)} · ${node}`;
   document.documentElement.lang = language();
@@ -68,10 +69,14 @@ function App() {
       <${Connection} />
       <${ThemeSwitch} />
     </header>
-    <nav class="main-nav" aria-label=${t("nav.label")}><ul>${Object.keys(VIEWS).map((name) => html`<li><a href=${`#/${name}`} aria-current=${name === place.view ? "page" : undefined}>${t(`nav.${name}`)}${name === "storage" && html`<${UploadMark} />`}</a></li>`)}</ul></nav>
+    <nav class="main-nav" aria-label=${t("nav.label")}><ul>${Object.keys(VIEWS).map((name) => html`<li><a href=${`#/${name}`} aria-current=${name === place.view ? "page" : undefined}>${t(`nav.${name}`)}${marks[name]}</a></li>`)}</ul></nav>
     <main id="main" tabindex="-1">${other && status.data && html`<p class="notice" role="alert">${t("feed.moved", { node })}</p>`}${signedOut ? html`<${SignIn} why=${signedOut} done=${() => { setSignedOut(null); connect(); }} />`
       : html`<${Guarded} key=${`${place.view}/${place.tab ? "" : place.part}`}><${View} part=${place.part} tab=${place.tab} /><//>`}</main>
     <div id="said" class="sr" role="status" aria-live="polite"></div>`;
+}
+
+function unread(status) {
+  return status?.notices.find(isOfMail)?.match(/\d+/)[0];
 }
 
 // A view with a defect says so, and leaves the others alone.

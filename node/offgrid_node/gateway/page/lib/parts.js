@@ -72,6 +72,12 @@ function Entries({ caption, columns: [first, ...others], rows, keyOf }) {
 // `tone`: good, warn, bad, busy or quiet. Said in words too, never by colour alone.
 export const Badge = ({ tone = "quiet", children, title }) => html`<span class=${`badge ${tone}`} title=${title}>${children}</span>`;
 
+// At the name of a view: how much is there.
+export const Mark = ({ text }) => text && html` <span class="mark-of">${text}</span>`;
+
+// Of what the node has to tell: that there is mail, which the name of that view says.
+export const isOfMail = (notice) => notice.startsWith("new messages:");
+
 export function Empty({ text, command }) {
   return html`<div class="empty"><p>${text}</p>${command && html`<p><code>${command}</code> <${Copy} text=${command} /></p>`}</div>`;
 }

@@ -167,6 +167,6 @@ function RoadMark({ what, road, life, to, narrow }) {
     road.loss_milli > 0 && t("mesh.loss_of", { share: percent(road.loss_milli / 1e3, 1) }),
   ].filter(Boolean).join(" · ")])].filter(Boolean);
   const width = Math.max(...said.map((line) => line.length)) * 6.4 + 8, height = said.length * 15 + 4;
-  return html`<g class="figures" transform=${`translate(${to.x * 0.54} ${to.y * 0.54})`}><rect x=${-width / 2} y=${-height / 2} width=${width} height=${height} />
+  return html`<g class="figures" transform=${`translate(${to.x * 0.6} ${to.y * 0.6})`}><rect x=${-width / 2} y=${-height / 2} width=${width} height=${height} />
     ${said.map((line, at) => html`<text y=${(at - said.length / 2) * 15 + 12}>${line}</text>`)}</g>`;
 }

@@ -3,7 +3,7 @@
 import { html, useEffect, useRef } from "../vendor/htm-preact.js";
 import { describe } from "./events.js";
 import { useLive } from "../lib/live.js";
-import { Badge, Bar, Copy, Facts, Id, Loaded, Problem, Said, say, Section, useNames, When } from "../lib/parts.js";
+import { Badge, Bar, Copy, Facts, Id, isOfMail, Loaded, Problem, Said, say, Section, useNames, When } from "../lib/parts.js";
 import { bytes, credits, num, plain, span, stamp, t } from "../lib/reader.js";
 
 export function Overview() {
@@ -43,7 +43,7 @@ function needs(status, peers, ledger, retention, outbox) {
       t("needs.alert", { name: `${t(`figures.${alert.name}`)}${alert.about && ` (${alert.about})`}`, value: num(alert.value, 1), threshold: num(alert.threshold, 1), since: stamp(alert.since_us) }),
       alert.about ? `#/sessions/${encodeURIComponent(alert.about)}` : "#/events",
     ]),
-    ...status.notices.map((notice) => ["warn", "", "", notice]),
+    ...status.notices.filter((notice) => !isOfMail(notice)).map((notice) => ["warn", "", "", notice]),
     dead.length > 0 && ["warn", t("needs.dead", { n: dead.length, names: dead.slice(0, 5).map((peer) => peer.member.name).join(", ") }), "#/mesh"],
     ledger?.enabled && ledger.open && ledger.reach_milli < ledger.quorum_milli && ["bad", t("needs.cut_off"), "#/ledger"],
     ledger?.muted_why && ["warn", "", "#/ledger", ledger.muted_why],

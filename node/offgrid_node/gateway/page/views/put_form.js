@@ -3,7 +3,7 @@
 import { html, useEffect, useReducer, useRef, useState } from "../vendor/htm-preact.js";
 import { useLive } from "../lib/live.js";
 import { brokenOff, onUpload, put, stop, upload, uploading } from "../lib/upload.js";
-import { Problem, say } from "../lib/parts.js";
+import { Mark, Problem, say } from "../lib/parts.js";
 import { bytes, percent, rate, span, t } from "../lib/reader.js";
 
 const RATE_AFTER_MS = 2_000, COPIES_MAX = 5;
@@ -17,7 +17,7 @@ function useUpload() {
 // How far it is, for who looks at something else.
 export function UploadMark() {
   const now = useUpload();
-  return uploading() && html` <span class="mark-of" title=${now.name}>${percent(share(now))}</span>`;
+  return html`<${Mark} text=${uploading() && percent(share(now))} />`;
 }
 
 const share = ({ sent, size }) => size ? sent / size : 1;
