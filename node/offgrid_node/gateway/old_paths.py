@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from offgrid_node.gateway.faults import JSON, fault_response, json_of_status
@@ -23,6 +23,7 @@ from offgrid_node.gateway.old_looks import OldLooks
 from offgrid_node.gateway.old_market import OldMarket
 from offgrid_node.gateway.old_shapes import Document
 from offgrid_node.gateway.old_work import OldWork
+from offgrid_node.gateway.plain_json import plain_json
 from offgrid_node.gateway.signature_guard import SignatureGuard
 from offgrid_node.protocol.errors import FailedPrecondition, PermissionDenied
 from offgrid_node.services.mesh import mesh_of
@@ -79,7 +80,7 @@ def _endpoint(
         heard(request)
         handler = handlers["GET" if request.method == "HEAD" else request.method]
         try:
-            return JSONResponse(await handler(request))
+            return Response(plain_json(await handler(request)), media_type=JSON)
         except FailedPrecondition as fault:
             if "role" in fault.metadata:  # it is no fault of the request's
                 return Response(

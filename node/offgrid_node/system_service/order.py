@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 NAME = "offgrid-node"
 RESTART_S = 5
@@ -12,8 +13,7 @@ NEVER_AGAIN = (2, 3, 4)
 """Exit codes that another try does not change: a wrong config, a lost key, and what the node refuses to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """One node that a system is to keep running.
 
     `command` starts it in the foreground. `account` is whose process it is to be, and `user` says that this account's
@@ -31,8 +31,7 @@ class Order:
     raw_bluetooth: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The file that a system reads, and commands: to take it up and begin, to end and forget, and to ask.
 
     `title` is what people know the service by. `show` prints the file as the manager has it; with none, `path` is that.

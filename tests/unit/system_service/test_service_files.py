@@ -5,11 +5,11 @@ from __future__ import annotations
 import plistlib
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from msgspec.structs import replace
 
 from offgrid_node.system_service import launchd, systemd, task_scheduler
 from offgrid_node.system_service.order import Order

@@ -32,7 +32,9 @@ def peer(name: str, *roles: common_pb2.Role.ValueType, here: bool = False, alive
 
 def seen_by(client: Any, *peers: mesh_pb2.Peer, roles: tuple[common_pb2.Role.ValueType, ...] = (CORE,)) -> Seen:
     status = mesh_pb2.GetStatusResponse(name="attic", mesh="home", roles=roles, version="1")
-    return Seen(client, with_transfer=False, give_up_at=float("inf"), status=status, peers=list(peers))
+    seen = Seen(client, with_transfer=False, give_up_at=float("inf"), status=status)
+    seen.peers = list(peers)
+    return seen
 
 
 def only(name: str, seen: Seen) -> Line:

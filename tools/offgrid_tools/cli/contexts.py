@@ -12,7 +12,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from offgrid.client.errors import OffgridError
@@ -24,13 +23,12 @@ FILE_BYTES_MAX = 1 << 20
 PLACES = ("node_dir", "socket", "url")
 
 
-@dataclass(slots=True)
 class Contexts:
     """All of a user's, and which one is in force unless another is said ("": none)."""
 
-    path: Path
-    current: str = ""
-    by_name: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    def __init__(self, path: Path, current: str = "", by_name: dict[str, Mapping[str, str]] | None = None) -> None:
+        self.path, self.current = path, current
+        self.by_name = {} if by_name is None else by_name
 
     def address_of(self, name: str) -> str:
         """What `connect` takes, without the token. Raises OffgridError (NoContext)."""

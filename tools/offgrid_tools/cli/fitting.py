@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 GAP = 2
 STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\Z")
@@ -25,8 +25,7 @@ SHORT_CHARS = 12
 Cells = Sequence[Sequence[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
+class Fitted(NamedTuple):
     """What is left of a table: each cell as its lines, none wider than its column; and the columns that gave way."""
 
     columns: Sequence[str]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from offgrid.client.errors import OffgridError
@@ -35,16 +34,14 @@ class Line(NamedTuple):
     next: str = ""
 
 
-@dataclass(slots=True)
 class Seen:
     """What earlier checks have found out for the later ones."""
 
-    client: Client
-    with_transfer: bool
-    give_up_at: float  # time.monotonic()
-    status: GetStatusResponse
-    peers: list[Peer] = field(default_factory=list)
-    job_id: str = ""
+    def __init__(self, client: Client, with_transfer: bool, give_up_at: float, status: GetStatusResponse) -> None:
+        """`give_up_at`: by time.monotonic()."""
+        self.client, self.with_transfer, self.give_up_at, self.status = client, with_transfer, give_up_at, status
+        self.peers: list[Peer] = []
+        self.job_id = ""
 
     @property
     def others(self) -> list[Peer]:
