@@ -89,7 +89,7 @@ def _parts(*, with_names: bool) -> Mapping[str, Part]:
         "about.json": _about,
         "config.json": _config,
         "doctor.json": _findings,
-        "status.json": lambda at: json_of(at.asked.mesh.status()),
+        "status.json": lambda at: _of_status(json_of(at.asked.mesh.status()), with_names=with_names),
         "peers.json": lambda at: [
             json_of(peer) for peer in islice(at.asked.mesh.peers(include_removed=True), LISTED_MAX)
         ],
@@ -154,6 +154,12 @@ def _findings(subject: Subject) -> Any:
         {"check": each.check, "state": str(each.state), "sentence": each.sentence, "command": each.command}
         for each in diagnose(subject.path)
     ]
+
+
+def _of_status(status: dict[str, Any], *, with_names: bool) -> dict[str, Any]:
+    if not with_names and status["objects"] is not None:
+        status["objects"] = {key: value for key, value in status["objects"].items() if not key.endswith("_names")}
+    return status
 
 
 def _without_name(entry: dict[str, Any]) -> dict[str, Any]:
@@ -224,8 +230,10 @@ def _names_of_objects(subject: Subject) -> dict[str, str]:
     if subject.client is None:
         return {}
     with suppress(OffgridError):
-        found = islice(subject.asked.objects.list(), NAMES_MAX)
-        return {each.name: f"object-{number}" for number, each in enumerate(found, 1) if each.name}
+        told = subject.asked.mesh.status().objects  # of which the doctor speaks
+        listed = (each.name for each in islice(subject.asked.objects.list(), NAMES_MAX))
+        names = dict.fromkeys(name for name in (*told.gone_names, *told.at_risk_names, *listed) if name)
+        return {name: f"object-{number}" for number, name in enumerate(names, 1)}
     return {}
 
 

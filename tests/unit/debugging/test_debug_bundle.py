@@ -8,11 +8,15 @@ import os
 import stat
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from node_command import typed
 
-from offgrid_node.debugging.collecting import LOG_BYTES_MAX
+from offgrid.json_form import json_of
+from offgrid.v1 import mesh_pb2, objects_pb2
+from offgrid_node.debugging.collecting import LOG_BYTES_MAX, _names_of_objects, _of_status
 from offgrid_node.folder import Folder
 from offgrid_node.founding import found
 from offgrid_node.keys import NodeKey
@@ -146,3 +150,18 @@ def test_a_log_from_a_pipe_and_a_config_that_is_wrong(folder: Path, tmp_path: Pa
     made = bundle(folder, tmp_path / "bundle.zip", "--log", "-", stdin=f"from a pipe {PLANTED['environment']}\n")
     assert made["log.txt"] == "from a pipe [hidden]\n"
     assert "problems" in json.loads(made["config.json"])
+
+
+def test_names_of_what_may_be_lost_are_names_of_objects() -> None:
+    risks = mesh_pb2.ObjectRisks(gone=1, gone_names=["x"], at_risk=1, at_risk_names=["my will"], away=["n-1"])
+    status = mesh_pb2.GetStatusResponse(name="attic", objects=risks)
+    rooms = SimpleNamespace(
+        mesh=SimpleNamespace(status=lambda: status),
+        objects=SimpleNamespace(list=lambda: iter([objects_pb2.Object(name="notes"), objects_pb2.Object()])),
+    )
+    subject: Any = SimpleNamespace(client=rooms, asked=rooms)
+    assert _names_of_objects(subject) == {"x": "object-1", "my will": "object-2", "notes": "object-3"}
+    shown = _of_status(json_of(status), with_names=False)
+    assert shown["objects"] == {"gone": 1, "at_risk": 1, "degraded": 0, "away": ["n-1"], "unjudged": 0}
+    assert _of_status(json_of(status), with_names=True)["objects"]["gone_names"] == ["x"]
+    assert _of_status(json_of(mesh_pb2.GetStatusResponse()), with_names=False)["objects"] is None
