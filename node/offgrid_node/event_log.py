@@ -16,6 +16,7 @@ LEVELS: Mapping[int, int] = {
     EventType.MEMBER_REMOVED: logging.WARNING,
     EventType.INVITE_ISSUED: logging.INFO,
     EventType.INVITE_USED: logging.INFO,
+    EventType.INVITE_REVOKED: logging.INFO,
     EventType.PEER_ALIVE: logging.INFO,
     EventType.PEER_DEAD: logging.WARNING,
     EventType.HOST_CHANGED: logging.INFO,

@@ -63,6 +63,7 @@ class EventType(IntEnum):
 
     HEALTH_CHANGED = 31, "alert", "a figure is beyond its threshold, or no more"
     MAIL_CHANGED = 32, "mail", "mail was sent, held for others, taken, answered, expired…: the outcome says"
+    INVITE_REVOKED = 33, "invite", "an invitation that nobody had used was taken back"
 
 
 _BY_NUMBER = {etype.value: etype.name for etype in EventType}

@@ -169,6 +169,15 @@ class SmallNode:
     def on_CreateInvite(self, request):
         return mesh_pb2.CreateInviteResponse(token="og1:secret", invite_id="i-1")
 
+    def on_ListInvites(self, request):
+        invites = [mesh_pb2.Invite(invite_id="abcd2", roles=[common_pb2.ROLE_HOST], created_us=1)]
+        if not request.open_only:
+            invites.append(mesh_pb2.Invite(invite_id="efgh3", created_us=2, used_by=OTHER_ID, used_us=3))
+        return mesh_pb2.ListInvitesResponse(invites=invites)
+
+    def on_RevokeInvite(self, request):
+        return mesh_pb2.RevokeInviteResponse(invite=mesh_pb2.Invite(invite_id=request.invite))
+
     def on_RemoveMember(self, request):
         for peer in self.members:
             if request.node in (peer.member.name, peer.member.node_id):

@@ -43,6 +43,8 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.MeshService/GetStatus": Row(MEMBERS | ADMINS),
     "offgrid.v1.MeshService/ListPeers": Row(MEMBERS | ADMINS),
     "offgrid.v1.MeshService/CreateInvite": Row(ADMINS),
+    "offgrid.v1.MeshService/ListInvites": Row(ADMINS),
+    "offgrid.v1.MeshService/RevokeInvite": Row(ADMINS),
     "offgrid.v1.MeshService/RemoveMember": Row(ADMINS),
     "offgrid.v1.MeshService/GetMemberProof": Row(MEMBERS | ADMINS),
     "offgrid.v1.MeshService/CreatePageLink": Row(ADMINS),

@@ -8,7 +8,8 @@ import msgspec
 
 from offgrid.v1 import mesh_pb2
 from offgrid_node.protocol.errors import FailedPrecondition, FieldViolation, InvalidRequest
-from offgrid_node.protocol.mesh.commands import CreateInvite, RemoveMember
+from offgrid_node.protocol.mesh.commands import CreateInvite, RemoveMember, RevokeInvite
+from offgrid_node.protocol.mesh.invites import list_invites
 from offgrid_node.protocol.mesh.machine import MeshMachine
 from offgrid_node.protocol.mesh.records import (
     DOMAIN_CHARS_MAX,
@@ -18,7 +19,7 @@ from offgrid_node.protocol.mesh.records import (
     check_text,
 )
 from offgrid_node.protocol.mesh.swim import ALIVE
-from offgrid_node.protocol.mesh.views import member_message, role_list
+from offgrid_node.protocol.mesh.views import invite_message, member_message, role_list
 from offgrid_node.runtime import Runtime, Ticket
 from offgrid_node.services.caller import Caller, Kind
 from offgrid_node.services.health.facts import HealthFacts
@@ -171,6 +172,19 @@ class MeshHandlers:
         roles = frozenset(int(role) for role in request.roles) or ROLES_ALL
         command = CreateInvite(roles, request.weight_milli or WEIGHT_MILLI_DEFAULT, request.failure_domain)
         return self._runtime.ask("mesh", str(caller), command)
+
+    def list_invites(self, caller: Caller, request: mesh_pb2.ListInvitesRequest) -> mesh_pb2.ListInvitesResponse:
+        """In the order of their ids, which are chance."""
+        start = decode_token(request.page_token)
+        known = list_invites(self._runtime.store, start)
+        found = ((each.invite_id, invite_message(each)) for each in known if not (request.open_only and each.used_by))
+        invites, token = take_page(found, request.page_size)
+        return mesh_pb2.ListInvitesResponse(invites=invites, next_page_token=token)
+
+    def revoke_invite(self, caller: Caller, request: mesh_pb2.RevokeInviteRequest) -> Ticket:
+        if not request.invite:
+            raise InvalidRequest.field("invite", "say which: its id, or the id's first 4 characters or more")
+        return self._runtime.ask("mesh", str(caller), RevokeInvite(request.invite))
 
     def remove_member(self, caller: Caller, request: mesh_pb2.RemoveMemberRequest) -> Ticket:
         if not request.node:

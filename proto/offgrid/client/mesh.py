@@ -48,6 +48,21 @@ class Mesh:
         )
         return self._calls.unary("MeshService/CreateInvite", request, mesh_pb2.CreateInviteResponse, repeatable=False)
 
+    def invites(self, *, open_only: bool = False, limit: int | None = None) -> Iterator[mesh_pb2.Invite]:
+        """What this node has invited by, without the secrets."""
+
+        def fetch(size: int, token: str) -> tuple[list[mesh_pb2.Invite], str]:
+            request = mesh_pb2.ListInvitesRequest(page_size=size, page_token=token, open_only=open_only)
+            page = self._calls.unary("MeshService/ListInvites", request, mesh_pb2.ListInvitesResponse)
+            return list(page.invites), page.next_page_token
+
+        return pages(fetch, limit)
+
+    def revoke_invite(self, invite: str) -> mesh_pb2.Invite:
+        """Takes back one that nobody has used; `invite` is its id or the id's first characters (at least 4)."""
+        request = mesh_pb2.RevokeInviteRequest(invite=invite)
+        return self._calls.unary("MeshService/RevokeInvite", request, mesh_pb2.RevokeInviteResponse).invite
+
     def page_link(self) -> mesh_pb2.CreatePageLinkResponse:
         """A link to this node's web page; where its gateway asks for a token, one that signs a browser in, once."""
         request = mesh_pb2.CreatePageLinkRequest()

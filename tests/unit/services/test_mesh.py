@@ -21,6 +21,7 @@ from offgrid_node.protocol.errors import (
     PermissionDenied,
 )
 from offgrid_node.protocol.etypes import EventType
+from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.mesh.commands import TellOfAlert
 from offgrid_node.protocol.mesh.founding import adopt_grant, found_mesh
 from offgrid_node.protocol.mesh.joining import ask_context, grant_context, join_ask
@@ -220,6 +221,23 @@ def test_an_invite_names_every_wrong_field_at_once(house: House) -> None:
     with pytest.raises(InvalidRequest) as refused:
         house.mesh.create_invite(ADMIN, request)
     assert [violation.field for violation in refused.value.violations] == ["roles", "weight_milli", "failure_domain"]
+
+
+def test_invites_are_listed_in_pages_without_their_secrets_and_taken_back(house: House) -> None:
+    tokens = [house.token() for _ in range(3)]
+    house.join(tokens[0], NodeKey(b"j" * 32), "late")
+    names = {base32(token.invite_id) for token in tokens}
+    first = house.mesh.list_invites(ADMIN, mesh_pb2.ListInvitesRequest(page_size=2))
+    rest = house.mesh.list_invites(ADMIN, mesh_pb2.ListInvitesRequest(page_size=2, page_token=first.next_page_token))
+    assert {each.invite_id for page in (first, rest) for each in page.invites} == names
+    assert not any(token.secret in page.SerializeToString() for page in (first, rest) for token in tokens)
+    still_open = house.mesh.list_invites(ADMIN, mesh_pb2.ListInvitesRequest(open_only=True)).invites
+    assert {each.invite_id for each in still_open} == names - {base32(tokens[0].invite_id)}
+    taken = house.end(house.mesh.revoke_invite(ADMIN, mesh_pb2.RevokeInviteRequest(invite=still_open[0].invite_id)))
+    assert taken == mesh_pb2.RevokeInviteResponse(invite=still_open[0])
+    assert len(house.mesh.list_invites(ADMIN, mesh_pb2.ListInvitesRequest()).invites) == 2
+    with pytest.raises(InvalidRequest):
+        house.mesh.revoke_invite(ADMIN, mesh_pb2.RevokeInviteRequest())
 
 
 def test_removing_nobody_in_particular_is_refused(house: House) -> None:

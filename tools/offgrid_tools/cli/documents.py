@@ -66,6 +66,8 @@ DOCUMENTS: Mapping[str, Shape] = {
     "link list": "ListLinksResponse",
     "link airtime": "ListLinksResponse",
     "mesh invite": "CreateInviteResponse",
+    "mesh invites": {"invites": ["Invite"]},
+    "mesh revoke": {"invites": ["Invite"]},
     "mesh members": {"members": ["Member"]},
     "mesh remove": {"member": "Member"},
     "mission create": {"mission": "Mission"},

@@ -23,6 +23,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "offgrid mesh invite --role host --domain house",
         "offgrid mesh invite --qr invite.svg",
     ),
+    "mesh invites": ("offgrid mesh invites", "offgrid mesh invites --open"),
+    "mesh revoke": ("offgrid mesh revoke ezpf2", "offgrid mesh revoke --all --yes"),
     "mesh members": ("offgrid mesh members",),
     "mesh remove": ("offgrid mesh remove old-laptop",),
     "mesh rotate": ("offgrid mesh rotate", "offgrid mesh rotate --root-key /media/stick/mesh_root.key"),

@@ -106,6 +106,8 @@ MESH = LazyGroup(
     "mesh",
     {
         "invite": Entry("mesh:invite", "Print a token that lets one new node join."),
+        "invites": Entry("invites:invites", "List the invites of this node, and whom each let in."),
+        "revoke": Entry("invites:revoke", "Take invites back that nobody has used."),
         "members": Entry("mesh:members", "Show who belongs to the mesh, and who was removed."),
         "remove": Entry("mesh:remove", "Revoke a membership."),
         "rotate": Entry("mesh:rotate", "Give the mesh another root key."),

@@ -10,14 +10,14 @@ from offgrid_node.protocol.effects import Effect, Record, Rows, Signer
 from offgrid_node.protocol.errors import AlreadyExists, FailedPrecondition
 from offgrid_node.protocol.etypes import EventType
 from offgrid_node.protocol.ids import base32, node_id_of
-from offgrid_node.protocol.mesh.commands import AdmitMember, CreateInvite, RemoveMember
+from offgrid_node.protocol.mesh.commands import AdmitMember, CreateInvite, RemoveMember, RevokeInvite
 from offgrid_node.protocol.mesh.directory import Directory
 from offgrid_node.protocol.mesh.exchange import Parcel
 from offgrid_node.protocol.mesh.founding import issue_member
 from offgrid_node.protocol.mesh.invites import OPEN_MAX, Invite, InviteBook
 from offgrid_node.protocol.mesh.records import EPOCH_MAX, MemberRecord
 from offgrid_node.protocol.mesh.token import SECRET_BYTES, InviteToken
-from offgrid_node.protocol.mesh.views import member_message
+from offgrid_node.protocol.mesh.views import invite_message, member_message
 from offgrid_node.protocol.rng import Rng
 
 GRANT_BYTES_MAX = 2 * 1024 * 1024  # of records in a grant; gossip brings the rest
@@ -48,6 +48,12 @@ class Admission:
         invite_id = base32(invite.invite_id)
         effects.append(_invite_event(EventType.INVITE_ISSUED, invite_id))
         return mesh_pb2.CreateInviteResponse(token=str(token), invite_id=invite_id), effects
+
+    def revoke_invite(self, command: RevokeInvite) -> tuple[mesh_pb2.RevokeInviteResponse, list[Effect]]:
+        """One that this node has made, whether it still is an admin or not."""
+        effects, invite = self._invites.revoke(command.invite)
+        effects.append(_invite_event(EventType.INVITE_REVOKED, base32(invite.invite_id)))
+        return mesh_pb2.RevokeInviteResponse(invite=invite_message(invite)), effects
 
     def admit(self, command: AdmitMember, now: Now) -> tuple[mesh_pb2.JoinGrant, list[Effect]]:
         """Makes the joiner a member; one that was admitted already gets its grant again."""

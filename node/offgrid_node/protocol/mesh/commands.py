@@ -21,6 +21,13 @@ class CreateInvite(msgspec.Struct, frozen=True):
     failure_domain: str
 
 
+class RevokeInvite(msgspec.Struct, frozen=True):
+    """Take back an invite that nobody has used, by its id or the first characters of that. Answer:
+    RevokeInviteResponse."""
+
+    invite: str
+
+
 class AdmitMember(msgspec.Struct, frozen=True):
     """Someone who proved the invite's secret and its own key wants in. Answer: JoinGrant."""
 

@@ -5,12 +5,15 @@ An invite's row is a fixed body like those of records.py, though nobody signs it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 from msgspec.structs import replace
 
 from offgrid_node.protocol.effects import Delete, Effect, Put, Rows
-from offgrid_node.protocol.errors import FailedPrecondition, PermissionDenied
+from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, NotFound, PermissionDenied
 from offgrid_node.protocol.ids import NODE_ID_BYTES, base32, node_id_bytes
+from offgrid_node.protocol.mesh.directory import PREFIX_CHARS_MIN
 from offgrid_node.protocol.mesh.records import roles_mask, roles_of
 from offgrid_node.protocol.mesh.token import INVITE_ID_BYTES, MESH_TAG_BYTES, SECRET_BYTES, InviteToken
 from offgrid_node.protocol.signing import BodyReader, BodyWriter
@@ -61,6 +64,11 @@ def find_invite(rows: Rows, invite_id: bytes) -> Invite | None:
     return Invite.from_row(row) if row is not None else None
 
 
+def list_invites(rows: Rows, start: bytes = b"") -> Iterator[Invite]:
+    """Committed ones, in the order of their ids."""
+    return (Invite.from_row(row) for _, row in rows.scan("invites", start))
+
+
 def refused() -> PermissionDenied:
     """The one answer for everyone who does not hold a known invite's secret."""
     return PermissionDenied("this invite does not open this door", reason="InviteRefused")
@@ -70,8 +78,7 @@ class InviteBook:
     """The invites of one admin node."""
 
     def __init__(self, rows: Rows) -> None:
-        invites = [Invite.from_row(row) for _, row in rows.scan("invites")]
-        self._invites = {invite.invite_id: invite for invite in invites}
+        self._invites = {invite.invite_id: invite for invite in list_invites(rows)}
 
     def issue(self, invite: Invite) -> tuple[list[Effect], Invite | None]:
         """Beyond OPEN_MAX open ones the oldest no longer opens the door; it is returned beside the effects.
@@ -89,6 +96,25 @@ class InviteBook:
             effects.append(Delete("invites", dropped.invite_id))
         self._invites[invite.invite_id] = invite
         return effects, dropped
+
+    def revoke(self, text: str) -> tuple[list[Effect], Invite]:
+        """Of the one that a person means, which opens no door any more. Raises NotFound (reason InviteNotFound),
+        InvalidRequest where several fit, FailedPrecondition (reason InviteUsed) for one that admitted somebody."""
+        named = {base32(invite_id): invite for invite_id, invite in self._invites.items()}
+        found = [name for name in named if name == text] or [
+            name for name in named if len(text) >= PREFIX_CHARS_MIN and name.startswith(text)
+        ]
+        if len(found) > 1:
+            raise InvalidRequest.field("invite", f"{text!r} fits {len(found)} invites: {', '.join(sorted(found)[:4])}")
+        if not found:
+            text = f"this node knows no invite {text[:64]!r}: its id, or at least {PREFIX_CHARS_MIN} characters of that"
+            raise NotFound(text, reason="InviteNotFound")
+        invite = named[found[0]]
+        if invite.used_by:
+            text = f"{found[0]} was used: it admitted {invite.used_by}, whom only a removal puts out"
+            raise FailedPrecondition(text, reason="InviteUsed", metadata={"node": invite.used_by})
+        del self._invites[invite.invite_id]
+        return [Delete("invites", invite.invite_id)], invite
 
     def check(self, invite_id: bytes, node_id: str) -> Invite:
         """The invite, when `node_id` may use it (again). Raises PermissionDenied for an unknown one and

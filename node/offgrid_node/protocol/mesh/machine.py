@@ -37,6 +37,7 @@ from offgrid_node.protocol.mesh.commands import (
     BeaconHeard,
     CreateInvite,
     RemoveMember,
+    RevokeInvite,
     RoadLost,
     RoadRefused,
     RotateWrappingKey,
@@ -217,6 +218,9 @@ class MeshMachine:
             case CreateInvite():
                 invite, effects = self._admission.create_invite(command, self._doors, now, rng)
                 return [*effects, Reply(ticket, invite)]
+            case RevokeInvite():
+                revoked, effects = self._admission.revoke_invite(command)
+                return [*effects, Reply(ticket, revoked)]
             case AdmitMember():
                 grant, effects = self._admission.admit(command, now)
                 return [*effects, Reply(ticket, grant)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from offgrid.v1 import common_pb2, ledger_pb2, mesh_pb2
+from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.mesh.directory import Directory
+from offgrid_node.protocol.mesh.invites import Invite
 from offgrid_node.protocol.mesh.records import MemberRecord
 
 Roles = list[common_pb2.Role.ValueType]
@@ -54,4 +56,17 @@ def genesis_message(directory: Directory) -> ledger_pb2.GetGenesisResponse:
         mesh_id=genesis.mesh_id,
         root_key=directory.root.key,
         genesis=directory.signed_genesis,
+    )
+
+
+def invite_message(invite: Invite) -> mesh_pb2.Invite:
+    """As it is shown: without its secret."""
+    return mesh_pb2.Invite(
+        invite_id=base32(invite.invite_id),
+        roles=role_list(invite.roles),
+        weight_milli=invite.weight_milli,
+        failure_domain=invite.failure_domain,
+        created_us=invite.created_us,
+        used_by=invite.used_by,
+        used_us=invite.used_us,
     )
