@@ -96,6 +96,23 @@ def test_values_are_hidden_before_they_become_json() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("argv", "left"),
+    [
+        (["mysql", "-p", "hunter2"], ["mysql", "-p", "[hidden]"]),
+        (["mosquitto_pub", "-P", "hunter2", "-v"], ["mosquitto_pub", "-P", "[hidden]", "-v"]),
+        (["ssh", "-p", "8022", "attic"], ["ssh", "-p", "8022", "attic"]),
+        (["curl", "-u", "bob:hunter2", "x"], ["curl", "-u", "[hidden]", "x"]),
+        (["journalctl", "-u", "offgrid-node"], ["journalctl", "-u", "offgrid-node"]),
+        (["serve", "--api-key", "x"], ["serve", "--api-key", "[hidden]"]),
+    ],
+)
+def test_what_follows_a_passwords_option_among_what_a_program_was_given_is_hidden(
+    argv: list[str], left: list[str]
+) -> None:
+    assert Redaction((), {}).of_value(argv) == left
+
+
 def test_known_secrets_and_names_go_wherever_they_stand_the_longer_first() -> None:
     redaction = Redaction(["hunter2!", "hunter2!more", "abc"], {"plans/secret.txt": "object-1", "a": "object-2"})
     assert redaction.of("xhunter2!morey hunter2! abc a plans/secret.txt") == "x[hidden]y [hidden] abc a object-1"
