@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
 
-if TYPE_CHECKING:
-    from google._upb._message import FieldDescriptor as FastFieldDescriptor
-    from google.protobuf.descriptor import FieldDescriptor as PlainFieldDescriptor
+from offgrid.api import entry_of
 
-    FieldDescriptor = PlainFieldDescriptor | FastFieldDescriptor
+if TYPE_CHECKING:
+    from offgrid.api import FieldDescriptor
 
 
 def json_of(message: Message) -> dict[str, Any]:
@@ -33,9 +32,8 @@ def _shown(message: Message, field: FieldDescriptor) -> bool:
 def _field(message: Message, field: FieldDescriptor) -> Any:
     value = getattr(message, field.name)
     if field.is_repeated:
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            inner = field.message_type.fields_by_name["value"]
-            return {str(key): _value(inner, value[key]) for key in sorted(value)}
+        if entry := entry_of(field):
+            return {str(key): _value(entry.value, value[key]) for key in sorted(value)}
         return [_value(field, item) for item in value]
     if field.message_type is not None and not message.HasField(field.name):
         return None

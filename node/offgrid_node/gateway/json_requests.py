@@ -20,16 +20,12 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.descriptor import FieldDescriptor as F
 from google.protobuf.message import Message
 
+from offgrid.api import Entry, entry_of
 from offgrid_node.config.problems import nearest, printable
 from offgrid_node.protocol.errors import Exhausted, FieldViolation, InvalidRequest
 
 if TYPE_CHECKING:
-    from google._upb._message import Descriptor as FastDescriptor
-    from google._upb._message import FieldDescriptor as FastFieldDescriptor
-    from google.protobuf.descriptor import Descriptor as PlainDescriptor
-
-    Descriptor = PlainDescriptor | FastDescriptor
-    FieldDescriptor = F | FastFieldDescriptor
+    from offgrid.api import Descriptor, FieldDescriptor
 
 PROBLEMS_MAX = 20  # told at once
 KEYS_MAX = 100_000  # and objects, of one document
@@ -178,8 +174,8 @@ def _fill(message: Message, document: Mapping[str, Any], path: str, problems: Pr
 def _set(message: Message, field: FieldDescriptor, value: Any, path: str, problems: Problems) -> None:
     if not field.is_repeated:
         _set_one(message, field, value, path, problems)
-    elif field.message_type is not None and field.message_type.GetOptions().map_entry:
-        _set_map(message, field, value, path, problems)
+    elif entry := entry_of(field):
+        _set_map(getattr(message, field.name), entry, value, path, problems)
     elif not isinstance(value, list):
         problems.add(path, f"{_kind(value)}; a list is allowed, […]")
     else:
@@ -214,15 +210,13 @@ def _append(target: Any, field: FieldDescriptor, item: Any, path: str, problems:
         problems.add(path, f"{_kind(item)}; an object is allowed, {{…}}")
 
 
-def _set_map(message: Message, field: FieldDescriptor, value: Any, path: str, problems: Problems) -> None:
+def _set_map(target: Any, entry: Entry, value: Any, path: str, problems: Problems) -> None:
     if not isinstance(value, dict):
         problems.add(path, f"{_kind(value)}; an object is allowed, {{…}}")
         return
-    assert field.message_type is not None
-    target, entry = getattr(message, field.name), field.message_type.fields_by_name
     for key, item in value.items():
         try:
-            target[_scalar(entry["key"], key)] = _scalar(entry["value"], item)
+            target[_scalar(entry.key, key)] = _scalar(entry.value, item)
         except _Wrong as wrong:
             problems.add(f"{path}.{_shown(key)}", str(wrong))
 

@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from offgrid.api import PACKAGE, entry_of
+from offgrid.api_comments import comments
 from offgrid_node import __version__
 from offgrid_node.gateway import openapi_old, openapi_others
 from offgrid_node.gateway.faults import JSON
@@ -23,23 +25,15 @@ from offgrid_node.gateway.json_requests import INTEGERS
 from offgrid_node.gateway.openapi_forms import error_responses
 from offgrid_node.gateway.openapi_old_shapes import OLD_SCHEMAS
 from offgrid_node.gateway.openapi_texts import ABOUT, ERROR_SCHEMAS, EXAMPLES, OBJECT_BYTES
-from offgrid_node.gateway.proto_comments import comments
 from offgrid_node.gateway.requests import TIMEOUT_HEADER, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX
 from offgrid_node.gateway.streams import EVENTS, NDJSON
 from offgrid_node.gateway.transcoding import annotated
 from offgrid_node.services.router import SERVICES, Method
 
 if TYPE_CHECKING:
-    from google._upb._message import Descriptor as FastDescriptor
-    from google._upb._message import EnumDescriptor as FastEnumDescriptor
-    from google._upb._message import FieldDescriptor as FastFieldDescriptor
-    from google.protobuf.descriptor import Descriptor as PlainDescriptor
-    from google.protobuf.descriptor import EnumDescriptor as PlainEnumDescriptor
     from google.protobuf.descriptor import MethodDescriptor
 
-    Descriptor = PlainDescriptor | FastDescriptor
-    EnumDescriptor = PlainEnumDescriptor | FastEnumDescriptor
-    FieldDescriptor = F | FastFieldDescriptor
+    from offgrid.api import Descriptor, EnumDescriptor, FieldDescriptor
 
 PATH = "/openapi.json"
 FORMATS = {F.CPPTYPE_INT32: "int32", F.CPPTYPE_UINT32: "int64", F.CPPTYPE_INT64: "int64", F.CPPTYPE_UINT64: "uint64"}
@@ -156,7 +150,7 @@ class Document:
     # ---- schemas
 
     def _ref(self, kind: Descriptor | EnumDescriptor) -> Json:
-        name = kind.full_name.removeprefix("offgrid.v1.")
+        name = kind.full_name.removeprefix(f"{PACKAGE}.")
         if name not in self._schemas:
             self._schemas[name] = {}  # it may hold itself
             made = self._message(kind) if hasattr(kind, "fields") else self._enum(kind)
@@ -178,9 +172,8 @@ class Document:
         return {"type": "string", "enum": values, **({"description": text} if text else {})}
 
     def _field(self, field: FieldDescriptor) -> Json:
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            inner = field.message_type.fields_by_name["value"]
-            found: Json = {"type": "object", "additionalProperties": self._one(inner)}
+        if entry := entry_of(field):
+            found: Json = {"type": "object", "additionalProperties": self._one(entry.value)}
         elif field.is_repeated:
             found = {"type": "array", "items": self._one(field)}
         elif field.message_type is not None:

@@ -14,7 +14,6 @@ from functools import partial
 from http import HTTPStatus
 from typing import TypeAlias
 
-from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from starlette.requests import Request
@@ -22,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
+from offgrid.api import bindings
 from offgrid_node.gateway.answers import answer_of, settled
 from offgrid_node.gateway.faults import Refusal
 from offgrid_node.gateway.json_requests import read_request
@@ -41,7 +41,6 @@ LISTED = "/openapi.json lists what there is"
 SHOWN_CHARS_MAX = 500  # of a path that is not there
 
 _NEVER = re.compile(r"(?:^|;)\s*q\s*=\s*0(?:\.0*)?\s*(?:;|\Z)", re.ASCII | re.IGNORECASE)
-_VERBS = ("get", "put", "post", "delete", "patch")
 
 Fields: TypeAlias = Mapping[str, str]
 Endpoint: TypeAlias = Callable[[Request, Fields], Awaitable[Response]]
@@ -53,16 +52,14 @@ def annotated() -> Iterable[tuple[str, Template, Method, MethodDescriptor, bool]
     """Verb, template, RPC, its descriptor, and whether its fields come in a body, for each path of each RPC."""
     for service in SERVICES:
         for descriptor in service.methods:
-            rule = descriptor.GetOptions().Extensions[annotations_pb2.http]
-            for each in (rule, *rule.additional_bindings) if rule.WhichOneof("pattern") else ():
-                yield *_place(each), METHODS[f"{service.full_name}/{descriptor.name}"], descriptor, each.body == "*"
-
-
-def _place(rule: http_pb2.HttpRule) -> tuple[str, Template]:
-    verb = rule.WhichOneof("pattern")
-    if verb not in _VERBS or rule.body not in ("", "*"):
-        raise ValueError(f"a rule for {verb} with the body {rule.body!r} is more than this transcoder knows")
-    return verb.upper(), Template.parse(getattr(rule, verb))
+            for verb, template, in_body in bindings(descriptor):
+                yield (
+                    verb,
+                    Template.parse(template),
+                    METHODS[f"{service.full_name}/{descriptor.name}"],
+                    descriptor,
+                    in_body,
+                )
 
 
 def transcoded_routes(router: Router, stopping: asyncio.Event, others: Iterable[Row] = ()) -> list[BaseRoute]:

@@ -13,6 +13,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from offgrid.api import entry_of
 from offgrid.pieces import Buffer, Piece, read, read_known
 from offgrid.v1 import jobs_pb2, ledger_pb2, links_pb2, mail_pb2, mesh_pb2, objects_pb2, quorum_pb2, state_pb2
 from offgrid_node.protocol.errors import Fault, InvalidRequest, NotFound
@@ -159,7 +160,7 @@ def _parts(message: Message, path: str, depth: int) -> Iterator[tuple[str, Messa
     if depth == 0:
         return
     for field, value in message.ListFields():
-        if field.message_type is None or field.message_type.GetOptions().map_entry:
+        if field.message_type is None or entry_of(field):
             continue
         below = f"{path}.{field.name}" if path else field.name
         if field.is_repeated:

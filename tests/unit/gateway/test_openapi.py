@@ -8,10 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import grpc_tools
 import jsonschema_rs
+from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
+from grpc_tools import protoc
 from starlette.routing import Route, WebSocketRoute
 
+import offgrid
+from offgrid.api_comments import comments
 from offgrid.json_form import json_of
 from offgrid_node.config.apart import Secret
 from offgrid_node.gateway import openapi_old, openapi_others
@@ -20,11 +25,10 @@ from offgrid_node.gateway.json_requests import read_request
 from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.gateway.openapi import document_bytes
 from offgrid_node.gateway.openapi_texts import EXAMPLES
-from offgrid_node.gateway.proto_comments import comments
 from offgrid_node.gateway.transcoding import Paths, annotated
 from offgrid_node.services.router import METHODS
-from offgrid_tools.reference.rpc import compiled
 
+PROTO = Path(offgrid.__file__).parents[1]
 DOCUMENT: dict[str, Any] = json.loads(document_bytes())
 VIEW = SimpleNamespace(
     config=SimpleNamespace(
@@ -117,10 +121,13 @@ def test_an_example_is_a_request() -> None:
         read_request(METHODS[name].request, json.dumps(example).encode(), {})
 
 
-def test_comments_are_those_that_protoc_finds() -> None:
-    found = comments()
+def test_comments_are_those_that_protoc_finds(tmp_path: Path) -> None:
+    found, out = comments(), tmp_path / "all.binpb"
+    places = [PROTO, Path(grpc_tools.__file__).parent / "_proto", Path(annotations_pb2.__file__).parents[2]]
+    arguments = ["protoc", *(f"-I{place}" for place in places), "--include_source_info", f"--descriptor_set_out={out}"]
+    assert not protoc.main([*arguments, *map(str, PROTO.rglob("*.proto"))])
     expected: dict[str, str] = {}
-    for file in compiled():
+    for file in descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file:
         for place in file.source_code_info.location:
             if place.leading_comments and (name := full_name(file, list(place.path))):
                 expected[name] = " ".join(place.leading_comments.split())

@@ -11,20 +11,14 @@ Lines(shape, …)            a stream: each line is one of them
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from google._upb._message import Descriptor as FastDescriptor
-    from google._upb._message import FieldDescriptor as FastFieldDescriptor
-    from google.protobuf.descriptor import Descriptor as PlainDescriptor
-    from google.protobuf.descriptor import FieldDescriptor as PlainFieldDescriptor
+from offgrid.api import entry_of, message_of
 
-    Descriptor = PlainDescriptor | FastDescriptor
-    FieldDescriptor = PlainFieldDescriptor | FastFieldDescriptor
+if TYPE_CHECKING:
+    from offgrid.api import Descriptor, FieldDescriptor
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-MODULES = ("common", "jobs", "ledger", "links", "mail", "mesh", "objects", "quorum", "state")
 Schema = dict[str, Any]
 
 
@@ -77,7 +71,7 @@ def part_of(shape: Shape, needed: dict[str, Schema], *, strict: bool = False) ->
 def _schema(shape: Shape, needed: dict[str, Schema], strict: bool) -> Schema:
     match shape:
         case str():
-            return _reference(_message(shape), needed, strict)
+            return _reference(message_of(shape), needed, strict)
         case Given():
             return dict(shape)
         case Either():
@@ -94,14 +88,6 @@ def _object(properties: Mapping[str, Schema], required: Sequence[str], strict: b
     return {"type": "object", "properties": properties, "required": list(required), **closed}
 
 
-def _message(name: str) -> Descriptor:
-    for module in MODULES:
-        messages: Mapping[str, Descriptor] = import_module(f"offgrid.v1.{module}_pb2").DESCRIPTOR.message_types_by_name
-        if name in messages:
-            return messages[name]
-    raise LookupError(f"offgrid.v1 has no message {name}")
-
-
 def _reference(message: Descriptor, needed: dict[str, Schema], strict: bool) -> Schema:
     if message.name not in needed:
         needed[message.name] = {}  # it may contain itself
@@ -113,9 +99,8 @@ def _reference(message: Descriptor, needed: dict[str, Schema], strict: bool) -> 
 
 def _field(field: FieldDescriptor, needed: dict[str, Schema], strict: bool) -> Schema:
     if field.is_repeated:
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            value = field.message_type.fields_by_name["value"]
-            return {"type": "object", "additionalProperties": _value(value, needed, strict)}
+        if entry := entry_of(field):
+            return {"type": "object", "additionalProperties": _value(entry.value, needed, strict)}
         return {"type": "array", "items": _value(field, needed, strict)}
     value_schema = _value(field, needed, strict)
     may_be_null = field.message_type is not None and field.containing_oneof is None

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from importlib import resources
 
-PACKAGE = "offgrid.v1"
+from offgrid.api import PACKAGE
 
 _BLOCK = re.compile(r"(?:message|enum|service|oneof)\s+(\w+)\s*\{")
 _RPC = re.compile(r"rpc\s+(\w+)\s*\(")
