@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 from live import GIVE_UP_S, eventually, mesh_of, promised, run
 
+from offgrid.client import connect, payloads
 from offgrid_node.local_mesh import LocalMesh
 from offgrid_tools.checkout.environment import ROOT
 from offgrid_tools.soak.http_cases import wrong_answers
@@ -66,6 +67,12 @@ def test_a_job_from_mission_to_result(only: LocalMesh, url: str) -> None:
     assert json.loads(lines[-1])["job"]["state"] == "JOB_STATE_COMPLETED"
     listed = json.loads(curl(f"{url}/v1/jobs?task_id={task['task_id']}&states=JOB_STATE_COMPLETED"))["jobs"]
     assert [each["job_id"] for each in listed] == [job["job_id"]]
+
+
+def test_a_program_elsewhere_sends_jobs_by_the_hundred(url: str) -> None:
+    with connect(url) as client:
+        jobs = [client.jobs.submit(payloads.builtin(input=f"{number}".encode())) for number in range(100)]
+        assert [job.result(60).result.output for job in jobs] == [f"{number}".encode() for number in range(100)]
 
 
 def test_a_file_goes_up_and_comes_back(url: str, tmp_path: Path) -> None:

@@ -103,6 +103,22 @@ def test_a_stream_comes_message_by_message_and_ends() -> None:
     play({"JobService/WatchJob": saying(stream_of(*jobs))}, talk)
 
 
+def test_an_empty_message_comes_as_soon_as_it_is_sent() -> None:
+    """Such is the first one of WatchJobs: it says that the watch has begun."""
+
+    def begun() -> Stream:
+        stream: Stream = Stream()
+        stream.push(jobs_pb2.WatchJobsResponse())
+        return stream
+
+    def talk(client: Client) -> None:
+        watching = client._calls.stream("JobService/WatchJobs", jobs_pb2.WatchJobsRequest(), jobs_pb2.WatchJobsResponse)
+        assert next(iter(watching)) == jobs_pb2.WatchJobsResponse()
+        watching.close()
+
+    play({"JobService/WatchJobs": saying(begun)}, talk)
+
+
 def test_a_stream_that_fails_says_why() -> None:
     def talk(client: Client) -> None:
         with pytest.raises(OffgridError) as caught:

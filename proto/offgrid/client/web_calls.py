@@ -179,7 +179,10 @@ def _frames(
         length = int.from_bytes(head[1:], "big")
         if length > FRAME_BYTES_MAX:
             raise OffgridError("RESOURCE_EXHAUSTED", "", f"larger than max ({length} vs. {FRAME_BYTES_MAX})")
-        yield head[0], _read(answer, length, connection, deadline)
+        data = _read(answer, length, connection, deadline) if length else b""  # to read nothing waits for the next one
+        if len(data) < length:
+            raise http.client.IncompleteRead(data, length)
+        yield head[0], data
 
 
 def _read(
@@ -189,7 +192,7 @@ def _read(
     if deadline is not None and connection is not None and connection.sock is not None:
         connection.sock.settimeout(max(0.001, deadline - time.monotonic()))
     data = answer.read(count)
-    if 0 < len(data) < count or (not data and count and count != HEAD_BYTES):
+    if 0 < len(data) < count:
         raise http.client.IncompleteRead(data, count - len(data))
     return data
 
