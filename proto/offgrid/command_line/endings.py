@@ -205,8 +205,10 @@ def _meant(error: click.ClickException) -> str:
 
 
 def _plain(message: str) -> str:
-    """Click's words for a number that is none, as people say it."""
-    return re.sub(r" is not a valid (integer|float)( range)?\.", lambda of: f" is no {NUMBERS[of[1]]}.", message)
+    """Click's words for a number that is none, or is out of bounds, as people say it."""
+    message = re.sub(r" is not a valid (integer|float)( range)?\.", lambda of: f" is no {NUMBERS[of[1]]}.", message)
+    message = re.sub(r" is not in the range ([^<>=]+)<=x<=([^<>=]+)\.$", r"; \1 to \2 are allowed.", message)
+    return re.sub(r" is not in the range x>=([^<>=]+)\.$", r"; \1 or more is allowed.", message)
 
 
 def _usage_hint(error: click.ClickException) -> str:

@@ -33,6 +33,22 @@ from offgrid_node.protocol.errors import (
 from offgrid_tools.cli import run
 
 
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["job", "list", "--limit", "x"], "'x' is no whole number."),
+        (["job", "list", "--limit", "-1"], "-1; 0 to 1000000000 are allowed."),
+        (["mail", "inbox", "--limit", "-1"], "-1; 0 or more is allowed."),
+        (["put", __file__, "--timeout", "x"], "'x' is no number."),
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_is_wrong_is_said_in_plain_words(og: Run, argv: list[str], sentence: str) -> None:
+    code, out, err = og(*argv)
+    assert (code, out) == (exits.USAGE, "")
+    assert sentence in err
+
+
 class TestExitCodes:
     @pytest.mark.parametrize(
         ("fault", "code"),

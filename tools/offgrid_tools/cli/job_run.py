@@ -169,7 +169,17 @@ def _progress() -> Iterator[Callable[[Job], None]]:
     elif sys.stderr.isatty():
         from rich.console import Console
 
-        with Console(stderr=True, highlight=False).status("making the job") as shown:
-            yield lambda job: shown.update(change_of(job).replace("[", r"\["))
+        console, told = Console(stderr=True, highlight=False), set[str]()
+        with console.status("making the job") as shown:
+
+            def show(job: Job) -> None:
+                """What is long is said once, above what moves."""
+                if job.waiting and job.waiting not in told:
+                    told.add(job.waiting)
+                    console.print(change_of(job), markup=False)
+                line = f"{job.job_id} waits for a host" if job.waiting else change_of(job)
+                shown.update(line.replace("[", r"\["))
+
+            yield show
     else:
         yield lambda job: click.echo(change_of(job), err=True)

@@ -129,6 +129,10 @@ class Book:
         """By host id."""
         return iter([self._standings[host] for host in sorted(self._standings)])
 
+    @property
+    def is_anybody_alive(self) -> bool:
+        return any(standing.alive for standing in self._standings.values())
+
     def get(self, host: str) -> Standing | None:
         return self._standings.get(host)
 

@@ -280,8 +280,10 @@ class Broker:
             asked = f"where {order.requirements}" if order.requirements else "to this core, of those that it may have"
             detail += f" {asked}" + (f", at {reserve / 1e6:g} per million tokens or less" if reserve else "")
             detail += "".join(f"; {said}" for said in against(seats, order, self.group_of(order)))
-        else:
+        elif self.book.is_anybody_alive:
             detail += how_offered(order.needs)
+        else:
+            detail += "; no host is alive: `offgrid peers` shows who is in reach"
         return _clearing(order, jobs_pb2.CLEARING_KIND_NO_HOST, detail=detail)
 
     def _enqueue(self, order: JobOrder, now: Now) -> jobs_pb2.Clearing:

@@ -200,6 +200,15 @@ class TestTheVerdicts:
         against = "; ".join(f"{host}: cpus > 8 is false: it has 0" for host in (WORKER.node_id, OTHER.node_id))
         assert said.detail == f"no live host offers 'wasm' for kind 'compute' where cpus > 8; {against}"
 
+    def test_where_none_offers_it_says_what_would(self, bench: BrokerBench) -> None:
+        said = bench.submit(OWNER, "j-1", needs="process:wc")
+        assert said.kind == NO_HOST
+        assert '; a host, started anew, offers it with [host.process] commands = { wc = "/usr/bin/wc" }' in said.detail
+
+    def test_where_nobody_is_there_no_config_is_blamed(self) -> None:
+        said = BrokerBench().submit(OWNER, "j-1", needs="process:wc")
+        assert said.detail.endswith("; no host is alive: `offgrid peers` shows who is in reach")
+
     def test_are_then_no_more_than_a_few(self, bench: BrokerBench, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(verdicts, "HOSTS_NAMED", 1)
         assert bench.submit(OWNER, "j-1", requirements="cpus > 8").detail.count("is false") == 1
