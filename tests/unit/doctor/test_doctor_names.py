@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from offgrid_node.doctor.names import resolve
+from offgrid_node.doctor.names import NAMES_MAX, resolve
 
 
 def test_each_name_is_asked_for_and_those_without_an_address_are_left_out() -> None:
@@ -29,3 +29,15 @@ def test_a_server_that_does_not_answer_holds_nothing_up() -> None:
     assert resolve(["slow", "quick"], ask, answer_s=0.3) == {"quick": ("10.0.0.1",)}
     assert time.monotonic() - began < 10
     over.set()
+
+
+def test_so_many_are_asked_for_and_each_once() -> None:
+    asked: list[str] = []
+
+    def ask(name: str) -> list[str]:
+        asked.append(name)
+        return ["10.0.0.1"]
+
+    names = [f"h{number // 2}" for number in range(2 * NAMES_MAX + 2)]
+    assert resolve(names, ask).keys() == {f"h{number}" for number in range(NAMES_MAX)}
+    assert len(asked) == NAMES_MAX
