@@ -9,6 +9,7 @@ which not all has been read, its other side may read the answer: unread bytes wo
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,8 +17,10 @@ from http import HTTPStatus
 from typing import Any
 
 import h11
+from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
@@ -39,6 +42,8 @@ REFUSED_MAX = 32  # beyond that, which are told why; the next ones are not
 OWNER = "offgrid.owner"
 """In the state of each of a connection's requests: its SocketOwner."""
 
+_HEAD = re.compile(rb".*?\n\r?\n", re.DOTALL)
+_FOLD = re.compile(rb"\n[ \t]")
 _SENTENCES = {
     HTTPStatus.BAD_REQUEST: "this is no proper HTTP/1.1 request",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"the request's head has more than {HEAD_BYTES_MAX} bytes",
@@ -108,10 +113,25 @@ class _Watched(asyncio.Protocol):
         super().connection_lost(exc)
 
 
+class _Reader(h11.Connection):
+    """Takes no field that goes on in another line (RFC 9112, 5.2): what stands before a node may read it otherwise."""
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        if self.their_state is h11.IDLE:
+            head = _HEAD.match(self.trailing_data[0])
+            if head and _FOLD.search(head[0]):
+                raise h11.RemoteProtocolError("a folded field")
+        return super().next_event()
+
+
 class HttpConnection(_Watched, H11Protocol):
     """Made by `server.py` for each connection, which sets `on_refused`."""
 
     on_refused: Callable[[str], None]
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
+        super().__init__(config, server_state, app_state)
+        self.conn = _Reader(h11.SERVER, HEAD_BYTES_MAX)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

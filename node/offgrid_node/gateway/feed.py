@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -45,6 +45,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from offgrid.event_types import type_name
 from offgrid.json_form import json_of
 from offgrid.v1 import state_pb2
+from offgrid_node.config.problems import nearest
 from offgrid_node.gateway.calling import call, stream
 from offgrid_node.gateway.faults import Refusal, error_of
 from offgrid_node.gateway.looking import Looking
@@ -60,6 +61,9 @@ FEEDS_MAX = 32
 HEARTBEAT_S = 15.0
 TURN = 4  # messages before others have theirs, and before it is heard of that the connection is lost
 MARK = ":"  # in a cursor, between the number and that by which it is known to be of the same journal
+
+OF_NODE, OF_SESSION = ("after", "etypes"), ("session", "after", "reducer", "kinds")
+"""What a feed may be asked for."""
 
 ENDED, UNWANTED, REFUSED, STOPPING, LATER = 1000, 1003, 1008, 1012, 1013
 
@@ -83,7 +87,9 @@ def feed_routes(view: NodeView) -> list[BaseRoute]:
         try:
             if len(open_feeds) > FEEDS_MAX:
                 raise Exhausted(f"{FEEDS_MAX} feeds are open here", reason="TooManyFeeds", retry_ms=1_000)
-            feed = _SessionFeed(view, socket) if "session" in socket.query_params else _NodeFeed(view, socket, looking)
+            of_session = "session" in socket.query_params
+            _check_names(socket.query_params, OF_SESSION if of_session else OF_NODE)
+            feed = _SessionFeed(view, socket) if of_session else _NodeFeed(view, socket, looking)
             await feed.run()
         except Fault as fault:
             await _say(socket, {"type": "error", "error": error_of(fault)})
@@ -183,7 +189,7 @@ class _Feed:
         """The number, and what else its cursor says; "" where it is a number alone."""
         text = self._socket.query_params.get("after")
         number, _, mark = (text or "").partition(MARK)
-        return None if text is None else (_number("after", number), mark)
+        return None if text is None else (_number("after", number, "no cursor as the feed's messages have it"), mark)
 
 
 class _NodeFeed(_Feed):
@@ -307,13 +313,21 @@ def _event(message: Message) -> Said:
     }
 
 
+def _check_names(asked: Iterable[str], allowed: Sequence[str]) -> None:
+    for name in asked:
+        if name not in allowed:
+            guess = nearest(name[:64], allowed)
+            meant = f"; did you mean {guess}?" if guess else ""
+            raise InvalidRequest.field(name[:64], f"is no parameter here; allowed: {', '.join(allowed)}{meant}")
+
+
 def _cursor(number: int, mark: object) -> str:
     return f"{number}{MARK}{mark}"
 
 
-def _number(name: str, text: str) -> int:
+def _number(name: str, text: str, wrong: str = "no number") -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 15:
-        raise InvalidRequest.field(name, f"{text[:32]!r} is no number")
+        raise InvalidRequest.field(name, f"{text[:32]!r} is {wrong}")
     return int(text)
 
 

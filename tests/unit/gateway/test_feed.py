@@ -154,6 +154,24 @@ def test_one_too_many_is_told_to_come_later(monkeypatch: pytest.MonkeyPatch) -> 
     play(scenario)
 
 
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("?aftre=7", "aftre: is no parameter here; allowed: after, etypes; did you mean after?"),
+        ("?session=s&etypes=14", "etypes: is no parameter here; allowed: session, after, reducer, kinds"),
+        ("?after=now", "after: 'now' is no cursor as the feed's messages have it"),
+        ("?etypes=JOB", "etypes: 'JOB' is no number"),
+    ],
+)
+def test_what_a_feed_cannot_be_asked_for_is_named(query: str, says: str) -> None:
+    async def scenario(behind: Behind) -> None:
+        async with behind.reader(query) as reader:
+            heard, code = await closed(reader)
+            assert (heard[-1]["error"]["message"], code) == (says, 1008)
+
+    play(scenario)
+
+
 def test_silence_is_broken_by_a_heartbeat_that_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "HEARTBEAT_S", 0.02)
 

@@ -121,6 +121,8 @@ def test_get_answers_with_the_page_and_head_without_it() -> None:
         (request(GET, "no colon"), 400),
         (request(GET, "Space : x"), 400),
         (request(GET, "A: x\x00y"), 400),
+        (request(GET, "A: x", " y"), 400),
+        (request(GET, "A: x", "\ty").replace(b"\r\n", b"\n"), 400),
         (request(GET, "Host: 127.0.0.1"), 400),
         (b"GET /metrics HTTP/1.1\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
@@ -222,6 +224,15 @@ def test_who_goes_on_sending_what_was_answered_is_cut_off(
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 404 ")
         with pytest.raises(ConnectionError):
             await asyncio.wait_for(pour_on(writer), 10)
+
+    talking(talk)
+
+
+def test_a_body_whose_lines_begin_with_blanks_is_no_folded_field() -> None:
+    async def talk(port: int) -> None:
+        body = b"a\r\n b\n\tc"
+        status, _, said = await ask(port, request(POST, f"Content-Length: {len(body)}", body=body))
+        assert (status, said) == (200, str(len(body)).encode())
 
     talking(talk)
 
