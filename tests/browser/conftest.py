@@ -81,7 +81,7 @@ def page(browser: Browser, url: str, asked: list[str], said: list[str]) -> Itera
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("console", lambda one: said.append(one.text) if "Content Security Policy" in one.text else None)
     page.goto(url)
-    page.get_by_text("Live", exact=True).wait_for()
+    page.locator(".connection.good").wait_for()
     yield page
     context.close()
 

@@ -143,7 +143,7 @@ def test_what_breaks_off_goes_on_where_it_was(page: Page, link: Link, mesh: Loca
     file = tmp_path / "survey.bin"
     file.write_bytes(os.urandom(SIZE))
     page.goto(f"{link.url}/#/storage")
-    page.get_by_text("Live", exact=True).wait_for()
+    page.locator(".connection.good").wait_for()
     before = link.sent
     link.cuts = [before + SIZE // 2, before + SIZE * 3 // 4]
     choose(page, file)
@@ -158,7 +158,7 @@ def half_way(page: Page, link: Link, file: Path) -> None:
     """The link has stopped in the middle of it."""
     file.write_bytes(os.urandom(SIZE))
     page.goto(f"{link.url}/#/storage")
-    page.get_by_text("Live", exact=True).wait_for()
+    page.locator(".connection.good").wait_for()
     link.stops_at = link.sent + SIZE // 2
     choose(page, file)
     assert link.stopped.wait(WAIT_S)
@@ -212,3 +212,12 @@ def test_a_large_result_is_saved_under_the_name_of_its_job(page: Page, url: str,
             page.get_by_role("button", name="Download").click()
     assert download.value.suggested_filename == f"{job.job_id}.output"
     assert download.value.path().read_bytes() == told
+
+
+def test_a_cut_that_closes_nothing_is_noticed_and_a_link_back_is_live_again(page: Page, link: Link) -> None:
+    page.goto(f"{link.url}/#/settings")
+    page.locator(".connection.good").wait_for()
+    link.stops_at = 0
+    expect(page.locator(".connection")).to_contain_text("No answer")
+    link.go_on()
+    expect(page.locator(".connection.good")).to_be_visible()

@@ -368,7 +368,7 @@ def test_nothing_is_wider_than_a_phone(show: Show, page: Page) -> None:
 def test_it_is_used_by_keyboard_alone(show: Show) -> None:
     page = show("overview")
     page.reload()
-    page.get_by_text("Live", exact=True).wait_for()
+    page.locator(".connection.good").wait_for()
     page.keyboard.press("Tab")
     expect(page.locator(".skip")).to_be_focused()
     page.keyboard.press("Enter")
@@ -398,15 +398,23 @@ def test_a_node_that_asks_for_a_token_gets_it_once(browser: Browser, mesh: Local
     expect(page.get_by_role("alert")).to_have_text("That is not the token.")
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    expect(page.locator(".connection.good")).to_be_visible()
     expect(page.locator(".brand")).to_contain_text("barn")
     page.reload()
-    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    expect(page.locator(".connection.good")).to_be_visible()
     page.context.clear_cookies()
     with mesh["barn"].client() as client:
-        page.goto(client.mesh.page_link().url)
+        link = client.mesh.page_link().url
+    page.goto(link)
     expect(page).not_to_have_url(re.compile("code"))
-    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    expect(page.locator(".connection.good")).to_be_visible()
+    page.context.clear_cookies()
+    page.goto("about:blank")
+    page.goto(link)
+    expect(page.locator("form")).to_contain_text("That link was used already")
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator(".connection.good")).to_be_visible()
     url = url_of(mesh, "barn")
     page.goto(f"{url}/#/settings")
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()
@@ -416,7 +424,7 @@ def test_a_node_that_asks_for_a_token_gets_it_once(browser: Browser, mesh: Local
     expect(page.get_by_label("Token")).to_be_visible()  # it has forgotten who was signed in, and no view asks just now
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    expect(page.locator(".connection.good")).to_be_visible()
     assert page.request.post(f"{url}/v1/logout", headers={"Origin": url}).ok  # as another tab of this browser does
     expect(page.get_by_label("Token")).to_be_visible()
     page.close()
@@ -426,7 +434,7 @@ def test_a_host_is_told_to_take_no_work_and_to_take_it_again(browser: Browser, m
     page = browser.new_page()
     with mesh["barn"].client() as client:
         page.goto(client.mesh.page_link().url)
-        page.get_by_text("Live", exact=True).wait_for()
+        page.locator(".connection.good").wait_for()
         page.goto(f"{url_of(mesh, 'barn')}/#/jobs/host")
         page.get_by_role("button", name="Take no work").click()
         expect(page.locator("main .badge", has_text="takes no work")).to_be_visible()
@@ -609,7 +617,7 @@ def test_a_frame_that_cannot_be_taken_leaves_the_next_ones_alone(browser: Browse
 
     page.route_web_socket("**/v1/feed*", through)
     page.goto(f"{url}/#/events")
-    page.get_by_text("Live", exact=True).wait_for()
+    page.locator(".connection.good").wait_for()
     feeds[-1].send("no frame of a feed")
     with mesh["attic"].client() as client:
         client.missions.create("behind a bad frame")
@@ -627,7 +635,7 @@ def test_who_is_let_in_by_no_token_is_told_why_and_asked_for_none(browser: Brows
     expect(page.get_by_label("Token")).to_have_count(0)
     page.unroute_all(behavior="ignoreErrors")
     page.get_by_role("button", name="Try again").click()
-    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    expect(page.locator(".connection.good")).to_be_visible()
     page.context.close()
 
 
@@ -669,13 +677,13 @@ def test_another_node_at_the_same_address_gets_nothing_of_the_one_before(browser
     feeds: list[WebSocketRoute] = []
     page.route_web_socket("**/v1/feed*", lambda feed: feeds.append(feed.connect_to_server()))
     page.goto(f"{url}/#/ledger")
-    page.get_by_text("Live", exact=True).wait_for()
+    page.locator(".connection.good").wait_for()
     page.get_by_label("To", exact=True).select_option("barn")
     page.evaluate("() => sessionStorage.setItem('offgrid.node', 'f'.repeat(64))")
     page.reload()
     expect(page.get_by_role("alert")).to_contain_text("Another node answers here now: attic")
     expect(page.get_by_label("To", exact=True)).to_have_value("")
-    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    expect(page.locator(".connection.good")).to_be_visible()
     page.get_by_label("To", exact=True).select_option("barn")
 
     def as_another(route: Route) -> None:

@@ -169,7 +169,7 @@ export function hasMoved() {
 // ---- the feed, GET /v1/feed: what happens and what changes. It comes back by itself, and goes on where it was. Events are
 // told as GET /v1/events has them, but for their data, which is `data` whatever its case.
 
-const HURRY_MS = 2_000, FIRST_WAIT_MS = 500, MOST_WAIT_MS = 15_000, SILENT_MS = 45_000;
+const HURRY_MS = 2_000, FIRST_WAIT_MS = 500, MOST_WAIT_MS = 15_000, SILENT_MS = 4_000, ANSWER_MS = 6_000;
 
 const listeners = { event: new Set(), sync: new Set(), change: new Set(), state: new Set() };
 let socket = null, cursor = null, tries = 0, triedAt = 0, timer = 0, watchdog = 0, turn = Promise.resolve();
@@ -205,9 +205,16 @@ export function connect() {
   guard();
 }
 
+// A cable that was pulled closes nothing: whether the node is there is asked where the feed is silent.
 function guard() {
   clearTimeout(watchdog);
-  watchdog = setTimeout(() => socket?.close(), SILENT_MS);
+  watchdog = setTimeout(knock, SILENT_MS);
+}
+
+async function knock() {
+  const mine = socket;
+  try { await ask("GET", "/v1/about", { signal: AbortSignal.timeout(ANSWER_MS) }); } catch { if (mine && socket === mine) { mine.close(); retry(); } return; }
+  if (socket === mine) guard();
 }
 
 function retry() {
@@ -246,4 +253,5 @@ export function pause() { // while nobody is signed in
 // The node answers, or may do so again: no use in waiting on.
 export function hurry() { if (!socket && feed.name === "away" && Date.now() - triedAt > HURRY_MS) connect(); }
 addEventListener("online", hurry);
+addEventListener("offline", () => { if (feed.name === "live") knock(); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) hurry(); });

@@ -100,15 +100,18 @@ export function ago(us, nowUs) {
 
 const zone = () => prefs.zone === "UTC" ? { timeZone: "UTC" } : {};
 
-export const clock = (us) => maker(Intl.DateTimeFormat, { timeStyle: "medium", ...zone() }).format(us / 1e3);
-export const moment = (us) => us ? maker(Intl.DateTimeFormat, { dateStyle: "medium", timeStyle: "medium", ...zone() }).format(us / 1e3) : "–";
+const written = (us, styles) => `${maker(Intl.DateTimeFormat, { ...styles, ...zone() }).format(us / 1e3)}${prefs.zone === "UTC" ? " UTC" : ""}`;
+
+export const clock = (us) => written(us, { timeStyle: "medium" });
+export const moment = (us) => us ? written(us, { dateStyle: "medium", timeStyle: "medium" }) : "–";
 // At an axis whose ticks are `step` seconds apart.
 export const tick = (us, step) => maker(Intl.DateTimeFormat, {
   ...(step < 86_400 ? { hour: "2-digit", minute: "2-digit" } : { month: "short", day: "numeric" }),
   ...(step < 60 ? { second: "2-digit" } : {}), ...(step < 1 ? { fractionalSecondDigits: 3 } : {}), hourCycle: "h23", ...zone(),
 }).format(us / 1e3);
 // The time, with the day unless it is today.
-export const stamp = (us) => new Date(us / 1e3).toDateString() === new Date().toDateString() ? clock(us) : moment(us);
+export const stamp = (us) => dayOf(us) === dayOf(Date.now() * 1e3) ? clock(us) : moment(us);
+const dayOf = (us) => written(us, { dateStyle: "short" });
 export const iso = (us) => us ? new Date(us / 1e3).toISOString() : undefined;
 
 // What a field for date and time has and gives, in the reader's zone; 0: nothing.

@@ -29,7 +29,7 @@ export function Settings() {
 }
 
 // Where the node asks for a token: it is sent once, and the browser keeps the cookie that comes back.
-export function SignIn({ why, done }) {
+export function SignIn({ why, linkOver, done }) {
   const input = useRef(null);
   const [error, setError] = useState(null);
   const submit = async (event) => {
@@ -39,7 +39,7 @@ export function SignIn({ why, done }) {
   if (why.details.some((detail) => ["OtherUser", "UnknownUser"].includes(detail.reason))) return html`<h1 tabindex="-1">${t("signin.title")}</h1><${Problem} error=${why} retry=${done} />`; // no token helps
   return html`<h1 tabindex="-1">${t("signin.title")}</h1>
     <form class="panel narrow" onSubmit=${submit}>
-      <p>${t("signin.text")}</p>
+      <p>${t(linkOver ? "signin.link_over" : "signin.text")}</p>
       <${Field} label=${t("signin.token")}>${(field) => html`<input ...${field} ref=${input} type="password" autocomplete="current-password" required />`}<//>
       <${Problem} error=${error} />
       <button type="submit">${t("signin.go")}</button>

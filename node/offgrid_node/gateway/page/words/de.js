@@ -63,6 +63,7 @@ export default {
     token: "Token",
     go: "Anmelden",
     wrong: "Das ist nicht das Token.",
+    link_over: "Dieser Link wurde schon benutzt oder ist älter als zwei Minuten. Ein neuer hilft, oder das Token.",
     where: "Es steht unter [gateway] in seiner offgrid.toml. Auf seinem Rechner meldet dieser Befehl an:",
   },
   overview: {

@@ -63,6 +63,7 @@ export default {
     token: "Token",
     go: "Sign in",
     wrong: "That is not the token.",
+    link_over: "That link was used already, or is older than two minutes. Take a new one, or sign in by the token.",
     where: "It is in [gateway] of the node's offgrid.toml. On the node's own machine this command opens the page signed in:",
   },
   overview: {
