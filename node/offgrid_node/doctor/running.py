@@ -13,6 +13,7 @@ from offgrid_node.doctor.subject import Subject
 from offgrid_node.protocol.errors import Fault
 
 DEADLINE_S = 4.0
+LEAST_S = 1.0  # for the checks, where reading the config alone took the time that there was
 
 
 def diagnose(path: Path, checks: Sequence[Check] = (), deadline_s: float = DEADLINE_S) -> tuple[Finding, ...]:
@@ -22,7 +23,7 @@ def diagnose(path: Path, checks: Sequence[Check] = (), deadline_s: float = DEADL
     ends = time.monotonic() + deadline_s
     subject = Subject(path)
     try:
-        return examine(subject, checks or CHECKS, ends - time.monotonic())
+        return examine(subject, checks or CHECKS, max(LEAST_S, ends - time.monotonic()))
     finally:
         subject.close()
 
