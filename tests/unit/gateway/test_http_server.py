@@ -204,9 +204,10 @@ def test_a_body_that_comes_too_slowly_is_not_waited_for(monkeypatch: pytest.Monk
     talking(talk)
 
 
+@pytest.mark.parametrize("after", ["close", "keep-alive"])
 @pytest.mark.parametrize("framing", [("Content-Length: 1000000", b"x"), ("Transfer-Encoding: chunked", b"1\r\nx\r\n")])
 def test_who_goes_on_sending_what_was_answered_is_cut_off(
-    framing: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
+    framing: tuple[str, bytes], after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise a byte a second would hold the connection for ever."""
     monkeypatch.setattr(connection, "CLOSING_S", 0.2)
@@ -220,7 +221,7 @@ def test_who_goes_on_sending_what_was_answered_is_cut_off(
 
     async def talk(port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(f"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n{field}\r\n\r\n".encode())
+        writer.write(f"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: {after}\r\n{field}\r\n\r\n".encode())
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 404 ")
         with pytest.raises(ConnectionError):
             await asyncio.wait_for(pour_on(writer), 10)
