@@ -44,6 +44,23 @@ def test_no_body_is_a_message_without_fields_and_null_is_a_field_that_is_not_set
         assert read_request(jobs_pb2.RunJobsRequest, body, {}) == jobs_pb2.RunJobsRequest()
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "least", "most"),
+    [
+        (jobs_pb2.JobResult, "exit_code", -(2**31), 2**31 - 1),
+        (jobs_pb2.JobSpec, "timeout_ms", 0, 2**32 - 1),
+        (jobs_pb2.Attempt, "started_us", -(2**63), 2**63 - 1),
+        (objects_pb2.WriteUploadRequest, "offset", 0, 2**64 - 1),
+    ],
+)
+def test_an_integer_has_the_bounds_of_its_kind(kind: type[Message], field: str, least: int, most: int) -> None:
+    for number in (least, most):
+        for form in (number, str(number)):
+            assert getattr(read_request(kind, json.dumps({field: form}).encode(), {}), field) == number
+    for number in (least - 1, most + 1):
+        assert str(most) in refused(kind, {field: number})[field]
+
+
 def test_path_and_query_say_fields_too() -> None:
     asked = read_request(state_pb2.AskCountRequest, None, {}, [("scope.since_us", "-5"), ("etype", "14")])
     assert asked == state_pb2.AskCountRequest(etype=14, scope=state_pb2.AskScope(since_us=-5))

@@ -102,6 +102,8 @@ def test_who_guesses_is_made_to_wait_even_with_the_right_one_and_others_are_not(
     refused = it.check_token(TOKEN, HERE, TRY_BACK_MS - 1)
     assert refused is not None
     assert refused.headers == (("Retry-After", "1"),)
+    assert answers[-1] is not None
+    assert answers[-1].headers == (("Retry-After", str(TRY_BACK_MS // 1000)),)
     assert it.check_token(TOKEN, THERE, 0) is None
     assert it.check_token(TOKEN, HERE, TRY_BACK_MS) is None
     assert isinstance(it.sign_in_by_code("guess", HERE, TRY_BACK_MS), Refusal)
