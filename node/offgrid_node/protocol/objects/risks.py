@@ -217,7 +217,7 @@ def kind_of(row: objects_pb2.ObjectRow) -> Kind | None:
         return None
     laid = [len(parts) for parts in epoch.shards.values()]
     if epoch.layout:
-        wanted, spared = sum(laid), bool(hosts_to_spare(laid, epoch.needed))
+        wanted, spared = len(epoch.layout), bool(hosts_to_spare(laid, epoch.needed))
     else:
         wanted, spared = min(row.copies_wanted, len(laid)), row.copies_wanted > 1
     return Kind(

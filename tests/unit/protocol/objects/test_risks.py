@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 from object_world import Chaos, HostSpec, World
 from seeds import seeds
 
@@ -14,6 +15,7 @@ from offgrid_node.protocol.objects.machine import ObjectsMachine
 from offgrid_node.protocol.objects.risks import FINDING_MS, KINDS_MAX, WALK_ROWS, Kind, Risk, Told
 from offgrid_node.protocol.objects.settings import REPAIR_AFTER_MS, ObjectsSettings
 from offgrid_node.protocol.objects.tables import OBJECTS
+from offgrid_node.protocol.quorum.records import NOBODY, Epoch
 
 WELL = Told()
 
@@ -253,6 +255,23 @@ def test_more_kinds_than_are_counted_are_said_not_to_be(monkeypatch: pytest.Monk
     home.lose(0)
     expected, found = recounted(home), told(home)
     assert found == expected
+
+
+def test_shards_that_lie_nowhere_are_wanted_all_the_same() -> None:
+    home = world(5, code=(3, 5))
+    row = home.object(home.put(1))
+    home.run(5_000)
+    row = home.object(row.object.object_id)
+    whole = risks.kind_of(row)
+    assert whole is not None
+    epoch = Epoch.decode(row.epoch.body)
+    row.epoch.body = replace(epoch, layout=(*epoch.layout[:4], NOBODY)).encode()
+    without = [ack for ack in row.object.acks if 4 not in ack.shards]
+    del row.object.acks[:]
+    row.object.acks.extend(without)
+    lacking = risks.kind_of(row)
+    assert lacking is not None
+    assert [each.risk(lambda _: True) for each in (whole, lacking)] == [Risk.NONE, Risk.DEGRADED]
 
 
 def test_segments_of_the_journal_are_its_own_to_tell_of() -> None:
