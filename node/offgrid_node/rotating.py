@@ -191,6 +191,14 @@ def ring_of(folder: Folder, store: Store) -> KeyRing:
     if directory is None:
         return KeyRing(NodeKey.load(folder.keys_path), ())
     key = _any_key(folder)
+    if directory.member(key.node_id) is None:
+        names = ", ".join(record.name for node in directory.live()[:3] if (record := directory.member(node)))
+        raise FailedPrecondition(
+            f"the key in {folder.keys_path} is {key.node_id}'s, who is no member of mesh {directory.mesh_name} "
+            f"({names}), whose store this is: was it copied from another node? Put this node's own back, from a "
+            "copy or by offgrid-node words --enter",
+            reason="OtherNodesKey",
+        )
     known, number = directory.current_key(key.node_id), directory.key_number(key.node_id)
     return KeyRing.load(folder.keys_path, known, number)
 

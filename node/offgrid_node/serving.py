@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from offgrid_node import arena, logs
 from offgrid_node.daemon import Daemon
 from offgrid_node.folder import Folder
+from offgrid_node.last_refusal import forget_refusal, refusal_kept
 from offgrid_node.logs import fields
 from offgrid_node.recent_log import RecentLog, is_kept
 from offgrid_node.store_trial import last_words
@@ -42,8 +43,13 @@ def serve(path: Path, reading: ConfigReading, on_start: Callable[[], None]) -> N
     logging.getLogger("grpc._cython.cygrpc").addFilter(hide_broken_off)
     arena.share_one()
     sys.setswitchinterval(0.0005)  # the default lets a computing thread hold up the loop for 5 ms at a time
-    with last_words(config):
-        asyncio.run(_serve(folder, config, unused, on_start))
+
+    def started() -> None:
+        forget_refusal(config.node.data_dir)
+        on_start()
+
+    with last_words(config), refusal_kept(config.node.data_dir):
+        asyncio.run(_serve(folder, config, unused, started))
 
 
 async def _serve(folder: Folder, config: Config, unused: Sequence[str], on_start: Callable[[], None]) -> None:

@@ -64,6 +64,14 @@ def test_the_node_stays_who_it_is_and_what_was_wrapped_for_it_opens(folder: Fold
         assert KeyWraps(keys.key, keys.older).unwrap(wrapped[0], USE) == b"s" * 32
 
 
+def test_a_key_of_another_node_does_not_run_on_this_ones_store(folder: Folder, tmp_path: Path) -> None:
+    shutil.rmtree(folder.keys_path)
+    NodeKey.create(folder.keys_path)
+    with pytest.raises(FailedPrecondition, match=r"no member of mesh home \(attic\)") as caught:
+        keys_of(folder)
+    assert caught.value.reason == "OtherNodesKey"
+
+
 def told_of(folder: Folder, newer: Newer) -> None:
     """As the node's machine notes down what a host has shown."""
     store = open_store(folder.config({}), create=False)

@@ -20,6 +20,7 @@ from offgrid_node.doctor.subject import UNAUTHENTICATED, Subject
 from offgrid_node.folder import ROOT_KEY, STORE_FILE
 from offgrid_node.keys import NodeKey, check_identity_certificate, verify
 from offgrid_node.keys.store import key_path
+from offgrid_node.last_refusal import last_refusal
 from offgrid_node.protocol.errors import Corrupt, FailedPrecondition, Fault, NotFound
 from offgrid_node.protocol.mesh.founding import held_directory
 from offgrid_node.protocol.state.tables import JOURNAL, NEWER_KEY
@@ -187,11 +188,12 @@ def _process(subject: Subject) -> Iterator[Said]:
             yield fault(sentence, restarted(subject))
     else:
         died = subject.config.node.data_dir / LAST_WORDS
-        crashed = died.is_file() and died.stat().st_size > 0
-        yield fault(
-            "the node does not run" + (f"; its last process died, and {died} says where" if crashed else ""),
-            started(subject),
-        )
+        why = last_refusal(subject.config.node.data_dir)
+        if died.is_file() and died.stat().st_size > 0:
+            why = f"its last process died, and {died} says where"
+        elif why:
+            why = f"its last start was refused: {why}"
+        yield fault("the node does not run" + (f"; {why}" if why else ""), started(subject))
 
 
 def _socket(subject: Subject) -> Iterator[Said]:

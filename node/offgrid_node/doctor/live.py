@@ -230,21 +230,25 @@ def _alerts(subject: Subject) -> Iterator[Said]:
             yield warning(said, subject.operator("status"))
 
 
-GATEWAYS_OF = ("jobs.broker_url = ", "storage.hosts = ")
 SAID_ELSEWHERE = (
     "no other member is in reach",
     "no member accepts this node",
     "new messages:",
     "the disk under",
-    *GATEWAYS_OF,
 )
+
+
+def _gateways_of(subject: Subject) -> tuple[str, ...]:
+    """What another check has tried, by the config as this process has it; the node's own may name others."""
+    hosts = (f"storage.hosts = {url}" for url in subject.config.storage.hosts)
+    return (f"jobs.broker_url = {subject.config.jobs.broker_url or '-'}", *hosts)
 
 
 def _notices(subject: Subject) -> Iterator[Said]:
     """Whatever else the node itself says that an operator should know."""
     assert subject.status is not None
     for notice in subject.status.notices:
-        if not notice.startswith(SAID_ELSEWHERE):
+        if not notice.startswith((*SAID_ELSEWHERE, *_gateways_of(subject))):
             yield warning(notice, subject.operator("status"))
 
 

@@ -325,6 +325,12 @@ FAULTS = {
         "curl",
         State.WARNING,
     ),
+    "start refused": Injected(
+        lambda w: (w.folder / "data" / "refused.txt").write_text("the redo log is gone"),
+        "process",
+        "its last start was refused: the redo log is gone",
+        "offgrid-node run",
+    ),
     "store nearly full": Injected(
         nearly_full, "store-file", "of the 16 MiB that storage.limit_mb allows", "OFFGRID_STORAGE__LIMIT_MB=32",
         State.WARNING,

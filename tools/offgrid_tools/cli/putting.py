@@ -35,7 +35,7 @@ STALE = frozenset({"RequestIdReused", "ObjectDeleted"})  # a kept request id mad
     "required_milli",
     type=Weight(),
     metavar="WEIGHT",
-    help="The weight of acks that makes it durable, such as 2.0. [default: as configured]",
+    help="The weight of acks that makes it durable, such as 2.0. [default: as configured, and no more than --copies]",
 )
 @click.option(
     "--code", type=CodeParam(), metavar="K/N", help="N shards, of which any K give it back. [default: by its size]"

@@ -138,7 +138,7 @@ class Outbox:
     def add(self, command: AddObject, now: Now) -> Parcel:
         """A new object with its entry, and what the journal says of them."""
         object_id, enqueue = command.body.object_id, command.enqueue
-        required_milli = command.required_milli or self._settings.required_milli
+        required_milli = command.required_milli or self._settings.required_of(command.copies)
         made = described(command.manifest, command.body, command.name, command.size_bytes)
         made.state, made.required_milli, made.local = ACCEPTED, required_milli, True
         if command.regained:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from offgrid_node.protocol.effects import Signer
+from offgrid_node.protocol.mesh.records import WEIGHT_MILLI_DEFAULT
 from offgrid_node.protocol.objects.preference import Policy
 from offgrid_node.protocol.pace import Paces, all_free
 
@@ -32,6 +33,11 @@ class ObjectsSettings(msgspec.Struct, frozen=True):
     only_chosen: bool = False  # hosts, by HostsChosen
     audit_days: int = AUDIT_DAYS
     paces: Paces = all_free
+
+    def required_of(self, copies: int) -> int:
+        """Of an object for which so many copies are asked, 0: as many as usual: no more than they weigh, at a weight of
+        1 each."""
+        return min(self.required_milli, copies * WEIGHT_MILLI_DEFAULT) if copies else self.required_milli
 
     @property
     def node_id(self) -> str:

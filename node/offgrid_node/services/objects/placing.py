@@ -85,7 +85,7 @@ class Placing:
         size_bytes = size_class(request.size_bytes) if self._coding.pads(upload) else request.size_bytes
         part_bytes = _imagined(size_bytes, code).shard_bytes
         total = code.total if code.total > 1 else 0
-        parcel = Parcel(0, "", settings.required_milli, copies, part_bytes, False, code.needed, total)
+        parcel = Parcel(0, "", settings.required_of(request.copies), copies, part_bytes, False, code.needed, total)
         return Placed(parcel, part_bytes, policy)
 
     def _of_row(self, row: objects_pb2.ObjectRow, policy: Policy) -> Placed:

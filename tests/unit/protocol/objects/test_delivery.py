@@ -331,6 +331,12 @@ class TestRequests:
         home = world()
         assert home.object(home.put(1, 0)).object.required_milli == 2_000
 
+    @pytest.mark.parametrize(("copies", "required_milli"), [(1, 1_000), (2, 2_000), (5, 2_000)])
+    def test_fewer_copies_than_that_weighs_require_less(self, copies: int, required_milli: int) -> None:
+        home = world()
+        home.ask(1, 0, copies=copies)
+        assert home.object(home.manifest(1)[1].object_id).object.required_milli == required_milli
+
     def test_age_and_depth(self) -> None:
         home = world()
         home.put(1)

@@ -1,0 +1,38 @@
+"""Why the last start of this node came to nothing, kept in its folder: what a service manager had started has told
+nobody but its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from offgrid_node.keys import write_private
+from offgrid_node.protocol.errors import Fault
+
+REFUSAL_NAME = "refused.txt"  # in the data folder, until a start succeeds
+REFUSAL_BYTES_MAX = 4_096
+
+
+@contextmanager
+def refusal_kept(data_dir: Path) -> Iterator[None]:
+    """A Fault that leaves the block is written down; a folder that takes no file is no reason for another error."""
+    try:
+        yield
+    except Fault as fault:
+        with suppress(OSError, Fault):
+            write_private(data_dir / REFUSAL_NAME, fault.message[: REFUSAL_BYTES_MAX // 4])
+        raise
+
+
+def forget_refusal(data_dir: Path) -> None:
+    with suppress(OSError):
+        (data_dir / REFUSAL_NAME).unlink(missing_ok=True)
+
+
+def last_refusal(data_dir: Path) -> str:
+    """Its sentence; "" where the last start was none."""
+    try:
+        return (data_dir / REFUSAL_NAME).read_bytes()[:REFUSAL_BYTES_MAX].decode(errors="replace").strip()
+    except OSError:
+        return ""
