@@ -15,7 +15,7 @@ from offgrid_node.local_mesh import LocalMesh
 WAIT_MS = 30_000  # until a test gives up: far longer than it takes, for a machine may be slow
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium() -> str:
     """Where it is."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -24,7 +24,7 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def mesh(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
     """A core that is a broker, and three hosts; attic serves the page, barn too and asks for a token. The ledger is
     open, a session is recorded, and some names are hostile."""
@@ -45,7 +45,7 @@ def mesh(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lo
         yield mesh
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(chromium: str, mesh: LocalMesh) -> Iterator[Browser]:
     """Behind the mesh: while it is there a loop runs in this thread, and nobody could join."""
     with sync_playwright() as playwright:
@@ -55,7 +55,7 @@ def browser(chromium: str, mesh: LocalMesh) -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def url(mesh: LocalMesh) -> str:
     return url_of(mesh, "attic")
 
