@@ -57,7 +57,40 @@ def test_jobs_that_go_another_way_than_usual_are_told_of_with_the_reason(caplog:
     ]
 
 
-def test_an_alert_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    alert = mesh_pb2.Alert(name="memory_mb", state=mesh_pb2.ALERT_STATE_WARN, threshold=4_096)
+@pytest.mark.parametrize(
+    ("state", "level"),
+    [
+        (mesh_pb2.ALERT_STATE_OK, logging.INFO),
+        (mesh_pb2.ALERT_STATE_WARN, logging.WARNING),
+        (mesh_pb2.ALERT_STATE_CRITICAL, logging.ERROR),
+    ],
+)
+def test_an_alert_is_one_line_with_its_figure_as_bad_as_what_it_has_become(
+    caplog: pytest.LogCaptureFixture, state: mesh_pb2.AlertState.ValueType, level: int
+) -> None:
+    caplog.set_level(logging.INFO, "offgrid.events")
+    log_events(
+        [event(EventType.HEALTH_CHANGED, alert=mesh_pb2.Alert(name="memory_mb", state=state, threshold=40, value=41.5))]
+    )
+    word = mesh_pb2.AlertState.Name(state).removeprefix("ALERT_STATE_").lower()
+    assert lines(caplog) == [f"HEALTH_CHANGED seq=7 subject=s name=memory_mb state={word} threshold=40.0 value=41.5"]
+    assert [record.levelno for record in caplog.records] == [level]
+
+
+def test_what_an_application_measures_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "offgrid.events")
+    alert = mesh_pb2.Alert(name="frame_ms", about="s-1", state=mesh_pb2.ALERT_STATE_WARN, threshold=40)
     log_events([event(EventType.HEALTH_CHANGED, alert=alert)])
-    assert lines(caplog) == ["HEALTH_CHANGED seq=7 subject=s name=memory_mb state=warn threshold=4096"]
+    assert "value" not in lines(caplog)[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [("ExecutionFailed", logging.INFO), ("JobTimeout", logging.INFO), ("NoHostsAvailable", logging.WARNING)],
+)
+def test_a_job_that_fails_by_its_own_fault_is_no_warning_of_the_node(
+    caplog: pytest.LogCaptureFixture, error: str, level: int
+) -> None:
+    caplog.set_level(logging.INFO, "offgrid.events")
+    log_events([event(EventType.JOB_FAILED, job=jobs_pb2.Job(error=error))])
+    assert [record.levelno for record in caplog.records] == [level]

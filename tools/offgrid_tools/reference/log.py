@@ -29,7 +29,8 @@ JOURNAL = """
 ## Events of the journal
 
 They are logged by their type ([events](events.md)), with `seq`, `subject` and what belongs to them: those below at
-these levels, all others at `debug`.
+these levels, all others at `debug`. An alert is as bad as what it has become (critical `error`, warn `warning`, ok
+`info`); a job that ended by its own fault (JobTimeout, ExecutionFailed, OutputTooLarge) is `info`.
 
 | event | level | what happened |
 |---|---|---|"""
@@ -102,6 +103,6 @@ def _line(row: Logged) -> str:
 
 
 def _journal() -> Iterator[str]:
-    for number, level in sorted(LEVELS.items(), key=lambda each: (-each[1], each[0])):
-        etype = EventType(number)
-        yield f"| `{etype.name}` | {logging.getLevelName(level).lower()} | {etype.meaning} |"
+    for number, levels in sorted(LEVELS.items(), key=lambda each: (-each[1][0], each[0])):
+        etype, names = EventType(number), ", ".join(logging.getLevelName(level).lower() for level in levels)
+        yield f"| `{etype.name}` | {names} | {etype.meaning} |"
