@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -103,6 +104,7 @@ def serve(kit: Path | None, listen: str) -> None:
         host, port = split_address(listen, port_min=0)
     except BadAddress as error:
         raise click.BadParameter(str(error), param_hint="--listen") from error
+    click.echo(f"reading every byte of {kit} …", err=True)
     with KitServer(kit, host, port) as server:
         _tell(kit)
         click.echo("on the other machine, one of these lines, as it stands here: it trusts no network")
@@ -123,7 +125,7 @@ def check(kit: Path | None) -> int:
     wrong = damaged(kit, read_manifest(kit))
     for name in wrong:
         click.echo(f"{kit}: {name} is not what the kit says it is", err=True)
-    _tell(kit)
+    _tell(kit, wrong)
     return exits.REFUSED if wrong else exits.OK
 
 
@@ -163,18 +165,20 @@ def _used_here() -> tuple[str, ...]:
     return extras_of(here.config()) if here.config_path.exists() else ()
 
 
-def _tell(kit: Path) -> None:
-    """What it is: version, for whom, how large, and the digest by which others know it."""
+def _tell(kit: Path, wrong: Sequence[str] = ()) -> None:
+    """What it is: version, for whom, how large, and the digest by which others know it. `wrong` are damaged files."""
     from offgrid_node.kit.manifest import INSTALLER, complete_targets, lacking, read_manifest, sha256_of
 
     manifest = read_manifest(kit)
     missing = lacking(kit, manifest)
     here = [wheel.bytes for name, wheel in manifest.files.items() if name not in missing]
-    whole = complete_targets(kit, manifest)
+    whole = complete_targets(kit, manifest, wrong)
     extras = f" with {', '.join(manifest.extras)}" if manifest.extras else ""
     much = f"{counted(len(here), 'wheel')}, {sum(here) / 1e6:.0f} MB"
     click.echo(f"kit of offgrid-node {manifest.version}{extras} in {kit}: {much}")
-    click.echo(f"  for     {', '.join(whole) or 'no machine: files are missing'}")
-    if other := [name for name in manifest.targets if name not in whole]:
-        click.echo(f"  not for {', '.join(other)}: those files were not fetched (install.py --whole)")
+    why = "files were changed; get the kit anew from who made it" if wrong else "files are missing"
+    click.echo(f"  for     {', '.join(whole) or f'no machine: {why}'}")
+    if whole and (other := [name for name in manifest.targets if name not in whole]):
+        why = "files are wrong or missing" if wrong else "those files were not fetched (install.py --whole)"
+        click.echo(f"  not for {', '.join(other)}: {why}")
     click.echo(f"  sha256  {sha256_of(kit / INSTALLER)}  install.py")

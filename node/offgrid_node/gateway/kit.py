@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
@@ -19,6 +19,9 @@ from offgrid_node.gateway.faults import Refusal
 from offgrid_node.keys import refuse_writable
 from offgrid_node.protocol.errors import FailedPrecondition
 
+if TYPE_CHECKING:
+    from offgrid_node.kit.shelf import Shelf
+
 AT_A_TIME = 4  # files; whoever comes then waits, and all else of the node goes on
 TEXTS = (".txt", ".py", ".json")
 STAMPED = ("kit.json", "install.py", "README.txt")
@@ -28,12 +31,12 @@ def kit_routes(folder: Path, *, on: bool = True) -> list[BaseRoute]:
     """Of the node in this folder: the kit that was made there, else the one that the node was installed from."""
     if not on:
         return []
-    shelf, room = _Shelf(folder), asyncio.Semaphore(AT_A_TIME)
+    kit, room = _Kit(folder), asyncio.Semaphore(AT_A_TIME)
 
     async def answer(request: Request) -> Response:
         place = f"{request.url.scheme}://{request.headers.get('host', '')}/kit"
         async with room:
-            found = await asyncio.to_thread(shelf.answer, request.path_params["path"], place)
+            found = await asyncio.to_thread(kit.answer, request.path_params["path"], place)
         return _InTurn(found, room) if isinstance(found, FileResponse) else found
 
     return [Route("/kit/{path:path}", answer, methods=["GET"])]
@@ -51,37 +54,37 @@ class _InTurn(Response):
             await self._file(scope, receive, send)
 
 
-class _Shelf:
-    """What is handed out of the kit; looked through once, and again when one of its texts has changed."""
+class _Kit:
+    """What is handed out of the kit that there is just now; it is looked at anew when one of its texts has changed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: tuple[object, Mapping[str, Path]] = (None, {})
+        self._known: tuple[object, Shelf] | None = None
 
     def answer(self, name: str, place: str) -> Response:
-        """Raises Corrupt for a kit that somebody changed, FailedPrecondition for one that another account could."""
+        """Raises Corrupt for what somebody changed, FailedPrecondition for a kit that another account could change."""
         from offgrid_node.kit.finding import kit_of_node
 
         kit = kit_of_node(self._folder)
         if kit is None:
             text = "this node has no install kit; `offgrid-node bundle`, typed in its folder, makes one"
             return Refusal(HTTPStatus.NOT_FOUND, "NoKit", text).response
-        files = self._files(kit)
+        shelf = self._shelf(kit)
         if not name:
             return PlainTextResponse(_index(kit, place))
-        path = files.get(name)
-        if path is None or not path.is_file():
+        path = shelf.path_of(name)
+        if path is None:
             return Refusal(HTTPStatus.NOT_FOUND, "UnknownPath", f"the kit has no file {name[:100]!r}").response
         return FileResponse(path, media_type="text/plain" if path.suffix in TEXTS else "application/octet-stream")
 
-    def _files(self, kit: Path) -> Mapping[str, Path]:
-        from offgrid_node.kit.manifest import files_of
+    def _shelf(self, kit: Path) -> Shelf:
+        from offgrid_node.kit.shelf import Shelf
 
         stats = [(kit / name).stat() for name in STAMPED if (kit / name).exists()]
         now = (kit, *((each.st_mtime_ns, each.st_size, each.st_ino) for each in stats))
-        if self._known[0] != now:
+        if self._known is None or self._known[0] != now:
             _check_ours(kit)
-            self._known = (now, files_of(kit))
+            self._known = (now, Shelf(kit))
         return self._known[1]
 
 

@@ -18,6 +18,7 @@ from offgrid_node.kit.extras import pins_for
 from offgrid_node.kit.locked import pins_of, read_lock
 from offgrid_node.kit.manifest import Manifest, weigh
 from offgrid_node.kit.own_wheel import own_wheel
+from offgrid_node.kit.shelf import Shelf
 from offgrid_node.kit.targets import Target
 from offgrid_node.protocol.errors import FailedPrecondition, InvalidRequest, Unavailable
 
@@ -63,7 +64,7 @@ def make_kit(folder: Path, wanted: Sequence[Target], say: Say, extras: Sequence[
 def copy_kit(kit: Path, folder: Path) -> None:
     """The very same kit once more. Raises FailedPrecondition where `folder` has something in it already, Corrupt where
     the kit is not what it says it is."""
-    form.check_unaltered(kit, form.read_manifest(kit))
+    Shelf(kit).check()
     if folder.exists() and any(folder.iterdir()):
         raise FailedPrecondition(f"{folder} is not empty; name a folder that is to hold the kit", reason="NotEmpty")
     shutil.copytree(kit, folder, dirs_exist_ok=True)

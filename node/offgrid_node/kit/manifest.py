@@ -23,6 +23,7 @@ from offgrid_node.protocol.errors import Corrupt, InvalidRequest
 FORMAT = 1
 NAME, INSTALLER, README, WHEELS = "kit.json", "install.py", "README.txt", "wheels"
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
+SHOWN = 3  # names in a sentence
 
 
 class Wheel(msgspec.Struct, frozen=True):
@@ -86,10 +87,10 @@ def lacking(kit: Path, manifest: Manifest) -> tuple[str, ...]:
     return tuple(name for name in manifest.files if not (kit / WHEELS / name).is_file())
 
 
-def complete_targets(kit: Path, manifest: Manifest) -> tuple[str, ...]:
-    """The targets whose files are all there."""
-    missing = {*lacking(kit, manifest)}
-    if manifest.pip in missing:
+def complete_targets(kit: Path, manifest: Manifest, wrong: Sequence[str] = ()) -> tuple[str, ...]:
+    """The targets whose files are all there, and none of them among those that are `wrong`."""
+    missing = {*lacking(kit, manifest), *wrong}
+    if not missing.isdisjoint((manifest.pip, *manifest.texts)):
         return ()
     return tuple(name for name, wheels in manifest.targets.items() if missing.isdisjoint(wheels))
 
@@ -99,14 +100,6 @@ def damaged(kit: Path, manifest: Manifest) -> tuple[str, ...]:
     there = ((name, kit / WHEELS / name) for name in manifest.files)
     found = [name for name, path in there if path.is_file() and weigh(path) != manifest.files[name]]
     return (*found, *altered(kit, manifest))
-
-
-def files_of(kit: Path) -> Mapping[str, Path]:
-    """What is handed to others: paths, by names as `install.py` asks for them. Raises Corrupt for a changed kit."""
-    manifest = read_manifest(kit)
-    check_unaltered(kit, manifest)
-    wheels = {f"{WHEELS}/{name}": kit / WHEELS / name for name in manifest.files}
-    return {name: kit / name for name in (NAME, INSTALLER, README)} | wheels
 
 
 def stamp(digest: str) -> bytes:
@@ -132,4 +125,11 @@ def _is_ours(path: Path, line: bytes, digest: str) -> bool:
 def check_unaltered(kit: Path, manifest: Manifest) -> None:
     """Raises Corrupt: such a kit is handed to nobody."""
     if wrong := altered(kit, manifest):
-        raise Corrupt(f"{kit}: {', '.join(wrong)} is not what the kit says it is; get the kit anew from who made it")
+        raise changed(kit, wrong)
+
+
+def changed(kit: Path, names: Sequence[str]) -> Corrupt:
+    """What to say of files that are not the manifest's."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    what = "is not what the kit says it is" if len(names) == 1 else "are not what the kit says they are"
+    return Corrupt(f"{kit}: {', '.join(names[:SHOWN])}{more} {what}; get the kit anew from who made it")

@@ -1,7 +1,7 @@
 """Hands a kit to other machines, over plain HTTP: what it serves is public, and whoever fetches it checks digests.
 
-Only files that the manifest names are served, each by its name, so no path leads out of the kit; and of a kit whose
-`install.py` somebody changed, nothing is.
+Only files that the manifest names are served, each by its name, so no path leads out of the kit; and nothing of a kit
+that somebody changed. What is changed while it is served is handed out no more.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from offgrid_node.kit import manifest as form
-from offgrid_node.protocol.errors import Unavailable
+from offgrid_node.kit.manifest import README
+from offgrid_node.kit.shelf import Shelf
+from offgrid_node.protocol.errors import Corrupt, Unavailable
 
 PORT = 8090
 CALLERS_MAX = 16  # at a time; a further one waits in the system's queue
@@ -38,8 +38,8 @@ class KitServer(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(self, kit: Path, host: str, port: int) -> None:
-        files = {f"/{name}": path for name, path in form.files_of(kit).items()}
-        self.files: Mapping[str, Path] = {**files, "/": kit / form.README}
+        self.kit, self.shelf = kit, Shelf(kit)
+        self.shelf.check()
         self._room = threading.BoundedSemaphore(CALLERS_MAX)
         self._callers, self._counting = Counter[str](), threading.Lock()
         if ":" in host:
@@ -99,11 +99,14 @@ class _Caller(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         self.connection.settimeout(QUIET_S)
-        path = self.server.files.get(self.path)
         try:
+            path = self.server.shelf.path_of(self.path.removeprefix("/") or README)
             source = path.open("rb") if path is not None else None
         except OSError:
-            source = None
+            path = source = None
+        except Corrupt:
+            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, "that file is not what the kit says it is")
+            return
         if source is None or path is None:
             self.send_error(HTTPStatus.NOT_FOUND, "this kit has no such file")
             return

@@ -76,6 +76,14 @@ def test_a_kit_that_somebody_changed_is_served_to_nobody(folder: Path) -> None:
         assert (status, b"is not what the kit says it is" in body) == (500, True)
 
 
+def test_a_wheel_that_somebody_changed_goes_to_nobody(folder: Path) -> None:
+    kit = make_kit(folder)
+    (kit / "wheels" / "lib-1.whl").write_bytes(b"other")
+    wheel, script = answers(folder, "/kit/wheels/lib-1.whl", "/kit/install.py")
+    assert (wheel[0], b"wheels/lib-1.whl is not what the kit says it is" in wheel[2]) == (500, True)
+    assert script[0] == 200
+
+
 def test_one_that_is_made_anew_is_served_at_once(folder: Path) -> None:
     kit = make_kit(folder)
     shelf, before = kit_routes(folder), (kit / "install.py").read_bytes()

@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +36,16 @@ def kit(tmp_path: Path) -> Path:
 @contextmanager
 def served(kit: Path) -> Iterator[str]:
     with KitServer(kit, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@contextmanager
+def served_blindly(kit: Path) -> Iterator[str]:
+    """By somebody who hands out whatever lies there."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(kit))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
@@ -76,7 +88,7 @@ def test_the_line_that_is_typed_runs_no_script_but_the_kits(kit: Path, tmp_path:
     shown.write_text('#!/bin/sh\necho "ran $*"\n')
     shown.chmod(0o755)
     digest = sha256_of(kit / "install.py")
-    with served(kit) as place:
+    with served_blindly(kit) as place:
         (line,) = install_lines(place, digest, [script.this_target().replace("macos", "linux")])
         variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LC_ALL": "C"}
         run = lambda: subprocess.run(["sh", "-c", line], cwd=tmp_path, env=variables, capture_output=True, text=True)  # noqa: E731, PLW1510, S607
@@ -194,7 +206,7 @@ def test_refuses_a_damaged_wheel_before_it_runs_anything(kit: Path, tmp_path: Pa
     wheel = kit / "wheels" / OWN
     wheel.write_bytes(wheel.read_bytes()[:-1] + b"?")
     assert damaged(kit, read_manifest(kit)) == (OWN,)
-    with served(kit) as place:
+    with served_blindly(kit) as place:
         done = install(kit / "install.py", tmp_path, place)
     assert done.returncode == 1
     assert f"{OWN} at {place} is not what the kit says it is" in done.stderr
@@ -215,7 +227,7 @@ def test_keeps_no_script_but_the_one_that_ran(kit: Path, tmp_path: Path, change:
     """Who serves the kit hands out another install.py than the one whose digest was compared."""
     compared = tmp_path / "compared.py"
     compared.write_bytes((kit / "install.py").read_bytes())
-    with served(kit) as place:
+    with served_blindly(kit) as place:
         (kit / "install.py").write_bytes(change(compared.read_bytes()))
         done = install(compared, tmp_path, place)
     assert done.returncode == 1

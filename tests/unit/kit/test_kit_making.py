@@ -139,7 +139,11 @@ def test_a_node_from_a_kit_hands_on_that_one_and_needs_no_index(
     checked = typed("bundle", "check", copy)
     assert (checked.exit_code, "not what" in checked.output) == (0, False)
     (copy / "wheels" / OWN).write_bytes(b"")
-    assert typed("bundle", "check", copy).exit_code == 4
+    checked = typed("bundle", "check", copy)
+    assert (checked.exit_code, "for     no machine: files were changed" in checked.output) == (4, True)
+    assert "is not what the kit says it is" in typed("bundle", "serve", copy).stderr
+    monkeypatch.setattr(finding, "kit_at_hand", lambda: copy)
+    assert "is not what the kit says it is" in typed("bundle", "--to", tmp_path / "next").stderr
 
 
 @pytest.mark.soak

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from small_kit import OTHER, OWN, make_small_kit
 
-from offgrid_node.kit import serving
+from offgrid_node.kit import manifest, serving
 from offgrid_node.kit.serving import CALLERS_MAX, CALLERS_OF_ONE_MAX, KitServer
-from offgrid_node.protocol.errors import InvalidRequest, Unavailable
+from offgrid_node.kit.shelf import Shelf
+from offgrid_node.protocol.errors import Corrupt, InvalidRequest, Unavailable
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def ask(server: KitServer, method: str, path: str) -> tuple[int, bytes]:
 
 def test_serves_what_the_manifest_names(server: KitServer) -> None:
     status, body = ask(server, "GET", f"/wheels/{OWN}")
-    assert (status, body) == (200, server.files[f"/wheels/{OWN}"].read_bytes())
+    assert (status, body) == (200, (server.kit / "wheels" / OWN).read_bytes())
     assert ask(server, "HEAD", "/kit.json") == (200, b"")
     assert b"install.py" in ask(server, "GET", "/")[1]
 
@@ -65,6 +66,40 @@ def test_serves_what_the_manifest_names(server: KitServer) -> None:
 )
 def test_serves_nothing_else(server: KitServer, path: str) -> None:
     assert ask(server, "GET", path)[0] == 404
+
+
+def test_a_kit_that_somebody_changed_is_served_to_nobody(tmp_path: Path) -> None:
+    kit = tmp_path / "kit"
+    make_small_kit(kit, "linux-x86_64-3.11")
+    with (kit / "wheels" / OWN).open("ab") as wheel:
+        wheel.write(b"x")
+    with pytest.raises(Corrupt, match=f"wheels/{OWN} is not what the kit says it is; get the kit anew"):
+        KitServer(kit, "127.0.0.1", 0)
+
+
+def test_a_file_that_is_changed_while_the_kit_is_served_goes_out_no_more(tmp_path: Path) -> None:
+    kit = tmp_path / "kit"
+    make_small_kit(kit, "linux-x86_64-3.11")
+    with KitServer(kit, "127.0.0.1", 0) as serving:
+        threading.Thread(target=serving.serve_forever, args=(0.02,), daemon=True).start()
+        whole = (kit / "wheels" / OWN).read_bytes()
+        for name in (f"wheels/{OWN}", "install.py", "kit.json"):
+            (kit / name).write_bytes((kit / name).read_bytes()[:-1] + b"?")
+            status, body = ask(serving, "GET", f"/{name}")
+            assert (status, b"is not what the kit says it is" in body) == (500, True)
+        (kit / "wheels" / OWN).write_bytes(whole)
+        assert ask(serving, "GET", f"/wheels/{OWN}") == (200, whole)
+        serving.shutdown()
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kit, read = tmp_path / "kit", list[str]()
+    make_small_kit(kit, "linux-x86_64-3.11")
+    shelf, weigh = Shelf(kit), manifest.weigh
+    monkeypatch.setattr(manifest, "weigh", lambda path: (read.append(path.name), weigh(path))[1])
+    for _ in range(3):
+        assert shelf.path_of(f"wheels/{OWN}") == kit / "wheels" / OWN
+    assert read == [OWN]
 
 
 def test_takes_no_uploads(server: KitServer) -> None:
@@ -111,7 +146,7 @@ def begun(server: KitServer, held: ExitStack, address: str) -> socket.socket:
 
 
 def test_says_what_is_wrong_with_the_address_or_the_kit(server: KitServer, tmp_path: Path) -> None:
-    kit = server.files["/kit.json"].parent
+    kit = server.kit
     with pytest.raises(Unavailable, match="cannot be listened on"):
         KitServer(kit, "127.0.0.1", int(server.server_address[1]))
     with pytest.raises(InvalidRequest, match="make a kit with"):
