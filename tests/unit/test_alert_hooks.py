@@ -160,3 +160,13 @@ def test_no_redirect_is_followed_and_no_proxy_asked(
 def test_an_address_at_which_nobody_listens_is_said(listener: tuple[str, type[Listener]]) -> None:
     with pytest.raises(HookFailed, match=r"^http://127\.0\.0\.1:1: "):
         Webhook("http://127.0.0.1:1/my-topic", pause_s=0).send(b"{}")
+
+
+def test_each_way_counts_from_zero_so_that_its_first_failure_is_an_increase() -> None:
+    hooks = AlertHooks(python("pass"), "http://127.0.0.1:9/x", "vm", "n")
+    try:
+        assert set(hooks.counts) == {
+            (way, outcome, 0) for way in ("command", "webhook") for outcome in ("done", "failed", "dropped")
+        }
+    finally:
+        asyncio.run(hooks.close())

@@ -14,6 +14,7 @@ from offgrid_node.meters.instruments import OTHER, Counter, Histogram
 ANSWER_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 NO_ROUTE = "none"
+GUESSES = ("TokenWrong", "TooManyTries", "SignatureInvalid")  # there from the start: a first one is an increase
 
 
 class Kind(StrEnum):
@@ -44,6 +45,8 @@ class HttpMeters:
             "Requests that the gateway did not let in, wrong tokens and signatures among them, by the error's reason.",
             ("reason",),
         )
+        for reason in GUESSES:
+            self.refused.add(reason, count=0)
         self.old_paths = Counter(
             "offgrid_old_path_requests_total", "Requests by a path of the prototype's.", ("method", "route")
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
+from offgrid.kinds import KNOWN
 from offgrid.v1 import state_pb2
 from offgrid_node.meters.instruments import Counter, Histogram
 
@@ -33,6 +34,8 @@ class WriterMeters:
         self.write_time = Histogram(
             "offgrid_writer_write_duration_seconds", "What a batch took, as the program saw it.", WRITE_S
         )
+        for kind in KNOWN:
+            self._make_known(kind)
         self._writers: OrderedDict[tuple[str, bytes], state_pb2.RecordEventsRequest] = OrderedDict()
 
     @property
@@ -48,6 +51,7 @@ class WriterMeters:
         """A batch is durable."""
         for kind, count in kinds.items():
             self.recorded.add(kind, count=count)
+            self._make_known(kind)
         key, said = (session_id, request.writer), state_pb2.RecordEventsRequest()
         said.figures.CopyFrom(request.figures)
         said.dropped.MergeFrom(request.dropped)
@@ -65,6 +69,11 @@ class WriterMeters:
         """Nothing waits for it any more."""
         for key in [key for key in self._writers if key[0] == session_id]:
             del self._writers[key]
+
+    def _make_known(self, kind: str) -> None:
+        """What goes wrong first with events of a kind is then an increase, which a series that begins at 1 is not."""
+        self.dropped.add(kind, count=0)
+        self.refused.add(kind, count=0)
 
     def _count(self, said: state_pb2.RecordEventsRequest, before: state_pb2.RecordEventsRequest) -> None:
         now, then = said.figures, before.figures

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from offgrid_node.meters import Meters
 from offgrid_tools.reference.metrics import page_text, served
 
 GRAFANA = Path(__file__).parents[3] / "grafana"
@@ -82,6 +83,25 @@ def test_both_states_of_an_alert_have_a_rule() -> None:
         'offgrid_alert_state{name="objects_gone"} == 2': "critical",
         'offgrid_alert_state{name!="objects_at_risk"} == 1': "warning",
         'offgrid_alert_state{name="objects_at_risk"} == 1': "warning",
+    }
+
+
+def test_what_guesses_tokens_is_seen_by_its_first_try() -> None:
+    """increase() of a series that begins at 1 is 0."""
+    (rule,) = (rule["expr"] for rule in RULES if rule["alert"] == "OffgridGatewayGuessed")
+    asked = set(re.findall(r'reason=~"([^"]+)"', rule)[0].split("|"))
+    assert {(reason,) for reason in asked} <= dict(Meters().http.refused.samples()).keys()
+
+
+def test_how_long_jobs_and_calls_take_and_what_fails_between_nodes_is_on_the_dashboard() -> None:
+    shown = {name for panel in DASHBOARD["panels"] for each in panel["targets"] for name, _ in named(each["expr"])}
+    assert shown >= {
+        "offgrid_job_duration_seconds_bucket",
+        "offgrid_execution_duration_seconds_bucket",
+        "offgrid_rpc_duration_seconds_bucket",
+        "offgrid_call_errors_total",
+        "offgrid_broker_errors_total",
+        "offgrid_transfer_finality_seconds_bucket",
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from offgrid.kinds import KNOWN
 from offgrid.v1 import state_pb2
 from offgrid_node.meters import Counter
 from offgrid_node.meters.writers import WRITERS_MAX, WriterMeters
@@ -81,3 +82,10 @@ def test_of_too_many_the_one_that_was_silent_the_longest_is_forgotten() -> None:
     assert meters.waiting == WRITERS_MAX
     meters.on_recorded("s", said(15, (1).to_bytes(8, "big"), accepted=100), {})
     assert counts(meters.accepted) == {}, "the second begins anew, from where it is"
+
+
+def test_what_is_dropped_first_of_a_kind_is_an_increase() -> None:
+    meters = WriterMeters()
+    assert dict(meters.dropped.samples()) == dict(meters.refused.samples()) == {(kind,): 0 for kind in KNOWN}
+    meters.on_recorded("s", said(0), {"own.kind": 1})
+    assert dict(meters.dropped.samples())["own.kind",] == 0
