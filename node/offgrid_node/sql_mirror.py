@@ -196,7 +196,7 @@ def _connect(target: SqlTarget) -> Any:
     try:
         import pymysql
     except ImportError as error:
-        text = "state.sql_mirror needs the extra `sql`: pip install 'offgrid-node[sql]'"
+        text = "the extra `sql` is not installed: pip install 'offgrid-node[sql]'"
         raise InvalidRequest.field("state.sql_mirror", text) from error
     where: dict[str, Any] = (
         {"unix_socket": target.socket} if target.socket else {"host": target.host, "port": target.port}

@@ -102,12 +102,17 @@ class StandingMesh:
     # ---- up
 
     def up(self, count: int | None, mesh: str, settings: Mapping[str, object]) -> None:
-        """Has `count` nodes run (None: those that there are, else five); more than that are left as they are.
+        """Has `count` nodes run (None: those that there are, else five); if there are more, all of them.
         `settings` are for nodes that are made now. Raises a Fault, naming the node and the end of its log."""
         outer = next((each for each in self.folder.parents if _holds_a_mesh(each)), None)
         if not self.nodes and outer is not None:
             text = f"{outer} holds a mesh, and none is made inside it: offgrid-node up --dir {shlex.quote(str(outer))}"
             raise FailedPrecondition(text, reason="InsideAMesh")
+        if count and count < len(self.nodes):
+            spare = shlex.join([*[*self.nodes][count:], "--dir", str(self.folder)])
+            self._say(
+                f"there are {len(self.nodes)} nodes here, and all start. To have {count}: offgrid-node down {spare}"
+            )
         count = count or len(self.nodes) or NODES_UNLESS_SAID
         for name, roles in names_of(count).items():
             if name not in self.nodes and len(self.nodes) < count:

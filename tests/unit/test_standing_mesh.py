@@ -138,6 +138,20 @@ class TestPlans:
     def test_a_plan_of_before_pages_had_ports_is_read(self, tmp_path: Path) -> None:
         assert planned(tmp_path).planned("core").page_port == 0
 
+    def test_who_wants_fewer_nodes_than_there_are_hears_what_stops_the_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        nodes = [{**PLAN["nodes"][0], "name": name} for name in ("core", "host-a", "host-b")]
+        (tmp_path / "mesh.json").write_text(json.dumps({**PLAN, "nodes": nodes}))
+        said = list[str]()
+        mesh = StandingMesh(tmp_path, said.append)
+        monkeypatch.setattr(mesh, "start", lambda names, settings: None)
+        for count in (3, None, 1):
+            mesh.up(count, "lab", {})
+        assert said == [
+            f"there are 3 nodes here, and all start. To have 1: offgrid-node down host-a host-b --dir {tmp_path}"
+        ]
+
     def test_no_mesh_is_made_inside_another(self, tmp_path: Path) -> None:
         with planned(tmp_path), StandingMesh(tmp_path / "core" / "offgrid-mesh") as inner:
             with pytest.raises(FailedPrecondition, match=f"holds a mesh.*up --dir {tmp_path}$"):

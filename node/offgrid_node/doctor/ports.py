@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from offgrid_node.config import split_address
@@ -13,7 +13,9 @@ from offgrid_node.config.http_ports import AUTO, OFF, auto_ports
 from offgrid_node.discovery.addresses import join_address
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault
 from offgrid_node.doctor.processes import listener_on
+from offgrid_node.doctor.restarting import started
 from offgrid_node.doctor.subject import Subject
+from offgrid_node.folder import MESH_PLAN
 
 if TYPE_CHECKING:
     from offgrid_node.config import Config
@@ -27,13 +29,15 @@ MEANINGS = {
 
 def taken(config: Config) -> Iterator[tuple[str, Said]]:
     """Each key that names an address which cannot be had, and what to say of that. For `join`, too."""
+    proposed = list[str]()
     if config.gateway.listen == AUTO:
         yield from _auto(config)
     for key, address in _listening(config).items():
         host, port = split_address(address, port_min=0)
         if not port or (error := why_not(host, port)) is None:
             continue
-        free = next_free(config, key)
+        free = next_free(config, key, proposed)
+        proposed.append(free or address)
         if error.errno == errno.EADDRINUSE:
             who = listener_on(port)
             sentence = f"{key} = {address}: the port is taken" + (f" by {who}" if who else "")
@@ -90,8 +94,15 @@ def _look(key: str, subject: Subject) -> Iterator[Said]:
     # One after another: two that try would be in each other's way.
     tried = subject.once("ports", lambda: dict(taken(subject.config)))
     if (said := tried.get(key)) is not None:
-        remedy = f"{said.command} {subject.node('run')}" if said.command else command("ss", "-ltnp")
-        yield Said(said.state, said.sentence, remedy)
+        yield Said(said.state, said.sentence, _elsewhere(subject, tried.values()))
+
+
+def _elsewhere(subject: Subject, tried: Iterable[Said]) -> str:
+    """Starts the node on other ports than all of those; `offgrid-node up` chooses such by itself."""
+    if (subject.path.absolute().parent / MESH_PLAN).is_file():
+        return started(subject)
+    settings = [said.command for said in tried]
+    return " ".join([*settings, started(subject)]) if all(settings) else command("ss", "-ltnp")
 
 
 def _check(name: str, key: str) -> Check:

@@ -459,6 +459,25 @@ def test_what_hangs_holds_nothing_up(ward: Ward) -> None:
     assert "no answer within 0.2 s" in late.sentence
 
 
+def test_two_taken_ports_are_answered_by_one_command_that_starts_the_node(ward: Ward) -> None:
+    port = next(port for port in iter(free_port, 0) if why_not("127.0.0.1", port + 1) is None)
+    with socket.create_server(("127.0.0.1", port)), socket.create_server(("127.0.0.1", port + 1)):
+        ward.set("mesh.listen", f"127.0.0.1:{port}")
+        ward.set("gateway.listen", f"127.0.0.1:{port + 1}")
+        (mesh, page) = [each for each in ward.findings() if each.check in ("mesh-port", "gateway-port")]
+    assert mesh.command == page.command
+    variables = dict(word.split("=") for word in mesh.command.split()[:2])
+    assert [*variables] == ["OFFGRID_MESH__LISTEN", "OFFGRID_GATEWAY__LISTEN"]
+    assert len({*variables.values(), f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"}) == 4
+
+
+def test_in_a_mesh_of_up_another_port_is_chosen_by_up(ward: Ward) -> None:
+    listening(ward, "gateway.listen")
+    (ward.folder.parent / "mesh.json").write_text("{}")
+    [page] = [each for each in ward.findings() if each.check == "gateway-port"]
+    assert page.command == f"offgrid-node up --dir {ward.folder.parent}"
+
+
 def test_both_commands_say_it_as_json_and_end_with_1(ward: Ward) -> None:
     for name, place in (("offgrid-node", "--dir"), ("offgrid", "--node-dir")):
         argv = [str(Path(sys.executable).with_name(name)), "doctor", place, str(ward.folder), "--json"]

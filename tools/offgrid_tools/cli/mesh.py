@@ -266,7 +266,9 @@ def remove(node: str, yes: bool) -> None:
             f"Remove {node} from the mesh, for good, so that it can come back by a new invite alone",
             "a member that is removed comes back by a new invite alone",
         )
-    member = settings().connect().mesh.remove(node)
+    mesh = settings().connect().mesh
+    before = {peer.member.node_id for peer in mesh.peers(include_removed=True) if peer.member.removed}
+    member = mesh.remove(node)
     if settings().json:
         from offgrid.json_form import json_of
         from offgrid_tools.cli.emitting import emit
@@ -275,7 +277,8 @@ def remove(node: str, yes: bool) -> None:
         return
     from offgrid.command_line.terminal import clean
 
-    click.echo(f"removed {clean(member.name)} ({member.node_id})")
+    who = f"{clean(member.name)} ({member.node_id})"
+    click.echo(f"{who} was removed already" if member.node_id in before else f"removed {who}")
 
 
 @click.command()
