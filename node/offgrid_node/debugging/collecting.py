@@ -40,6 +40,7 @@ LISTED_MAX = 1_000
 FETCH_S = 3.0
 SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASS", "SQL_MIRROR", "WEBHOOK", "COMMAND")
 ARGV = "command"  # the setting that is a program and its arguments
+LABELS = "labels"  # the setting whose values are its owner's own words
 PART_CHARS_MIN = 12  # of a path, that is hidden alone, too
 KEY_CHARS_MIN = 40  # of a key in text; a node's id beside it is shorter, and no secret
 PAGE_BYTES_MAX = 4 * 1024 * 1024
@@ -69,7 +70,7 @@ def write_bundle(folder: Path, target: Path, *, with_names: bool, log: str | Non
     subject = Subject(folder)
     try:
         names = {} if with_names else _names_of_objects(subject)
-        redaction = Redaction(_secrets(folder, subject), {**names, **_homes()})
+        redaction = Redaction(_secrets(folder, subject), {**names, **_homes(), **_urls(subject)})
         values = {name: redaction.of_value(_had(part, subject)) for name, part in _parts(with_names=with_names).items()}
         parts = {name: json.dumps(value, indent=1, ensure_ascii=False) + "\n" for name, value in values.items()}
         parts["metrics.txt"] = redaction.of(_metrics(subject))
@@ -135,11 +136,13 @@ def _about(subject: Subject) -> Mapping[str, Any]:
 def _config(subject: Subject) -> Any:
     if subject.config_if_any is None:
         return {"problems": [str(problem) for problem in subject.problems] or ["there is none in this folder"]}
-    return _of_setting(subject.config_if_any.model_dump(mode="json"))
+    return _of_setting(_settings(subject))
 
 
 def _of_setting(value: Any, name: str = "") -> Any:
-    """Of a program's arguments and of what stands in an URL beside scheme and host, either may be a password."""
+    """Of a program's arguments, of what stands in a URL beside scheme and host and of labels, each may be a secret."""
+    if name == LABELS:
+        return dict.fromkeys(value, HIDDEN)
     if isinstance(value, dict):
         return {key: _of_setting(within, key) for key, within in value.items()}
     if isinstance(value, list):
@@ -225,6 +228,35 @@ def _homes() -> dict[str, str]:
     return {home: "~"} if home not in ("/", ".") else {}
 
 
+def _urls(subject: Subject) -> dict[str, str]:
+    """Those of the config that `_of_setting` shortens, and what is left of each wherever it is said, with or without
+    its scheme."""
+    found = {}
+    for url in _texts(_settings(subject)):
+        if "://" in url and url.rstrip("/") != (place := place_of(url)):
+            found[url.rstrip("/")] = f"{place}/{HIDDEN}"
+            found[url.rstrip("/").partition("://")[2]] = f"{place.partition('://')[2]}/{HIDDEN}"
+    return found
+
+
+def _settings(subject: Subject) -> Any:
+    return {} if subject.config_if_any is None else subject.config_if_any.model_dump(mode="json")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for within in value.values() if isinstance(value, dict) else value:
+            yield from _texts(within)
+
+
+def _parts_of_path(url: str) -> Iterator[str]:
+    """What would be known again alone; the whole path is hidden with its URL."""
+    parts = urlsplit(url)
+    yield from (part for part in re.split(r"[/?&=;#]", f"{parts.path}?{parts.query}") if len(part) >= PART_CHARS_MIN)
+
+
 def _names_of_objects(subject: Subject) -> dict[str, str]:
     """Each with the word that takes its place."""
     if subject.client is None:
@@ -243,8 +275,10 @@ def _secrets(folder: Path, subject: Subject) -> Iterator[str]:
     config = subject.config_if_any
     if config is not None:
         yield from secrets_of(config)
-        topic = urlsplit(config.health.webhook).path
-        yield from (topic, *(part for part in topic.split("/") if len(part) >= PART_CHARS_MIN))
+        yield urlsplit(config.health.webhook).path
+        for url in _texts(_settings(subject)):
+            yield from _parts_of_path(url) if "://" in url else ()
+        yield from (value for value in config.host.labels.values() if len(value) >= PART_CHARS_MIN)
         for word in config.health.command[1:]:
             yield from (part for part in (word, *re.split(r"[:=\s]+", word)) if not _PLAIN.fullmatch(part))
         with suppress(OSError, UnicodeDecodeError):

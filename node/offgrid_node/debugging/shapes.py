@@ -32,6 +32,9 @@ OPTION = re.compile(rf"(?i)--?[\w-]{{0,64}}{_NAMED}")  # what comes after it is 
 PASSWORD_OPTION = re.compile(r"-[pP]")  # its value may be a port, which is none
 USER_OPTION = re.compile(r"-[uU]|--(?:proxy-)?user")
 PORT = re.compile(r"\d{1,5}")
+_WORDY = (
+    r"(?!p(?:laintext|roto(?:set)?|rint0?|ath|erm|rune|ort|rofile)(?![\w]))"  # options of one dash: grpcurl's, find's
+)
 
 
 def _value_hidden(found: re.Match[str]) -> str:
@@ -74,7 +77,7 @@ SHAPES: tuple[tuple[re.Pattern[str], Instead], ...] = (
     ),
     (
         re.compile(
-            rf"((?<![\w-])-[pP](?![ \t]+/)(?:{_BETWEEN}(?:{_QUOTE})?)?)"
+            rf"((?<![\w-])-{_WORDY}[pP](?![ \t]+/)(?:{_BETWEEN}(?:{_QUOTE})?)?)"
             r"(?!\d{1,5}(?![^\s\"',]))(?!\[hidden)[^\s\"',=-][^\s\"',]*"
         ),
         rf"\1{HIDDEN}",

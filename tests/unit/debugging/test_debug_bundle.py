@@ -35,6 +35,9 @@ PLANTED = {
     "user": "ann:hunter2",
     "argument": "planted-argument-9",
     "header": "planted-header-10",
+    "endpoint": "plantedInAPath11",
+    "broker": "plantedInAPath13",
+    "label": "planted in a label",
 }
 
 
@@ -46,7 +49,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "gateway.token": PLANTED["gateway"],
         "mesh.listen": "127.0.0.1:0",
         "host.llm.api_key": PLANTED["llm"],
-        "host.llm.endpoint": "http://127.0.0.1:11434",
+        "host.llm.endpoint": f"http://127.0.0.1:11434/{PLANTED['endpoint']}/v1",
+        "jobs.broker_url": f"http://127.0.0.1:9/{PLANTED['broker']}",
+        "host.labels": {"room": PLANTED["label"]},
         "health.webhook": f"http://127.0.0.1:9093/{PLANTED['webhook']}{PLANTED['topic']}",
         "health.command": [
             "/usr/bin/curl",
@@ -69,6 +74,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         key.recovery_words(),
         f"curl -u {PLANTED['user']} -H 'x: {PLANTED['header']}' {PLANTED['argument']}",
         f"health.webhook: http://127.0.0.1:9093/{PLANTED['webhook']}{PLANTED['topic']} answered 500",
+        f"http://127.0.0.1:11434/{PLANTED['endpoint']}/v1: refused; at 127.0.0.1:9/{PLANTED['broker']}/v1/about too",
+        f"path /{PLANTED['broker']} of room {PLANTED['label']}",
         f"a file of {Path.home()}/deep",
         json.dumps({"said": PLANTED["llm"]}),
     ]
@@ -101,7 +108,9 @@ def test_nothing_secret_is_in_it_and_what_helps_is(folder: Path, tmp_path: Path)
     assert config["mesh"]["name"] == "home"
     assert config["health"]["command"] == ["/usr/bin/curl", *["[hidden]"] * 4]
     assert config["health"]["webhook"] == "http://127.0.0.1:9093/[hidden]"
-    assert config["host"]["llm"]["endpoint"] == "http://127.0.0.1:11434"
+    assert config["host"]["llm"]["endpoint"] == "http://127.0.0.1:11434/[hidden]"
+    assert config["host"]["labels"] == {"room": "[hidden]"}
+    assert "http://127.0.0.1:11434/[hidden]: refused; at 127.0.0.1:9/[hidden]/v1/about too" in made["log.txt"]
     assert json.loads(made["status.json"]) == {"missing": "the node does not run, or cannot be asked"}
     assert any(each["check"] == "process" for each in json.loads(made["doctor.json"]))
     assert made["metrics.txt"] == "missing: the node does not run, or cannot be asked\n"

@@ -26,6 +26,7 @@ SHAPES = {
     "one in quotes": ("serve --token 'two words' -v", "serve --token '[hidden]' -v"),
     "one in a list": ('["serve", "--api-key","abc", "-v"]', '["serve", "--api-key","[hidden]", "-v"]'),
     "a short option": ("mysql -phunter2 -u ada", "mysql -p[hidden] -u ada"),
+    "a short option that begins as a word": ("mysql -pprintery7 -u ada", "mysql -p[hidden] -u ada"),
     "a short option in capitals": ("mosquitto_pub -u me -P hunter2 -v", "mosquitto_pub -u me -P [hidden] -v"),
     "a short option in a list": ('["curl", "-p", "hunter2"]', '["curl", "-p", "[hidden]"]'),
     "a user and a password": ("curl -u bob:hunter2 http://x", "curl -u [hidden] http://x"),
@@ -64,6 +65,8 @@ def test_what_looks_like_a_secret_is_hidden(text: str, left: str) -> None:
         "ssh -p 8022 attic",
         "serve --tokens 5 --verbose",
         "9 passed, 1 bypass: none",
+        "grpcurl -plaintext -proto offgrid.proto -unix /run/offgrid.sock list",
+        "find . -path x -prune -o -print0",
         "mkdir -p /var/lib/x; journalctl -u offgrid-node",
     ],
 )
