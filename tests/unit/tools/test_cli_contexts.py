@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from small_node import SmallNode
 
 from offgrid.command_line import exits
 from offgrid_tools.cli import run
+from offgrid_tools.cli.contexts import changing, load
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -112,3 +115,31 @@ def test_a_file_that_is_none_is_named_and_left_alone(say: Say, config: Path, tex
     assert code == exits.USAGE
     assert "contexts.json is not what `offgrid context` writes" in err
     assert config.read_text() == text
+
+
+def test_none_of_several_that_are_added_at_once_is_lost(config: Path) -> None:
+    def add(name: str) -> None:
+        with changing() as contexts:
+            time.sleep(0.02)  # others come meanwhile
+            contexts.by_name[name] = {"node_dir": f"/{name}"}
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, "abcdefgh"))
+    assert "".join(sorted(load().by_name)) == "abcdefgh"
+
+
+def test_what_fails_changes_nothing(config: Path) -> None:
+    def failing() -> None:
+        with changing() as contexts:
+            contexts.by_name["a"] = {"node_dir": "/a"}
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        failing()
+    assert not load().by_name
+
+
+@pytest.mark.parametrize("words", [("doctor",), ("debug", "bundle"), ("mesh", "rotate")])
+def test_what_looks_at_a_nodes_files_names_itself_where_the_node_is_elsewhere(say: Say, words: tuple[str, ...]) -> None:
+    code, _, said = say("--socket", "http://192.0.2.1:8001", *words)
+    assert (code, f"type `offgrid {' '.join(words)}` there" in said) == (exits.USAGE, True)

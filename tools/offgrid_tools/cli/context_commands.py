@@ -30,15 +30,15 @@ def add(name: str, url: str | None, token_file: TextIO | None) -> None:
     The token of a gateway (gateway.token in its node's config) is kept with the name, in a file for you alone. What you
     send over http can be read and changed on the way: use https, a tunnel or a VPN where others may listen.
     """
-    from offgrid_tools.cli.contexts import NAME, NONE, load
+    from offgrid_tools.cli.contexts import NAME, NONE, changing
 
     if not NAME.match(name) or name == NONE:
         raise click.BadParameter(f"{name!r}: letters, digits and . _ -, at most 64; not {NONE!r}", param_hint="NAME")
-    contexts = load()
     if token_file is not None and url is None:
         raise click.UsageError("--token-file goes with --url: other addresses need none")
-    contexts.by_name[name] = _place() if url is None else _gateway(url, token_file)
-    contexts.write()
+    place = _place() if url is None else _gateway(url, token_file)
+    with changing() as contexts:
+        contexts.by_name[name] = place
     _say(contexts, name, f"added; `offgrid context use {name}` puts it in force, `--context {name}` for one command")
 
 
@@ -47,13 +47,12 @@ def add(name: str, url: str | None, token_file: TextIO | None) -> None:
 @common
 def use(name: str) -> None:
     """Have commands talk to the node of that name from now on; "none" ends it."""
-    from offgrid_tools.cli.contexts import NONE, load
+    from offgrid_tools.cli.contexts import NONE, changing
 
-    contexts = load()
-    if name != NONE:
-        contexts.address_of(name)
-    contexts.current = "" if name == NONE else name
-    contexts.write()
+    with changing() as contexts:
+        if name != NONE:
+            contexts.address_of(name)
+        contexts.current = "" if name == NONE else name
     _say(contexts, name, "in force" if contexts.current else "the node is looked for from where you are")
 
 
@@ -84,14 +83,13 @@ def ls() -> None:
 @common
 def rm(name: str) -> None:
     """Forget a name; the node stays what it is."""
-    from offgrid_tools.cli.contexts import load
+    from offgrid_tools.cli.contexts import changing
 
-    contexts = load()
-    contexts.address_of(name)
-    gone = _document(contexts, name)
-    del contexts.by_name[name]
-    contexts.current = contexts.current if contexts.current != name else ""
-    contexts.write()
+    with changing() as contexts:
+        contexts.address_of(name)
+        gone = _document(contexts, name)
+        del contexts.by_name[name]
+        contexts.current = contexts.current if contexts.current != name else ""
     if settings().json:
         from offgrid_tools.cli.emitting import emit
 

@@ -11,15 +11,19 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from offgrid.client.errors import OffgridError
+from offgrid.file_lock import lock
 
 FILE_NAME = "contexts.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 NONE = "none"  # as a name: as if there were no contexts
 FILE_BYTES_MAX = 1 << 20
+LOCK_S, LOOK_S = 10.0, 0.02  # how long another command is waited for that changes them, and how often it is looked
 PLACES = ("node_dir", "socket", "url")
 
 
@@ -40,8 +44,7 @@ class Contexts:
         return self.by_name[name].get("token", "")
 
     def write(self) -> None:
-        """Replaces the file; nobody but the user can read it at any moment."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Replaces the file; nobody but the user can read it at any moment. The lock has to be held."""
         new = self.path.with_name(f"{FILE_NAME}.{os.getpid()}")
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
@@ -69,6 +72,28 @@ def load() -> Contexts:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         text = f"{path} is not what `offgrid context` writes ({error}); mend it or move it away"
         raise OffgridError("INVALID_ARGUMENT", "BadContexts", text) from None
+
+
+@contextmanager
+def changing() -> Iterator[Contexts]:
+    """What is changed within is written, unless it raises; what another command changes meanwhile is not lost. Raises
+    OffgridError: BadContexts, ContextsBusy."""
+    path = _config_folder() / FILE_NAME
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with closing(os.fdopen(os.open(path.with_name(f"{FILE_NAME}.lock"), os.O_RDWR | os.O_CREAT, 0o600), "wb")) as held:
+        until = time.monotonic() + LOCK_S
+        while True:
+            try:
+                lock(held.fileno())
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    text = f"another command has been changing {path} for {LOCK_S:g} s; try again"
+                    raise OffgridError("UNAVAILABLE", "ContextsBusy", text) from None
+                time.sleep(LOOK_S)
+        contexts = load()
+        yield contexts
+        contexts.write()
 
 
 def chosen(name: str) -> tuple[str | None, str]:

@@ -16,6 +16,7 @@ import click
 from offgrid_tools.cli.settings import common, settings
 
 CONFIG_NAME = "offgrid.toml"
+_THERE = {"debug": "debug bundle", "rotate": "mesh rotate"}  # what is typed here for a command of `offgrid-node`
 
 
 @click.command()
@@ -32,19 +33,28 @@ def doctor(everything: bool) -> int:
 
 def beside_node(*words: str) -> int:
     """Runs that command of `offgrid-node` for the folder of the node; its exit code."""
-    command = [sys.executable, "-P", "-m", "offgrid_node", *words, "--dir", str(_folder())]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "offgrid_node",
+        *words,
+        "--dir",
+        str(_folder(_THERE.get(words[0], words[0]))),
+    ]
     # Our own import path, since we may not be installed.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.run(command, env=environment, check=False).returncode
 
 
-def _folder() -> Path:
-    """Where the config of the node lies that other commands would call; the first of the usual places if none does."""
+def _folder(typed: str) -> Path:
+    """Where the config of the node lies that other commands would call; the first of the usual places if none does.
+    `typed`: the command of `offgrid`."""
     from offgrid.client.address import is_url
 
     said = settings().node_dir or (settings().where()[0] or "").removeprefix("unix:")
     if is_url(said):
-        raise click.UsageError(f"it looks at a node's files: on the machine of {said}, type `offgrid doctor` there")
+        raise click.UsageError(f"it looks at a node's files: on the machine of {said}, type `offgrid {typed}` there")
     place = Path(said).expanduser() if said else None
     usual = [Path(), Path.home() / ".offgrid"]
     near = [place, place.parent, place.parent.parent] if place is not None else usual
