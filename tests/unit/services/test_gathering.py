@@ -12,6 +12,7 @@ from offgrid_node.protocol.ids import base32
 from offgrid_node.protocol.objects.manifest import COPY, NONCE_BYTES, STRIPE_BYTES, Manifest
 from offgrid_node.services.flow import Step
 from offgrid_node.services.objects.gathering import Gathered, Gathering, Piece, Span
+from offgrid_node.services.objects.pulls import Pulls
 
 HOST = "a host"
 BODY = Manifest(base32(bytes(20)), bytes(NONCE_BYTES), 9, STRIPE_BYTES, 1, COPY, (bytes(32),), 1)
@@ -30,6 +31,9 @@ class House:
 
     def rank(self, host: str) -> tuple[bool, bool, int]:
         return False, False, 0
+
+    def has_free_road(self, host: str) -> bool:
+        return True
 
     def of(self, shard: int) -> list[str]:
         return [HOST]
@@ -63,7 +67,7 @@ def test_a_reader_that_has_its_pieces_is_not_kept_for_as_long_as_another_host_mi
     house, reader = House(), Reader()
     ground: Any = house
     span = Span(BODY, 0, 1)
-    Gathering(span, ground, ground, ground, house.later, unchecked, reader.take).start()
+    Gathering(span, ground, ground, Pulls(ground, ground), house.later, unchecked, reader.take).start()
     assert len(reader.pieces[0].data) == span.bytes[1]
     held = weakref.ref(reader)
     del reader

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,8 +16,36 @@ AFTER_S, EVERY_S = 1.0, 0.2
 FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 ERASE_LINE = "\r\x1b[K"
 
+RATE_S = 10.0  # of which a rate is the mean, those among them in which nothing came
+
 Advance = Callable[[int, int], None]
 """Bytes done, and of how many; 0 where that is not known."""
+
+
+class Recent:
+    """How fast it goes, by what was done when; what was there at the first word is no part of it."""
+
+    def __init__(self) -> None:
+        self._points = deque[tuple[float, int]]()
+
+    def on_done(self, done: int, now_s: float) -> None:
+        if len(self._points) > 1 and now_s - self._points[-1][0] < EVERY_S:
+            now_s = self._points.pop()[0]
+        self._points.append((now_s, done))
+        self._forget(now_s)
+
+    def per_s(self, now_s: float) -> float | None:
+        """Bytes a second; None in the first second, which tells nothing."""
+        self._forget(now_s)
+        if not self._points or now_s - self._points[0][0] < 1:
+            return None
+        (first_s, before), (_, done) = self._points[0], self._points[-1]
+        return (done - before) / min(now_s - first_s, RATE_S)
+
+    def _forget(self, now_s: float) -> None:
+        """All but the last of what was before the time that is looked at."""
+        while len(self._points) > 1 and self._points[1][0] <= now_s - RATE_S:
+            self._points.popleft()
 
 
 @contextmanager
@@ -25,12 +54,27 @@ def bar(doing: str) -> Iterator[Advance]:
         yield lambda done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.text import Text
 
-    columns = TextColumn(doing), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    from offgrid_tools.cli.output import size
+
+    recent = Recent()
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            per_s = recent.per_s(time.monotonic())
+            return Text("" if per_s is None else f"{size(round(per_s))}/s", style="progress.data.speed")
+
+    def advance(done: int, total: int) -> None:
+        recent.on_done(done, time.monotonic())
+        progress.update(task, completed=done, total=total or None)
+
+    with Progress(
+        TextColumn(doing), BarColumn(), DownloadColumn(), Rate(), console=Console(stderr=True), transient=True
+    ) as progress:
         task = progress.add_task(doing, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total or None)
+        yield advance
 
 
 @contextmanager

@@ -25,8 +25,8 @@ from offgrid_node.protocol.objects.shards import stripe_span
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow, Step, run, together
 from offgrid_node.services.jobs.results import PULL_PREFIX
-from offgrid_node.services.objects.gathering import READ_REPLICA
 from offgrid_node.services.objects.holders import Carrier
+from offgrid_node.services.objects.pulls import READ_REPLICA
 from offgrid_node.storage.blobs import BlobStore
 
 Pulled = tuple[bytes, list[jobs_pb2.ResultFile]]

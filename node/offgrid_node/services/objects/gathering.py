@@ -12,22 +12,21 @@ from collections import deque
 from collections.abc import Callable
 
 import msgspec
-from google.protobuf.message import Message
 
-from offgrid.pieces import Buffer, as_a
+from offgrid.pieces import Buffer
 from offgrid.v1 import objects_pb2
 from offgrid_node.protocol.errors import Corrupt, Fault, NotFound, PeerFault
 from offgrid_node.protocol.objects.manifest import COPY, Manifest
 from offgrid_node.protocol.objects.shards import row_span
 from offgrid_node.services.flow import Later, Step
-from offgrid_node.services.objects.holders import AWAY_MS, Carrier, Holders, Trust
+from offgrid_node.services.objects.holders import AWAY_MS, Holders, Trust
+from offgrid_node.services.objects.pulls import Part, Pulls
 
-READ_REPLICA = "offgrid.v1.ObjectService/ReadReplica"
-QUICK_MS, QUICK_BYTES_PER_S = 1_000, 1_000_000
-PATIENT_MS, PATIENT_BYTES_PER_S = 5_000, 50_000
-PROOF_BYTES_PER_S = 20_000_000  # the slowest disk and hash that a host's proof is given time for
-ASKING_MS_MAX = 20_000  # after so long nobody else is asked
-HEDGE_MS, HEDGE_BYTES_PER_S = 300, 10_000_000  # what takes longer is asked of others as well
+ASKING_MS_MAX = 20_000  # after so long without a byte from whom it was asked nobody else is asked
+HEDGE_MS, HEDGE_BYTES_PER_S = 300, 10_000_000  # of whom nothing comes for longer others are asked as well
+LOOK_MS_MAX = 5_000  # between two looks whether it is so
+FRUITLESS_MAX = 4  # times that a host is asked which brings others their parts, and nothing of this one
+SLOW_MS, MUCH_FASTER = 2_000, 4  # what takes longer is asked of a host that is known to be so many times as fast
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -82,16 +81,16 @@ class Gathering:
         span: Span,
         holders: Holders,
         trust: Trust,
-        carrier: Carrier,
+        pulls: Pulls,
         later: Later,
         check: Check,
         done: Callable[[Gathered], None],
     ) -> None:
-        self._span, self._holders, self._trust, self._carrier = span, holders, trust, carrier
+        self._span, self._holders, self._trust, self._pulls = span, holders, trust, pulls
         self._later, self._check, self._done = later, check, done
         self._gathered, self._ended = Gathered({}, {}), False
-        self._flying: dict[tuple[int, str], None] = {}
-        self._asked: set[tuple[int, str]] = set()
+        self._flying: dict[tuple[int, str], int] = {}  # since when
+        self._asked: dict[tuple[int, str], Part] = {}
         self._patient: deque[tuple[int, str]] = deque()  # who may answer if he gets more time
         self._hedges = 0  # requests beyond those that are needed
         self._until_ms = trust.now_ms() + ASKING_MS_MAX
@@ -99,9 +98,8 @@ class Gathering:
         self._former: set[tuple[int, str]] | None = None  # who may have it still, once nobody else is left to ask
 
     def start(self) -> None:
-        length = self._span.bytes[1]
         self._ask_more()
-        self._later(HEDGE_MS + length * 1_000 // HEDGE_BYTES_PER_S, self._hedge)
+        self._look_after(HEDGE_MS + self._span.bytes[1] * 1_000 // HEDGE_BYTES_PER_S)
 
     def _candidates(self, of: Callable[[int], list[str]]) -> deque[tuple[int, str]]:
         shards, self_id = range(self._span.manifest.n), self._trust.self_id
@@ -123,63 +121,70 @@ class Gathering:
         if not self._ended and (len(self._gathered.pieces) >= k or not self._flying):
             self._end()
 
-    def _next(self) -> tuple[tuple[int, str], int] | None:
-        """Whom to ask now, and how long he gets; None when there is nobody."""
+    def _next(self) -> tuple[tuple[int, str], bool] | None:
+        """Whom to ask now, and whether he gets a long time; None when there is nobody."""
         if self._trust.now_ms() >= self._until_ms:
             for candidate in self._waiting:
                 self._gathered.refused.setdefault(candidate, "was not asked any more")
                 self._gathered.silent.add(candidate)
             return None
-        length = self._span.bytes[1]
         busy = {shard for shard, _ in self._flying} if not (self._span.is_copy and self._hedges) else set()
-        for queue, base_ms, bytes_per_s in (
-            (self._waiting, QUICK_MS, QUICK_BYTES_PER_S),
-            (self._patient, PATIENT_MS, PATIENT_BYTES_PER_S),
-        ):
+        alone = len(self._waiting) == 1 and not (self._flying or self._asked)
+        for queue, patient in ((self._waiting, alone), (self._patient, True)):
             for candidate in queue:
                 if candidate[0] not in busy and candidate[0] not in self._gathered.pieces:
                     queue.remove(candidate)
-                    return candidate, base_ms + length * 1_000 // bytes_per_s
+                    return candidate, patient
         if self._former is None:
             self._waiting += (each for each in self._candidates(self._holders.formerly) if each not in self._asked)
             self._former = set(self._waiting)
             return self._next()
         return None
 
-    def _ask(self, candidate: tuple[int, str], timeout_ms: int) -> None:
+    def _ask(self, candidate: tuple[int, str], patient: bool) -> None:
         shard, host = candidate
-        patient = candidate in self._asked
-        self._asked.add(candidate)
-        self._flying[candidate] = None
-        (offset, length), span = self._span.bytes, self._span
-        request = objects_pb2.ReadReplicaRequest(
-            object_id=span.manifest.object_id,
-            shard=None if span.is_copy else shard,
-            offset=offset,
-            length=length,
-            prove=span.prove,
-        )
-        if span.prove:
-            timeout_ms += span.manifest.shard_bytes * 1_000 // PROOF_BYTES_PER_S
-        self._carrier.request(
-            host, READ_REPLICA, request, timeout_ms, lambda answer: self._on_answer(candidate, answer, patient=patient)
+        span, began_ms = self._span, self._trust.now_ms()
+        offset, length = span.bytes
+        part = self._asked.get(candidate)
+        if part is None:
+            request = objects_pb2.ReadReplicaRequest(
+                object_id=span.manifest.object_id,
+                shard=None if span.is_copy else shard,
+                offset=offset,
+                length=length,
+                prove=span.prove,
+            )
+            part = self._asked[candidate] = Part(request)
+        self._flying[candidate] = began_ms
+        part.asks += 1
+        self._pulls.pull(
+            host,
+            part,
+            lambda answer: self._on_answer(candidate, answer, patient=patient),
+            patient=patient,
+            wanted=lambda: not self._ended,
+            shard_bytes=span.manifest.shard_bytes,
         )
 
-    def _on_answer(self, candidate: tuple[int, str], answer: Message | Fault, *, patient: bool) -> None:
+    def _on_answer(
+        self, candidate: tuple[int, str], answer: objects_pb2.ReadReplicaResponse | Fault, *, patient: bool
+    ) -> None:
+        part = self._asked[candidate]
+
         def taken(outcome: Buffer | Fault) -> None:
-            self._flying.pop(candidate, None)
+            began_ms = self._flying.pop(candidate, 0)
             if not self._ended:
-                self._on_taken(candidate, outcome, patient=patient)
+                came = part.asks <= FRUITLESS_MAX and self._pulls.heard_ms(candidate[1]) > began_ms
+                if came:
+                    self._until_ms = self._trust.now_ms() + ASKING_MS_MAX
+                self._on_taken(candidate, outcome, once_more=not patient or came)
 
-        found = None if isinstance(answer, Fault) else as_a(objects_pb2.ReadReplicaResponse, answer)
         if isinstance(answer, Fault):
             taken(answer)
-        elif found is None or len(found.data) != self._span.bytes[1]:
-            taken(PeerFault("an answer of another kind or length", reason="WrongRow"))
         else:
-            self._check(candidate[0], found)(taken)
+            self._check(candidate[0], answer)(taken)
 
-    def _on_taken(self, candidate: tuple[int, str], outcome: Buffer | Fault, *, patient: bool) -> None:
+    def _on_taken(self, candidate: tuple[int, str], outcome: Buffer | Fault, *, once_more: bool) -> None:
         shard, host = candidate
         if isinstance(outcome, Fault):
             # Of former ones nobody ever said that they have it.
@@ -192,21 +197,40 @@ class Gathering:
                 self._gathered.silent.add(candidate)
             for named in self._trust.named(outcome, [node for at, node in self._asked if at == shard]):
                 self._waiting.appendleft((shard, named))
-            if not patient and self._trust.may_answer_later(host, outcome):
+            if once_more and self._trust.may_answer_later(host, outcome):
                 self._patient.append(candidate)
         else:
             self._gathered.pieces.setdefault(shard, Piece(outcome, host))
             self._holders.learn(shard, host)
         self._ask_more()
 
-    def _hedge(self) -> None:
-        """As many others are asked as have not answered yet, and those are asked last for a while."""
+    def _look_after(self, delay_ms: int) -> None:
+        self._later(delay_ms, lambda: self._hedge(delay_ms))
+
+    def _hedge(self, waited_ms: int) -> None:
+        """As many others are asked as bring nothing, or far too little, and those are asked last for a while."""
         if self._ended:
             return
-        self._hedges = len(self._flying)
-        for _, host in self._flying:
+        slow = [candidate[1] for candidate in self._flying if self._is_slow(candidate)]
+        self._hedges = len(slow)
+        for host in slow:
             self._trust.shun(host, AWAY_MS)
         self._ask_more()
+        if not self._ended:
+            self._look_after(min(2 * waited_ms, LOOK_MS_MAX))
+
+    def _is_slow(self, candidate: tuple[int, str]) -> bool:
+        """One that brings something is where another may well bring it sooner: where the road is narrow for all, to ask
+        for it twice helps nobody."""
+        host, pulls = candidate[1], self._pulls
+        if pulls.stalls(host, HEDGE_MS):
+            return True
+        if self._trust.now_ms() - self._flying[candidate] < SLOW_MS:
+            return False
+        others = {other for _, other in self._waiting if other != host}
+        return any(
+            pulls.bytes_per_s(other) > MUCH_FASTER * pulls.bytes_per_s(host) or pulls.may_try(other) for other in others
+        )
 
     def _end(self) -> None:
         self._ended = True

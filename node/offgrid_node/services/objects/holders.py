@@ -116,6 +116,10 @@ class Trust:
         """Who is asked first: trusted and alive before others, and of those whom a fast road leads to."""
         return self._shunned.get(host, 0) > self.now_ms(), not self._alive(host), self._paces(host).byte_us
 
+    def has_free_road(self, host: str) -> bool:
+        """Whether nothing needs to be spared on the way there."""
+        return self._paces(host).free
+
     def on_fault(self, host: str, fault: Fault) -> None:
         self.shun(host, LYING_MS if isinstance(fault, Corrupt | PeerFault) else AWAY_MS)
 

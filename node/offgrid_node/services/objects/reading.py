@@ -20,6 +20,7 @@ from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow, Later, Step
 from offgrid_node.services.objects.gathering import Gathered, Gathering, Span
 from offgrid_node.services.objects.holders import Carrier, Holders, Trust
+from offgrid_node.services.objects.pulls import Pulls
 from offgrid_node.services.objects.sealing import Wraps
 from offgrid_node.services.objects.windows import Windows
 from offgrid_node.storage.blobs import ReadableBlobs
@@ -44,9 +45,9 @@ class Reading:
         coder: Coder,
         salt: Callable[[], bytes],
     ) -> None:
-        self._trust, self._carrier, self._wraps = trust, carrier, wraps
+        self._trust, self._pulls, self._wraps = trust, Pulls(carrier, trust), wraps
         self._blobs, self._bulk, self._later = blobs, bulk, later
-        self._windows = Windows(trust, carrier, later, bulk, coder, salt)
+        self._windows = Windows(trust, self._pulls, later, bulk, coder, salt)
 
     def key_of(self, manifest: objects_pb2.Manifest) -> bytes:
         """The object's key. Raises PermissionDenied (reason NotForUs) when it is not wrapped for this node."""
@@ -82,7 +83,7 @@ class Reading:
 
         def gather(done: Callable[[Gathered], None]) -> None:
             span = Span(manifest, index, 1)
-            Gathering(span, holders, self._trust, self._carrier, self._later, check, done).start()
+            Gathering(span, holders, self._trust, self._pulls, self._later, check, done).start()
 
         gathered: Gathered = yield gather
         for piece in gathered.pieces.values():

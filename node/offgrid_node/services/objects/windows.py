@@ -23,7 +23,8 @@ from offgrid_node.protocol.objects.shards import Buffer, row_span, stripe_of
 from offgrid_node.services.bulk import Bulk
 from offgrid_node.services.flow import Flow, Later, Step
 from offgrid_node.services.objects.gathering import Gathered, Gathering, Piece, Span
-from offgrid_node.services.objects.holders import LYING_MS, Carrier, Holders, Trust
+from offgrid_node.services.objects.holders import LYING_MS, Holders, Trust
+from offgrid_node.services.objects.pulls import Pulls
 
 PIECE_BYTES_MAX = 1 << 20  # of one shard in one answer
 WINDOWS_BYTES_MAX = 32 << 20  # held or under way, of all objects; beyond it one stripe for each that is waited for
@@ -58,9 +59,9 @@ class Windows:
     """Reads coded stripes."""
 
     def __init__(
-        self, trust: Trust, carrier: Carrier, later: Later, bulk: Bulk, coder: Coder, salt: Callable[[], bytes]
+        self, trust: Trust, pulls: Pulls, later: Later, bulk: Bulk, coder: Coder, salt: Callable[[], bytes]
     ) -> None:
-        self._trust, self._carrier, self._later = trust, carrier, later
+        self._trust, self._pulls, self._later = trust, pulls, later
         self._bulk, self._coder, self._salt = bulk, coder, salt
         self._windows: OrderedDict[tuple[str, int], _Window] = OrderedDict()  # the longest unused first
         self._reached: OrderedDict[str, tuple[int, int]] = OrderedDict()  # the last stripe asked for; its window's size
@@ -208,7 +209,7 @@ class Windows:
 
     def _gather(self, span: Span, holders: Holders, done: Callable[[Gathered], None]) -> None:
         check = partial(_check_proof, span, self._salt()) if span.prove else _unchecked
-        Gathering(span, holders, self._trust, self._carrier, self._later, check, done).start()
+        Gathering(span, holders, self._trust, self._pulls, self._later, check, done).start()
 
 
 def _when_gathered(window: _Window, done: Waiting) -> None:
