@@ -2,6 +2,8 @@
 
 offgrid.address   "127.0.0.1:port" where administration is no unix socket (Windows); offgrid.token beside it
 offgrid.framed    there too: where the framed carrier takes the same token
+gateway.address   "host:port" where the gateway listens, when it does: with gateway.listen = "auto" the next start tries
+                  that port first
 metrics.address   "host:port" where GET /metrics is answered, when it is
 tls/              identity.pem, chain.pem, leaf.key (0600): for grpcurl over the mesh port, new at each start
 """
@@ -18,18 +20,21 @@ if TYPE_CHECKING:
     from offgrid_node.config import Config
 
 TOKEN_NAME, ADDRESS_NAME, FRAMED_NAME = "offgrid.token", "offgrid.address", "offgrid.framed"
-METRICS_NAME, TLS_NAME = "metrics.address", "tls"
+GATEWAY_NAME, METRICS_NAME, TLS_NAME = "gateway.address", "metrics.address", "tls"
 
 
-def write_access_files(config: Config, admin: str, tls: NodeTls, metrics: str = "", framed: str = "") -> None:
+def write_access_files(
+    config: Config, admin: str, tls: NodeTls, metrics: str = "", framed: str = "", gateway: str = ""
+) -> None:
     """Raises OSError when the data folder cannot be written. What an earlier run left and no longer holds goes."""
     data_dir = config.node.data_dir
     if not admin.startswith("unix:"):
         _write_private(data_dir / ADDRESS_NAME, admin.encode())
         _write_private(data_dir / FRAMED_NAME, framed.encode())
-    (data_dir / METRICS_NAME).unlink(missing_ok=True)
-    if metrics:
-        _write_private(data_dir / METRICS_NAME, metrics.encode())
+    for name, address in ((METRICS_NAME, metrics), (GATEWAY_NAME, gateway)):
+        (data_dir / name).unlink(missing_ok=True)
+        if address:
+            _write_private(data_dir / name, address.encode())
     folder = data_dir / TLS_NAME
     folder.mkdir(mode=0o700, exist_ok=True)
     _write_private(folder / "identity.pem", pem_of(tls.identity_der))

@@ -230,7 +230,9 @@ class Daemon:
         """And says where this node is: to this machine's commands, and on the terminal."""
         config, node = self._config, self.node
         await listeners.open_to_owner()
-        write_access_files(config, listeners.admin, tls, self._web.metrics, framed=listeners.admin_framed)
+        write_access_files(
+            config, listeners.admin, tls, self._web.metrics, listeners.admin_framed, gateway=self._web.address
+        )
         self.banner = banner(config, node, listeners.admin, listeners.mesh_port, self._web.url, self._web.metrics)
 
     def _open_traces(self, node_id: str) -> None:

@@ -37,6 +37,8 @@ TURNED_OFF = "OTEL_SDK_DISABLED"
 CLOSING_S = 2.0  # for what is still to be sent; a collector that is away must not hold up the end
 ENDS = {EventType.JOB_COMPLETED: "completed", EventType.JOB_FAILED: "failed", EventType.JOB_CANCELLED: "cancelled"}
 
+SAID_EVERY_S = 60.0
+
 _log = logging.getLogger("offgrid")
 
 
@@ -51,9 +53,35 @@ def open_traces(name: str, node_id: str, environ: Mapping[str, str]) -> TracedMe
         said = fields("otel_missing", mend="pip install 'offgrid-node[otel]'")
         _log.warning("traces are asked for, and OpenTelemetry is not installed", extra=said)
         return None
+    take_over_log()
     traced = TracedMeters(name, node_id)
     traced.provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return traced
+
+
+def take_over_log() -> None:
+    """What the SDK says of itself, in this process, becomes an event of ours: spans that are lost are no defect."""
+    sdk = logging.getLogger("opentelemetry")
+    sdk.propagate = False
+    if not any(isinstance(handler, SdkLines) for handler in sdk.handlers):
+        sdk.addHandler(SdkLines())
+
+
+class SdkLines(logging.Handler):
+    """Of its warnings and errors one in SAID_EVERY_S, with how many were left out before it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said_at: float | None = None
+        self._left_out = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._said_at is not None and 0 <= record.created - self._said_at < SAID_EVERY_S:
+            self._left_out += 1
+            return
+        why, left_out = " ".join(record.getMessage().split()), self._left_out
+        self._said_at, self._left_out = record.created, 0
+        _log.warning("traces are not sent", extra=fields("otel_failing", why=why, left_out=left_out or ""))
 
 
 class JobIds:

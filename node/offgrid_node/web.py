@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from offgrid.v1 import mesh_pb2
+from offgrid_node.access_files import GATEWAY_NAME
 from offgrid_node.config.addresses import ANY_HOST, split_address
 from offgrid_node.config.http_ports import AUTO, OFF, SECRET_CHARS_MIN, auto_ports
 from offgrid_node.discovery.addresses import join_address
@@ -55,7 +57,7 @@ class Web:
         """Raises FailedPrecondition where an address cannot be had; `close` is due all the same."""
         gateway, metrics = self._config.gateway, self._config.metrics
         if gateway.listen == AUTO:
-            self._gateway = bind_first(auto_ports(self._config.node.roles))
+            self._gateway = bind_first(self._ports())
         elif gateway.listen != OFF:
             self._gateway = bind(gateway.listen)
         if metrics.listen:
@@ -67,12 +69,26 @@ class Web:
             if not self.metrics and not gateway.token.get_secret_value():
                 self.metrics = address_of(self._gateway)
 
+    @property
+    def address(self) -> str:
+        """Where the gateway listens, "host:port"; "" where there is none."""
+        return address_of(self._gateway) if self._gateway else ""
+
     def told(self, addresses: Sequence[str]) -> str:
         """`url` as members hear it: who listens on every address is at the first one that the mesh has of it."""
         if not self._gateway or not addresses:
             return self.url
         host, port = split_address(address_of(self._gateway))
         return f"http://{join_address(split_address(addresses[0])[0], port)}" if host in ANY_HOST else self.url
+
+    def _ports(self) -> Sequence[int]:
+        """Those of "auto", in the order in which they are tried: first the one that this node had last, by which it is
+        known to bookmarks and contexts."""
+        ports = auto_ports(self._config.node.roles)
+        with suppress(OSError, ValueError):  # never kept, or not by a node
+            last = split_address((self._config.node.data_dir / GATEWAY_NAME).read_text("ascii").strip())[1]
+            return [last, *(port for port in ports if port != last)] if last in ports else ports
+        return ports
 
     def start(self, view: Callable[[], NodeView]) -> None:
         """Begins to serve, in the background."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from typing import Any
@@ -19,7 +20,7 @@ from offgrid.v1 import jobs_pb2, ledger_pb2, state_pb2
 from offgrid_node.protocol.effects import Record
 from offgrid_node.protocol.errors import NotFound
 from offgrid_node.protocol.etypes import EventType
-from offgrid_node.traces import TracedMeters, ids_of, open_traces
+from offgrid_node.traces import SdkLines, TracedMeters, ids_of, open_traces, take_over_log
 
 NOW_NS = 1_795_000_000_000_000_000
 
@@ -122,3 +123,25 @@ def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.Mon
     began = time.monotonic()
     meters.close()
     assert time.monotonic() - began < 0.9
+
+
+def test_what_the_sdk_says_is_an_event_of_ours_once_a_minute_and_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    take_over_log()
+    take_over_log()  # two nodes of one process
+    sdk = logging.getLogger("opentelemetry.exporter.otlp")
+    (handler,) = (each for each in logging.getLogger("opentelemetry").handlers if isinstance(each, SdkLines))
+    try:
+        for at_s in (0.0, 2.0, 59.0, 60.5):
+            record = sdk.makeRecord(sdk.name, logging.ERROR, "", 0, "Failed to export\nat %s", (at_s,), None)
+            record.created = 1_000 + at_s
+            sdk.handle(record)
+        sdk.info("nothing")
+    finally:
+        logging.getLogger("opentelemetry").removeHandler(handler)
+        logging.getLogger("opentelemetry").propagate = True
+    assert lines(caplog) == [
+        "traces are not sent event=otel_failing why='Failed to export at 0.0'",
+        "traces are not sent event=otel_failing why='Failed to export at 60.5' left_out=2",
+    ]
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}

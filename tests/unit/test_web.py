@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from offgrid_node.access_files import GATEWAY_NAME
 from offgrid_node.config import load
 from offgrid_node.gateway.node_view import NodeView
 from offgrid_node.protocol.errors import FailedPrecondition, Unavailable
@@ -90,3 +91,20 @@ def test_a_gateway_that_cannot_be_served_is_said_and_keeps_nobody_waiting(tmp_pa
     made = asyncio.run(whole())
     assert made.notices == ("the gateway cannot be served, the log says more: RuntimeError: nothing to view",)
     assert made.url == made.metrics == ""
+
+
+def test_a_node_listens_where_it_did_last_though_another_port_is_free_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (web(tmp_path, 'listen = "127.0.0.1:0"') for _ in "ab")
+    ports = [int(each.address.rpartition(":")[2]) for each in (first, second)]
+    monkeypatch.setattr("offgrid_node.web.auto_ports", lambda roles: ports)
+    for each in (first, second):
+        asyncio.run(each.close())
+    for kept, wanted in ((None, 0), (f"127.0.0.1:{ports[1]}", 1), ("127.0.0.1:1", 0), ("?", 0)):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        if kept is not None:
+            (tmp_path / "data" / GATEWAY_NAME).write_text(kept)
+        made = web(tmp_path, 'listen = "auto"')
+        assert made.address == f"127.0.0.1:{ports[wanted]}"
+        asyncio.run(made.close())
