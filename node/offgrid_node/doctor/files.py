@@ -15,7 +15,7 @@ from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not
 from offgrid_node.doctor.processes import is_stopped, listens_at_a_path
 from offgrid_node.doctor.reading import StoredRows
 from offgrid_node.doctor.restarting import restarted, restored, started
-from offgrid_node.doctor.rights import other_owner
+from offgrid_node.doctor.rights import owner_instead
 from offgrid_node.doctor.subject import UNAUTHENTICATED, Subject
 from offgrid_node.folder import ROOT_KEY, STORE_FILE
 from offgrid_node.keys import NodeKey, check_identity_certificate, verify
@@ -33,7 +33,7 @@ STORE_VARIABLES = ("OFFGRID_NODE__DATA_DIR", "OFFGRID_STORAGE__MEMORY_DB", "OFFG
 
 def _config(subject: Subject) -> Iterator[Said]:
     path = subject.folder.config_path
-    if other_owner(subject.path):
+    if owner_instead(subject.path):
         yield not_applicable("it is another user's")
         return
     if not path.exists():

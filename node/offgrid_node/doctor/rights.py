@@ -15,18 +15,18 @@ from offgrid_node.config.sections import Section
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, warning
 from offgrid_node.doctor.subject import Subject
 from offgrid_node.folder import DOTENV_NAME
+from offgrid_node.keys import other_owner
 from offgrid_node.protocol.errors import FailedPrecondition
 
 OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 
 
-def other_owner(path: Path) -> str:
-    """Whose folder it is where it is another user's than the asker's, who is not root; "" where it is one's own."""
+def owner_instead(path: Path) -> str:
+    """Whose folder it is where the asker may do nothing with it; "" where it is one's own, and for root."""
     if sys.platform == "win32" or os.geteuid() == 0:
         return ""
     with suppress(OSError):
-        if (uid := path.stat().st_uid) != os.geteuid():
-            return _name_of(uid)
+        return other_owner(path)
     return ""
 
 
@@ -43,7 +43,7 @@ def secrets_of(section: Section) -> Iterator[str]:
 def _folder(subject: Subject) -> Iterator[Said]:
     if not subject.path.is_dir():
         return
-    if owner := other_owner(subject.path):
+    if owner := owner_instead(subject.path):
         again = command("sudo", "-u", owner, "offgrid-node", "doctor", "--dir", subject.path.absolute())
         yield fault(f"{subject.path} is {owner}'s, who alone can look after the node there", again)
         return
@@ -83,21 +83,6 @@ def _unwritable(place: Path) -> Said | None:
         owner = command("sudo", "chown", "-R", str(os.getuid()) if hasattr(os, "getuid") else "USER", place)
         return fault(f"{place} may not be written by this user", owner)
     return None
-
-
-if sys.platform == "win32":
-
-    def _name_of(uid: int) -> str:
-        return f"#{uid}"
-
-else:
-    import pwd
-
-    def _name_of(uid: int) -> str:
-        try:
-            return pwd.getpwuid(uid).pw_name
-        except KeyError:
-            return f"#{uid}"
 
 
 CHECKS = (Check("folder", "the node's folders are its owner's, and can be written", _folder, Needs.NOTHING),)

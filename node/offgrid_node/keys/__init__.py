@@ -7,7 +7,7 @@ one canonical form, `leaf.py` what TLS shows of it, `sealing.py` what the join d
 
 from offgrid_node.keys.certificates import check_identity_certificate, identity_certificate, tls_name_of
 from offgrid_node.keys.leaf import NodeTls, fingerprint_in_leaf, fingerprint_of, is_twin, issue_leaf, pem_of
-from offgrid_node.keys.private import make_private_folder, refuse_writable, write_private
+from offgrid_node.keys.private import make_private_folder, other_owner, refuse_writable, write_private
 from offgrid_node.keys.sealing import open_sealed, seal
 from offgrid_node.keys.store import NodeKey
 from offgrid_node.keys.verifying import check_public_key, verify
@@ -24,6 +24,7 @@ __all__ = [
     "issue_leaf",
     "make_private_folder",
     "open_sealed",
+    "other_owner",
     "pem_of",
     "refuse_writable",
     "seal",

@@ -9,12 +9,32 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+import sys
 from pathlib import Path
 
 from offgrid_node.protocol.errors import FailedPrecondition
 
 POSIX_MODES = os.name == "posix"
 OTHERS_ANY, OTHERS_WRITE = 0o077, 0o022
+
+
+if sys.platform == "win32":
+
+    def other_owner(path: Path) -> str:
+        """There, a profile's folders are its own."""
+        return ""
+
+else:
+    import pwd
+
+    def other_owner(path: Path) -> str:
+        """Whose folder it is where it is another user's than the asker's; "" for one's own, or where there is none."""
+        if not path.exists() or (uid := path.stat().st_uid) == os.geteuid():
+            return ""
+        try:
+            return pwd.getpwuid(uid).pw_name
+        except KeyError:
+            return f"#{uid}"
 
 
 def make_private_folder(path: Path) -> None:
