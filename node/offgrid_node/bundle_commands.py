@@ -11,6 +11,7 @@ import click
 from offgrid.command_line import exits
 from offgrid.command_line.groups import Group
 from offgrid.command_line.terminal import counted
+from offgrid.command_line.working import working
 from offgrid_node.kit.finding import MADE
 from offgrid_node.kit.targets import EXTRAS, PLATFORMS, PYTHONS, targets
 
@@ -74,9 +75,11 @@ def bundle(
     kit = kit_at_hand()
     if kit is not None:
         check_covers(kit, [target.name for target in targets(names, pythons or PYTHONS)], extras)
-        copy_kit(kit, folder)
+        with working("copying the kit"):
+            copy_kit(kit, folder)
     else:
-        make_kit(folder, targets(names or WANTED, pythons or PYTHONS), click.echo, sorted({*extras}) or _used_here())
+        with working("fetching wheels") as say:
+            make_kit(folder, targets(names or WANTED, pythons or PYTHONS), say, sorted({*extras}) or _used_here())
     _tell(folder)
     click.echo(f"next, on another machine: python3 {folder.name}/install.py")
     click.echo(f"or over the network, here: offgrid-node bundle serve {shlex.quote(str(folder))}")
@@ -122,7 +125,8 @@ def check(kit: Path | None) -> int:
     from offgrid_node.kit.manifest import damaged, read_manifest
 
     kit = _kit(kit)
-    wrong = damaged(kit, read_manifest(kit))
+    with working("reading every byte"):
+        wrong = damaged(kit, read_manifest(kit))
     for name in wrong:
         click.echo(f"{kit}: {name} is not what the kit says it is", err=True)
     _tell(kit, wrong)
@@ -139,7 +143,8 @@ def deb(kit: Path | None, platform: str, output: Path) -> None:
     """Make a Debian package of KIT, the one that this node was installed from unless given, for all accounts."""
     from offgrid_node.kit.debian import write_deb
 
-    write_deb(_kit(kit), platform, output)
+    with working("packing"):
+        write_deb(_kit(kit), platform, output)
     click.echo(
         f"{output}, {output.stat().st_size / 1e6:.0f} MB; on a Debian or Ubuntu: sudo apt install ./{output.name}"
     )

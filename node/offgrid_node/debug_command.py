@@ -9,6 +9,7 @@ from typing import TextIO
 
 import click
 
+from offgrid.command_line.working import working
 from offgrid_node.options import FOLDER
 
 
@@ -34,7 +35,8 @@ def bundle(folder: Path, output: Path | None, with_names: bool, log: TextIO | No
         raise click.BadParameter(f"there is no folder {output.parent}", param_hint="'-o' / '--output'")
     target = output or Path(time.strftime("offgrid-debug-%Y%m%d-%H%M%S.zip"))
     text = log.read() if log is not None else None
-    names = write_bundle(folder, target, with_names=with_names, log=text)
+    with working("gathering", shown=not as_json):
+        names = write_bundle(folder, target, with_names=with_names, log=text)
     if as_json:
         import json
 

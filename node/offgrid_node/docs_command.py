@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from offgrid.command_line.terminal import counted
+from offgrid.command_line.working import working
 
 
 @click.command()
@@ -25,7 +26,8 @@ def docs(folder: Path) -> None:
     from offgrid_node.manual import Library, NoDocuments, Site
 
     try:
-        count = Site(Library.found()).write(folder)
+        with working("writing the documents"):
+            count = Site(Library.found()).write(folder)
     except NoDocuments as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{counted(count, 'file')}; begin with {folder / 'index.html'}")

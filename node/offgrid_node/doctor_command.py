@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid.command_line import exits
+from offgrid.command_line.working import working
 from offgrid_node.options import FOLDER
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def doctor(folder: Path, as_json: bool, everything: bool) -> int:
     from offgrid_node.doctor import State, diagnose
 
     began = time.monotonic()
-    findings = diagnose(folder)
+    with working("looking", shown=not as_json):
+        findings = diagnose(folder)
     faults = [each for each in findings if each.state is State.FAULT]
     if as_json:
         took_ms = round(1000 * (time.monotonic() - began))

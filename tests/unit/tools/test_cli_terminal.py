@@ -179,3 +179,18 @@ def test_what_takes_longer_than_a_second_says_so_and_leaves_no_trace(
     assert terminals[0].until(b"looking, 1 s")
     assert terminals[0].ended() == exits.OK
     assert terminals[0].said.endswith(b"\r\x1b[Kdone\r\n")
+
+
+def test_a_line_that_is_said_meanwhile_stands_alone(terminals: list[Terminal], node: SmallNode, tmp_path: Path) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import time\n"
+        "from offgrid.command_line.working import working\n"
+        "with working('fetching') as say:\n"
+        "    time.sleep(1.5)\n"
+        "    say('half')\n"
+    )
+    terminals.append(Terminal(node, program=[sys.executable, str(slow)]))
+    assert terminals[0].ended() == exits.OK
+    assert b"fetching, 1 s\r\x1b[Khalf\r\n" in terminals[0].said
+    assert terminals[0].said.endswith(b"\r\x1b[K")

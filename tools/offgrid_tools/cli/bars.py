@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 from offgrid_tools.cli.settings import settings
 
-AFTER_S, EVERY_S = 1.0, 0.2
-FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-ERASE_LINE = "\r\x1b[K"
+if TYPE_CHECKING:
+    from offgrid.command_line.working import Say
 
+EVERY_S = 0.2
 RATE_S = 10.0  # of which a rate is the mean, those among them in which nothing came
 
 Advance = Callable[[int, int], None]
@@ -92,28 +91,8 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda doing, done, total: progress.update(task, description=doing, completed=done, total=total or None)
 
 
-@contextmanager
-def working(doing: str) -> Iterator[None]:
-    """What is being done and since when, of what cannot say how far it is; from the second second on."""
-    if settings().json or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield
-        return
-    over = threading.Event()
+def working(doing: str) -> AbstractContextManager[Say]:
+    """What is being done, of what cannot say how far it is; from the second second on."""
+    from offgrid.command_line.working import working
 
-    def show() -> None:
-        began, frame = time.monotonic(), 0
-        if over.wait(AFTER_S):
-            return
-        while not over.wait(EVERY_S):
-            frame += 1
-            text = f"{FRAMES[frame % len(FRAMES)]} {doing}, {time.monotonic() - began:.0f} s"
-            print(ERASE_LINE + text, end="", file=sys.stderr, flush=True)  # noqa: T201 - drawn over, so no line of ours
-        print(ERASE_LINE, end="", file=sys.stderr, flush=True)  # noqa: T201
-
-    drawing = threading.Thread(target=show, daemon=True)
-    drawing.start()
-    try:
-        yield
-    finally:
-        over.set()
-        drawing.join()
+    return working(doing, shown=not settings().json)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
+from io import StringIO
 from pathlib import Path
 
 import click
 
 from offgrid.command_line.groups import Group
+from offgrid_tools.cli.bars import working
 from offgrid_tools.cli.settings import common, settings
 
 SEED = click.IntRange(0)
@@ -35,7 +37,12 @@ def sim(ctx: click.Context, seed: int | None, mesh: str, trace: str | None, muta
     simulator = importlib.import_module("offgrid_tools.sim.main")
     _one_of("--mutant", mutant, importlib.import_module("offgrid_tools.sim.mutants").MUTANTS)
     _one_of("--mesh", mesh, importlib.import_module("offgrid_tools.sim.plan").MESHES)
-    code: int = simulator.run(seed=seed, mesh=mesh, json=settings().json, trace=_path(trace), mutant=mutant)
+    out = StringIO()
+    with working("simulating"):
+        code: int = simulator.run(
+            seed=seed, mesh=mesh, json=settings().json, trace=_path(trace), mutant=mutant, out=out
+        )
+    click.echo(out.getvalue(), nl=False)
     return code
 
 
@@ -55,15 +62,19 @@ def ledger(
     _one_of("--level", level, simulator.LEVELS)
     mutants = importlib.import_module("offgrid_tools.ledgersim.mutants").MUTANTS
     _one_of("--mutant", mutant, mutants)
-    code: int = simulator.run(
-        seed=seed,
-        level=level or (mutants[mutant].level if mutant else ""),
-        witnesses=witnesses or 0,
-        owners=owners or 0,
-        json=settings().json,
-        trace=_path(trace),
-        mutant=mutant,
-    )
+    out = StringIO()
+    with working("simulating"):
+        code: int = simulator.run(
+            seed=seed,
+            level=level or (mutants[mutant].level if mutant else ""),
+            witnesses=witnesses or 0,
+            owners=owners or 0,
+            json=settings().json,
+            trace=_path(trace),
+            mutant=mutant,
+            out=out,
+        )
+    click.echo(out.getvalue(), nl=False)
     return code
 
 
