@@ -170,6 +170,8 @@ class _Loading:
             if override := self._origins.get(tuple(map(str, path[:length]))):
                 variable = override.variable
                 suggestion = suggestion.strip('"')
+                if rule and isinstance(override.value, list):
+                    rule += "; in a variable: a,b without quotes, and no [ ] around them"
                 return Problem(variable.file, *variable.value_at, variable.name, message, rule, suggestion)
         line, column = self._document.position(path, of_key=of_key)
         return Problem(self._file, line, column, dotted(path), message, rule, suggestion)

@@ -204,3 +204,16 @@ def test_a_variable_does_not_show_its_value() -> None:
 def test_which_node_the_operator_s_command_talks_to_is_no_setting_of_a_node(tmp_path: Path) -> None:
     assert loaded(tmp_path, {"OFFGRID_CONTEXT": "lab"}, dotenv="OFFGRID_CONTEXT=lab\n") == loaded(tmp_path, {})
     assert "an unknown name" in str(refused(tmp_path, {"OFFGRID_CONTEXTS": "lab"})[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("OFFGRID_LINKS__OPEN", '["udp:*:7700"]'), ("OFFGRID_MESH__PEERS", '["barn:7440"]')]
+)
+def test_a_list_in_the_files_form_is_answered_with_a_variables(tmp_path: Path, name: str, value: str) -> None:
+    (problem,) = refused(tmp_path, {name: value})
+    assert problem.allowed.endswith("; in a variable: a,b without quotes, and no [ ] around them")
+
+
+def test_the_file_hears_nothing_of_variables(tmp_path: Path) -> None:
+    (problem,) = refused(tmp_path, {}, toml=GOOD + "[links]\nopen = ['udp']\n")
+    assert "in a variable" not in problem.allowed
