@@ -13,6 +13,7 @@ from offgrid.v1.links_pb2 import PeerCheck
 from offgrid.v1.mesh_pb2 import Peer
 from offgrid.verdicts import away
 from offgrid_node.config import split_address
+from offgrid_node.config.http_ports import is_loopback
 from offgrid_node.doctor.clock import NOTABLE_US, SET, off_by
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
 from offgrid_node.doctor.lan import heard_here
@@ -21,6 +22,7 @@ from offgrid_node.doctor.meeting import Met, meet
 from offgrid_node.doctor.subject import Subject
 
 PROBED_MAX = 8
+LOOPBACK_ALONE = "it tells no address but 127.0.0.1, which is each machine's own: it seems to be in no network"
 CHECKED_S = 1.0
 YOUNG_MS = 5_000  # a node that has just started has not been heard by all
 BIG_PING = 1_372  # and its headers make 1,400 bytes, which all but few networks carry whole
@@ -59,6 +61,8 @@ def _why_away(subject: Subject, peer: Peer) -> tuple[str, str]:
             text = found.value
             if kind is Met.THERE and shown != peer.member.node_id and not peer.member.key_number:
                 text = Met.OTHER.value
+            if text == Met.OTHER.value and is_loopback(host):
+                return LOOPBACK_ALONE, f"{command('ip', '-br', 'address')}   # on that machine"
             return f"{address}: {text}", remedy
     return "no address of it is known", starting(subject, peer)
 

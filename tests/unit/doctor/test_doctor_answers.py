@@ -265,6 +265,19 @@ def test_each_is_named_and_nothing_else(name: str, tmp_path: Path, monkeypatch: 
         assert command in each.command
 
 
+def test_a_member_without_a_network_tells_an_address_at_which_this_machine_meets_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(company, "meet", lambda address: (Met.THERE, "of another"))
+    node = Node()
+    for address, says in (
+        ("127.0.0.1:7440", "it seems to be in no network"), ("10.0.0.3:7440", "another node than that is there"),
+    ):  # fmt: skip
+        node.peers = [node.peers[0], peer("there"), peer("barn", liveness=LIVENESS_DEAD, addresses=[address])]
+        [finding] = examine(node.subject(tmp_path), [each for each in company.CHECKS if each.name == "members"], 5.0)
+        assert says in finding.sentence
+
+
 @pytest.mark.parametrize(
     ("heard", "sentence"),
     [
