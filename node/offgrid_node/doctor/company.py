@@ -61,7 +61,7 @@ def _why_away(subject: Subject, peer: Peer) -> tuple[str, str]:
             text = found.value
             if kind is Met.THERE and shown != peer.member.node_id and not peer.member.key_number:
                 text = Met.OTHER.value
-            if text == Met.OTHER.value and is_loopback(host):
+            if text == Met.OTHER.value and all(is_loopback(split_address(each)[0]) for each in peer.addresses):
                 return LOOPBACK_ALONE, f"{command('ip', '-br', 'address')}   # on that machine"
             return f"{address}: {text}", remedy
     return "no address of it is known", starting(subject, peer)

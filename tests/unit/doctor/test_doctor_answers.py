@@ -270,10 +270,11 @@ def test_a_member_without_a_network_tells_an_address_at_which_this_machine_meets
 ) -> None:
     monkeypatch.setattr(company, "meet", lambda address: (Met.THERE, "of another"))
     node = Node()
-    for address, says in (
-        ("127.0.0.1:7440", "it seems to be in no network"), ("10.0.0.3:7440", "another node than that is there"),
-    ):  # fmt: skip
-        node.peers = [node.peers[0], peer("there"), peer("barn", liveness=LIVENESS_DEAD, addresses=[address])]
+    for addresses, says in (
+        (["127.0.0.1:7440"], "it seems to be in no network"),
+        (["127.0.0.1:7440", "10.0.0.3:7440"], "another node than that is there"),
+    ):
+        node.peers = [node.peers[0], peer("there"), peer("barn", liveness=LIVENESS_DEAD, addresses=addresses)]
         [finding] = examine(node.subject(tmp_path), [each for each in company.CHECKS if each.name == "members"], 5.0)
         assert says in finding.sentence
 
