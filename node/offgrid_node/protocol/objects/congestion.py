@@ -10,6 +10,7 @@ from __future__ import annotations
 WINDOW_MIN, WINDOW_FIRST, WINDOW_MAX = 32 << 10, 64 << 10, 4 << 20
 PIECE_MIN, PIECE_MAX = 16 << 10, 1 << 20
 QUEUE_MS = 250  # what may wait on the road, beside the time that one piece takes
+LEAST_MS_MAX = 5_000  # that a piece alone is taken to need
 ROUNDS_STEADY = 8  # then a larger window is tried again
 FORGOTTEN_MS = 60_000  # without a byte: the road may be another one by now
 QUICK_MS, QUICK_BYTES_PER_S = 1_000, 1_000_000
@@ -26,7 +27,7 @@ class Congestion:
         self.bytes_per_s = 0  # of late; 0 where that is not known
         self.heard_ms = now_ms  # when anything came last, or was asked for where nothing was under way
         self.flying_bytes = 0
-        self._began_ms, self._came_bytes, self._least_ms, self._steady = now_ms, 0, QUEUE_MS, 0
+        self._began_ms, self._came_bytes, self._least_ms, self._steady = now_ms, 0, LEAST_MS_MAX, 0
 
     @property
     def piece_bytes(self) -> int:
@@ -56,7 +57,7 @@ class Congestion:
     def on_asked(self, size_bytes: int, now_ms: int) -> None:
         if not self.flying_bytes:
             if now_ms - self.heard_ms > FORGOTTEN_MS:
-                self.window_bytes, self.bytes_per_s, self._least_ms = WINDOW_FIRST, 0, QUEUE_MS
+                self.window_bytes, self.bytes_per_s, self._least_ms = WINDOW_FIRST, 0, LEAST_MS_MAX
             self.heard_ms = self._began_ms = now_ms
             self._came_bytes = 0
         self.flying_bytes += size_bytes
@@ -66,10 +67,10 @@ class Congestion:
         self.heard_ms = now_ms
         self._came_bytes += size_bytes
         self._least_ms = min(self._least_ms, took_ms)
-        if self._came_bytes >= self.window_bytes:
-            self._end_round(now_ms)
-        elif not self.flying_bytes:  # nobody wants more: it may be faster than that, and is not slower
-            self.bytes_per_s = max(self.bytes_per_s, self._rate(now_ms))
+        if self._came_bytes >= self.window_bytes - self.window_bytes // 8:
+            self._end_round(now_ms, full=True)
+        elif not self.flying_bytes:  # nobody wants more
+            self._end_round(now_ms, full=False)
 
     def on_lost(self, size_bytes: int) -> None:
         """It was not answered."""
@@ -77,14 +78,16 @@ class Congestion:
         self.window_bytes = max(WINDOW_MIN, self.window_bytes // 4)
         self.bytes_per_s //= 2
 
-    def _rate(self, now_ms: int) -> int:
-        return self._came_bytes * 1_000 // max(1, now_ms - self._began_ms)
-
-    def _end_round(self, now_ms: int) -> None:
-        took_ms, rate, aim_ms = now_ms - self._began_ms, self._rate(now_ms), QUEUE_MS + self._least_ms
-        self._steady += 1
-        if took_ms <= aim_ms or 4 * rate >= 5 * self.bytes_per_s or self._steady >= ROUNDS_STEADY:
+    def _end_round(self, now_ms: int, *, full: bool) -> None:
+        """One that was not full shows that a road is narrow, never that it is wide."""
+        took_ms, aim_ms = now_ms - self._began_ms, QUEUE_MS + self._least_ms
+        rate = max(1, self._came_bytes * 1_000 // max(1, took_ms))
+        self._steady += full
+        wider = took_ms <= aim_ms or 4 * rate >= 5 * self.bytes_per_s or self._steady >= ROUNDS_STEADY
+        if wider and full:
             self.window_bytes, self._steady = min(WINDOW_MAX, 2 * self.window_bytes), 0
-        elif took_ms > 2 * aim_ms:
+        elif not wider and took_ms > 2 * aim_ms:
             self.window_bytes = max(WINDOW_MIN, min(self.window_bytes, rate * aim_ms // 1_000))
-        self.bytes_per_s, self._began_ms, self._came_bytes = max(1, rate), now_ms, 0
+        if full or took_ms > 2 * aim_ms or rate > self.bytes_per_s:
+            self.bytes_per_s = rate
+        self._began_ms, self._came_bytes = now_ms, 0

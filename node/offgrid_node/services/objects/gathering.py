@@ -26,7 +26,7 @@ ASKING_MS_MAX = 20_000  # after so long without a byte from whom it was asked no
 HEDGE_MS, HEDGE_BYTES_PER_S = 300, 10_000_000  # of whom nothing comes for longer others are asked as well
 LOOK_MS_MAX = 5_000  # between two looks whether it is so
 FRUITLESS_MAX = 4  # times that a host is asked which brings others their parts, and nothing of this one
-SLOW_MS, MUCH_FASTER = 2_000, 4  # what takes longer is asked of a host that is known to be so many times as fast
+SLOW_MS, MUCH_FASTER = 2_000, 8  # what takes longer is asked of a host that is known to be so many times as fast
 
 
 class Piece(msgspec.Struct, frozen=True):

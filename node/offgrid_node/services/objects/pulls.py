@@ -46,11 +46,12 @@ class Part(msgspec.Struct):
         return int(self.request.offset + self.request.length)
 
     def gap(self, begin: int, most_bytes: int) -> tuple[int, int] | None:
-        """The next range from `begin` on that has not come: where it begins and ends."""
+        """The next range from `begin` on that has not come: where it begins and ends. A small rest goes along."""
         while begin in self.come:
             begin += len(self.come[begin])
         following = min((at for at in self.come if at > begin), default=self.end)
-        return (begin, min(begin + most_bytes, following)) if begin < self.end else None
+        end = following if following - begin <= most_bytes + most_bytes // 8 else begin + most_bytes
+        return (begin, end) if begin < self.end else None
 
     def joined(self) -> Buffer:
         pieces = [self.come[at] for at in sorted(self.come)]
