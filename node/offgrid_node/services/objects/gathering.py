@@ -169,6 +169,8 @@ class Gathering:
     def _on_answer(
         self, candidate: tuple[int, str], answer: objects_pb2.ReadReplicaResponse | Fault, *, patient: bool
     ) -> None:
+        if self._ended:
+            return
         part = self._asked[candidate]
 
         def taken(outcome: Buffer | Fault) -> None:
@@ -235,7 +237,7 @@ class Gathering:
     def _end(self) -> None:
         self._ended = True
         # The hedge's timer keeps this for a while yet: not the pieces, nor who waited for them and has them now.
-        gathered, self._gathered = self._gathered, Gathered({}, {})
+        gathered, self._gathered, self._asked = self._gathered, Gathered({}, {}), {}
         done, self._done = self._done, _nobody
         done(gathered)
 

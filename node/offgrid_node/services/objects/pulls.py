@@ -53,8 +53,9 @@ class Part(msgspec.Struct):
         end = following if following - begin <= most_bytes + most_bytes // 8 else begin + most_bytes
         return (begin, end) if begin < self.end else None
 
-    def joined(self) -> Buffer:
-        pieces = [self.come[at] for at in sorted(self.come)]
+    def take(self) -> Buffer:
+        """All of it, which is held here no more."""
+        pieces = [self.come.pop(at) for at in sorted(self.come)]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
@@ -170,7 +171,7 @@ class Pulls:
 
     def _on_come(self, pull: _Pull, last: objects_pb2.ReadReplicaResponse) -> None:
         if pull.part.gap(pull.part.request.offset, 1) is None:
-            answer = Whole(objects_pb2.ReadReplicaResponse(size_bytes=last.size_bytes), pull.part.joined())
+            answer = Whole(objects_pb2.ReadReplicaResponse(size_bytes=last.size_bytes), pull.part.take())
             pull.fault = None
             pull.done(as_a(objects_pb2.ReadReplicaResponse, answer) or last)
         elif pull.fault is not None and not pull.flying:
