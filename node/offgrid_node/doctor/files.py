@@ -144,7 +144,7 @@ def _store(subject: Subject) -> Iterator[Said]:
         yield fault(
             f"{path} is of mesh {directory.mesh_name}, and {subject.folder.config_path.name} says mesh.name = "
             f'"{subject.config.mesh.name}"',
-            command("sed", "-n", "/mesh/,/name/p", subject.folder.config_path),
+            f"OFFGRID_MESH__NAME={directory.mesh_name} {subject.node('run')}",
         )
     elif known.removed:
         yield fault("this node was removed from its mesh", command("offgrid", "mesh", "invite"))

@@ -110,7 +110,7 @@ def _broker(subject: Subject) -> Iterator[Said]:
     if known:
         sentence, next_ = f"no broker is in reach: {names_of(known)}", starting(subject, known[0])
     else:
-        sentence, next_ = "no member of this mesh is a broker", subject.operator("peers")
+        sentence, next_ = "no member of this mesh is a broker", subject.operator("mesh", "invite", "--role", "broker")
     if mode == "offgrid":
         yield fault(f'{sentence}; with jobs.mode = "offgrid" every job fails', next_)
     else:

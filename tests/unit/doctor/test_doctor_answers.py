@@ -173,7 +173,7 @@ CASES: dict[str, tuple[Callable[[Node], None], Iterable[tuple[str, State, str, s
     ),
     "no broker is known": (
         make(peers=[peer("here", self=True, roles_in_force=[ROLE_CORE]), peer("there", roles_in_force=[ROLE_HOST])]),
-        [("broker", State.WARNING, "no member of this mesh is a broker; jobs stay in this node's own queue", "peers")],
+        [("broker", State.WARNING, "no member of this mesh is a broker; jobs stay", "mesh invite --role broker")],
     ),
     "the broker is away": (
         only_broker_away,

@@ -293,7 +293,8 @@ FAULTS = {
         lambda w: (shutil.rmtree(w.folder / "data"), (w.folder / "data").touch()), "store", "is a file, and", "mv "
     ),
     "key of another member": Injected(
-        lambda w: w.set("node.name", "barn"), "store", "is that of attic, and offgrid.toml says", "grep", State.WARNING
+        lambda w: w.set("node.name", "barn"), "store", "is that of attic, and offgrid.toml says",
+        "grep", State.WARNING
     ),
     "disk of backups not mounted": Injected(
         lambda w: w.set("state.backup_dir", "/media/no-such-disk/backups"), "backup-disk", "is its disk mounted?",
@@ -302,7 +303,7 @@ FAULTS = {
     "store of another node": Injected(other_nodes_store, "store", "is another node's store, of mesh barn", "ls -l"),
     "store of another mesh than the config says": Injected(
         lambda w: w.set("mesh.name", "barn"), "store", 'is of mesh home, and offgrid.toml says mesh.name = "barn"',
-        "sed",
+        "OFFGRID_MESH__NAME=home offgrid-node run",
     ),
     "removed while it stood still": Injected(removed, "store", "was removed from its mesh", "offgrid mesh invite"),
     "store held by another process": Injected(
