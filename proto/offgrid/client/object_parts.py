@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 
 READ_S = 900.0  # one stripe: the node gives up by itself where nothing comes, and a narrow road takes long
 PATIENCE_S = 30.0  # how long it goes on asking for a part that no host gives
-ASK_AGAIN_S, SILENT_S = 2.0, 3.0  # between two such questions; before it is said that nothing comes
+ASK_AGAIN_S, SILENT_S = 2.0, 5.0  # between two such questions; before it is said that nothing has come whole
 NOTHING_COMES = "the next part is not all here yet"
 READS_AHEAD = 3  # while one is written, the node and a host work on others
 RANGE_BYTES = 1 << 20  # as a node's stripes are
