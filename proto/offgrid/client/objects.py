@@ -141,13 +141,18 @@ class Objects:
         *,
         timeout_s: float | None = None,
         on_change: Callable[[objects_pb2.Object], None] = lambda made: None,
+        on_progress: Callable[[int, int], None] = lambda sent, of: None,
     ) -> objects_pb2.Object:
-        """Until the quorum has acked. `on_change` gets the object at first, and when its acks or its trouble change.
+        """Until the quorum has acked. `on_change` gets the object at first, and when its acks or its trouble change;
+        `on_progress` how many bytes the hosts that it is sent to now have of it, and of how many, twice a second.
         Raises TimeoutError; the object goes on its way all the same. Raises OffgridError (Cancelled) when that is given
         up, ObjectDamaged when its bytes were lost before enough had acked.
         """
         made, seen = objects_pb2.Object(), ""
-        for made in self.watch(object_id, within_s=timeout_s):
+        for answer in self._watched(object_id, timeout_s):
+            made = answer.object
+            if answer.sending_bytes:
+                on_progress(answer.sent_bytes, answer.sending_bytes)
             if (said := f"{made.acked_milli} {made.trouble}") != seen:
                 seen = said
                 on_change(made)
@@ -168,16 +173,21 @@ class Objects:
 
         A node that restarts meanwhile is waited for, the client's `reconnect_s` long; then OffgridError WatchEnded.
         """
+        shown = objects_pb2.Object()
+        for answer in self._watched(wanted, within_s):
+            if answer.object != shown:
+                yield (shown := answer.object)
+
+    def _watched(self, wanted: str, within_s: float | None) -> Iterator[objects_pb2.WatchObjectResponse]:
         request = objects_pb2.WatchObjectRequest(object=wanted)
 
-        def states(for_s: float | None) -> Iterator[objects_pb2.Object]:
-            answers = self._calls.stream(
+        def states(for_s: float | None) -> Iterator[objects_pb2.WatchObjectResponse]:
+            return self._calls.stream(
                 "ObjectService/WatchObject", request, objects_pb2.WatchObjectResponse, timeout_s=for_s
             )
-            return (answer.object for answer in answers)
 
         silence = self._calls.silence(f"object {wanted}")
-        return follow(states, lambda made: made.state != ACCEPTED, silence, within_s)
+        return follow(states, lambda answer: answer.object.state != ACCEPTED, silence, within_s)
 
     # ---- what there is
 

@@ -186,7 +186,8 @@ class Node:
             Patience(self.runtime, world.later, self.hold_ms),
         )
         self.uploads = Uploads(self.runtime, self.sealer, self.bulk, keeping, world.later, self.coding)
-        watching = Watching(self.runtime, world.later)
+        watching = Watching(self.runtime, world.later, self.shipping.sending)
+        self.shipping.on_sent = watching.on_sent
         puts = Puts(self.runtime, self.sealer, self.bulk, self.uploads, watching, self.kept.takes, self.coding)
         self.replicas = Replicas(
             self.runtime,

@@ -360,3 +360,23 @@ def test_a_dropped_blob_stays_while_it_is_an_object_of_ones_own() -> None:
     assert made.local, "three copies are wanted, one is there"
     world.owner.drop_blob(DropBlob(made.object_id))
     assert world.owner.blobs.size(made.object_id) == SEALED
+
+
+def test_who_watches_hears_how_much_the_hosts_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offgrid_node.services.objects.watching.SENT_EVERY_MS", 0)
+    world, told = World(1), list[tuple[int, int]]()
+    world.hosts[0].up = False
+    made = world.owner.put(DATA, required_milli=1_000)
+    stream = world.owner.ask("WatchObject", objects_pb2.WatchObjectRequest(object=made.object_id))
+
+    def bend(letter: Letter) -> None:
+        told.extend((seen.sent_bytes, seen.sending_bytes) for seen in stream.take())
+
+    world.bend, world.hosts[0].up = bend, True
+    world.pass_ms(60_000)
+    told.extend((seen.sent_bytes, seen.sending_bytes) for seen in stream.take())
+    sending = [(have, of) for have, of in told if of]
+    assert {of for _, of in sending} == {SEALED}
+    assert sending == sorted(sending)
+    assert len({have for have, _ in sending}) > 3
+    assert told[-1] == (0, 0), "it is over"

@@ -88,8 +88,13 @@ def put(
     with begun as seed, _told_how_it_goes_on(bool(seed or request_id)):
         made = putting.all_of(files, seed) if several else [putting.one(files[0], request_id or _id_of(seed, 0))]
     if wait:
-        with waiting() as on_change:
-            made = [client.objects.wait_durable(m.object_id, timeout_s=timeout, on_change=on_change) for m in made]
+        with waiting() as told:
+            made = [
+                client.objects.wait_durable(
+                    each.object_id, timeout_s=timeout, on_change=told.on_change, on_progress=told.on_progress
+                )
+                for each in made
+            ]
     _show(made, several)
 
 

@@ -7,6 +7,7 @@ A spinner on a terminal, else a line per change. With --json the trouble alone, 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 import click
 
 from offgrid_tools.cli.amounts import weight_of
+from offgrid_tools.cli.bars import Recent
+from offgrid_tools.cli.output import size
 from offgrid_tools.cli.settings import settings
 
 if TYPE_CHECKING:
@@ -28,20 +31,19 @@ def acks_of(of: Object | OutboxEntry) -> str:
 
 
 @contextmanager
-def waiting() -> Iterator[Callable[[Object], None]]:
-    """What `wait_durable` tells of."""
+def waiting() -> Iterator[Waiting]:
+    """Of what `wait_durable` tells."""
     if settings().json:
-        yield Waiting(_say_nothing, _document).on_change
+        yield Waiting(_say_nothing, _document)
     elif sys.stderr.isatty():
         from rich.console import Console
 
         console = Console(stderr=True, highlight=False)
         with console.status("waiting for acks") as shown:
-            yield Waiting(
-                shown.update, _lines(lambda line: console.print(line, markup=False, soft_wrap=True))
-            ).on_change
+            warn = _lines(lambda line: console.print(line, markup=False, soft_wrap=True))
+            yield Waiting(shown.update, warn, live=True)
     else:
-        yield Waiting(_say, _lines(_say)).on_change
+        yield Waiting(_say, _lines(_say))
 
 
 def reading_waits(made: Object, timeout_s: float) -> Callable[[str], None]:
@@ -61,21 +63,33 @@ def _troubled(made: Object, why: str) -> Object:
 
 
 class Waiting:
-    """Tells changes of the acks and of the trouble apart, and each trouble once however often it comes and goes."""
+    """Tells changes of the acks and of the trouble apart, and each trouble once however often it comes and goes; where
+    what is said is `live`, how much was sent and how fast as well."""
 
-    def __init__(self, say: Callable[[str], None], warn: Callable[[Object, str], None], hint: str = HINT) -> None:
+    def __init__(
+        self, say: Callable[[str], None], warn: Callable[[Object, str], None], hint: str = HINT, *, live: bool = False
+    ) -> None:
         self._say, self._warn = say, warn
-        self._acked_milli, self._trouble = -1, ""
-        self._hint = hint
+        self._acked_milli, self._trouble, self._acks = -1, "", ""
+        self._hint, self._live, self._recent = hint, live, Recent()
 
     def on_change(self, made: Object) -> None:
         if made.acked_milli != self._acked_milli:
             self._acked_milli = made.acked_milli
-            self._say(f"{made.object_id} is kept here; acks: {acks_of(made)}")
+            self._acks, self._recent = f"acks: {acks_of(made)}", Recent()
+            self._say(f"{made.object_id} is kept here; {self._acks}")
         if made.trouble not in ("", self._trouble):
             self._trouble = made.trouble
             self._warn(made, self._hint)
             self._hint = ""  # once is enough
+
+    def on_progress(self, sent: int, of: int) -> None:
+        if self._live:
+            now_s = time.monotonic()
+            self._recent.on_done(sent, now_s)
+            per_s = self._recent.per_s(now_s)
+            rate = "" if per_s is None else f", {size(round(per_s))}/s"
+            self._say(f"{self._acks}; {size(sent)} of {size(of)} sent{rate}")
 
 
 def _lines(say: Callable[[str], None]) -> Callable[[Object, str], None]:

@@ -58,6 +58,7 @@ class _Shipment(msgspec.Struct):
     sent_bytes: int = 0
     took_ms: int = 0
     source_bad: bool = False
+    reached: dict[int, int] = msgspec.field(default_factory=dict)  # what the host has of each shard
     drawing: Drawing | None = None
     drawn_in: int = 0  # the epoch that its possession is for
 
@@ -97,11 +98,18 @@ class Shipping:
         self._cutting = Cutting(source, bulk)
         self._shipments: dict[tuple[str, str], _Shipment] = {}
         self._flying: Counter[str] = Counter()  # pieces under way, by host
+        self.on_sent: Callable[[str], None] = lambda object_id: None  # more of an object has come to a host
 
     @property
     def under_way(self) -> int:
         """The objects machine bounds it."""
         return len(self._shipments)
+
+    def sending(self, object_id: str) -> tuple[int, int]:
+        """Bytes that hosts have of the shards which they are sent now, and of how many."""
+        going = [each for (known, _), each in self._shipments.items() if known == object_id and each.reached]
+        have = sum(sum(each.reached.values()) for each in going)
+        return have, sum(len(each.reached) * each.manifest.shard_bytes for each in going)
 
     def ship(self, work: Ship) -> None:
         """Its end enters the runtime as Shipped. Machines that were loaded anew say it again: it goes on as it is."""
@@ -185,7 +193,7 @@ class Shipping:
         work, manifest, shards = shipment.work, drawing.manifest, drawing.shards
         opened = yield opening(self._carrier, work)
         reached, stumbles = {told.shard: told.offset for told in opened.shards}, 0
-        furthest = dict(reached)
+        furthest, shipment.reached = dict(reached), dict(reached)
         if tuple(reached) != tuple(shards):
             raise PeerFault(f"{work.node} wants other shards than it is to have", reason="WrongShards")
         piece = min(opened.piece_bytes_max or PIECE_BYTES_MAX, PIECE_BYTES_MAX)
@@ -231,6 +239,8 @@ class Shipping:
                 finally:
                     self._flying[node] -= 1
                 further[piece.shard] = max(further.get(piece.shard, 0), offset)
+                shipment.reached[piece.shard] = offset
+                self.on_sent(shipment.work.object_id)
                 if offset >= piece.end:
                     whole[piece.shard] = max(whole.get(piece.shard, 0), offset)
                 going = going and offset >= piece.end

@@ -116,7 +116,8 @@ class OwnerSide:
         small, patience = _small_shipping(ground, self.source), Patience(runtime, later)
         self.shipping = Shipping(runtime, carrier, directory, verify, self.source, bulk, keeping, small, patience)
         self.uploads = Uploads(runtime, self.sealer, bulk, keeping, later, parts.coding)
-        self.watching = Watching(runtime, later)
+        self.watching = Watching(runtime, later, self.shipping.sending)
+        self.shipping.on_sent = self.watching.on_sent
         self.puts = Puts(runtime, self.sealer, bulk, self.uploads, self.watching, kept.takes, parts.coding)
         self.placing = Placing(runtime, self_id, parts.coding, ground.called)
         self.sharing = Sharing(runtime, self_id, directory, verify, wraps, rng, bulk)

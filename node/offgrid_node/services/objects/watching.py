@@ -27,14 +27,17 @@ RISKS: Mapping[Risk, objects_pb2.ObjectRisk.ValueType] = {
     Risk.AT_RISK: objects_pb2.OBJECT_RISK_AT_RISK,
     Risk.GONE: objects_pb2.OBJECT_RISK_GONE,
 }
+SENT_EVERY_MS = 500  # at most, to one who watches
 WAIT_MS_MAX = 60_000  # of one call; who waits longer watches
 
 
 class Watching:
     """The handler of WatchObject, and the wait within PutObject."""
 
-    def __init__(self, runtime: Runtime, later: Later) -> None:
-        self._runtime, self._later = runtime, later
+    def __init__(self, runtime: Runtime, later: Later, sending: Callable[[str], tuple[int, int]]) -> None:
+        """`sending` says how many bytes hosts have of an object that is sent to them now, and of how many."""
+        self._runtime, self._later, self._sending = runtime, later, sending
+        self._watchers: dict[str, dict[int, Callable[[], None]]] = {}  # by object and number
         self._waits: Timers[int] = Timers()
         self._ends: dict[int, Callable[[], None]] = {}
         self._armed_ms: int | None = None  # when the one timer fires: a wait that ends before leaves nothing behind
@@ -64,7 +67,8 @@ class Watching:
 
     def watch(self, row: objects_pb2.ObjectRow) -> Stream:
         """Of an object of this node's own, from its row as it is now."""
-        stream, shown = Stream(), objects_pb2.Object()
+        stream, shown, sent_ms = Stream(), objects_pb2.Object(), self._now_ms()
+        object_id, number = row.object.object_id, next(self._numbers)
 
         def push(seen: objects_pb2.Object | Fault) -> None:
             nonlocal shown
@@ -72,13 +76,37 @@ class Watching:
                 stream.end(seen)
             elif seen != shown:
                 shown = seen
-                stream.push(objects_pb2.WatchObjectResponse(object=seen))
+                tell()
                 if seen.state != ACCEPTED:
                     stream.end()
 
-        stream.when_closed(self._on_change(row, push))
+        def tell() -> None:
+            nonlocal sent_ms
+            sent_ms = self._now_ms()
+            have, of = self._sending(object_id)
+            stream.push(objects_pb2.WatchObjectResponse(object=shown, sent_bytes=have, sending_bytes=of))
+
+        def sent() -> None:
+            if self._now_ms() - sent_ms >= SENT_EVERY_MS and not stream.waiting:  # a slow reader hears of the next
+                tell()
+
+        def closed() -> None:
+            stop()
+            watchers = self._watchers[object_id]
+            del watchers[number]
+            if not watchers:
+                del self._watchers[object_id]
+
+        stop = self._on_change(row, push)
+        self._watchers.setdefault(object_id, {})[number] = sent
+        stream.when_closed(closed)
         push(self._now(row.object.object_id))
         return stream
+
+    def on_sent(self, object_id: str) -> None:
+        """More of it has come to a host."""
+        for sent in list(self._watchers.get(object_id, {}).values()):
+            sent()
 
     def settled(self, row: objects_pb2.ObjectRow, within_ms: int) -> Step[objects_pb2.Object]:
         """The object once it is durable or given up, or as it is after `within_ms`. Raises NotFound (ObjectDeleted)."""
