@@ -135,7 +135,7 @@ def test_what_no_path_and_no_verb_fits_is_told_what_does() -> None:
         status, reason, text = await node.error("GET /v1/job/j-1")
         assert (status, reason) == (404, "NOT_FOUND UnknownPath")
         assert text == f"there is nothing at /v1/job/j-1; did you mean /v1/jobs/{{job_id}}? {LISTED}"
-        assert (await node.error("GET /v1/quite/else"))[2] == f"there is nothing at /v1/quite/else; {LISTED}"
+        assert (await node.error("GET /v1/xyzzy"))[2] == f"there is nothing at /v1/xyzzy; {LISTED}"
         status, fields, _ = await node.ask("PUT /v1/missions/m-1")
         assert (status, fields["allow"]) == (405, "GET, HEAD, OPTIONS, PATCH")
         status, fields, body = await node.ask("OPTIONS /v1/missions/m-1")
