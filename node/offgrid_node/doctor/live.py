@@ -249,7 +249,8 @@ def _notices(subject: Subject) -> Iterator[Said]:
     assert subject.status is not None
     for notice in subject.status.notices:
         if not notice.startswith((*SAID_ELSEWHERE, *_gateways_of(subject))):
-            yield warning(notice, subject.operator("status"))
+            said, pip, package = notice.partition(": pip install ")
+            yield warning(said, f"{pip[2:]}{package}" if pip else subject.operator("status"))
 
 
 CHECKS = (

@@ -248,6 +248,10 @@ CASES: dict[str, tuple[Callable[[Node], None], Iterable[tuple[str, State, str, s
     "it says something else": (
         told(notices=["the store is damaged: a row"]), [("notices", State.WARNING, "the store is damaged", "status")]
     ),
+    "it lacks a package": (
+        told(notices=["the copy is behind: the extra `sql` is not installed: pip install 'offgrid-node[sql]'"]),
+        [("notices", State.WARNING, "the extra `sql` is not installed", "pip install 'offgrid-node[sql]'")],
+    ),
 }  # fmt: skip
 
 
