@@ -150,7 +150,7 @@ def test_a_place_that_is_none_is_said_by_its_option(folder: Path, tmp_path: Path
 def test_no_file_is_written_over(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bundle.zip").write_text("somebody's")
     done = typed("debug", "bundle", "--dir", folder, "-o", tmp_path / "bundle.zip")
-    assert (done.exit_code, "File exists" in done.stderr) == (4, True)
+    assert (done.exit_code, "is there already; another name" in done.stderr) == (2, True)
     assert (tmp_path / "bundle.zip").read_text() == "somebody's"
 
 
