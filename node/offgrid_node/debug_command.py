@@ -34,8 +34,8 @@ def bundle(folder: Path, output: Path | None, with_names: bool, log: TextIO | No
     if output is not None and not output.parent.is_dir():
         raise click.BadParameter(f"there is no folder {output.parent}", param_hint="'-o' / '--output'")
     if output is not None and output.exists():
-        text = f"{output} is there already; another name, or none: then the time is in it"
-        raise click.BadParameter(text, param_hint="'-o' / '--output'")
+        why = f"{output} is there already; another name, or none: then the time is in it"
+        raise click.BadParameter(why, param_hint="'-o' / '--output'")
     target = output or Path(time.strftime("offgrid-debug-%Y%m%d-%H%M%S.zip"))
     text = log.read() if log is not None else None
     with working("gathering", shown=not as_json):
