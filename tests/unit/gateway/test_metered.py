@@ -100,7 +100,7 @@ def test_who_is_not_let_in_counts_by_the_reason(line: bytes, reason: str) -> Non
     signs = SignIns("right", "cookie")
     routes = [*login_routes(signs, SystemClock()), Route("/hello/{who}", hello)]
     serving(app_of(routes, policy_of((), signs), meters), talk, meters.refused.add)
-    assert dict(meters.refused.samples()) == {(reason,): 1}
+    assert {labels: count for labels, count in meters.refused.samples() if count} == {(reason,): 1}
 
 
 def test_streams_and_websockets_count_as_open_while_they_are() -> None:
