@@ -49,12 +49,12 @@ class TestTerms:
             (["--file", "a"], "NAME=VALUE"),
             (["--file", "a=/nowhere/x"], "no such file"),
             (["--file", "a=o-x", "--file", "a=o-y"], "there twice"),
-            (["--priority", "101"], "-100<=x<=100"),
-            (["--timeout", "0.01"], "0.1<=x<=86400"),
+            (["--priority", "101"], "-100 to 100 are allowed"),
+            (["--timeout", "0.01"], "0.1 to 86400 are allowed"),
             (["--llm", "m"], "--command and --llm are different things to run"),
             (["--system", "x"], "for --llm"),
             (["--price-max", "0"], "more than"),
-            (["--losses-max", "101"], "1<=x<=100"),
+            (["--losses-max", "101"], "1 to 100 are allowed"),
         ],
     )
     def test_what_is_wrong_is_said_before_anything_is_done(

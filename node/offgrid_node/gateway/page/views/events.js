@@ -9,7 +9,7 @@ import { bytes, clock, credits, fieldOf, iso, moment, num, plain, prefs, short, 
 const FRESH_MAX = 1_000; // of the events that came while one looks
 const FOUND = 100, PAGES = 50; // a look reads on until so many fit, or so many pages were read
 // By the numbers of their types, as the node is asked for them.
-const GROUPS = { all: [], jobs: [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21], mesh: [1, 2, 3, 4, 5, 6, 7, 8], storage: [22, 23, 24, 25, 26], ledger: [9, 27, 28, 29], sessions: [30], health: [31], mail: [32] };
+const GROUPS = { all: [], jobs: [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21], mesh: [1, 2, 3, 4, 5, 6, 7, 8, 33], storage: [22, 23, 24, 25, 26], ledger: [9, 27, 28, 29], sessions: [30], health: [31], mail: [32] };
 const NOTHING = { rows: [], token: "", read: 0, over: false, busy: true, error: null };
 
 // The events of the journal that fit, the newest first: {rows, read: how many were looked at, over: all, busy, error, older()}.
