@@ -12,16 +12,19 @@ from offgrid_node.protocol.errors import Fault
 
 REFUSAL_NAME = "refused.txt"  # in the data folder, until a start succeeds
 REFUSAL_BYTES_MAX = 4_096
+SECOND = "AlreadyRunning"
 
 
 @contextmanager
 def refusal_kept(data_dir: Path) -> Iterator[None]:
-    """A Fault that leaves the block is written down; a folder that takes no file is no reason for another error."""
+    """A Fault that leaves the block is written down, but for that of a second process beside the node itself; a folder
+    that takes no file is no reason for another error."""
     try:
         yield
     except Fault as fault:
         with suppress(OSError, Fault):
-            write_private(data_dir / REFUSAL_NAME, fault.message[: REFUSAL_BYTES_MAX // 4])
+            if fault.reason != SECOND:
+                write_private(data_dir / REFUSAL_NAME, fault.message[: REFUSAL_BYTES_MAX // 4])
         raise
 
 

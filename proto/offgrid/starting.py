@@ -46,10 +46,14 @@ class Starting:
 
     def _locked(self) -> bool:
         for _ in range(TRIES):
-            with suppress(BlockingIOError):
+            try:
                 lock(self._descriptor)
+            except BlockingIOError:
+                time.sleep(TRY_S)
+            except OSError:  # a file system without locks
+                return False
+            else:
                 return True
-            time.sleep(TRY_S)
         return False
 
 

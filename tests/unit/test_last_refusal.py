@@ -27,6 +27,12 @@ def test_the_latest_reason_is_kept_for_its_owner_until_a_start_succeeds(tmp_path
     assert last_refusal(tmp_path) == ""
 
 
+def test_a_second_process_beside_the_running_one_says_nothing_of_that(tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition), refusal_kept(tmp_path):
+        raise FailedPrecondition("in use by another daemon", reason="AlreadyRunning")
+    assert last_refusal(tmp_path) == ""
+
+
 def test_where_nothing_can_be_written_the_refusal_itself_is_what_is_told(tmp_path: Path) -> None:
     refused(tmp_path / "missing", "no disk")
     assert last_refusal(tmp_path / "missing") == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
+from offgrid import starting
 from offgrid.starting import MARK_NAME, Starting, is_starting
 from offgrid_tools.cli import node_start
 from offgrid_tools.cli.node_start import await_start
@@ -59,6 +61,15 @@ def test_a_process_that_dies_leaves_no_mark(folder: Path) -> None:
 def test_a_folder_that_takes_no_mark_has_none(tmp_path: Path) -> None:
     with Starting(tmp_path / "missing"):
         assert not is_starting(tmp_path / "missing")
+
+
+def test_a_file_system_without_locks_has_no_marks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lock(descriptor: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(starting, "lock", lock)
+    with Starting(folder):
+        assert not is_starting(folder)
 
 
 def test_it_is_waited_for_until_it_answers(folder: Path) -> None:
