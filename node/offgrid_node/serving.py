@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from offgrid_node import arena, logs
 from offgrid_node.daemon import Daemon
@@ -36,7 +36,7 @@ def serve(path: Path, reading: ConfigReading, on_start: Callable[[], None]) -> N
     folder = Folder(path)
     folder.check_private()
     config, unused = reading.result()
-    beside = [] if is_kept(sys.stderr.fileno(), path) else [RecentLog(config.node.data_dir)]
+    beside = [] if is_kept(_descriptor_of(sys.stderr), path) else [RecentLog(config.node.data_dir)]
     logs.set_up(config.node.log_level, config.node.log_format, beside=beside)
     # It shows a traceback for each interface that is down; what matters of mDNS is said in the node's notices.
     logging.getLogger("zeroconf").setLevel(logging.ERROR)
@@ -70,6 +70,14 @@ async def _serve(folder: Folder, config: Config, unused: Sequence[str], on_start
     finally:
         supervisor.stopping()
         await daemon.stop()
+
+
+def _descriptor_of(stream: TextIO | None) -> int:
+    """-1 where it has none: a service of Windows may have no standard error at all."""
+    try:
+        return stream.fileno() if stream is not None else -1
+    except (OSError, ValueError):
+        return -1
 
 
 async def _first(*events: asyncio.Event) -> None:

@@ -136,7 +136,8 @@ def test_a_process_that_hangs_is_waited_for_no_longer_than_promised(town: LocalM
     finally:
         host.process.send_signal(signal.SIGCONT)
     assert set(found) == {"process"}
-    assert f"process {host.process.pid} holds the node's store and does not answer" in found["process"].sentence
+    assert f"process {host.process.pid} is the node, and somebody has stopped it" in found["process"].sentence
+    assert found["process"].command == f"kill -CONT {host.process.pid}"
     assert took_s < promised(DEADLINE_S + 1.0)
 
 

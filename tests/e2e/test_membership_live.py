@@ -217,7 +217,7 @@ class TestJoining:
     def test_nobody_at_the_door(self, tmp_path: Path) -> None:
         done = offgrid_node("join", str(NOBODYS), "--dir", tmp_path / "a", "--no-run", "--timeout", "1", *LOOPBACK)
         assert done.code == 5, done.said
-        assert "is the inviter running" in done.err, done.said
+        assert "Is the inviter running" in done.err, done.said
 
 
 class TestWhatALostPartSays:

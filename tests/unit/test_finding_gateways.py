@@ -30,7 +30,7 @@ class Gateways:
 
     notices: tuple[str, ...] = ()
 
-    def __init__(self, urls: list[str]) -> None:
+    def __init__(self, named_in: str, urls: list[str]) -> None:
         self.known = [SAID[url] for url in urls]
 
     def ask(self) -> list[About]:
