@@ -81,6 +81,14 @@ def test_below_the_threshold_and_not_well_below_it_goes_on() -> None:
     assert watched.look(*[*[10] * (FALL - 1), 95] * 10) is WARN
 
 
+@pytest.mark.parametrize("most", [0, 1, 8, 9, 40])
+def test_a_count_is_well_again_as_soon_as_it_is_not_above_its_threshold(most: int) -> None:
+    watched = Watched(Limits(warn=most, is_count=True))
+    watched.look(*[most + 1] * RISE, *[*[most] * (FALL - 1), most + 1] * 3)
+    assert watched.states == [WARN]
+    assert watched.look(*[most] * FALL) is OK
+
+
 def test_it_gets_worse_and_better_step_by_step() -> None:
     watched = Watched()
     watched.look(*[101] * RISE, *[201] * RISE, *[150] * FALL, *[10] * FALL)

@@ -109,14 +109,17 @@ def test_the_nodes_own_figures_have_their_thresholds(
     assert [(alert.name, alert.value) for alert in desk.journaled()] == [(name, bad)]
 
 
-def test_an_alert_of_one_object_ends_with_none(desk: Watched) -> None:
-    desk.own = {"objects_gone": 1}
+@pytest.mark.parametrize("so_many", [1, 2, 9, 10, 50])
+@pytest.mark.parametrize("name", ["objects_gone", "objects_at_risk", "objects_degraded"])
+def test_an_alert_from_so_many_objects_on_ends_with_fewer(name: str, so_many: int) -> None:
+    desk = Watched(Thresholds(0, 0, 0.0, 0, 0.0, 0.0, so_many, so_many, so_many))
+    desk.own = {name: so_many}
     desk.look(RISE)
-    desk.own = {"objects_gone": 0}
+    desk.own = {name: so_many - 1}
     desk.look(FALL)
-    assert [said(alert) for alert in desk.told] == [
-        ("objects_gone", "", State.CRITICAL, 1),
-        ("objects_gone", "", State.OK, 0),
+    assert [(alert.name, alert.state is State.OK, alert.value) for alert in desk.told] == [
+        (name, False, so_many),
+        (name, True, so_many - 1),
     ]
 
 

@@ -2,8 +2,8 @@
 
 A figure is looked at every few seconds. A threshold is reached by RISE looks in a row above it, and left by FALL looks
 in a row below CLEAR of it (a Schmitt trigger, with delays): a figure that moves between the two changes nothing, and a
-single bad one neither. What nobody has said for STALE looks has ended. All is counted in looks: no clock that is set,
-and no sleep of the machine, makes an alert or ends one.
+single bad one neither. A count has no such band, since one more or less of it is news. What nobody has said for STALE
+looks has ended. All is counted in looks: no clock that is set, and no sleep of the machine, makes an alert or ends one.
 
 Changes are told, to the journal and to whoever the owner names, TOLD_MAX at once and one more each TOLD_EVERY looks.
 What cannot be told now is when it may, if it is still so: each telling says how it is then. States are in memory alone:
@@ -32,10 +32,11 @@ class State(IntEnum):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Thresholds of a figure. One of 0 is left where the figure is 0."""
+    """Thresholds of a figure. That of a count is left as soon as the count is not above it."""
 
     warn: float | None = None
     critical: float | None = None
+    is_count: bool = False
 
 
 class Alert(msgspec.Struct, frozen=True):
@@ -53,10 +54,10 @@ class Alert(msgspec.Struct, frozen=True):
 class _Trigger:
     """One threshold of one figure."""
 
-    __slots__ = ("_looks", "on", "threshold")
+    __slots__ = ("_is_count", "_looks", "on", "threshold")
 
-    def __init__(self, threshold: float) -> None:
-        self.threshold, self.on, self._looks = threshold, False, 0
+    def __init__(self, threshold: float, *, is_count: bool) -> None:
+        self.threshold, self._is_count, self.on, self._looks = threshold, is_count, False, 0
 
     def look(self, value: float) -> None:
         turns = self._is_clear(value) if self.on else value > self.threshold
@@ -65,7 +66,7 @@ class _Trigger:
             self.on, self._looks = not self.on, 0
 
     def _is_clear(self, value: float) -> bool:
-        return value < CLEAR * self.threshold if self.threshold else not value
+        return value <= self.threshold if self._is_count else value < CLEAR * self.threshold
 
 
 class _Figure:
@@ -73,7 +74,9 @@ class _Figure:
 
     def __init__(self, limits: Limits, now_us: int) -> None:
         wanted = ((State.WARN, limits.warn), (State.CRITICAL, limits.critical))
-        self._triggers = {state: _Trigger(threshold) for state, threshold in wanted if threshold is not None}
+        self._triggers = {
+            state: _Trigger(threshold, is_count=limits.is_count) for state, threshold in wanted if threshold is not None
+        }
         self.value = 0.0
         self.state = self.told = State.OK
         self.since_us = now_us
@@ -112,7 +115,7 @@ class Alerts:
 
     def __init__(self, limits: Mapping[str, Limits]) -> None:
         """By a figure's name; one without a threshold is not judged."""
-        self._limits = {name: each for name, each in limits.items() if each != Limits()}
+        self._limits = {name: each for name, each in limits.items() if (each.warn, each.critical) != (None, None)}
         self._figures: dict[Key, _Figure] = {}
         self._credit, self._looks = TOLD_MAX, 0
 

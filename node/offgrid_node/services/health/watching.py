@@ -55,9 +55,9 @@ class Thresholds(msgspec.Struct, frozen=True):
             FRAME_MS: Limits(critical=self.frame_ms or None),
             MEMORY_MB: Limits(warn=self.memory_mb or None),
             DATABASE_MB: Limits(warn=self.database_warn_mb or None, critical=self.database_critical_mb or None),
-            OBJECTS_GONE: Limits(critical=_above(self.objects_gone)),
-            OBJECTS_AT_RISK: Limits(warn=_above(self.objects_at_risk)),
-            OBJECTS_DEGRADED: Limits(warn=_above(self.objects_degraded)),
+            OBJECTS_GONE: Limits(critical=_above(self.objects_gone), is_count=True),
+            OBJECTS_AT_RISK: Limits(warn=_above(self.objects_at_risk), is_count=True),
+            OBJECTS_DEGRADED: Limits(warn=_above(self.objects_degraded), is_count=True),
         }
 
 
