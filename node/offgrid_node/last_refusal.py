@@ -7,35 +7,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from offgrid_node.config import CONFIG_NAME
 from offgrid_node.keys import write_private
 from offgrid_node.protocol.errors import Fault
 
-REFUSAL_NAME = "refused.txt"  # in the data folder, until a start succeeds
+REFUSAL_NAME = "offgrid.refused"  # beside offgrid.toml, for that may be why; until a start succeeds
 REFUSAL_BYTES_MAX = 4_096
 SECOND = "AlreadyRunning"
 
 
 @contextmanager
-def refusal_kept(data_dir: Path) -> Iterator[None]:
+def refusal_kept(folder: Path) -> Iterator[None]:
     """A Fault that leaves the block is written down, but for that of a second process beside the node itself; a folder
-    that takes no file is no reason for another error."""
+    that takes no file, or has no node, is no reason for another error."""
     try:
         yield
     except Fault as fault:
         with suppress(OSError, Fault):
-            if fault.reason != SECOND:
-                write_private(data_dir / REFUSAL_NAME, fault.message[: REFUSAL_BYTES_MAX // 4])
+            if fault.reason != SECOND and (folder / CONFIG_NAME).exists():
+                write_private(folder / REFUSAL_NAME, fault.message[: REFUSAL_BYTES_MAX // 4])
         raise
 
 
-def forget_refusal(data_dir: Path) -> None:
+def forget_refusal(folder: Path) -> None:
     with suppress(OSError):
-        (data_dir / REFUSAL_NAME).unlink(missing_ok=True)
+        (folder / REFUSAL_NAME).unlink(missing_ok=True)
 
 
-def last_refusal(data_dir: Path) -> str:
-    """Its sentence; "" where the last start was none."""
+def last_refusal(folder: Path) -> str:
+    """In one line; "" where the last start was none."""
     try:
-        return (data_dir / REFUSAL_NAME).read_bytes()[:REFUSAL_BYTES_MAX].decode(errors="replace").strip()
+        said = (folder / REFUSAL_NAME).read_bytes()[:REFUSAL_BYTES_MAX].decode(errors="replace")
     except OSError:
         return ""
+    return " ".join(said.split())

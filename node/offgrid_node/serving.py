@@ -33,23 +33,27 @@ _log = logging.getLogger("offgrid")
 def serve(path: Path, reading: ConfigReading, on_start: Callable[[], None]) -> None:
     """Runs the node of this folder, by its config that is being read, until SIGINT or SIGTERM; `on_start` is called
     once it answers. Raises ConfigError or a Fault when it cannot start."""
-    folder = Folder(path)
+
+    def started() -> None:
+        forget_refusal(path)
+        on_start()
+
+    with refusal_kept(path):
+        _serve_as_read(Folder(path), reading, started)
+
+
+def _serve_as_read(folder: Folder, reading: ConfigReading, on_start: Callable[[], None]) -> None:
     folder.check_private()
     config, unused = reading.result()
-    beside = [] if is_kept(_descriptor_of(sys.stderr), path) else [RecentLog(config.node.data_dir)]
+    beside = [] if is_kept(_descriptor_of(sys.stderr), folder.path) else [RecentLog(config.node.data_dir)]
     logs.set_up(config.node.log_level, config.node.log_format, beside=beside)
     # It shows a traceback for each interface that is down; what matters of mDNS is said in the node's notices.
     logging.getLogger("zeroconf").setLevel(logging.ERROR)
     logging.getLogger("grpc._cython.cygrpc").addFilter(hide_broken_off)
     arena.share_one()
     sys.setswitchinterval(0.0005)  # the default lets a computing thread hold up the loop for 5 ms at a time
-
-    def started() -> None:
-        forget_refusal(config.node.data_dir)
-        on_start()
-
-    with last_words(config), refusal_kept(config.node.data_dir):
-        asyncio.run(_serve(folder, config, unused, started))
+    with last_words(config):
+        asyncio.run(_serve(folder, config, unused, on_start))
 
 
 async def _serve(folder: Folder, config: Config, unused: Sequence[str], on_start: Callable[[], None]) -> None:

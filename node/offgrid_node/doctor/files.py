@@ -188,7 +188,7 @@ def _process(subject: Subject) -> Iterator[Said]:
             yield fault(sentence, restarted(subject))
     else:
         died = subject.config.node.data_dir / LAST_WORDS
-        why = last_refusal(subject.config.node.data_dir)
+        why = last_refusal(subject.path)
         if died.is_file() and died.stat().st_size > 0:
             why = f"its last process died, and {died} says where"
         elif why:

@@ -327,7 +327,7 @@ FAULTS = {
         State.WARNING,
     ),
     "start refused": Injected(
-        lambda w: (w.folder / "data" / "refused.txt").write_text("the redo log is gone"),
+        lambda w: (w.folder / "offgrid.refused").write_text("the redo log is gone"),
         "process",
         "its last start was refused: the redo log is gone",
         "offgrid-node run",
