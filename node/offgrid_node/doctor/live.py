@@ -9,7 +9,7 @@ from offgrid.v1.mesh_pb2 import Peer
 from offgrid.v1.objects_pb2 import OUTBOX_STATUS_PENDING
 from offgrid.verdicts import (
     OF_OBJECTS,
-    SMOKE_NAME,
+    SMOKE_SESSION,
     alert_sentence,
     in_reach,
     ledger_cut_off,
@@ -24,6 +24,7 @@ from offgrid_node.doctor.clock import shown
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
 from offgrid_node.doctor.restarting import restarted
 from offgrid_node.doctor.subject import Subject
+from offgrid_node.doctor.work import gateways_tried
 from offgrid_node.folder import DOTENV_NAME, MESH_PLAN
 
 NAMES_SHOWN = 4
@@ -213,7 +214,7 @@ def _recovery_key(subject: Subject) -> Iterator[Said]:
     if subject.config.state.recovery_key or not subject.config.state.backup_interval:
         yield not_applicable("there is one" if subject.config.state.recovery_key else "this node makes no backups")
         return
-    if all(session.name == SMOKE_NAME for session in subject.asked.sessions.list(limit=2)):
+    if all(session.name == SMOKE_SESSION for session in subject.asked.sessions.list(limit=2)):
         yield not_applicable("there are no sessions, which it is for")
         return
     yield warning(
@@ -230,25 +231,16 @@ def _alerts(subject: Subject) -> Iterator[Said]:
             yield warning(said, subject.operator("status"))
 
 
-SAID_ELSEWHERE = (
-    "no other member is in reach",
-    "no member accepts this node",
-    "new messages:",
-    "the disk under",
-)
-
-
-def _gateways_of(subject: Subject) -> tuple[str, ...]:
-    """What another check has tried, by the config as this process has it; the node's own may name others."""
-    hosts = (f"storage.hosts = {url}" for url in subject.config.storage.hosts)
-    return (f"jobs.broker_url = {subject.config.jobs.broker_url or '-'}", *hosts)
+SAID_ELSEWHERE = ("no other member is in reach", "no member accepts this node", "new messages:", "the disk under")
 
 
 def _notices(subject: Subject) -> Iterator[Said]:
     """Whatever else the node itself says that an operator should know."""
     assert subject.status is not None
+    gateways = (f"{key} = {url.rstrip('/')}: " for (key, url), why in gateways_tried(subject).items() if why)
+    elsewhere = (*SAID_ELSEWHERE, *gateways)
     for notice in subject.status.notices:
-        if not notice.startswith((*SAID_ELSEWHERE, *_gateways_of(subject))):
+        if not notice.startswith(elsewhere):
             said, pip, package = notice.partition(": pip install ")
             yield warning(said, f"{pip[2:]}{package}" if pip else subject.operator("status"))
 

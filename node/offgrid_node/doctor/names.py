@@ -57,8 +57,9 @@ def _known(subject: Subject) -> Mapping[str, tuple[str, ...]]:
 
 
 def _names(subject: Subject) -> list[str]:
+    """Each once, and no more of them than are asked for."""
     hosts = (split_address(each)[0] for each in subject.config.mesh.peers)
-    return [host for host in hosts if not _is_ip(host)]
+    return list(dict.fromkeys(host for host in hosts if not _is_ip(host)))[:NAMES_MAX]
 
 
 def _is_ip(host: str) -> bool:
@@ -74,7 +75,7 @@ def _peers(subject: Subject) -> Iterator[Said]:
     if not names:
         yield not_applicable("mesh.peers has no names")
         return
-    for name in dict.fromkeys(names):
+    for name in names:
         if name not in _known(subject):
             yield fault(
                 f"mesh.peers: {name} has no address (no answer of DNS, or none that knows it): is it mistyped?",

@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from offgrid_node.config import place_of
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
 from offgrid_node.doctor.restarting import restarted
 from offgrid_node.doctor.subject import Subject
 from offgrid_node.executors.sandbox import find as find_sandbox
+
+if TYPE_CHECKING:
+    from offgrid_node.config import Config
 
 CONNECT_S = 1.5
 GATEWAYS_AT_ONCE = 8
@@ -43,10 +48,8 @@ def _hooks(subject: Subject) -> Iterator[Said]:
         sentence = f"health.command: {health.command[0]} is no program here, so nobody is told of alerts by it"
         yield fault(sentence, command("ls", "-l", health.command[0]))
     if health.webhook and (why := _behind(health.webhook)):
-        place = urlsplit(health.webhook).netloc.rpartition("@")[2]
-        yield warning(
-            f"health.webhook: {why}; nobody is told of alerts there", command("curl", "-sS", f"http://{place}")
-        )
+        place = command("curl", "-sS", place_of(health.webhook))
+        yield warning(f"health.webhook: {why}; nobody is told of alerts there", place)
 
 
 def _sandbox(subject: Subject) -> Iterator[Said]:
@@ -87,17 +90,25 @@ def _dask(subject: Subject) -> Iterator[Said]:
         yield fault(f"host.dask.scheduler = {scheduler}: {why}", "dask scheduler")
 
 
-def _gateways(subject: Subject) -> Iterator[Said]:
-    """Those of others that the config names."""
-    config = subject.config
+def gateways_tried(subject: Subject) -> Mapping[tuple[str, str], str]:
+    """Those of others that the config names, by key and URL: why nobody answers there, "" where somebody does."""
+    return subject.once("gateways", lambda: _tried(subject.config))
+
+
+def _tried(config: Config) -> Mapping[tuple[str, str], str]:
     named = {"jobs.broker_url": (config.jobs.broker_url,), "storage.hosts": config.storage.hosts}
     urls = [(key, url) for key, each in named.items() for url in each if url]
-    if not urls:
-        yield not_applicable("the config names nobody's gateway")
     with ThreadPoolExecutor(max_workers=GATEWAYS_AT_ONCE) as threads:
-        for (key, url), why in zip(urls, threads.map(lambda each: _behind(each[1]), urls), strict=True):
-            if why:
-                yield fault(f"{key} = {url}: {why}", command("curl", "-sS", f"{url.rstrip('/')}/v1/about"))
+        return dict(zip(urls, threads.map(lambda each: _behind(each[1]), urls), strict=True))
+
+
+def _gateways(subject: Subject) -> Iterator[Said]:
+    tried = gateways_tried(subject)
+    if not tried:
+        yield not_applicable("the config names nobody's gateway")
+    for (key, url), why in tried.items():
+        if why:
+            yield fault(f"{key} = {url}: {why}", command("curl", "-sS", f"{url.rstrip('/')}/v1/about"))
 
 
 def _own_gateway(subject: Subject) -> Iterator[Said]:

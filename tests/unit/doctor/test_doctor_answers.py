@@ -62,6 +62,8 @@ class Node:
     events: list[Event] = field(default_factory=list)
     sessions: list[Session] = field(default_factory=list)
     settings: dict[str, object] = field(default_factory=dict)
+    gateways: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Those that its config names, and why nobody answers there."""
 
     def _events(self, since_us: int = 0, types: Iterable[str] = (), **_: object) -> Iterator[Event]:
         found = (each for each in self.events if each.timestamp_us >= since_us)
@@ -72,6 +74,7 @@ class Node:
         path.write_text(template("home", "here", ("core",), values=self.settings))
         subject = Subject(folder, {}, lambda: NOW_US)
         subject.status = self.status
+        subject.once("gateways", lambda: self.gateways)
         subject.client = cast(
             "None",
             SimpleNamespace(
@@ -104,6 +107,19 @@ def told(**fields: object) -> Callable[[Node], None]:
 
 def away(node: Node) -> None:
     node.peers = [*node.peers, peer("barn", liveness=LIVENESS_DEAD)]
+
+
+GATEWAY = "http://barn:8081/"
+
+
+def a_web_server_that_is_no_node(node: Node) -> None:
+    node.settings, node.gateways = {"storage.hosts": [GATEWAY]}, {("storage.hosts", GATEWAY): ""}
+    node.status.notices.append("storage.hosts = http://barn:8081: it does not say which node it is: Not Found")
+
+
+def nobody_at_a_gateway(node: Node) -> None:
+    node.settings, node.gateways = {"storage.hosts": [GATEWAY]}, {("storage.hosts", GATEWAY): "Connection refused"}
+    node.status.notices.append("storage.hosts = http://barn:8081: it does not say which node it is: Connection refused")
 
 
 def only_broker_away(node: Node) -> None:
@@ -202,7 +218,7 @@ CASES: dict[str, tuple[Callable[[Node], None], Iterable[tuple[str, State, str, s
         make(events=[Event(type="NODE_STARTED", timestamp_us=NOW_US - 21 * HOUR_US)]),
         [("clock", State.WARNING, "was set back by 3 h since the node was started", "timedatectl")],
     ),
-    "only smoke has a session": (make(sessions=[Session(session_id="s-1", name="smoke")]), ()),
+    "only smoke has a session": (make(sessions=[Session(session_id="s-1", name="offgrid-smoke")]), ()),
     "nobody could read what sessions said": (
         make(sessions=[Session(session_id="s-1")]),
         [("recovery-key", State.WARNING, "nobody can read it once this disk is lost", "state recovery-key")],
@@ -248,6 +264,11 @@ CASES: dict[str, tuple[Callable[[Node], None], Iterable[tuple[str, State, str, s
     "it says something else": (
         told(notices=["the store is damaged: a row"]), [("notices", State.WARNING, "the store is damaged", "status")]
     ),
+    "it says of a gateway what no other check could see": (
+        a_web_server_that_is_no_node,
+        [("notices", State.WARNING, "it does not say which node it is: Not Found", "status")],
+    ),
+    "nobody is at a gateway, which its own check says": (nobody_at_a_gateway, ()),
     "it lacks a package": (
         told(notices=["the copy is behind: the extra `sql` is not installed: pip install 'offgrid-node[sql]'"]),
         [("notices", State.WARNING, "the extra `sql` is not installed", "pip install 'offgrid-node[sql]'")],

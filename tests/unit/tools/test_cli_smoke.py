@@ -120,6 +120,20 @@ MISSIONS = SimpleNamespace(
 TASKS = SimpleNamespace(create=lambda mission_id, *_, **__: jobs_pb2.Task(task_id="t-1", mission_id=mission_id))
 
 
+def test_the_session_that_is_shredded_has_a_name_that_is_nobodys() -> None:
+    """A name means the session of that name which is open: were it "smoke", a smoke detector's would be lost."""
+    opened, purged = list[str](), list[tuple[list[str], bool]]()
+    made = SimpleNamespace(session_id="s-1", record=lambda *_, **__: None, flush=lambda _: True, close=lambda: None)
+    client = SimpleNamespace(
+        session=lambda name: opened.append(name) or made,
+        sessions=SimpleNamespace(
+            records=lambda *_, **__: iter(["its event"]), purge=lambda ids, *, forget: purged.append((ids, forget))
+        ),
+    )
+    line = only("session", seen_by(client, ATTIC))
+    assert (line.outcome, opened, purged) == (OK, ["offgrid-smoke"], [(["s-1"], True)])
+
+
 def test_a_job_that_does_not_come_back_is_cancelled() -> None:
     cancelled = list[list[str]]()
     client = SimpleNamespace(
