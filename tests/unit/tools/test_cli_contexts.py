@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import stat
 import time
@@ -126,6 +127,16 @@ def test_none_of_several_that_are_added_at_once_is_lost(config: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, "abcdefgh"))
     assert "".join(sorted(load().by_name)) == "abcdefgh"
+
+
+def test_a_home_without_locks_keeps_contexts_all_the_same(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lock(descriptor: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("offgrid_tools.cli.contexts.lock", lock)
+    with changing() as contexts:
+        contexts.by_name["a"] = {"node_dir": "/a"}
+    assert [*load().by_name] == ["a"]
 
 
 def test_what_fails_changes_nothing(config: Path) -> None:
