@@ -89,6 +89,15 @@ class TestTheLedger:
         assert err.startswith("witnesses  barn (1.5), attic (2.0)\nbegin      barn with 2.5\n")
         assert not node.calls["OpenLedger"]
 
+    @pytest.mark.parametrize("typed", ["n\n"], indirect=True)
+    @pytest.mark.usefixtures("typed")
+    def test_says_the_weight_of_a_member_that_is_named_by_its_id(self, og: Run, node: SmallNode) -> None:
+        barn = node.members[1].member
+        assert barn.name == "barn"
+        assert og("ledger", "open", "--witness", barn.node_id[:8])[2].startswith(
+            f"witnesses  {barn.node_id[:8]} (1.5)\n"
+        )
+
     def test_a_script_is_told_the_same(self, og: Run, node: SmallNode) -> None:
         code, _, err = og("ledger", "open")
         assert code == exits.USAGE

@@ -22,7 +22,8 @@ Advance = Callable[[int, int], None]
 
 
 class Recent:
-    """How fast it goes, by what was done when; what was there at the first word is no part of it."""
+    """How fast it goes, by what was done when; what was there at the first word is no part of it. One thread may tell
+    what is done, and another ask how fast."""
 
     def __init__(self) -> None:
         self._points = deque[tuple[float, int]]()
@@ -31,20 +32,16 @@ class Recent:
         if len(self._points) > 1 and now_s - self._points[-1][0] < EVERY_S:
             now_s = self._points.pop()[0]
         self._points.append((now_s, done))
-        self._forget(now_s)
+        while len(self._points) > 1 and self._points[1][0] <= now_s - RATE_S:
+            self._points.popleft()
 
     def per_s(self, now_s: float) -> float | None:
         """Bytes a second; None in the first second, which tells nothing."""
-        self._forget(now_s)
-        if not self._points or now_s - self._points[0][0] < 1:
+        points = list(self._points)
+        if not points or now_s - points[0][0] < 1:
             return None
-        (first_s, before), (_, done) = self._points[0], self._points[-1]
-        return (done - before) / min(now_s - first_s, RATE_S)
-
-    def _forget(self, now_s: float) -> None:
-        """All but the last of what was before the time that is looked at."""
-        while len(self._points) > 1 and self._points[1][0] <= now_s - RATE_S:
-            self._points.popleft()
+        since_s, before = next((each for each in reversed(points) if each[0] <= now_s - RATE_S), points[0])
+        return (points[-1][1] - before) / min(now_s - since_s, RATE_S)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from offgrid.client import Client
     from offgrid.v1.ledger_pb2 import GetLedgerStatusResponse, Witness
+    from offgrid.v1.mesh_pb2 import Peer
 
 BEGIN_WITH = "1000000"  # unless it is said otherwise
 LATER = "`offgrid transfer` pays it, `offgrid ledger witnesses --add` has it vote"
@@ -88,7 +89,7 @@ def _be_sure(client: Client, weights: Mapping[str, int], amounts: Mapping[str, i
         return
     own = {peer.member.name: peer.member.weight_milli for peer in peers}
     chosen = weights or {name: weight for name, weight in own.items() if weight}
-    voting = [f"{node} ({weight_of(weight or own.get(node, 0))})" for node, weight in chosen.items()]
+    voting = [f"{node} ({weight_of(weight or _own_weight(node, peers))})" for node, weight in chosen.items()]
     begin = [f"{node} with {credits_of(amount)}" for node, amount in amounts.items()]
     be_sure(
         "Open it so, for good",
@@ -99,6 +100,15 @@ def _be_sure(client: Client, weights: Mapping[str, int], amounts: Mapping[str, i
             ("later", f"who joins later begins with 0 and is no witness: {LATER}"),
         ],
     )
+
+
+def _own_weight(node: str, peers: Sequence[Peer]) -> int:
+    """In thousandths, of whom the node will take it for: a name, or an id's first characters."""
+    members = [peer.member for peer in peers]
+    found = [each for each in members if each.name == node] or [
+        each for each in members if each.node_id.startswith(node)
+    ]
+    return found[0].weight_milli if found else 0
 
 
 @click.command()
