@@ -93,6 +93,8 @@ class Risks:
         self._next: bytes | None = b""  # where the walk goes on; None: it is over
         self._walk_ms = self._found_ms = 0
         self._judged = False  # since a host came or went
+        self._summed: Told | None = None  # since one did, or an object changed
+        self._unheard = False  # hosts that keep what is at risk, of which some may be about to be found
         self._batch: dict[bytes, Kind | None] = {}  # what was written and may not be committed, as it is counted
 
     def load(self, now: Now) -> None:
@@ -108,27 +110,9 @@ class Risks:
         """None: it is not known yet, since the node was started a moment ago."""
         if self._next is not None:
             return None
-        if not self._judged:
-            for kind, counted in self._kinds.items():
-                counted.risk = kind.risk(self._hosts.is_alive)
-            self._judged = True
-        counts, some, away = dict.fromkeys(Risk, 0), dict[Risk, list[bytes]](), set[str]()
-        for kind, counted in self._kinds.items():
-            counts[counted.risk] += counted.count
-            if counted.risk >= Risk.AT_RISK:
-                some.setdefault(counted.risk, []).extend(counted.some)
-                away.update(node_id for node_id, _ in kind.holders if not self._hosts.is_alive(node_id))
-        if now.mono_ms < self._found_ms and not all(map(self._hosts.was_heard, away)):
-            return None
-        return Told(
-            counts[Risk.GONE],
-            counts[Risk.AT_RISK],
-            counts[Risk.DEGRADED],
-            _first(some.get(Risk.GONE, ())),
-            _first(some.get(Risk.AT_RISK, ())),
-            tuple(sorted(away)[:AWAY_MAX]),
-            self._unjudged,
-        )
+        if self._summed is None:
+            self._summed = self._sum()
+        return None if self._unheard and now.mono_ms < self._found_ms else self._summed
 
     def of(self, row: objects_pb2.ObjectRow, now: Now) -> Risk:
         """NONE as well of what is not judged: see `kind_of`, and FINDING_MS."""
@@ -143,7 +127,7 @@ class Risks:
 
     def on_hosts_changed(self) -> None:
         """A host has come, or gone."""
-        self._judged = False
+        self._judged, self._summed = False, None
 
     def open_step(self, now: Now) -> None:
         """Before anything is written in it: the walk reads committed rows, which nothing is ahead of then."""
@@ -151,7 +135,7 @@ class Risks:
             self._batch.clear()
             if self._full and len(self._kinds) <= KINDS_MAX // 2:
                 self._kinds.clear()
-                self._full, self._unjudged, self._next = False, 0, b""
+                self._full, self._unjudged, self._next, self._summed = False, 0, b"", None
             if self._next is not None and now.mono_ms >= self._walk_ms:
                 self._page(now)
 
@@ -166,6 +150,28 @@ class Risks:
                 self._count(after, key, 1)
 
     # ---- inside
+
+    def _sum(self) -> Told:
+        if not self._judged:
+            for kind, counted in self._kinds.items():
+                counted.risk = kind.risk(self._hosts.is_alive)
+            self._judged = True
+        counts, some, away = dict.fromkeys(Risk, 0), dict[Risk, list[bytes]](), set[str]()
+        for kind, counted in self._kinds.items():
+            counts[counted.risk] += counted.count
+            if counted.risk >= Risk.AT_RISK:
+                some.setdefault(counted.risk, []).extend(counted.some)
+                away.update(node_id for node_id, _ in kind.holders if not self._hosts.is_alive(node_id))
+        self._unheard = not all(map(self._hosts.was_heard, away))
+        return Told(
+            counts[Risk.GONE],
+            counts[Risk.AT_RISK],
+            counts[Risk.DEGRADED],
+            _first(some.get(Risk.GONE, ())),
+            _first(some.get(Risk.AT_RISK, ())),
+            tuple(sorted(away)[:AWAY_MAX]),
+            self._unjudged,
+        )
 
     def _page(self, now: Now) -> None:
         start, self._next, self._walk_ms = self._next or b"", None, now.mono_ms + WALK_PAUSE_MS
@@ -189,6 +195,7 @@ class Risks:
     def _count(self, kind: Kind | None, key: bytes, more: int) -> None:
         if kind is None:
             return
+        self._summed = None
         counted = self._kinds.get(kind)
         if counted is None:
             self._full = self._full or len(self._kinds) >= KINDS_MAX

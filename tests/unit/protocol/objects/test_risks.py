@@ -83,6 +83,20 @@ class TestCopies:
             home.return_(place)
         assert told(home) == WELL
 
+    def test_it_is_summed_anew_only_when_a_host_or_an_object_has_changed(self) -> None:
+        home = world(3, copies=2)
+        home.put(0)
+        home.run(5_000)
+        before = told(home)
+        home.run(60_000)
+        assert told(home) is before
+        home.put(1)
+        home.run(5_000)
+        assert told(home) is not before
+        for place in range(2):
+            home.lose(place)
+        assert counts(home) != (0, 0, 0)
+
     def test_each_object_says_its_own_risk(self) -> None:
         home = world(3)
         first = home.put(1)
