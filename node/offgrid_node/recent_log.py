@@ -11,6 +11,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from offgrid.starting import OPENED
+
 RECENT_NAME, BEFORE_NAME = "recent.log", "recent.log.1"  # this one is filled, the other one is full
 HALF_BYTES = 128 * 1024
 LOG_NAMES = ("node.log", "offgrid-node.log")  # a log of its own, in the node's folder
@@ -29,7 +31,7 @@ class RecentLog(logging.Handler):
         if len(line) > HALF_BYTES:  # in part it could end in half a secret, which nobody would know again
             return
         with suppress(OSError):
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | OPENED, 0o600)
             try:
                 full = os.fstat(fd).st_size + len(line) > HALF_BYTES
                 if not full:
@@ -38,7 +40,7 @@ class RecentLog(logging.Handler):
                 os.close(fd)
             if full:
                 self._path.replace(self._before)
-                fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | OPENED, 0o600)
                 try:
                     os.write(fd, line)
                 finally:

@@ -16,6 +16,7 @@ from offgrid.file_lock import lock
 MARK_NAME = "offgrid.starting"
 TRIES, TRY_S = 10, 0.01  # a look at the mark has its lock for a moment
 OPENED = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+"""As the node's own files are opened: nobody's link is followed, line ends stay as they are, no child has it."""
 
 
 class Starting:

@@ -44,6 +44,14 @@ def test_the_oldest_go_first_and_there_are_never_more_than_twice_a_half(
     assert len(recent(tmp_path)) <= 200
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links need a privilege on Windows")
+def test_a_link_in_its_place_is_not_followed(log: logging.Logger, tmp_path: Path) -> None:
+    (tmp_path / "diary").write_text("mine\n")
+    (tmp_path / "recent.log").symlink_to("diary")
+    log.warning("line")
+    assert (tmp_path / "diary").read_text() == "mine\n"
+
+
 def test_where_nothing_can_be_written_nothing_is_and_nobody_hears(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
