@@ -134,9 +134,9 @@ class Web:
     async def _serve_view(self, view: NodeView) -> None:
         from offgrid_node.gateway.access import policy_of
         from offgrid_node.gateway.app import monitoring_routes_of, routes_of
+        from offgrid_node.gateway.last_tries import log_last_try
         from offgrid_node.gateway.sign_ins import SignIns
         from offgrid_node.gateway.socket_owner import trusted_uids
-        from offgrid_node.gateway.tries import log_last_try
 
         self._view, gateway = view, self._config.gateway
         token, signed = gateway.token.get_secret_value(), bool(gateway.auth_key.get_secret_value())

@@ -17,8 +17,9 @@ from pathlib import Path
 from starlette.types import Scope
 
 from offgrid_node.gateway.edge import PROVED
+from offgrid_node.gateway.last_tries import log_last_try
 from offgrid_node.gateway.signed_requests import MAC_BYTES, SEEN_MAX, Seen, SignedRequests
-from offgrid_node.gateway.tries import Tries, log_last_try, site_of
+from offgrid_node.gateway.tries import Tries, site_of
 from offgrid_node.protocol.clock import Clock
 from offgrid_node.protocol.errors import Exhausted, InvalidRequest, PermissionDenied, Unavailable
 

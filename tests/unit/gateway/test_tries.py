@@ -41,13 +41,21 @@ def test_wrong_ones_while_it_waits_make_it_wait_no_longer() -> None:
     assert tries.wait_ms(HERE, NOW_MS + TRY_BACK_MS) == 0
 
 
-def test_whose_last_it_was_is_told_once_each_time() -> None:
+def test_whose_last_it_was_is_told_once_until_all_are_back() -> None:
     told: list[str] = []
     tries = Tries(told.append)
-    for _ in range(TRIES_MAX + 3):
-        tries.count_wrong(HERE, NOW_MS)
+
+    def guess(times: int, now_ms: int) -> None:
+        for _ in range(times):
+            tries.count_wrong(HERE, now_ms)
+
+    guess(TRIES_MAX + 3, NOW_MS)
     assert told == [HERE]
-    tries.count_wrong(HERE, NOW_MS + TRY_BACK_MS)
+    for back in range(1, 100):  # it goes on guessing as fast as it may
+        guess(1, NOW_MS + back * TRY_BACK_MS)
+    guess(TRIES_MAX - 1, all_but_one_ms := NOW_MS + (99 + TRIES_MAX - 1) * TRY_BACK_MS)
+    assert told == [HERE]
+    guess(TRIES_MAX, all_but_one_ms + TRIES_MAX * TRY_BACK_MS)
     assert told == [HERE, HERE]
 
 
