@@ -173,7 +173,10 @@ class Finding:
             as_us = self._mdns.as_us if self._mdns is not None else ()
             addresses = [a for a in dict.fromkeys([*as_us, *self._listed()]) if a not in self._addresses][:PEEKS_MAX]
             twins, _ = await asyncio.gather(asyncio.gather(*map(self._peek, addresses)), self._ask_gateways())
-            self._note_twins([address for address, is_one in zip(addresses, twins, strict=True) if is_one])
+            found = [address for address, is_one in zip(addresses, twins, strict=True) if is_one]
+            self._note_twins(found)
+            if self._mdns is not None and not set(as_us) & set(found):
+                self._mdns.forget(as_us)
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _ask_gateways(self) -> None:

@@ -72,6 +72,11 @@ class Mdns:
         """ "host:port" where the latest announcement of this very node says that it is: our own, or a copy's."""
         return self._as_us
 
+    def forget(self, as_us: tuple[str, ...]) -> None:
+        """Nobody is there as this node: who announces so may be anybody."""
+        if self._as_us == as_us:
+            self._as_us = ()
+
     async def start(self) -> None:
         """Begins, and returns at once; whether multicast works shows only later."""
         if self._task is None:

@@ -137,6 +137,10 @@ def test_a_copy_of_this_very_node_is_heard_and_no_news(monkeypatch: pytest.Monke
             while ear.as_us != copy.mesh_addresses:  # noqa: ASYNC110 - nobody is told of it
                 await asyncio.sleep(0.05)
         assert found.hints == []
+        ear.forget(("192.0.2.9:1",))  # what was announced before
+        assert ear.as_us == copy.mesh_addresses
+        ear.forget(copy.mesh_addresses)
+        assert ear.as_us == ()
 
     asyncio.run(scenario())
 
