@@ -12,7 +12,7 @@ ROLES = click.Choice(["core", "broker", "host"])
 FOLDER = click.option(
     "--dir",
     "folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False, readable=False),  # commands say whose it is that may not be read
     default=Path("."),
     show_default="this folder",
     help="The node's folder.",

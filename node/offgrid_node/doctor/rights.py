@@ -41,7 +41,12 @@ def secrets_of(section: Section) -> Iterator[str]:
 
 
 def _folder(subject: Subject) -> Iterator[Said]:
-    if not subject.path.is_dir():
+    try:
+        if not subject.path.is_dir():
+            return
+    except PermissionError as error:
+        again = command("sudo", "offgrid-node", "doctor", "--dir", subject.path.absolute())
+        yield fault(f"{error.filename} lies in a folder that this user may not look into", again)
         return
     if owner := owner_instead(subject.path):
         again = command("sudo", "-u", owner, "offgrid-node", "doctor", "--dir", subject.path.absolute())

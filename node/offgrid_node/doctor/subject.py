@@ -43,11 +43,12 @@ class Subject(msgspec.Struct, dict=True):
         self._lock, self._locks = threading.Lock(), dict[str, threading.Lock]()
         self._known = dict[str, object]()
         self.config_if_any: Config | None = None
-        if self.folder.config_path.exists():
-            try:
-                self.config_if_any = self.folder.config(self.environ)
-            except ConfigError as error:
-                self.problems = tuple(error.problems)
+        with suppress(PermissionError):  # of another user's folder no more is looked at than whose it is
+            if self.folder.config_path.exists():
+                try:
+                    self.config_if_any = self.folder.config(self.environ)
+                except ConfigError as error:
+                    self.problems = tuple(error.problems)
         self.client = self._connect()
         self.status = self._ask_status()
 

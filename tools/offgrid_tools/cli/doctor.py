@@ -58,7 +58,15 @@ def _folder(typed: str) -> Path:
     place = Path(said).expanduser() if said else None
     usual = [Path(), Path.home() / ".offgrid"]
     near = [place, place.parent, place.parent.parent] if place is not None else usual
-    found = next((each for each in near if (each / CONFIG_NAME).is_file()), None)
+    found = next(filter(_is_nodes, near), None)
     if found is None and said and not settings().node_dir:
         raise click.UsageError(f"no {CONFIG_NAME} lies beside {said}: say --node-dir, the folder where it is")
     return found or place or usual[0]
+
+
+def _is_nodes(folder: Path) -> bool:
+    """One that this user may not look into is taken for it: the command that looks at it says whose it is."""
+    try:
+        return (folder / CONFIG_NAME).is_file()
+    except PermissionError:
+        return True
