@@ -505,6 +505,31 @@ def test_all_is_not_called_well_before_all_was_asked(browser: Browser, url: str)
     page.context.close()
 
 
+def test_what_is_cancelled_while_it_waits_for_the_node_is_given_up(browser: Browser, url: str) -> None:
+    page = browser.new_page(locale="en-GB")
+    held: list[Route] = []
+
+    def break_off(route: Route) -> None:
+        """At first; then a part never ends."""
+        held.append(route)
+        if len(held) == 1:
+            error = {"code": 503, "status": "UNAVAILABLE", "message": "the store is loading", "details": []}
+            route.fulfill(status=503, json={"error": error})
+
+    page.route("**/v1/uploads/*?offset=*", break_off)
+    page.goto(f"{url}/#/storage")
+    file = {"name": "given up.bin", "mimeType": "application/octet-stream", "buffer": b"pears" * 1_000}
+    page.locator("#upload-file").set_input_files(file)  # type: ignore[arg-type]
+    page.get_by_role("button", name="Put").click()
+    expect(page.locator("#said")).to_contain_text("given up.bin broke off")
+    with page.expect_response(lambda one: one.request.method == "DELETE" and "/v1/uploads/" in one.url) as given_up:
+        page.get_by_role("button", name="Cancel").click()
+    assert given_up.value.ok
+    expect(page.get_by_role("progressbar")).to_have_count(0)
+    page.unroute_all(behavior="ignoreErrors")
+    page.context.close()
+
+
 def test_rows_are_asked_for_on_while_the_node_finds_none_of_them(browser: Browser, url: str, mesh: LocalMesh) -> None:
     """As failed jobs behind many that are well: a page of what few rows match may be empty."""
     echo(mesh)

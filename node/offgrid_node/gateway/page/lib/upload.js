@@ -68,8 +68,10 @@ async function bring(file, copies, ids, signal) {
   let most = 0, tries = 0;
   for (;;) {
     try {
+      signal.throwIfAborted();
       await file.slice(0, 1).arrayBuffer().catch(() => { throw new Error(t("upload.changed")); });
       const at = await where(file, copies, ids);
+      signal.throwIfAborted();
       if (at > most) [most, tries] = [at, 0];
       if (!ids.id) return "";
       advance({ sent: at, from: { sent: at, at: Date.now() }, phase: "sending" });
@@ -98,7 +100,7 @@ async function where(file, copies, ids) {
     keep(ids);
     return offset;
   } catch (error) {
-    if (!again && error.code === 0) ids.request_id = newId(); // whoever opens what was begun has to have summed up all of it
+    if (!again) ids.request_id = newId(); // whoever opens what was begun has to have summed up all of it
     throw error;
   }
 }

@@ -43,7 +43,7 @@ export function PutForm({ reload }) {
     ${hosts < 2 && html`<p class="hint">${t(hosts ? "upload.few" : "upload.nobody")}</p>`}
     ${before && html`<p class="hint">${t("upload.broken_off", { name: before.name })}</p>`}
     ${busy && html`<div class="row upload"><progress max="1" value=${share(now)} aria-label=${now.name}></progress>
-      <span><strong>${now.name}</strong> ${farness(now)}</span><button type="button" class="plain small" onClick=${stop}>${t("cancel")}</button></div>`}
+      <span><strong>${now.name}</strong> ${farness(now)}</span>${now.phase !== "ending" && html`<button type="button" class="plain small" onClick=${stop}>${t("cancel")}</button>`}</div>`}
     ${now?.phase === "failed" && html`<${Problem} error=${now.error} retry=${() => put(now.file, now.copies)} again=${t("upload.go_on")} />`}</form>`;
 }
 

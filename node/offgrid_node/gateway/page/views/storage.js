@@ -35,7 +35,7 @@ function Survival({ object }) {
   const found = survival(object.acks, object.shards_needed);
   if (found.any > 0) return html`<${Badge} tone="good">${t("survival.any", { n: found.any, hosts: found.hosts })}<//>`;
   const tone = !found.now && !object.local ? "bad" : object.risk === "OBJECT_RISK_AT_RISK" ? "warn" : "quiet";
-  return html`<${Badge} tone=${tone}>${t(`survival.${object.local ? "local" : found.now ? "none" : "lost"}`)}<//>`;
+  return html`<${Badge} tone=${tone}>${t(`survival.${object.local ? object.acks.length ? "local" : "alone" : found.now ? "none" : "lost"}`)}<//>`;
 }
 
 // What the node judges first, as `offgrid status` counts it.

@@ -409,6 +409,7 @@ export default {
     "any.one": "irgendeiner von {hosts} Hosts",
     "any.other": "beliebige {n} von {hosts} Hosts",
     local: "liegt auch hier",
+    alone: "liegt nur hier",
     lost: "jetzt nicht zu haben",
   },
   object: {

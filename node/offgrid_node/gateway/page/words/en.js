@@ -409,6 +409,7 @@ export default {
     "any.one": "any one of {hosts} hosts",
     "any.other": "any {n} of {hosts} hosts",
     local: "it is here too",
+    alone: "it is here alone",
     lost: "cannot be had now",
   },
   object: {
