@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 
 import pytest
 from orchard import EVENTS, HOSTILE, NODES, TOKEN, url_of
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from offgrid_node.doctor.ports import why_not
 from offgrid_node.local_mesh import LocalMesh
 
 WAIT_MS = 30_000  # until a test gives up: far longer than it takes, for a machine may be slow
@@ -74,7 +75,12 @@ def said() -> list[str]:
 
 @pytest.fixture(scope="module")
 def page(browser: Browser, url: str, asked: list[str], said: list[str]) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB", timezone_id="Europe/Berlin")
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 900},
+        locale="en-GB",
+        timezone_id="Europe/Berlin",
+        reduced_motion="reduce",  # no colour is seen half way to another
+    )
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
     page.on("request", lambda request: asked.append(request.url))
@@ -92,6 +98,7 @@ def show(page: Page, url: str) -> Callable[[str], Page]:
 
     def go(view: str) -> Page:
         page.evaluate("view => { location.hash = `#/${view}`; }", view)
+        page.locator(f"a[aria-current][href='#/{view}']").first.wait_for()
         page.locator("main h1").wait_for()
         return page
 
@@ -99,6 +106,5 @@ def show(page: Page, url: str) -> Callable[[str], Page]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Not among those that the system gives to whoever asks for any: nodes are stopped and come back to it."""
+    return next(port for port in random.sample(range(20_000, 30_000), 100) if why_not("127.0.0.1", port) is None)

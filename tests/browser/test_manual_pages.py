@@ -77,8 +77,9 @@ def test_what_is_looked_for_is_found_by_keys_alone(reader: Page, docs_url: str) 
     reader.get_by_role("searchbox").focus()
     reader.keyboard.type("lost disk")
     reader.keyboard.press("Enter")
-    reader.get_by_role("link", name="A lost disk").first.click()
-    assert reader.url == f"{docs_url}/guide/lost-disk.html"
+    reader.wait_for_url(f"{docs_url}/search.html?q=lost+disk")
+    reader.get_by_role("main").get_by_role("link", name="A lost disk").first.click()
+    reader.wait_for_url(f"{docs_url}/guide/lost-disk.html")
 
 
 def test_on_paper_there_is_the_text_alone_in_black_on_white(reader: Page, docs_url: str) -> None:
