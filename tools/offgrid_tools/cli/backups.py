@@ -37,7 +37,8 @@ def backup(file: Path | None, encrypt: bool, public_key: str | None, passphrase:
 
     recipient = asked_recipient(public_key, passphrase=passphrase)
     path = file.absolute() if file is not None else None
-    last = _followed(settings().connect().backups.create(path, recipient=recipient, encrypt=encrypt))
+    told = settings().connect().backups.create(path, recipient=recipient, encrypt=encrypt)
+    last = _followed("writing the backup", told)
     made: Backup = last.backup
     if settings().json:
         from offgrid.json_form import json_of
@@ -120,7 +121,7 @@ def verify_backup(file: Path, secret: Path | None, passphrase: bool) -> int:
 @common
 def compact() -> None:
     """Make the store's file as small as what is in it, while the node serves; it does so by itself now and then."""
-    last = _followed(settings().connect().backups.compact())
+    last = _followed("compacting", settings().connect().backups.compact())
     if settings().json:
         from offgrid_tools.cli.emitting import emit
 
@@ -149,12 +150,12 @@ def migrate(dry_run: bool) -> None:
     click.echo(f"nothing to do: the store's rows have form {told.store_form}, the newest that this node knows")
 
 
-def _followed(told: Iterable[Any]) -> Any:
+def _followed(doing: str, told: Iterable[Any]) -> Any:
     """The last message; how far it is meanwhile."""
     from offgrid_tools.cli.bars import bar
 
     last: Any = None
-    with bar("at work") as advance:
+    with bar(doing) as advance:
         for last in told:
             if not last.done:
                 advance(last.done_bytes, last.total_bytes)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from offgrid_tools.cli.settings import settings
 
 if TYPE_CHECKING:
+    from rich.progress import TextColumn
+
     from offgrid.command_line.working import Say
 
 EVERY_S = 0.2
@@ -50,7 +52,7 @@ def bar(doing: str) -> Iterator[Advance]:
         yield lambda done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, Task
     from rich.text import Text
 
     from offgrid_tools.cli.output import size
@@ -67,25 +69,32 @@ def bar(doing: str) -> Iterator[Advance]:
         progress.update(task, completed=done, total=total or None)
 
     with Progress(
-        TextColumn(doing), BarColumn(), DownloadColumn(), Rate(), console=Console(stderr=True), transient=True
+        *(_label(), BarColumn(), DownloadColumn(), Rate()), console=Console(stderr=True), transient=True
     ) as progress:
         task = progress.add_task(doing, total=None)
         yield advance
 
 
 @contextmanager
-def counting() -> Iterator[Callable[[str, int, int], None]]:
-    """As `bar`, of events: what is being done, for how many, and of how many."""
+def counting(doing: str) -> Iterator[Callable[[str, int, int], None]]:
+    """As `bar`, of events: what is being done, for how many, and of how many; `doing` until that is said."""
     if settings().json or not sys.stderr.isatty():
         yield lambda doing, done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = _label(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
+        task = progress.add_task(doing, total=None)
         yield lambda doing, done, total: progress.update(task, description=doing, completed=done, total=total or None)
+
+
+def _label() -> TextColumn:
+    """A bar's words as they are: a file's name may have braces and brackets in it."""
+    from rich.progress import TextColumn
+
+    return TextColumn("{task.description}", markup=False)
 
 
 def working(doing: str) -> AbstractContextManager[Say]:

@@ -41,7 +41,7 @@ def export_(session: str, file: str, form: str, content: bool | None) -> None:
     tells of it.
     """
     client = settings().connect()
-    with counting() as on_events, unsound("FILE"):
+    with counting("exporting") as on_events, unsound("FILE"):
         target = sys.stdout.buffer if file == "-" else file
         head, tail = client.sessions.export(session, target, form=form, content=content, on_events=on_events)
     if file != "-":
@@ -88,7 +88,7 @@ def import_(file: str) -> None:
     before, it says as which session. Kinds of events that the node does not know are registered as the file has them.
     """
     client = settings().connect()
-    with counting() as on_events, unsound("FILE"):
+    with counting("importing") as on_events, unsound("FILE"):
         imported = client.sessions.import_export(file, on_events=on_events)
     if settings().json:
         from offgrid.json_form import json_of

@@ -45,7 +45,7 @@ def replay(session: str | None, file: str | None, until: str | None, reducer: st
     if (session is None) == (file is None):
         raise click.UsageError("name a SESSION, or give --from-export FILE")
     number, at_us = _until(until)
-    with counting() as on_events:
+    with counting("replaying") as on_events:
         seen = _seen(on_events, verbose=verbose)
         if file is not None:
             from offgrid.client.replaying import replay_export
@@ -218,7 +218,7 @@ def _validate(session_id: str, events: Iterable[Recorded], kinds: Kinds) -> bool
             if count % TOLD_EVENTS == 0:
                 on_events("validating", count, 0)
 
-    with counting() as on_events:
+    with counting("validating") as on_events:
         for each in rejected(tallied(), kinds):
             wrong += 1
             _emit({"session_id": session_id, "rejected": each._asdict()}, f"{session_id}: event {each.said}")
