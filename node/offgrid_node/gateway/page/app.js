@@ -70,7 +70,7 @@ function App() {
       <${ThemeSwitch} />
     </header>
     <nav class="main-nav" aria-label=${t("nav.label")}><ul>${Object.keys(VIEWS).map((name) => html`<li><a href=${`#/${name}`} aria-current=${name === place.view ? "page" : undefined}>${t(`nav.${name}`)}${marks[name]}</a></li>`)}</ul></nav>
-    <main id="main" tabindex="-1">${other && status.data && html`<p class="notice" role="alert">${t("feed.moved", { node })}</p>`}${signedOut ? html`<${SignIn} why=${signedOut} linkOver=${linkOver} done=${() => { setSignedOut(null); connect(); }} />`
+    <main id="main" tabindex="-1">${other && status.data && html`<p class="notice" role="alert">${t("feed.moved", { node })}</p>`}${signedOut ? html`<${SignIn} why=${signedOut} linkOver=${linkOver} done=${() => { linkOver = false; setSignedOut(null); connect(); }} />`
       : html`<${Guarded} key=${`${place.view}/${place.tab ? "" : place.part}`}><${View} part=${place.part} tab=${place.tab} /><//>`}</main>
     <div id="said" class="sr" role="status" aria-live="polite"></div>`;
 }
@@ -121,7 +121,7 @@ const code = codeOf(location.hash);
 let linkOver = false; // used up, or too old: the token is asked for
 if (code) {
   history.replaceState(null, "", "#/overview");
-  await signIn({ code }).catch(() => { linkOver = true; });
+  await signIn({ code }).catch((error) => { linkOver = error.code === 401; });
 }
 apply();
 document.getElementById("app").textContent = "";
