@@ -8,9 +8,10 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import ifaddr
 import msgspec
@@ -154,11 +155,12 @@ def _identity(subject: Subject) -> Iterator[Said]:
     except Fault:
         yield not_applicable("this node's key cannot be read")
         return
-    own = {join_address(ip, port) for ip in [*own_ips(), "127.0.0.1"] for port in _own_ports(subject)}
     heard = heard_here(subject) or Heard()
     places = [*subject.config.mesh.peers, *heard.nodes.get(key.node_id, ())]
     places += [address for peer in subject.peers if peer.self for address in peer.addresses] if subject.status else []
-    asked = [place for place in dict.fromkeys(by_ip(subject, places)) if place not in own][:PEEKS_MAX]
+    ips, ports = ranked_ips(ifaddr.get_adapters(), ip6=True), _own_ports(subject)
+    others = (place for place in dict.fromkeys(by_ip(subject, places)) if not _is_here(place, ips, ports))
+    asked = [place for place in others if place not in subject.config.mesh.advertise][:PEEKS_MAX]
     with ThreadPoolExecutor(max_workers=PEEKS_MAX) as threads:
         shown = [fingerprint for _, fingerprint in threads.map(meet, asked)]
     mine = node_id_of(key.public_key)
@@ -169,6 +171,13 @@ def _identity(subject: Subject) -> Iterator[Said]:
                 "that machine an identity of its own",
                 command("offgrid-node", "join", "TOKEN", "--dir", "ANOTHER-FOLDER"),
             )
+
+
+def _is_here(place: str, ips: Collection[IPv4Address | IPv6Address], ports: Collection[int]) -> bool:
+    """Whether this machine itself is behind the "ip:port", and the node. 127.0.1.1 is many a machine's own name."""
+    host, port = split_address(place)
+    ip = ip_address(host.partition("%")[0])
+    return port in ports and (ip.is_loopback or ip in ips)
 
 
 def _own_ports(subject: Subject) -> list[int]:
