@@ -16,7 +16,7 @@ from offgrid_node.services.framed_connection import Connection
 pytestmark = POSIX
 
 LIMITS = Limits(calls_per_s=50, burst_calls=20)
-MESSAGES = 20_000  # more than the sockets between hold
+MESSAGES = 200_000  # far more than the sockets between hold, some of which hold 32 MB
 CANCELS = lane_pb2.CarryRequest(cancels=range(1, 1_001)).SerializeToString()
 TOKEN = lane_pb2.CarryRequest(token="x" * 3_000).SerializeToString()
 CHUNKS_BYTES = 1 << 20  # what asyncio hands over at a time, and what TLS holds beside it, with room to spare

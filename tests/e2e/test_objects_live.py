@@ -93,11 +93,9 @@ class TestAnObject:
         try:
             done = offgrid(owner, "get", wanted, "-o", tmp_path / "copy", "--timeout", "8", timeout_s=GIVE_UP_S)
             assert done.code == 5, done.said
-            waits, hint, end = done.err.splitlines()[:3]
-            for host in HOSTS:
-                assert f"{host} (" in waits, done.said
-                assert f"{host} (" in end, done.said
-            assert "--timeout" in hint, done.said
+            named = [line for line in done.err.splitlines() if all(f"{host} (" in line for host in HOSTS)]
+            assert len(named) >= 2, done.said  # while it waits, and at the end
+            assert "--timeout" in done.err, done.said
             assert "ipv4" not in done.err, "no words of gRPC's own"
         finally:
             again(*hosts)

@@ -67,10 +67,11 @@ def test_what_one_more_loss_ends_is_said_and_over_when_hosts_are_back(mesh: Loca
             assert line(owner) == wanted
 
         def kill(host: str, gone: int, at_risk: int, wanted: str) -> None:
-            began = time.monotonic()
+            before_s, began = promised(WITHIN_S), time.monotonic()
             mesh[host].kill()
             says(gone, at_risk, wanted)
-            assert time.monotonic() - began < promised(WITHIN_S)
+            took_s = time.monotonic() - began
+            assert took_s < max(before_s, promised(WITHIN_S))  # others may have begun to use this machine meanwhile
 
         client.objects.put(os.urandom(5_000), name="film", code=(2, 3))
         client.objects.put(b"x", name="one copy", copies=1, required_milli=1_000)

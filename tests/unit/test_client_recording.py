@@ -195,7 +195,7 @@ def test_a_child_process_records_nothing_by_its_parents_thread(node: Node, start
 def test_the_breaker_opens_and_what_waits_goes_once_the_node_is_back(
     node: Node, start: Callable[[], Recorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(breaker, "OPEN_S", 0.3)
+    monkeypatch.setattr(breaker, "OPEN_S", 1.0)
     recorder = start()
     node.faults = [away() for _ in range(RETRIES + 2)]
     for number in range(BATCH_MIN):

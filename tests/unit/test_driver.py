@@ -238,7 +238,9 @@ def test_a_node_whose_disk_cannot_be_read_tries_again_until_it_can(threaded: boo
         rig.store.refuse(Unavailable("the disk is gone", reason="DiskError"))
         assert isinstance(await outcome(rig.ask()), Unavailable)
         await asyncio.sleep(0.5)
-        assert 3 <= rig.runtime.failures <= 8  # neither given up nor hammered
+        assert rig.runtime.failures <= 8, "it is not hammered"
+        while rig.runtime.failures < 3:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
         with pytest.raises(Unavailable):
             rig.ask()
         rig.store.refuse(None)

@@ -72,11 +72,14 @@ class TestNvidiaSmi:
         assert cards == [("NVIDIA GeForce RTX 4090", 24_564), ("Tesla T4", 15_360)]
 
     @pytest.mark.skipif(sys.platform == "win32", reason="the tool of this test is a shell script")
-    @pytest.mark.parametrize(("script", "cards"), [("echo 'Tesla T4, 15360'", 1), ("exit 9", 0), ("exec sleep 60", 0)])
+    @pytest.mark.parametrize(
+        ("script", "cards", "timeout_s"),
+        [("echo 'Tesla T4, 15360'", 1, 60), ("exit 9", 0, 60), ("exec sleep 60", 0, 0.3)],
+    )
     def test_is_waited_for_no_longer_than_it_may_take(
-        self, script: str, cards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, script: str, cards: int, timeout_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(machine_facts, "NVIDIA_TIMEOUT_S", 0.3)
+        monkeypatch.setattr(machine_facts, "NVIDIA_TIMEOUT_S", timeout_s)
         monkeypatch.setenv("PATH", f"{tool(tmp_path, script)}:/bin:/usr/bin")
         assert len(machine_facts.probed_gpus()) == cards
 

@@ -44,7 +44,8 @@ def test_a_firewall_that_drops() -> None:
             each.close()
 
 
-def test_something_else_than_a_node() -> None:
+def test_something_else_than_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting, "CONNECT_S", 20)
     with socket.create_server(("127.0.0.1", 0)) as other:
 
         def answer() -> None:

@@ -77,7 +77,7 @@ def test_searches_are_made_one_after_another_and_hold_up_no_page(monkeypatch: py
         def search(self, query: str) -> bytes:
             self.searching += 1
             at_a_time.append(self.searching)
-            time.sleep(0.02)
+            time.sleep(0.1)
             self.searching -= 1
             return b"found"
 

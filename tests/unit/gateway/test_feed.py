@@ -116,20 +116,22 @@ def test_who_reads_too_slowly_is_told_where_to_go_on_and_let_go() -> None:
     play(scenario)
 
 
-@pytest.mark.parametrize(("frames_max", "end"), [(connection.FRAMES_MAX, ConnectionError), (2**40, TimeoutError)])
+@pytest.mark.parametrize(
+    ("frames_max", "end", "patience_s"), [(connection.FRAMES_MAX, ConnectionError, 20), (2**40, TimeoutError, 0.5)]
+)
 def test_who_pings_without_end_is_cut_off_and_who_reads_nothing_is_not_read(
-    frames_max: int, end: type[OSError], monkeypatch: pytest.MonkeyPatch
+    frames_max: int, end: type[OSError], patience_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "FRAMES_MAX", frames_max)
 
     def flood(port: int) -> None:
-        """Until no more is taken; systems take some MB that nobody has read."""
+        """Until no more is taken; systems take tens of MB that nobody has read."""
         pings, sent = (b"\x89\xfd" + bytes(4 + 125)) * 500, 0
         with socket.create_connection(("127.0.0.1", port)) as reader:
             reader.sendall(handshake(port))
             assert reader.recv(12) == b"HTTP/1.1 101"
-            reader.settimeout(0.5)
-            while sent <= 16 * 2**20:
+            reader.settimeout(patience_s)
+            while sent <= 2**28:
                 sent += reader.send(pings)
 
     async def scenario(behind: Behind) -> None:
@@ -200,10 +202,10 @@ def test_the_node_is_looked_at_once_for_all_readers_and_not_at_all_without(monke
             for reader in (first, second):
                 change = await said(reader)
                 assert (change["type"], change["status"]) == ("change", {"jobs_open": 3})
-        await asyncio.sleep(0.1)
-        looked = behind.looks
-        await asyncio.sleep(0.1)
-        assert behind.looks == looked
+        looked = -1
+        while looked != behind.looks:  # until nobody looks any more
+            looked = behind.looks
+            await asyncio.sleep(0.1)
 
     play(scenario)
 
@@ -235,9 +237,9 @@ def test_a_look_that_fails_by_a_defect_is_logged_and_is_not_the_last_one(
 def test_a_sign_in_that_is_over_ends_the_feeds_that_came_by_it_and_no_others(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sign_ins, "SESSION_MS", 300 if how == "not used" else sign_ins.SESSION_MS)
+    monkeypatch.setattr(sign_ins, "SESSION_MS", 1_200 if how == "not used" else sign_ins.SESSION_MS)
     signs = SignIns(TOKEN, "cookie")
-    monkeypatch.setattr(feed, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(feed, "HEARTBEAT_S", 0.2)  # a client that is not asked for them takes few
 
     async def scenario(behind: Behind) -> None:
         value = signs.sign_in(TOKEN, "", time.monotonic_ns() // 1_000_000)

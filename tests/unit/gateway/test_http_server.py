@@ -280,8 +280,8 @@ def test_who_reads_nothing_is_cut_off(more: bytes, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("field", ["Connection: close", "Connection: keep-alive"])
 def test_who_reads_slowly_has_all_of_it(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a slow link more than STALL_S and CLOSING_S lie between the node's last word and its arrival."""
-    monkeypatch.setattr(connection, "STALL_S", 0.2)
-    monkeypatch.setattr(connection, "CLOSING_S", 0.2)
+    monkeypatch.setattr(connection, "STALL_S", 1.0)  # in which a reader has its turn on a busy machine, too
+    monkeypatch.setattr(connection, "CLOSING_S", 1.0)
 
     def read(port: int) -> int:
         size = 0
@@ -291,7 +291,7 @@ def test_who_reads_slowly_has_all_of_it(field: str, monkeypatch: pytest.MonkeyPa
             slow.sendall(f"GET /much HTTP/1.1\r\nHost: 127.0.0.1\r\n{field}\r\n\r\n".encode())
             while size < MUCH and (part := slow.recv(65_536)):
                 size += len(part)
-                time.sleep(0.01)
+                time.sleep(0.015)
         return size
 
     async def talk(port: int) -> None:

@@ -122,7 +122,7 @@ def test_few_files_are_sent_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPa
     async def send_slowly(self: FileResponse, scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal sending, most
         sending, most = sending + 1, max(most, sending + 1)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)  # in which as many come as may
         sending -= 1
         await PlainTextResponse("sent")(scope, receive, send)
 

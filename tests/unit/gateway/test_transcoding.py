@@ -265,11 +265,11 @@ def test_who_accepts_server_sent_events_gets_them_and_goes_on_where_he_was(monke
 
     async def scenario(node: Node) -> None:
         stream = Stream()
+        stream.push(event(8))
         node.says("StateService/WatchEvents", stream)
         fields = ("Accept: text/event-stream", "Last-Event-ID: 7")
         reader, writer = await opened(node, "GET /v1/events:watch", *fields)
         assert node.asked == [state_pb2.WatchEventsRequest(after_seq=7)]
-        stream.push(event(8))
         assert await reader.readline() == b"id: 8\n"
         assert json.loads((await reader.readline()).removeprefix(b"data: "))["event"]["type"] == "A\nB"
         assert await reader.readline() == b"\n"

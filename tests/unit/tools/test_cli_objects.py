@@ -213,16 +213,16 @@ def test_outbox_says_what_keeps_an_entry_waiting(og: Run, node: ObjectNode) -> N
 def test_get_says_whom_it_waits_for_and_not_for_ever(
     og: Run, node: ObjectNode, notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts_module, "SILENT_S", 0.1)
-    monkeypatch.setattr(parts_module, "ASK_AGAIN_S", 0.4)
+    monkeypatch.setattr(parts_module, "SILENT_S", 0.6)
+    monkeypatch.setattr(parts_module, "ASK_AGAIN_S", 1.2)
     og("put", notes)
     away = Unavailable("none of its hosts gives one: barn\x1b[2J is not alive", reason="NoReplica", retry_ms=5_000)
     node.stumble("ReadObject", *[away] * 100)
-    code, out, err = og("get", "notes.txt", "-o", "-", "--timeout", "1")
+    code, out, err = og("get", "notes.txt", "-o", "-", "--timeout", "2")
     assert (code, out) == (exits.UNAVAILABLE, "")
     assert err.splitlines() == [
         "o-1 waits: none of its hosts gives one: barn�[2J is not alive",
-        "  → asked for again for 1 s; --timeout says how long",
+        "  → asked for again for 2 s; --timeout says how long",
         "offgrid: none of its hosts gives one: barn�[2J is not alive",
         *err.splitlines()[3:],
     ]
