@@ -1,10 +1,12 @@
 // The file that is on its way to the node: one at a time, whatever view is shown. What breaks off goes on where it was, and
-// after a reload once the same file is chosen again; what the node has is never sent twice, or held in memory.
+// after a reload once the same file is chosen again; it is never held in memory, and of what the node has a part at most is
+// sent twice.
 
 import { call, listen, newId, post, query, Refused, refusedOf, seg, send } from "./node.js";
 import { t } from "./reader.js";
 
 const TRIES_MAX = 8, WAIT_MS = 500, WAIT_MAX_MS = 15_000; // of tries that brought nothing; between two
+const PART_BYTES = 2_097_152; // where a connection ends that had been used before, Chromium sends all of a request again, and tells nobody
 const COMMIT_MS = 600_000, ONE_MILLI = 1_000; // the weight of one host: otherwise one copy is never durable
 const MENDS = [0, 408, 502, 503, 504]; // statuses after which it may go on by itself; 0: no answer
 const BROKEN_OFF = "offgrid.upload"; // where the browser keeps for this tab what it was: {said, name, id, request_id}
@@ -70,12 +72,12 @@ async function bring(file, copies, ids, signal) {
     try {
       signal.throwIfAborted();
       await file.slice(0, 1).arrayBuffer().catch(() => { throw new Error(t("upload.changed")); });
-      const at = await where(file, copies, ids);
+      let at = await where(file, copies, ids);
       signal.throwIfAborted();
       if (at > most) [most, tries] = [at, 0];
       if (!ids.id) return "";
       advance({ sent: at, from: { sent: at, at: Date.now() }, phase: "sending" });
-      if (at < file.size) await part(file.slice(at), `/v1/uploads/${seg(ids.id)}`, at, signal);
+      for (; at < file.size; at += PART_BYTES) await part(file.slice(at, at + PART_BYTES), `/v1/uploads/${seg(ids.id)}`, at, signal);
       advance({ sent: file.size, phase: "ending" });
       const made = await send("POST", query(`/v1/uploads/${seg(ids.id)}:commit`, { timeout_ms: COMMIT_MS }), JSON.stringify({ size_bytes: file.size }), "application/json");
       return (await made.json()).object.object_id;
@@ -114,7 +116,7 @@ function part(body, path, at, signal) {
     call.upload.onprogress = ({ loaded }) => advance({ sent: at + loaded });
     call.onload = () => call.status < 300 ? done() : broke(refusedOf(call.status, call.responseText));
     call.onerror = call.onabort = () => broke(new Refused(0, "UNAVAILABLE", "away", []));
-    signal.addEventListener("abort", () => call.abort());
+    signal.onabort = () => call.abort();
     call.send(body);
   });
 }
