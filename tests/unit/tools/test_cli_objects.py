@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from small_objects import ObjectNode
 
 import offgrid
 from offgrid.client import object_parts as parts_module
+from offgrid.client.objects import Objects
 from offgrid.command_line import exits
 from offgrid_node.protocol.errors import Unavailable
 from offgrid_tools.cli import run
@@ -95,6 +97,24 @@ def test_a_weight_that_is_none_is_a_usage_error(og: Run, node: ObjectNode, notes
     code, _, _ = og("put", notes, f"--required={wrong}")
     assert code == exits.USAGE
     assert not node.calls["PutObject"]
+
+
+@pytest.mark.parametrize("becomes", [KeyboardInterrupt, SystemError])
+@pytest.mark.usefixtures("node")
+def test_put_says_how_it_goes_on_when_it_is_interrupted_whatever_a_library_makes_of_that(
+    og: Run, notes: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, becomes: type[BaseException]
+) -> None:
+    def put(*_: object, **__: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise becomes("an interrupt") from None
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(Objects, "put", put)
+    code, out, err = og("put", notes)
+    assert (code, out) == (exits.INTERRUPTED, "")
+    assert err == "broken off: what has come so far is kept for a day; the same command goes on with it\n"
 
 
 def test_put_of_no_file_is_a_usage_error(og: Run, node: ObjectNode, tmp_path: Path) -> None:

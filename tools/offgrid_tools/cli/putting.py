@@ -113,8 +113,9 @@ def _told_how_it_goes_on(does: bool) -> Iterator[None]:
     """Who breaks off what can be gone on with hears how."""
     try:
         yield
-    except KeyboardInterrupt:
-        if does and not settings().json:
+    except BaseException as error:
+        interrupted = settings().interrupted or isinstance(error, KeyboardInterrupt)
+        if does and interrupted and not settings().json:
             click.echo("broken off: what has come so far is kept for a day; the same command goes on with it", err=True)
         raise
 
