@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import BIN, eventually, log_of
+from live import BIN, GIVE_UP_S, eventually, log_of
 
 from offgrid.client import payloads
 from offgrid_node.doctor import Finding, State, diagnose
@@ -21,7 +21,7 @@ TOKEN = "a-token-of-more-than-thirty-two-characters"
 
 def wrong(node: LocalNode) -> dict[str, Finding]:
     """By check, but for figures of a machine that is busy with other tests."""
-    found = [each for each in diagnose(node.folder) if each.check not in ("alerts", "memory")]
+    found = [each for each in diagnose(node.folder, deadline_s=GIVE_UP_S) if each.check not in ("alerts", "memory")]
     return {each.check: each for each in found if each.state in (State.FAULT, State.WARNING)}
 
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from live import BIN, eventually, log_of, offgrid, promised
+from live import BIN, GIVE_UP_S, eventually, log_of, offgrid, promised
 
 from offgrid import qr_code
 from offgrid.client import payloads
@@ -33,9 +33,9 @@ time.time_ns, time.time = lambda: ns() + 3 * 3600 * 10**9, lambda: s() + 3 * 360
 """
 
 
-def wrong(node: LocalNode) -> dict[str, Finding]:
+def wrong(node: LocalNode, deadline_s: float = GIVE_UP_S) -> dict[str, Finding]:
     """Everything that is not as it should be, by check, but for figures of a machine that is busy with other tests."""
-    found = [each for each in diagnose(node.folder) if each.check not in ("alerts", "memory")]
+    found = [each for each in diagnose(node.folder, deadline_s=deadline_s) if each.check not in ("alerts", "memory")]
     return {each.check: each for each in found if each.state in (State.FAULT, State.WARNING)}
 
 
@@ -131,7 +131,7 @@ def test_a_process_that_hangs_is_waited_for_no_longer_than_promised(town: LocalM
     host.process.send_signal(signal.SIGSTOP)
     try:
         began = time.monotonic()
-        found = wrong(host)
+        found = wrong(host, DEADLINE_S)
         took_s = time.monotonic() - began
     finally:
         host.process.send_signal(signal.SIGCONT)

@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from ipv6 import needs_six
 
 from offgrid_node.access_files import GATEWAY_NAME
 from offgrid_node.config import load
@@ -31,7 +32,7 @@ def web(folder: Path, gateway: str, metrics: str = "") -> Web:
     [
         ('listen = "off"', "", "", ""),
         ('listen = "127.0.0.1:0"', "", "http://127.0.0.1:", "127.0.0.1:"),
-        ('listen = "[::1]:0"', "", "http://[::1]:", "[::1]:"),
+        pytest.param('listen = "[::1]:0"', "", "http://[::1]:", "[::1]:", marks=needs_six),
         (f'listen = "0.0.0.0:0"\n{TOKEN}', "", "http://127.0.0.1:", ""),
         (f'listen = "127.0.0.1:0"\n{TOKEN}', "", "http://127.0.0.1:", ""),
         ('listen = "off"', "127.0.0.1:0", "", "127.0.0.1:"),

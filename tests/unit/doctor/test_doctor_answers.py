@@ -282,7 +282,7 @@ def test_each_is_named_and_nothing_else(name: str, tmp_path: Path, monkeypatch: 
     change, expected = CASES[name]
     node = Node()
     change(node)
-    findings = examine(node.subject(tmp_path), CHECKS, 5.0)
+    findings = examine(node.subject(tmp_path), CHECKS, 60.0)
     said = [each for each in findings if each.state in (State.FAULT, State.WARNING)]
     assert [(each.check, each.state) for each in said] == [(check, state) for check, state, _, _ in expected], said
     for each, (_, _, sentence, command) in zip(said, expected, strict=True):
@@ -300,7 +300,7 @@ def test_a_member_without_a_network_tells_an_address_at_which_this_machine_meets
         (["127.0.0.1:7440", "10.0.0.3:7440"], "another node than that is there"),
     ):
         node.peers = [node.peers[0], peer("there"), peer("barn", liveness=LIVENESS_DEAD, addresses=addresses)]
-        [finding] = examine(node.subject(tmp_path), [each for each in company.CHECKS if each.name == "members"], 5.0)
+        [finding] = examine(node.subject(tmp_path), [each for each in company.CHECKS if each.name == "members"], 60.0)
         assert says in finding.sentence
 
 
@@ -317,7 +317,7 @@ def test_a_firewall_on_this_machine_that_stops_mdns(
 ) -> None:
     monkeypatch.setattr(lan, "own_ips", lambda: ["10.0.0.1"])
     monkeypatch.setattr(lan, "ask_by_multicast", lambda ips: heard)
-    [finding] = examine(Node().subject(tmp_path), [each for each in lan.CHECKS if each.name == "mdns"], 5.0)
+    [finding] = examine(Node().subject(tmp_path), [each for each in lan.CHECKS if each.name == "mdns"], 60.0)
     assert finding.state is (State.FAULT if sentence else State.OK)
     assert sentence in finding.sentence
     assert finding.command == ("sudo ufw allow 5353/udp" if sentence else "")
@@ -328,7 +328,7 @@ def test_a_token_that_the_running_node_does_not_take(tmp_path: Path) -> None:
     subject = node.subject(tmp_path)
     subject.status, subject.trouble = None, OffgridError("UNAUTHENTICATED", "Unauthenticated", "the token is wrong")
     named = [check for check in files.CHECKS if check.name in ("process", "token")]
-    process, token = examine(subject, named, 5.0)
+    process, token = examine(subject, named, 60.0)
     assert (process.state, token.state) == (State.OK, State.FAULT)
     assert "does not take the token in" in token.sentence
     assert "offgrid-node run" in token.command

@@ -24,7 +24,7 @@ def said(
     monkeypatch.setattr(gateway_users, "other_users", lambda: others)
     values = {f"gateway.{name}": value for name, value in settings.items()}
     (folder / "offgrid.toml").write_text(template("home", "here", ("core",), values=values))
-    (found,) = examine(Subject(folder, {}), CHECKS, 5.0)
+    (found,) = examine(Subject(folder, {}), CHECKS, 60.0)
     return found.state, found.sentence, found.command
 
 

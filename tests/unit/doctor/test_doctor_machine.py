@@ -43,7 +43,7 @@ def test_of_two_at_one_place_the_later_is_seen() -> None:
 
 def said(subject: Subject, name: str) -> list[tuple[State, str]]:
     checks = [check for check in machine.CHECKS if check.name == name]
-    return [(each.state, each.sentence) for each in examine(subject, checks, 5.0)]
+    return [(each.state, each.sentence) for each in examine(subject, checks, 60.0)]
 
 
 def proc(folder: Path, pid: int, *, swap_kb: int = 0, most: int = 1024, used: int = 0) -> Path:

@@ -249,11 +249,11 @@ GETS_AWAY = (
 @pytest.mark.parametrize("ends", ["by itself", "by its time", "by cancelling"])
 def test_who_leaves_its_session_ends_with_its_job(executor: ProcessExecutor, temporary_folder: Path, ends: str) -> None:
     """One by its HOME, and one that has cast that off by its session."""
-    script = GETS_AWAY + ("time.sleep(0.5)" if ends == "by itself" else "time.sleep(600)")
+    script = GETS_AWAY + ("time.sleep(1.0)" if ends == "by itself" else "time.sleep(600)")
     log = bytearray()
 
     async def until_its_end() -> None:
-        work = Work(process("python", "-I", "-c", script), 1_000 if ends == "by its time" else 600_000, say=heard)
+        work = Work(process("python", "-I", "-c", script), 2_000 if ends == "by its time" else 600_000, say=heard)
         task = asyncio.create_task(executor.run(work))
         assert await eventually(lambda: log.count(b"\n") == 2)
         if ends == "by cancelling":

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ipv6 import needs_six
 
 from offgrid_transports import udp, udp_sockets
 from offgrid_transports.conformance.live import End, Live
@@ -16,18 +17,6 @@ from offgrid_transports.mtu_search import BASE, ECHO, LEAST, PROBE
 from offgrid_transports.registry import TransportRegistry
 from offgrid_transports.transport import BROADCAST, LINK_BYTE, BadSpec, TransportError
 from offgrid_transports.udp_sockets import name_of, parse_address
-
-
-def has_six() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-needs_six = pytest.mark.skipif(not has_six(), reason="no IPv6 on this machine")
 
 
 @pytest.fixture
