@@ -9,6 +9,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
+from offgrid.starting import is_starting
 from offgrid_node.config import CONFIG_NAME
 from offgrid_node.config.addresses import admin_socket
 from offgrid_node.doctor.findings import Check, Needs, Said, command, fault, not_applicable, warning
@@ -179,12 +180,14 @@ def _process(subject: Subject) -> Iterator[Said]:
         return
     if subject.trouble is not None and subject.trouble.code in UNAUTHENTICATED:
         return  # said of the token
-    if subject.pid is not None:
+    if subject.pid is not None and is_stopped(subject.pid):
+        yield fault(f"process {subject.pid} is the node, and somebody has stopped it", f"kill -CONT {subject.pid}")
+    elif is_starting(subject.path):
+        yield warning("the node is starting; what is typed next waits for it", subject.operator("status"))
+    elif subject.pid is not None:
         why = subject.trouble.message if subject.trouble is not None else "nothing listens for its owner"
         sentence = f"process {subject.pid} holds the node's store and does not answer: {why}"
-        if is_stopped(subject.pid):
-            yield fault(f"process {subject.pid} is the node, and somebody has stopped it", f"kill -CONT {subject.pid}")
-        elif not _socket_is_gone(subject):  # said of that
+        if not _socket_is_gone(subject):  # said of that
             yield fault(sentence, restarted(subject))
     else:
         died = subject.config.node.data_dir / LAST_WORDS

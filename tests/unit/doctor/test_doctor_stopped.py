@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from offgrid.starting import Starting
 from offgrid_node.doctor import Check, Finding, State
 from offgrid_node.doctor.checks import CHECKS
 from offgrid_node.doctor.findings import Needs, Said
@@ -223,6 +224,9 @@ class Injected:
 
 FAULTS = {
     "not running": Injected(lambda w: None, "process", "the node does not run", "offgrid-node run --dir"),
+    "still starting": Injected(
+        lambda w: w.stack.enter_context(Starting(w.folder)), "process", "the node is starting", "status", State.WARNING
+    ),
     "no node there": Injected(
         lambda w: (w.config_path.unlink(), shutil.rmtree(w.keys)), "config", "no node lives in", "join TOKEN --dir"
     ),
