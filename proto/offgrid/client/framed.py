@@ -30,6 +30,7 @@ CALL_BYTES_MAX = 128 * 1024  # larger requests go by gRPC, as the node wants it
 FRAME_BYTES_MAX = 4 * 1024 * 1024
 CONNECT_S = 2.0  # until the node has let us in
 RETRY_S = 1.0  # after it did not
+CLOSED = float("inf")  # no more
 LOST = "the connection was lost"
 
 
@@ -128,6 +129,9 @@ class FramedCalls:
         with self._lock:
             if self._wire is None and time.monotonic() >= self._not_before:
                 self._wire = self._open()
+                if self._wire is not None and self._not_before == CLOSED:  # while the node let us in
+                    self._wire.close()
+                    self._wire = None
             return self._wire
 
     def begin(self, wire: Wire, name: str, request: Parts, timeout_s: float) -> Callable[[], Buffer]:
@@ -162,7 +166,7 @@ class FramedCalls:
 
     def close(self) -> None:
         """Ends what is under way."""
-        self._not_before = float("inf")
+        self._not_before = CLOSED
         if self._wire is not None:
             self._lost(self._wire)
 
