@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from offgrid.v1.mesh_pb2 import Alert, ObjectRisks, Peer
 
 OF_OBJECTS = frozenset({"objects_gone", "objects_at_risk"})  # alerts of what `objects_gone`, `objects_at_risk` say
-SMOKE_NAME = "smoke"  # of what `offgrid smoke` has to leave behind, once for all runs: mission, task, quorum
-SMOKE_SESSION = "offgrid-smoke"  # what it shreds again, so no name that anybody has for a session of his own
+SMOKE_NAME = "smoke"  # of the mission and the task of all runs of `offgrid smoke`, which it knows by its request ids
+SMOKE_OWN = "offgrid-smoke"  # of its quorum and its session, which it knows by name: nobody calls one of theirs so
 
 
 def in_reach(peer: Peer) -> bool:

@@ -84,7 +84,7 @@ def test_many_runs_leave_one_mission_that_is_completed_and_one_quorum_behind(pla
     missions = listed("missions", "mission", "list")
     assert [(mission["title"], mission["status"]) for mission in missions] == [("smoke", "completed")]
     assert [task["name"] for task in listed("tasks", "task", "list")] == ["smoke"]
-    assert [quorum["quorum_id"] for quorum in listed("quorums", "quorum", "list")] == ["smoke"]
+    assert [quorum["quorum_id"] for quorum in listed("quorums", "quorum", "list")] == ["offgrid-smoke"]
 
 
 SEEN = """
@@ -95,7 +95,7 @@ tx list; ledger dag; ledger witnesses; ledger epochs; ledger verify; ping host-a
 put NOTES --name a/rather/long/name/of/some/notes.txt --copies 1 --required 1.0; ls; ls -l
 info a/rather/long/name/of/some/notes.txt; audit a/rather/long/name/of/some/notes.txt
 placement explain a/rather/long/name/of/some/notes.txt; placement explain --size 10000000 --code 4/7; outbox
-quorum list; quorum status --id smoke; mail send host-a --text hello; mail sent; mail inbox; mail held
+quorum list; quorum status --id offgrid-smoke; mail send host-a --text hello; mail sent; mail inbox; mail held
 events --limit 30; state sessions; state show flight; state kinds; state retention; state backup
 state backups; memory windows; memory ask --count health.heartbeat; keys show; context ls; job top --count 1; smoke
 rm --yes a/rather/long/name/of/some/notes.txt; ls --deleted

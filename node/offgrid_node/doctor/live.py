@@ -9,7 +9,7 @@ from offgrid.v1.mesh_pb2 import Peer
 from offgrid.v1.objects_pb2 import OUTBOX_STATUS_PENDING
 from offgrid.verdicts import (
     OF_OBJECTS,
-    SMOKE_SESSION,
+    SMOKE_OWN,
     alert_sentence,
     in_reach,
     ledger_cut_off,
@@ -214,7 +214,7 @@ def _recovery_key(subject: Subject) -> Iterator[Said]:
     if subject.config.state.recovery_key or not subject.config.state.backup_interval:
         yield not_applicable("there is one" if subject.config.state.recovery_key else "this node makes no backups")
         return
-    if all(session.name == SMOKE_SESSION for session in subject.asked.sessions.list(limit=2)):
+    if all(session.name == SMOKE_OWN for session in subject.asked.sessions.list(limit=2)):
         yield not_applicable("there are no sessions, which it is for")
         return
     yield warning(

@@ -26,9 +26,9 @@ def smoke(with_transfer: bool) -> int:
     """Try everything once on the running mesh, within 15 s, and say what works.
 
     A job at each host, an object put, read and removed, acks of a quorum, an event, a session, the ledger, the gateway.
-    What it makes it takes back, but for the jobs, whose hosts are paid as for any: all runs have one mission, which is
-    completed, and one quorum, both called smoke. Ends with 1 when anything failed; what cannot be tried here
-    is skipped, and says why.
+    What it makes it takes back, but for the jobs, whose hosts are paid as for any: all runs have one mission,
+    smoke, which is completed, and one quorum, offgrid-smoke. Ends with 1 when anything failed; what cannot be tried
+    here is skipped, and says why.
     """
     from offgrid_tools.cli.smoke_checks import CHECKS
     from offgrid_tools.cli.smoke_frame import FAILED, begin, carry_out

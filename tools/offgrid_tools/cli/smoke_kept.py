@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from offgrid.command_line.terminal import counted
 from offgrid.v1.common_pb2 import ROLE_HOST
-from offgrid.verdicts import SMOKE_SESSION, away, ledger_cut_off, ledger_mute, playing
+from offgrid.verdicts import SMOKE_OWN, away, ledger_cut_off, ledger_mute, playing
 from offgrid_tools.cli.smoke_frame import FAILED, NAMED_MAX, OK, SKIPPED, Line, Seen
 
 OBJECT_S, TRANSFER_S = 5.0, 5.0
@@ -67,7 +67,7 @@ def events(seen: Seen) -> Iterator[Line]:
 
 def session(seen: Seen) -> Iterator[Line]:
     """An event in a session, of which nothing is left then; what a run left that was broken off goes with it."""
-    made, frame = seen.client.session(SMOKE_SESSION), int.from_bytes(os.urandom(FRAME_BYTES))
+    made, frame = seen.client.session(SMOKE_OWN), int.from_bytes(os.urandom(FRAME_BYTES))
     try:
         made.record("health.heartbeat", {"queue_depth": 0}, frame=frame)
         durable = made.flush(seen.left_s(OBJECT_S))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from offgrid.client.address import is_url
 from offgrid.client.errors import OffgridError
-from offgrid.verdicts import SMOKE_NAME, away, in_reach
+from offgrid.verdicts import SMOKE_OWN, away, in_reach
 from offgrid_tools.cli.smoke_frame import AT_ONCE, FAILED, NAMED_MAX, OK, SKIPPED, Line, Seen, named
 
 if TYPE_CHECKING:
@@ -67,16 +67,16 @@ def quorum(seen: Seen) -> Iterator[Line]:
     alive = {p.member.node_id: p for p in seen.peers if in_reach(p)}
     rooms = seen.client.quorum
     try:
-        rooms.create(SMOKE_NAME, sum(peer.member.weight_milli for peer in alive.values()), [*alive])
+        rooms.create(SMOKE_OWN, sum(peer.member.weight_milli for peer in alive.values()), [*alive])
     except OffgridError as error:
         if error.reason != "QuorumExists":
             raise
-    known = rooms.status(SMOKE_NAME)
+    known = rooms.status(SMOKE_OWN)
     acked = {ack.node_id for ack in known.acks}
     asked = [alive[each.node_id] for each in known.members if each.node_id in alive and each.node_id not in acked]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         refused = [said for said in pool.map(lambda peer: _ack(seen, peer), asked) if said]
-    told, show = rooms.status(SMOKE_NAME), f"offgrid quorum status --id {SMOKE_NAME}"
+    told, show = rooms.status(SMOKE_OWN), f"offgrid quorum status --id {SMOKE_OWN}"
     said = f"{len(told.acks)} of {len(told.members)} members have acked"
     if refused:
         yield Line("quorum", "", FAILED, "; ".join(refused[:NAMED_MAX]), show)
@@ -87,7 +87,7 @@ def quorum(seen: Seen) -> Iterator[Line]:
 def _ack(seen: Seen, peer: Peer) -> str:
     """Why there is none; "" of one that came."""
     try:
-        seen.client.quorum.ack(SMOKE_NAME, peer.member.node_id)
+        seen.client.quorum.ack(SMOKE_OWN, peer.member.node_id)
     except OffgridError as error:
         return f"{peer.member.name}: {error.message}"
     return ""
