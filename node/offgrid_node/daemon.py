@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from offgrid_node.meters import Meters
 
 STOPPING_S = 1.0  # for a last word to the store
+STOP_AFTER_MS = 100  # so that whoever has told the node to stop gets its answer
 
 _log = logging.getLogger("offgrid")
 
@@ -114,6 +115,8 @@ class Daemon:
         self._drops: DropWatch | None = None
         self._heap = Heap(asyncio.get_running_loop())
         self.banner = ""
+        self.told_to_stop = asyncio.Event()
+        self._later = call_later_in(asyncio.get_running_loop())
         self.outdated = asyncio.Event()
         """This node must not go on: see `check_newest`."""
 
@@ -402,6 +405,7 @@ class Daemon:
             retention=self.node.retention.summary,
             gateway=self._web.url,
             page_link=lambda: self._web.page_link(self._finding.addresses),
+            stop=lambda: self._later(STOP_AFTER_MS, self.told_to_stop.set),
             gateway_told=self._web.told(self._finding.addresses),
             health=self._health.facts,
             objects=object_risks(risks, store) if (risks := self.node.risks) is not None else None,

@@ -118,7 +118,7 @@ def start_command(arguments: Sequence[str], log: IO[bytes], runner: Sequence[str
     """`offgrid-node` with this very interpreter; Ctrl-C at the terminal does not reach it."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("OFFGRID_")}
     if sys.platform == "win32":
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW  # else it ends with the console
     else:
         flags = 0
     return subprocess.Popen(

@@ -32,13 +32,13 @@ def birth_of(pid: int) -> str:
     return _birth_in_proc(pid) if sys.platform == "linux" else _birth_by_ps(pid)
 
 
-def ask_to_end(pid: int) -> None:
-    """SIGTERM; on Windows the Ctrl-Break of the group that the process leads. One that has gone is no error."""
+def ask_to_end(pid: int) -> bool:
+    """SIGTERM. False on Windows, where only who shares its console could. One that has gone is no error."""
+    if sys.platform == "win32":
+        return False
     with suppress(OSError):
-        if sys.platform == "win32":
-            os.kill(pid, signal.CTRL_BREAK_EVENT)
-        else:
-            os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM)
+    return True
 
 
 def kill(pid: int) -> None:

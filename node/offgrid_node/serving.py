@@ -67,7 +67,7 @@ async def _serve(folder: Folder, config: Config, unused: Sequence[str], on_start
         on_start()
         print(daemon.banner, flush=True)  # noqa: T201 - what the person at the terminal asked for
         supervisor.ready(daemon.banner.partition("\n")[0])
-        await _first(stopping, daemon.outdated)
+        await _first(stopping, daemon.told_to_stop, daemon.outdated)
         _log.info("the node is stopping", extra=fields("stopping"))
         if daemon.outdated.is_set():
             daemon.check_newest()

@@ -216,17 +216,27 @@ class StandingMesh:
             self.planned(name)
         running = {name: pid for name in self.nodes if (not names or name in names) and (pid := self._pid_of(name))}
         births = {name: birth_of(pid) for name, pid in running.items()}
-        for pid in running.values():
-            ask_to_end(pid)
+        told = {name: self._ask_to_end(name, pid) for name, pid in running.items()}
         said = dict.fromkeys(names or self.nodes, "did not run")
         for name, pid in running.items():
             said[name] = "stopped"
             if not wait_gone(pid, births[name], STOP_TIMEOUT_S):
                 kill(pid)
                 wait_gone(pid, births[name], STOP_TIMEOUT_S)
-                said[name] = f"did not stop within {STOP_TIMEOUT_S:g} s and was killed"
+                late = f"did not stop within {STOP_TIMEOUT_S:g} s" if told[name] else "could not be told to stop"
+                said[name] = f"{late} and was killed"
             (self.folder / name / PID_NAME).unlink(missing_ok=True)
         return said
+
+    def _ask_to_end(self, name: str, pid: int) -> bool:
+        """By a call, which works on every system; one that answers none (it hangs, or is of before that call) by a
+        signal, where there are any. Whether it was told."""
+        try:
+            with self._local(self.nodes[name]).client(PEEK_S) as client:
+                client.mesh.stop()
+                return True
+        except OffgridError:
+            return ask_to_end(pid)
 
     def purge(self) -> None:
         """Removes what `up` has made, none of which may run, and the folder if nothing else is in it. What is no node's

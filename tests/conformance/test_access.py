@@ -41,7 +41,7 @@ EVERY_RPC = {
     "JoinService": {"anonymous": "Join"},
     "MeshService": {
         f"{MEMBERS}, {OWNER}": "GetStatus ListPeers GetMemberProof",
-        OWNER: "CreateInvite ListInvites RevokeInvite RemoveMember CreatePageLink",
+        OWNER: "CreateInvite ListInvites RevokeInvite RemoveMember CreatePageLink StopNode",
         MEMBERS: "Ping PingVia SyncMembers",
     },
     "LinkService": {MEMBERS: "Echo LookBack", OWNER: "ListLinks ListRoads PingPeer CheckPeers"},

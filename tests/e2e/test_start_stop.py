@@ -133,7 +133,8 @@ class TestStopping:
             job = client.jobs.create(task_of(client), payloads.command("sh", ["-c", "sleep 1; echo done"]))
             client.jobs.dispatch(job.job_id, "disabled")
             eventually(lambda: client.jobs.get(job.job_id).state == RUNNING, "the job runs")
-        assert running.stop() == 0
+            client.mesh.stop()  # by a call: it is answered
+        assert running.wait_stopped() == 0
         running.run("run")
         running.wait_ready()
         with running.client() as client:

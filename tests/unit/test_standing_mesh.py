@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from offgrid.client import OffgridError
 from offgrid_node import mesh_commands
 from offgrid_node.discovery.hosts_file import HostsFile
+from offgrid_node.local_mesh import LocalNode
 from offgrid_node.own_processes import ask_to_end, birth_of, kill, wait_gone
 from offgrid_node.protocol.errors import FailedPrecondition, NotFound, Unavailable
 from offgrid_node.standing_mesh import StandingMesh, names_of
@@ -54,6 +56,54 @@ class TestBirths:
             process.wait()
         kill(process.pid)
         ask_to_end(process.pid)
+
+
+class Told:
+    """Stands in for a node's client and its process' signals: whether there is an answer, whether there are any."""
+
+    def __init__(self, process: subprocess.Popen[bytes], answers: bool, signals: bool) -> None:
+        self.process, self.answers, self.signals, self.by = process, answers, signals, list[str]()
+        self.mesh = self
+
+    def __enter__(self) -> Told:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def stop(self) -> None:
+        if not self.answers:
+            raise OffgridError("UNIMPLEMENTED", "UnknownMethod", "an older node")
+        self.by.append("call")
+        self.process.kill()
+
+    def signal(self, pid: int) -> bool:
+        if self.signals:
+            self.by.append("signal")
+            self.process.kill()
+        return self.signals
+
+
+class TestEnding:
+    @pytest.mark.parametrize(
+        ("answers", "signals", "by", "said"),
+        [
+            (True, True, ["call"], "stopped"),
+            (True, False, ["call"], "stopped"),
+            (False, True, ["signal"], "stopped"),
+            (False, False, [], "could not be told to stop and was killed"),
+        ],
+    )
+    def test_a_node_is_told_by_a_call_and_by_a_signal_where_none_answers(
+        self, tmp_path: Path, answers: bool, signals: bool, by: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with subprocess.Popen(SLEEP) as process:
+            told = Told(process, answers, signals)
+            monkeypatch.setattr(LocalNode, "client", lambda node, timeout_s: told)
+            monkeypatch.setattr("offgrid_node.standing_mesh.ask_to_end", told.signal)
+            monkeypatch.setattr("offgrid_node.standing_mesh.STOP_TIMEOUT_S", 0.2 if not by else 10.0)
+            with planned(tmp_path, {"pid": process.pid, "birth": birth_of(process.pid)}) as mesh:
+                assert mesh.down() == {"core": said}
+        assert told.by == by
 
 
 class TestPlans:

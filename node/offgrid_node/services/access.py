@@ -48,6 +48,7 @@ ACCESS: dict[str, Row] = {
     "offgrid.v1.MeshService/RemoveMember": Row(ADMINS),
     "offgrid.v1.MeshService/GetMemberProof": Row(MEMBERS | ADMINS),
     "offgrid.v1.MeshService/CreatePageLink": Row(ADMINS),
+    "offgrid.v1.MeshService/StopNode": Row(ADMINS),
     "offgrid.v1.MeshService/Ping": Row(MEMBERS),
     "offgrid.v1.MeshService/PingVia": Row(MEMBERS),
     "offgrid.v1.MeshService/SyncMembers": Row(MEMBERS),

@@ -66,6 +66,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     health: HealthFacts = msgspec.field(default_factory=HealthFacts)
     objects: mesh_pb2.ObjectRisks | None = None  # to its owner alone
     page_link: Callable[[], mesh_pb2.CreatePageLinkResponse] = no_page_link
+    stop: Callable[[], None] = lambda: None
     kept: Callable[[], KeptFacts] = KeptFacts  # asked for metrics alone
 
 
@@ -195,6 +196,10 @@ class MeshHandlers:
         self, caller: Caller, request: mesh_pb2.CreatePageLinkRequest
     ) -> mesh_pb2.CreatePageLinkResponse:
         return self._facts().page_link()
+
+    def stop_node(self, caller: Caller, request: mesh_pb2.StopNodeRequest) -> mesh_pb2.StopNodeResponse:
+        self._facts().stop()
+        return mesh_pb2.StopNodeResponse()
 
     def ping(self, caller: Caller, request: mesh_pb2.PingRequest) -> Ticket:
         return self._runtime.ask("mesh", caller.node_id, request)

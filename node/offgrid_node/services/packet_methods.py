@@ -22,6 +22,7 @@ METHOD_NUMBERS: Mapping[str, int] = {
     "offgrid.v1.MeshService/CreatePageLink": 0x0109,
     "offgrid.v1.MeshService/ListInvites": 0x010A,
     "offgrid.v1.MeshService/RevokeInvite": 0x010B,
+    "offgrid.v1.MeshService/StopNode": 0x010C,
     "offgrid.v1.JoinService/Join": 0x0201,
     "offgrid.v1.JobService/CreateMission": 0x0301,
     "offgrid.v1.JobService/GetMission": 0x0302,

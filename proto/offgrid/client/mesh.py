@@ -68,6 +68,11 @@ class Mesh:
         request = mesh_pb2.CreatePageLinkRequest()
         return self._calls.unary("MeshService/CreatePageLink", request, mesh_pb2.CreatePageLinkResponse)
 
+    def stop(self) -> None:
+        """Has the node stop in order, which takes it a moment. Not repeated: it might be up again by then."""
+        request = mesh_pb2.StopNodeRequest()
+        self._calls.unary("MeshService/StopNode", request, mesh_pb2.StopNodeResponse, repeatable=False)
+
     def proof(self, node: str) -> mesh_pb2.GetMemberProofResponse:
         """What shows, far from the mesh, whose key a member's is; `node` as in `remove`, a removed one too."""
         request = mesh_pb2.GetMemberProofRequest(node=node)

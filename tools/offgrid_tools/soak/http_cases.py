@@ -16,7 +16,8 @@ from offgrid_node.local_mesh import LocalMesh
 from offgrid_tools.soak.toll import Say, Toll, at_home
 
 NODES = {"only": ["core", "broker", "host"]}
-AWAY = re.compile(r"/v1/backups$|/offgrid\.v1\.")  # it writes to where it is told; schemathesis knows no gRPC-Web
+AWAY = re.compile(r"/v1/backups$|/v1/node:stop$|/offgrid\.v1\.")
+"""It writes to where it is told; it ends what is asked; schemathesis knows no gRPC-Web."""
 TIMEOUT_MS = 2_000  # for the node to answer; it may be working on what was asked before
 GIVE_UP_S = 30.0
 ROUND = 100  # how many rounds are told of at once
