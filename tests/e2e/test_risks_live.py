@@ -83,17 +83,17 @@ def test_what_one_more_loss_ends_is_said_and_over_when_hosts_are_back(mesh: Loca
         kill(others[0], 0, 1, "1 object is lost with one more host: film → offgrid doctor")
         eventually(lambda: ("objects_at_risk", "warn") in alerts(told), "the hook is told")
         sentence = f"1 object is lost with one more host: film; their hosts that are away: {others[0]}"
-        assert found(owner) == {"warning": sentence}
+        eventually(lambda: found(owner) == {"warning": sentence}, "the doctor says it")
         assert [made.name for made in client.objects.list(endangered_only=True)] == ["film"]
         figures = offgrid(owner, "metrics").out
         assert 'offgrid_endangered_objects{risk="at_risk"} 1.0' in figures
 
         kill(others[1], 1, 0, "1 object cannot be read now: film → offgrid doctor")
         eventually(lambda: ("objects_gone", "critical") in alerts(told), "the hook is told")
-        assert found(owner).keys() == {"fault"}
+        eventually(lambda: found(owner).keys() == {"fault"}, "the doctor says it")
 
         for host in others:
             mesh[host].run("run")
         says(0, 0, "")
         eventually(lambda: ("objects_gone", "ok") in alerts(told), "it is over")
-        assert found(owner).keys() == {"ok"}
+        eventually(lambda: found(owner).keys() == {"ok"}, "the doctor says it")
