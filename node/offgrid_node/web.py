@@ -76,7 +76,7 @@ class Web:
 
     def told(self, addresses: Sequence[str]) -> str:
         """`url` as members hear it: who listens on every address is at the first one that the mesh has of it."""
-        if not self._gateway or not addresses:
+        if not (self.url and addresses):
             return self.url
         host, port = split_address(address_of(self._gateway))
         return f"http://{join_address(split_address(addresses[0])[0], port)}" if host in ANY_HOST else self.url

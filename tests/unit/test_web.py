@@ -91,7 +91,7 @@ def test_a_gateway_that_cannot_be_served_is_said_and_keeps_nobody_waiting(tmp_pa
 
     made = asyncio.run(whole())
     assert made.notices == ("the gateway cannot be served, the log says more: RuntimeError: nothing to view",)
-    assert made.url == made.metrics == ""
+    assert made.url == made.metrics == made.told(["192.0.2.7:7440"]) == ""
 
 
 def test_a_node_listens_where_it_did_last_though_another_port_is_free_before_it(

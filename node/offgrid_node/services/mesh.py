@@ -62,7 +62,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     audit_read_bytes: int = 0
     retention: str = ""
     gateway: str = ""  # to this machine's commands
-    gateway_told: str = ""  # to members
+    gateway_told: str = ""  # as other machines reach it
     health: HealthFacts = msgspec.field(default_factory=HealthFacts)
     objects: mesh_pb2.ObjectRisks | None = None  # to its owner alone
     page_link: Callable[[], mesh_pb2.CreatePageLinkResponse] = no_page_link
@@ -127,6 +127,7 @@ class MeshHandlers:
             retention=facts.retention,
             gateway=facts.gateway if caller.kind is Kind.ADMIN else facts.gateway_told,
             objects=facts.objects if caller.kind is Kind.ADMIN else None,
+            page=facts.gateway_told,
             alerts=[each for each in facts.health.alerts if not each.about or each.state != mesh_pb2.ALERT_STATE_OK],
         )
 

@@ -163,6 +163,14 @@ def test_status_names_what_may_be_lost_to_its_owner_alone(house: House) -> None:
     assert not handlers.get_status(MEMBER, mesh_pb2.GetStatusRequest()).HasField("objects")
 
 
+def test_status_names_the_page_as_other_machines_reach_it(house: House) -> None:
+    here, told = "http://127.0.0.1:8001", "http://192.0.2.7:8001"
+    facts = NodeFacts("0.1.0", 1, "/data", 1.0, "inline", gateway=here, gateway_told=told)
+    handlers = MeshHandlers(house.runtime, NODE.node_id, lambda: facts)
+    seen = [handlers.get_status(caller, mesh_pb2.GetStatusRequest()) for caller in (ADMIN, MEMBER)]
+    assert [(each.gateway, each.page) for each in seen] == [(here, told), (told, told)]
+
+
 def test_an_alert_is_an_event_of_the_journal(house: House) -> None:
     alert = mesh_pb2.Alert(name="memory_mb", state=mesh_pb2.ALERT_STATE_WARN, value=5_000)
     house.runtime.ask("mesh", "health", TellOfAlert(alert))

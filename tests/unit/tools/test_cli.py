@@ -105,6 +105,11 @@ class TestForPeople:
         assert "coder    isa-l" in out
         assert "the clock is 3 s behind" in out
 
+    def test_status_names_the_page_as_others_reach_it(self, og: Run, node: SmallNode) -> None:
+        url = "http://192.0.2.7:8001"
+        node.on_GetStatus = lambda request: mesh_pb2.GetStatusResponse(gateway="http://127.0.0.1:8001", page=url)
+        assert ["page", url] in [line.split() for line in og("status")[1].splitlines()]
+
     @pytest.mark.parametrize(("seq", "said"), [(None, ""), (0, "nothing yet: hosts"), (7, "up to event 7")])
     def test_status_says_up_to_where_the_node_would_come_back(
         self, og: Run, node: SmallNode, seq: int | None, said: str

@@ -59,7 +59,7 @@ def status() -> None:
             ("inbox", answer.inbox_depth),
             ("up", f"{duration(answer.uptime_ms)}, version {answer.version}"),
             ("data", answer.data_dir),
-            ("page", answer.gateway),
+            ("page", answer.page),
             ("dropped", answer.retention),
             *(("objects", said) for said in _objects(answer)),
             *(("alert", said) for said in alerts_of(answer)),
