@@ -392,6 +392,16 @@ def test_it_is_used_by_keyboard_alone(show: Show) -> None:
     expect(page).to_have_title("Jobs · attic")
 
 
+def test_an_address_of_no_view_says_so_and_shows_the_overview(show: Show, page: Page) -> None:
+    show("jobs")
+    page.evaluate("() => { location.hash = '#/nope'; }")
+    said = page.get_by_role("alert").filter(has_text="No such view")
+    expect(said).to_be_visible()
+    expect(page.locator("a[aria-current][href='#/overview']")).to_be_visible()
+    show("jobs")
+    expect(said).to_have_count(0)
+
+
 def test_it_speaks_german(show: Show) -> None:
     page = show("settings")
     page.get_by_label("Language").select_option("de")

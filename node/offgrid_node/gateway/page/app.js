@@ -22,7 +22,7 @@ const TABS = { jobs: ["offers", "schedules", "host"], storage: ["risk", "outbox"
 function placeOf(hash) {
   const [name = "", ...rest] = hash.replace(/^#\/?/, "").split("/").map(decode);
   const view = VIEWS[name] ? name : "overview", part = rest.join("/");
-  return { view, part, tab: TABS[view]?.includes(part) ? part : "" };
+  return { view, part, tab: TABS[view]?.includes(part) ? part : "", lost: name && name !== view };
 }
 
 // The link of `offgrid page` has a code behind the #, which signs one browser in, once.
@@ -70,7 +70,7 @@ function App() {
       <${ThemeSwitch} />
     </header>
     <nav class="main-nav" aria-label=${t("nav.label")}><ul>${Object.keys(VIEWS).map((name) => html`<li><a href=${`#/${name}`} aria-current=${name === place.view ? "page" : undefined}>${t(`nav.${name}`)}${marks[name]}</a></li>`)}</ul></nav>
-    <main id="main" tabindex="-1">${other && status.data && html`<p class="notice" role="alert">${t("feed.moved", { node })}</p>`}${signedOut ? html`<${SignIn} why=${signedOut} linkOver=${linkOver} done=${() => { linkOver = false; setSignedOut(null); connect(); }} />`
+    <main id="main" tabindex="-1">${place.lost && html`<p class="notice" role="alert">${t("nav.lost")}</p>`}${other && status.data && html`<p class="notice" role="alert">${t("feed.moved", { node })}</p>`}${signedOut ? html`<${SignIn} why=${signedOut} linkOver=${linkOver} done=${() => { linkOver = false; setSignedOut(null); connect(); }} />`
       : html`<${Guarded} key=${`${place.view}/${place.tab ? "" : place.part}`}><${View} part=${place.part} tab=${place.tab} /><//>`}</main>
     <div id="said" class="sr" role="status" aria-live="polite"></div>`;
 }

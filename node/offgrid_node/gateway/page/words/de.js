@@ -13,6 +13,7 @@ export default {
   },
   nav: {
     label: "Ansichten",
+    lost: "Keine solche Ansicht",
     overview: "Übersicht",
     mesh: "Mesh",
     jobs: "Jobs",

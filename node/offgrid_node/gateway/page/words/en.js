@@ -13,6 +13,7 @@ export default {
   },
   nav: {
     label: "Views",
+    lost: "No such view",
     overview: "Overview",
     mesh: "Mesh",
     jobs: "Jobs",
