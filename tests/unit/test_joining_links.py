@@ -40,7 +40,7 @@ Answers = list[Message | Fault | None]  # None: it says nothing
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"KNOCK_MS": 50, "CALL_MS": 300, "LAST_WORD_S": 0.05, "GIVE_BACK_S": 0.0}.items():
+    for name, value in {"KNOCK_MS": 50, "CALL_MS": 1_500, "LAST_WORD_S": 0.05, "GIVE_BACK_S": 0.0}.items():
         monkeypatch.setattr(joining_links, name, value)
     monkeypatch.setattr("offgrid_node.services.knocking.APART_MS", 10)
     monkeypatch.setattr("offgrid_node.services.knocking.APART_MS_MAX", 20)
