@@ -1,6 +1,7 @@
 """A node's folder as `init` and `join` make it.
 
 DIR/offgrid.toml          the commented config (0600: it may hold gateway.token)
+DIR/offgrid.refused       why the last start came to nothing, until one succeeds
 DIR/keys/node.key         the identity (0600); mesh_root.key beside it where the mesh was founded
 DIR/data/memory.db/       the store (where the config says otherwise, there)
 DIR/data/signed_requests.seen   with gateway.auth_key: signatures that were taken, so that none is taken twice
