@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 from cli_run import Run
 from small_node import SmallNode
+from typed_shell import PATIENT
 
 from offgrid.command_line import exits
 from offgrid.v1 import jobs_pb2
 from offgrid_tools.cli.completing import PROGRAMS, SHELLS
-
-OURS = "from offgrid_tools.cli import main; main()"
 
 
 def offered(node: SmallNode | None, line: str, shell: str = "bash", **environment: str) -> list[str]:
@@ -27,7 +26,7 @@ def offered(node: SmallNode | None, line: str, shell: str = "bash", **environmen
         words[1:1] = ["--socket", node.address]
     typed = {"COMP_WORDS": shlex.join(words[:-1]) + " " + words[-1], "COMP_CWORD": words[-1]}
     env = {**os.environ, **typed, "_OFFGRID_COMPLETE": f"{shell}_complete", **environment}
-    done = subprocess.run([sys.executable, "-c", OURS], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", PATIENT], env=env, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     return [part.removeprefix("plain,") for part in done.stdout.splitlines() if part]
 
@@ -98,7 +97,7 @@ def test_powershell_gets_what_its_completer_takes(og: Run, program: str) -> None
 def test_powershell_is_given_a_kind_a_value_and_what_it_is(typed: str, values: list[str]) -> None:
     words = {"COMP_WORDS": typed, "COMP_CWORD": "2"}
     env = {**os.environ, **words, "_OFFGRID_COMPLETE": "powershell_complete"}
-    done = subprocess.run([sys.executable, "-c", OURS], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", PATIENT], env=env, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert set(lines[::3]) == {"plain"}
     assert lines[1::3] == values

@@ -18,8 +18,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+# A machine that is busy with other tests may answer later than people would wait for words.
+PATIENT = "from offgrid_tools.cli import completing, main; completing.ANSWER_S = 30; main()"
 PROGRAMS = {
-    "offgrid": ("_OFFGRID_COMPLETE", "from offgrid_tools.cli import main; main()"),
+    "offgrid": ("_OFFGRID_COMPLETE", PATIENT),
     "offgrid-node": ("_OFFGRID_NODE_COMPLETE", "from offgrid_node.__main__ import main; main()"),
 }
 PROGRAM = """#!/bin/sh
