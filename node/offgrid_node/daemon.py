@@ -273,7 +273,8 @@ class Daemon:
         if node is not None:
             with suppress(Fault, TimeoutError):
                 node.runtime.ask("jobs", "daemon", StopHost()).when_done(lambda _: noted.set())
-                await asyncio.wait_for(noted.wait(), STOPPING_S)
+                async with asyncio.timeout(STOPPING_S):
+                    await noted.wait()
 
     def _parts(self, store: Store, roads: Sequence[Road], links: PacketLinks, running: Running) -> Parts:
         config, key = self._config, self._ring.key

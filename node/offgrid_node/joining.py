@@ -172,7 +172,8 @@ async def _ask_over_links(
 
     async with LinkJoiner(token, key, config.links.open, config.node.data_dir) as joiner:
         try:
-            response = await asyncio.wait_for(joiner.ask(_request(token, key, name)), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                response = await joiner.ask(_request(token, key, name))
         except TimeoutError:
             last = f" (the last try: {joiner.last.message})" if joiner.last is not None else ""
             text = f"nobody answered within {timeout_s:g} s on {joiner.links}{last}"

@@ -143,8 +143,7 @@ class Mesh:
     async def look(self) -> None:
         """Asks every member what it keeps. What one told before it fell silent counts."""
         others = self._others()
-        asked = (asyncio.wait_for(self._segments_of(node), LOOK_TIMEOUT_S) for node in others)
-        ends = await asyncio.gather(*asked, return_exceptions=True)
+        ends = await asyncio.gather(*map(self._look_at, others), return_exceptions=True)
         for node, end in zip(others, ends, strict=True):
             if isinstance(end, Fault | TimeoutError):
                 self.silent.append(self.called(node))
@@ -188,6 +187,10 @@ class Mesh:
                 life = verify_life(told.life, owner, key, self.key_number, verify, self.directory.salt)
                 if self.noted is None or life.is_over(self.noted.life, self.noted.token):
                     self.noted = life
+
+    async def _look_at(self, node: str) -> None:
+        async with asyncio.timeout(LOOK_TIMEOUT_S):
+            await self._segments_of(node)
 
     async def _segments_of(self, node: str) -> None:
         request = objects_pb2.ListSegmentsRequest()

@@ -164,7 +164,8 @@ class LlmExecutor:
             self._look_again.clear()
             await self.look()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look_again.wait(), REFRESH_S if self._models else RETRY_S)
+                async with asyncio.timeout(REFRESH_S if self._models else RETRY_S):
+                    await self._look_again.wait()
 
 
 class Chat:

@@ -90,7 +90,8 @@ class Workers:
         """Calls the function with the job's input. `lost`, while the call runs, ends it by returning why."""
         deadline = asyncio.get_running_loop().time() + work.timeout_ms / 1000
         try:
-            worker = await asyncio.wait_for(self._take(work.owner), work.timeout_ms / 1000)
+            async with asyncio.timeout(work.timeout_ms / 1000):
+                worker = await self._take(work.owner)
         except TimeoutError:
             return failed("JobTimeout", timeout_detail(work.timeout_ms), label)
         except OSError as error:

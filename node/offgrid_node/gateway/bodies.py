@@ -79,8 +79,11 @@ class Body:
             return {"type": "http.disconnect"}
         if self._whole:
             return await self._receive()
+        if (patience_s := self._patience_s()) <= 0:
+            return self._cut(SLOW)
         try:
-            message = await asyncio.wait_for(self._receive(), self._patience_s())
+            async with asyncio.timeout(patience_s):
+                message = await self._receive()
         except TimeoutError:
             return self._cut(SLOW)
         size = len(message.get("body", b""))
@@ -103,7 +106,7 @@ class Body:
     def _patience_s(self) -> float:
         if self._most is None:
             return STALL_S
-        return max(0.0, min(STALL_S, self._began_s + BODY_S - asyncio.get_running_loop().time()))
+        return min(STALL_S, self._began_s + BODY_S - asyncio.get_running_loop().time())
 
     def _cut(self, refusal: Refusal) -> Message:
         self.refusal = refusal

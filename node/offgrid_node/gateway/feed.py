@@ -175,7 +175,7 @@ class _Feed:
     async def _wait(self) -> None:
         """For something to say, or long enough for a heartbeat."""
         try:
-            async with asyncio.timeout(HEARTBEAT_S):  # wait_for of Python 3.11 may swallow a cancellation
+            async with asyncio.timeout(HEARTBEAT_S):
                 await self._ready.wait()
         except TimeoutError:
             await self._say({"type": "heartbeat", **self._at, "timestamp": self._now()})

@@ -15,18 +15,14 @@ async def job_within(router: Router, job_id: str, within_s: float) -> jobs_pb2.J
     watch = stream(router, "offgrid.v1.JobService/WatchJob", jobs_pb2.WatchJobRequest(job_id=job_id))
     ready, job = asyncio.Event(), jobs_pb2.Job(job_id=job_id)
     watch.when_ready(ready.set)
-
-    async def follow() -> None:
-        nonlocal job
-        while job.state not in ENDED and not watch.fault:
-            await ready.wait()
-            ready.clear()
-            for message in watch.take():
-                assert isinstance(message, jobs_pb2.WatchJobResponse)
-                job = message.job
-
     try:
-        await asyncio.wait_for(follow(), within_s)
+        async with asyncio.timeout(within_s):
+            while job.state not in ENDED and not watch.fault:
+                await ready.wait()
+                ready.clear()
+                for message in watch.take():
+                    assert isinstance(message, jobs_pb2.WatchJobResponse)
+                    job = message.job
     except TimeoutError:
         pass
     finally:

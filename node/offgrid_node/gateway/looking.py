@@ -56,7 +56,8 @@ class Looking:
             while True:
                 await asyncio.sleep(LOOK_LEAST_S)
                 try:
-                    await asyncio.wait_for(self._stirred.wait(), LOOK_S - LOOK_LEAST_S)
+                    async with asyncio.timeout(LOOK_S - LOOK_LEAST_S):
+                        await self._stirred.wait()
                     await asyncio.sleep(SETTLE_S)
                 except TimeoutError:
                     pass

@@ -43,7 +43,8 @@ class Session:
         """Returns once it is: signed out, pushed out by others, or too long without use."""
         while (left_ms := self.until_ms - now_ms()) > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), left_ms / 1000)
+                async with asyncio.timeout(left_ms / 1000):
+                    await self._ended.wait()
 
 
 class SignIns:

@@ -40,7 +40,8 @@ async def begun(stream: Stream) -> None:
     ready = asyncio.Event()
     stream.when_ready(ready.set)
     try:
-        await asyncio.wait_for(ready.wait(), FIRST_S)
+        async with asyncio.timeout(FIRST_S):
+            await ready.wait()
     except TimeoutError:
         return
     except BaseException:

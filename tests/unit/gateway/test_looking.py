@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from offgrid_node.gateway import looking
 from offgrid_node.gateway.looking import Looking
 from offgrid_node.gateway.picture import Picture
+from offgrid_node.protocol.effects import Record
 from offgrid_node.runtime import Runtime
 from offgrid_node.services.router import Router
 
@@ -22,8 +24,9 @@ class Still:
     class store:  # noqa: N801 - as the runtime has it
         journal_seq = 0
 
-    def watch(self, on_events: object) -> object:
+    def watch(self, on_events: Callable[[Sequence[Record]], None]) -> Callable[[], None]:
         self.watched += 1
+        self.on_events = on_events
 
         def unwatch() -> None:
             self.watched -= 1
@@ -64,5 +67,30 @@ def test_it_looks_while_anybody_reads_and_no_longer(monkeypatch: pytest.MonkeyPa
 
     for name in ("LOOK_S", "LOOK_LEAST_S", "SETTLE_S"):
         monkeypatch.setattr(looking, name, 0.002 if name == "LOOK_S" else 0.001)
+    monkeypatch.setattr(looking, "look", look)
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_it_ends_with_its_last_reader_in_whatever_turn_after_an_event(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look(router: Router, seq: int, last: Picture) -> Picture:
+        return last
+
+    async def scenario() -> None:
+        node = Still()
+        remove = Looking(cast(Router, None), cast(Runtime, node)).add(lambda: None)
+        await asyncio.sleep(0.01)  # it waits for an event now
+        node.on_events(())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        remove()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert node.watched == 0
+
+    for name, value in (("LOOK_S", 10.0), ("LOOK_LEAST_S", 0.0), ("SETTLE_S", 1.0)):
+        monkeypatch.setattr(looking, name, value)
     monkeypatch.setattr(looking, "look", look)
     asyncio.run(scenario())

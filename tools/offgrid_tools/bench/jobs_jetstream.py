@@ -73,7 +73,8 @@ class JetStream:
                 end: asyncio.Future[bytes] = self._loop.create_future()
                 self._waiting[content] = end
                 await self._jetstream.publish(SUBJECT, content, headers={"answer": self._inbox})
-                await asyncio.wait_for(end, RESULT_S_MAX)
+                async with asyncio.timeout(RESULT_S_MAX):
+                    await end
 
         await asyncio.gather(*(keep_one_in_flight() for _ in range(in_flight)))
 

@@ -93,8 +93,10 @@ async def _rate_of_ours(size: int, query: str, *options: str) -> float:
             if here.send(there.address, bytes(FRAME_BYTES)):
                 sent += FRAME_BYTES
             else:
-                await asyncio.wait_for(room.wait(), PATIENCE_S)
-        await asyncio.wait_for(done.wait(), PATIENCE_S)
+                async with asyncio.timeout(PATIENCE_S):
+                    await room.wait()
+        async with asyncio.timeout(PATIENCE_S):
+            await done.wait()
         return size / 1000 / (time.perf_counter() - began)
 
 
@@ -131,7 +133,8 @@ async def _rate_of_raw(size: int, *options: str) -> float:
         began = time.perf_counter()
         for _ in range(0, size, FRAME_BYTES):
             channel.write(bytes(FRAME_BYTES))
-        await asyncio.wait_for(done.wait(), PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
+            await done.wait()
         took_s = time.perf_counter() - began
         await connection.disconnect()
         for transport in transports:
