@@ -87,9 +87,9 @@ def _memory(subject: Subject) -> Iterator[Said]:
     if not sys.platform.startswith("linux"):
         yield not_applicable("looked at on Linux only")
         return
-    available_mb = _kb(PROC / "meminfo", "MemAvailable") // MIB_KB
-    if available_mb < MEMORY_LITTLE_MB:
-        yield warning(f"{available_mb} MiB of memory are left on this machine", "ps aux --sort -rss | head")
+    available_kb = _kb(PROC / "meminfo", "MemAvailable")
+    if 0 < available_kb < MEMORY_LITTLE_MB * MIB_KB:
+        yield warning(f"{available_kb // MIB_KB} MiB of memory are left on this machine", "ps aux --sort -rss | head")
     swapped_mb = _kb(PROC / str(subject.pid) / "status", "VmSwap") // MIB_KB if subject.pid is not None else 0
     if swapped_mb > SWAPPED_MB:
         yield warning(

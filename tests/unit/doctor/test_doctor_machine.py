@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -46,7 +46,9 @@ def said(subject: Subject, name: str) -> list[tuple[State, str]]:
     return [(each.state, each.sentence) for each in examine(subject, checks, 60.0)]
 
 
-def proc(folder: Path, pid: int, *, swap_kb: int = 0, most: int = 1024, used: int = 0) -> Path:
+def proc(
+    folder: Path, pid: int, *, swap_kb: int = 0, most: int = 1024, used: int = 0, free: str = "MemAvailable: 4000000 kB"
+) -> Path:
     """As much of /proc as is asked for, in a folder of its own."""
     (folder / str(pid) / "fd").mkdir(parents=True)
     (folder / str(pid) / "status").write_text(f"Name:\toffgrid-node\nVmSwap:\t{swap_kb:>8} kB\n")
@@ -54,7 +56,7 @@ def proc(folder: Path, pid: int, *, swap_kb: int = 0, most: int = 1024, used: in
     (folder / str(pid) / "limits").write_text(f"{head}Max open files            {most:<20} 1048576 files\n")
     for number in range(used):
         (folder / str(pid) / "fd" / str(number)).touch()
-    (folder / "meminfo").write_text("MemTotal: 8000000 kB\nMemAvailable: 4000000 kB\n")
+    (folder / "meminfo").write_text(f"MemTotal: 8000000 kB\n{free}\n")
     return folder
 
 
@@ -66,11 +68,13 @@ def proc(folder: Path, pid: int, *, swap_kb: int = 0, most: int = 1024, used: in
         ("open-files", {"most": 256, "used": 12}, State.WARNING, "the node may have only 256 files open"),
         ("open-files", {"most": 1024, "used": 900}, State.FAULT, "has 900 of 1024 files open"),
         ("memory", {"swap_kb": 20_000}, State.OK, "memory is left"),
+        ("memory", {"free": "MemAvailable: 40000 kB"}, State.WARNING, "39 MiB of memory are left"),
+        ("memory", {"free": ""}, State.OK, "memory is left"),
         ("memory", {"swap_kb": 400_000}, State.WARNING, "390 MiB of the node lie in swap"),
     ],
 )
 def test_what_the_running_node_may_have_and_has(
-    check: str, facts: dict[str, int], state: State, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    check: str, facts: dict[str, Any], state: State, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "PROC", proc(tmp_path, 77, **facts))
     subject = cast("Subject", SimpleNamespace(pid=77, node=lambda *words: "offgrid-node", lacks=lambda needs: False))

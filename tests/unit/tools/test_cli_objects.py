@@ -184,6 +184,14 @@ def test_ls_and_info(og: Run, notes: Path) -> None:
     assert [made["name"] for made in json.loads(og("ls", "--json")[1])["objects"]] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("alone", ["--deleted", "--regained"])
+@pytest.mark.parametrize("beside", ["photos/", "--shared", "--at-risk", "--long"])
+def test_a_list_of_its_own_takes_nothing_that_it_would_not_heed(og: Run, alone: str, beside: str) -> None:
+    code, out, err = og("ls", alone, beside)
+    assert (code, out) == (2, "")
+    assert f"{alone} is a list of its own" in err
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_ls_shows_what_is_sound_then_names_what_is_damaged_and_fails(
     og: Run, node: ObjectNode, notes: Path, shared: bool

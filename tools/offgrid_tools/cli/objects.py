@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 @common
 def ls(prefix: str, limit: int, deleted: bool, regained: bool, shared: bool, at_risk: bool, long: bool) -> None:
     """List this node's own objects, or those whose names begin with PREFIX."""
+    if (deleted or regained) and (any((prefix, shared, at_risk, long)) or deleted is regained):
+        alone = "--deleted" if deleted else "--regained"
+        raise click.UsageError(f"{alone} is a list of its own: beside it no PREFIX, and of the options --limit alone")
     client = settings().connect()
     if deleted:
         from offgrid_tools.cli.removing import show_deleted
