@@ -190,6 +190,9 @@ class SmallNode:
 
     # ---- missions and tasks
 
+    def on_ListObjects(self, request):
+        return objects_pb2.ListObjectsResponse()
+
     def on_CreateMission(self, request):
         if not request.title:
             raise InvalidRequest.field("title", "must not be empty; 1 to 256 characters are allowed")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offgrid.v1 import objects_pb2
-from offgrid_tools.cli.losses import survives, words_of
+from offgrid_tools.cli.losses import needs, survives, words_of
 
 NAMES = {f"n{index}": f"host{index}" for index in range(64)}
 
@@ -79,7 +79,7 @@ def test_of_hosts_that_are_away_nothing_is_promised() -> None:
     made.acks[1].away = True
     assert survives(made, {}) == "no loss: one host keeps it; 2 more are away"
     made.acks[2].away = True
-    assert survives(made, {}) == "no loss: all of its hosts are away"
+    assert survives(made, {}) == "no loss: it cannot be read while all of its hosts are away"
 
 
 def test_what_is_damaged_and_was_never_durable_survives_nothing() -> None:
@@ -95,3 +95,16 @@ def test_of_a_coded_object_shards_count() -> None:
         "loss of any 1 of its 4 hosts; not of host0 and host1 together; not of host0 and host2 together; "
         "not of host1 and host2 together"
     )
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=5), st.integers(1, 6), st.booleans())
+def test_a_host_is_needed_where_the_others_in_reach_have_too_little(
+    hosts: list[tuple[int, bool]], needed: int, local: bool
+) -> None:
+    made = objects_pb2.Object(local=local, shards_needed=needed)
+    for index, (shards, away) in enumerate(hosts):
+        made.acks.add(node_id=f"n{index}", shards=range(shards), away=away)
+    for index in range(len(hosts)):
+        rest = sum(shards or 1 for place, (shards, away) in enumerate(hosts) if place != index and not away)
+        assert needs(made, f"n{index}") == (not local and rest < needed)
+    assert not needs(made, "nobody")

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from cli_run import Run
+from small_node import OTHER_ID
 from small_objects import ObjectNode
 
 import offgrid
@@ -342,3 +343,17 @@ def test_long_names_are_cut_in_tables_and_nowhere_else(og: Run, node: ObjectNode
         assert f"{'n' * 39}… " in og(command)[1]
         assert long in og(command, "--json")[1]
     assert long in og("info", long)[1]
+
+
+def test_before_a_member_is_removed_it_is_said_what_is_lost_with_it(og: Run, node: ObjectNode, notes: Path) -> None:
+    og("put", notes, "--name", "at barn alone")
+    og("put", notes, "--name", "here too")
+    made = next(each for each in node.objects.values() if each.name == "at barn alone")
+    made.local = False
+    del made.acks[:]
+    made.acks.add(node_id=OTHER_ID)
+    code, _, err = og("mesh", "remove", "barn")
+    assert (code, "lost with it: 1 object (at barn alone): `offgrid get` them first" in err) == (exits.USAGE, True)
+    code, out, err = og("mesh", "remove", "barn", "--yes")
+    assert (code, out) == (0, f"removed barn ({OTHER_ID})\n")
+    assert err == "lost with it: 1 object (at barn alone)\n"

@@ -9,6 +9,7 @@ import click
 from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.amounts import MICRO_MAX, MICRO_PLACES, MILLI_PLACES, WEIGHT_MILLI_MAX, Amount, numbered, pairs
 from offgrid_tools.cli.asking import be_sure, yes_option
+from offgrid_tools.cli.meaning import meant
 from offgrid_tools.cli.reach import at_risk, cut_off
 from offgrid_tools.cli.settings import common, settings
 
@@ -104,11 +105,8 @@ def _be_sure(client: Client, weights: Mapping[str, int], amounts: Mapping[str, i
 
 def _own_weight(node: str, peers: Sequence[Peer]) -> int:
     """In thousandths, of whom the node will take it for: a name, or an id's first characters."""
-    members = [peer.member for peer in peers]
-    found = [each for each in members if each.name == node] or [
-        each for each in members if each.node_id.startswith(node)
-    ]
-    return found[0].weight_milli if found else 0
+    found = meant(node, peers)
+    return found.weight_milli if found is not None else 0
 
 
 @click.command()

@@ -24,11 +24,19 @@ def survives(made: Object, names: Mapping[str, str]) -> str:
         return "no loss: the copy here is damaged, and its hosts have too little to make it anew"
     held = {ack.node_id: len(ack.shards) or 1 for ack in made.acks if not ack.away}
     away = len(made.acks) - len(held)
-    none = "no loss: all of its hosts are away" if away else "no loss yet: no host has acked"
+    none = "no loss: it cannot be read while all of its hosts are away" if away else "no loss yet: no host has acked"
     words = words_of(held, made.shards_needed or 1, names) if held else none
     if held and away:
         words = f"{words}; {away} more {'is' if away == 1 else 'are'} away"
     return f"{words}; of all of them, while this node keeps its own copy" if held and made.local else words
+
+
+def needs(made: Object, node_id: str) -> bool:
+    """Whether that host keeps something of it without which it cannot be had of those in reach."""
+    held = {ack.node_id: len(ack.shards) or 1 for ack in made.acks if not ack.away or ack.node_id == node_id}
+    if made.local or held.pop(node_id, None) is None:
+        return False
+    return hosts_to_spare(held.values(), made.shards_needed or 1) is None
 
 
 def words_of(held: Mapping[str, int], needed: int, names: Mapping[str, str]) -> str:

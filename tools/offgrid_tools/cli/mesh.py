@@ -11,13 +11,17 @@ import click
 from offgrid.command_line.terminal import counted
 from offgrid_tools.cli.amounts import Weight, weight_of
 from offgrid_tools.cli.asking import be_sure, yes_option
+from offgrid_tools.cli.meaning import meant
 from offgrid_tools.cli.settings import common, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from offgrid.client import Client
     from offgrid.v1.common_pb2 import Role
-    from offgrid.v1.mesh_pb2 import GetStatusResponse
+    from offgrid.v1.mesh_pb2 import GetStatusResponse, Member
+
+LOST_SHOWN = 4
 
 
 def role_words(roles: Iterable[Role.ValueType]) -> str:
@@ -255,20 +259,42 @@ def _show_code(token: str) -> None:
         click.echo(click.style(line, fg="bright_white", bg="black"))
 
 
+def _lost_with(client: Client, member: Member | None) -> str:
+    """Which objects of this node's; "" where there are none, or nobody is meant."""
+    from offgrid.command_line.terminal import clean
+    from offgrid_tools.cli.listing import sound
+    from offgrid_tools.cli.losses import needs
+
+    if member is None or member.removed:
+        return ""
+    found, _ = sound(client.objects.list())
+    lost = [clean(made.name) or made.object_id for made in found if needs(made, member.node_id)]
+    more = f" and {len(lost) - LOST_SHOWN} more" if len(lost) > LOST_SHOWN else ""
+    return f"{counted(len(lost), 'object')} ({', '.join(lost[:LOST_SHOWN])}{more})" if lost else ""
+
+
 @click.command()
 @click.argument("node", metavar="NODE")
 @yes_option
 @common
 def remove(node: str, yes: bool) -> None:
-    """Revoke the membership of NODE, for good: its name, its id, or the id's first characters."""
+    """Revoke the membership of NODE, for good: its name, its id, or the id's first characters.
+
+    It says first which objects of this node's cannot be had without what that member keeps.
+    """
+    client = settings().connect()
+    peers = list(client.mesh.peers(include_removed=True))
+    lost = _lost_with(client, meant(node, peers))
     if not yes:
         be_sure(
             f"Remove {node} from the mesh, for good, so that it can come back by a new invite alone",
             "a member that is removed comes back by a new invite alone",
+            [("lost with it", f"{lost}: `offgrid get` them first")] if lost else [],
         )
-    mesh = settings().connect().mesh
-    before = {peer.member.node_id for peer in mesh.peers(include_removed=True) if peer.member.removed}
-    member = mesh.remove(node)
+    before = {peer.member.node_id for peer in peers if peer.member.removed}
+    member = client.mesh.remove(node)
+    if yes and lost:
+        click.echo(f"lost with it: {lost}", err=True)
     if settings().json:
         from offgrid.json_form import json_of
         from offgrid_tools.cli.emitting import emit
