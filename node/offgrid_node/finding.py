@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from offgrid_node.discovery.mdns import Mdns
 
 LOOK_EVERY_S = 5.0
+VAIN_LOOKS_MAX = 12  # where mDNS says that this very node is; a real copy may not answer for a while
 PEEK_TIMEOUT_S = 2.0
 PEEKS_MAX = 64  # addresses of static peers and the hosts file that are tried each time
 
@@ -168,6 +169,7 @@ class Finding:
             self._node.runtime.deliver("mesh", AddressSeen(hint.node_id, address))
 
     async def _look(self) -> None:
+        before, vain = tuple[str, ...](), 0
         while True:
             self._advertise()
             as_us = self._mdns.as_us if self._mdns is not None else ()
@@ -175,7 +177,9 @@ class Finding:
             twins, _ = await asyncio.gather(asyncio.gather(*map(self._peek, addresses)), self._ask_gateways())
             found = [address for address, is_one in zip(addresses, twins, strict=True) if is_one]
             self._note_twins(found)
-            if self._mdns is not None and not set(as_us) & set(found):
+            vain = 0 if set(as_us) & set(found) else vain + 1 if as_us == before else 1
+            before = as_us
+            if self._mdns is not None and vain >= VAIN_LOOKS_MAX:
                 self._mdns.forget(as_us)
             await asyncio.sleep(LOOK_EVERY_S)
 

@@ -64,9 +64,9 @@ def test_a_port_that_the_config_insists_on_and_cannot_have_is_a_fault() -> None:
         asked("127.0.0.1:7440", taken="127.0.0.1:7440")
 
 
-@pytest.mark.parametrize("is_there", [False, True])
-def test_where_nobody_is_who_announces_as_this_node_it_looks_once(
-    is_there: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(("answers", "looks"), [((), 2), ((1,), 4), ((1, 2), 5), (range(6), 6)])
+def test_where_nobody_answers_who_announces_as_this_node_it_looks_a_few_times(
+    answers: Sequence[int], looks: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     tag, peer, announced = b"12345678", "192.0.2.9:1", ("127.0.0.1:1", "127.0.0.2:1")
     looked, enough = list[str](), asyncio.Event()
@@ -83,11 +83,11 @@ def test_where_nobody_is_who_announces_as_this_node_it_looks_once(
         if enough.is_set():
             return False
         looked.append(address)
-        if looked.count(peer) == 3:
+        if looked.count(peer) == 6:
             enough.set()
-        return is_there and address == announced[1]
+        return address == announced[1] and looked.count(address) - 1 in answers
 
-    async def three_looks() -> None:
+    async def six_looks() -> None:
         it = Finding(config, node, cast(Any, None), lambda: 0)
         await it.start(7440, None)
         async with asyncio.timeout(10):
@@ -95,8 +95,9 @@ def test_where_nobody_is_who_announces_as_this_node_it_looks_once(
         await it.close()
 
     monkeypatch.setattr(finding, "LOOK_EVERY_S", 0)
+    monkeypatch.setattr(finding, "VAIN_LOOKS_MAX", 2)
     monkeypatch.setattr(finding, "make_mdns", lambda *_: ear)
     monkeypatch.setattr(Mdns, "start", lambda self: asyncio.sleep(0))
     monkeypatch.setattr(Finding, "_peek", peek)
-    asyncio.run(three_looks())
-    assert looked.count(announced[0]) == (3 if is_there else 1)
+    asyncio.run(six_looks())
+    assert looked.count(announced[0]) == looks

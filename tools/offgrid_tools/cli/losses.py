@@ -32,11 +32,10 @@ def survives(made: Object, names: Mapping[str, str]) -> str:
 
 
 def needs(made: Object, node_id: str) -> bool:
-    """Whether that host keeps something of it without which it cannot be had of those in reach."""
+    """Whether it can be had of those in reach and that host, and without that host no longer."""
     held = {ack.node_id: len(ack.shards) or 1 for ack in made.acks if not ack.away or ack.node_id == node_id}
-    if made.local or held.pop(node_id, None) is None:
-        return False
-    return hosts_to_spare(held.values(), made.shards_needed or 1) is None
+    needed, own = made.shards_needed or 1, held.get(node_id, 0)
+    return not made.local and sum(held.values()) >= needed > sum(held.values()) - own
 
 
 def words_of(held: Mapping[str, int], needed: int, names: Mapping[str, str]) -> str:

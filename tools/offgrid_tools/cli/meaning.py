@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 def meant(node: str, peers: Iterable[Peer]) -> Member | None:
-    """`node` is a name, an id, or an id's first characters; a name goes before. None: nobody is."""
-    members = [peer.member for peer in peers]
+    """`node` is a name, an id, or an id's first characters; a name goes before, and whoever is a member still before
+    who was removed. None: nobody is."""
+    members = sorted((peer.member for peer in peers), key=lambda member: member.removed)
     named = (each for each in members if each.name == node)
     return next(named, None) or next((each for each in members if each.node_id.startswith(node)), None)

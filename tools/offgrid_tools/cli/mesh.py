@@ -260,17 +260,22 @@ def _show_code(token: str) -> None:
 
 
 def _lost_with(client: Client, member: Member | None) -> str:
-    """Which objects of this node's; "" where there are none, or nobody is meant."""
+    """Which objects of this node's, or why that is not known; "" where there are none, or nobody is meant."""
+    from offgrid.client.errors import OffgridError
     from offgrid.command_line.terminal import clean
     from offgrid_tools.cli.listing import sound
     from offgrid_tools.cli.losses import needs
 
     if member is None or member.removed:
         return ""
-    found, _ = sound(client.objects.list())
+    try:
+        found, _ = sound(client.objects.list())
+    except OffgridError as fault:  # a thief's machine has to be removed all the same
+        return f"not known ({clean(fault.message)})"
     lost = [clean(made.name) or made.object_id for made in found if needs(made, member.node_id)]
     more = f" and {len(lost) - LOST_SHOWN} more" if len(lost) > LOST_SHOWN else ""
-    return f"{counted(len(lost), 'object')} ({', '.join(lost[:LOST_SHOWN])}{more})" if lost else ""
+    shown = f"{', '.join(lost[:LOST_SHOWN])}{more}"
+    return f"{counted(len(lost), 'object')} ({shown}), unless `offgrid get` brings them first" if lost else ""
 
 
 @click.command()
@@ -289,12 +294,12 @@ def remove(node: str, yes: bool) -> None:
         be_sure(
             f"Remove {node} from the mesh, for good, so that it can come back by a new invite alone",
             "a member that is removed comes back by a new invite alone",
-            [("lost with it", f"{lost}: `offgrid get` them first")] if lost else [],
+            [("lost with it", lost)] if lost else [],
         )
+    elif lost:
+        click.echo(f"lost with it: {lost}", err=True)
     before = {peer.member.node_id for peer in peers if peer.member.removed}
     member = client.mesh.remove(node)
-    if yes and lost:
-        click.echo(f"lost with it: {lost}", err=True)
     if settings().json:
         from offgrid.json_form import json_of
         from offgrid_tools.cli.emitting import emit
