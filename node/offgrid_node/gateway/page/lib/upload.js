@@ -82,7 +82,8 @@ async function bring(file, copies, ids, signal) {
       const made = await send("POST", query(`/v1/uploads/${seg(ids.id)}:commit`, { timeout_ms: COMMIT_MS }), JSON.stringify({ size_bytes: file.size }), "application/json");
       return (await made.json()).object.object_id;
     } catch (error) {
-      if (signal.aborted || !MENDS.includes(error.code) || error.broke && ++tries > TRIES_MAX) throw error;
+      const mends = MENDS.includes(error.code) || error.broke && error.code === 404; // the node was started anew
+      if (signal.aborted || !mends || error.broke && ++tries > TRIES_MAX) throw error;
     }
     advance({ phase: "waiting" });
     await rest(waitOf(tries), signal);
