@@ -57,14 +57,14 @@ def slowness() -> float:
 
 def hold_to(promised: float, measure: Callable[[], float]) -> None:
     """One of ROUNDS keeps what is promised for a machine with time to spare, and longer where this one is slower just
-    then: up to SLOWNESS_MAX times, beyond which nothing is promised."""
+    then: up to SLOWNESS_MAX times, beyond which nothing is promised, but what its slowness does not explain fails."""
     for _ in range(ROUNDS):
         before, took = slowness(), measure()
         slow = max(before, slowness())
         print(f"{took:.2f} where {promised} is promised, by a machine {slow:.1f} times too slow")  # noqa: T201 - seen with -s
         if took <= promised * min(SLOWNESS_MAX, slow):
             return
-    if slow > SLOWNESS_MAX:
+    if slow > SLOWNESS_MAX and took <= promised * slow * SLOWNESS_MAX:
         pytest.skip(f"{took:.2f} where {promised} is promised, by a machine {slow:.1f} times too slow to be held to it")
     pytest.fail(f"{took:.2f} where {promised} is promised, in the last of {ROUNDS} rounds")
 
